@@ -1,0 +1,14 @@
+//! What the eBPF programs and the daemon share: the layout of a record, of the counters and of the
+//! control word, and the power-of-ten buckets. Plain data, `no_std`, no pointers.
+//!
+//! Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`); ports are in host order.
+
+#![no_std]
+
+pub mod buckets;
+pub mod counters;
+pub mod record;
+
+pub use buckets::{BUCKETS, power_of_ten};
+pub use counters::{CheckEstablished, Control, Counters};
+pub use record::{ConnectRecord, Flags, InFlight};

@@ -1,0 +1,98 @@
+//! One connect(), as the eBPF programs write it into the ring buffer, and its life before that.
+
+use bytemuck::{Pod, Zeroable};
+
+/// What is known of a record beyond its numbers. A set of bits, because it crosses the ring buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Flags(pub u32);
+
+impl Flags {
+    /// `__inet_hash_connect` was entered: addresses, destination port and ranges are known.
+    pub const SEARCH_ENTERED: Self = Self(1);
+    /// `__inet_hash_connect` was seen to return: `search_ns` is known.
+    pub const SEARCH_TIMED: Self = Self(1 << 1);
+    /// An IPv6 socket connected to a v4-mapped address (`tcp_v6_connect` calls `tcp_v4_connect`).
+    pub const MAPPED: Self = Self(1 << 2);
+    /// The socket had its port before connect(), by bind(): nothing was searched.
+    pub const PORT_BOUND: Self = Self(1 << 3);
+    /// `__inet{,6}_check_established` was being watched during some of this connect().
+    pub const CHECKS_WATCHED: Self = Self(1 << 4);
+    /// `checks` counts every call of `__inet{,6}_check_established` by this connect().
+    pub const CHECKS_COUNTED: Self = Self(1 << 5);
+    /// The kernel has network namespaces and `netns` is known.
+    pub const NETNS: Self = Self(1 << 6);
+    /// `netns_range` is known.
+    pub const NETNS_RANGE: Self = Self(1 << 7);
+
+    /// Whether every bit of `other` is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Sets every bit of `other`.
+    #[inline(always)]
+    pub const fn set(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// One connect(), as it lies in the ring buffer.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ConnectRecord {
+    /// When `tcp_v4_connect` or `tcp_v6_connect` was entered.
+    pub start_ns: u64,
+    /// Time in `tcp_v4_connect` or `tcp_v6_connect`.
+    pub connect_ns: u64,
+    /// Time in `__inet_hash_connect`; 0 without [`Flags::SEARCH_TIMED`].
+    pub search_ns: u64,
+    /// Cgroup (v2) of the caller, `bpf_get_current_cgroup_id`.
+    pub cgroup_id: u64,
+    /// Source address; IPv4 in its v4-mapped form; all zero without [`Flags::SEARCH_ENTERED`].
+    pub source: [u8; 16],
+    /// Destination address, in the same form.
+    pub destination: [u8; 16],
+    /// Name of the calling thread, `task_struct.comm`, padded with zeros.
+    pub comm: [u8; 16],
+    /// Process (thread-group) id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Inode number of the socket's network namespace, `net.ns.inum`; see [`Flags::NETNS`].
+    pub netns: u32,
+    /// What `tcp_v4_connect` or `tcp_v6_connect` returned: 0 or a negative errno.
+    pub ret: i32,
+    /// Calls of `__inet{,6}_check_established`; see [`Flags::CHECKS_COUNTED`].
+    pub checks: u32,
+    /// What is known of this record.
+    pub flags: Flags,
+    /// Lowest and highest port of `net.ipv4.ip_local_port_range`; see [`Flags::NETNS_RANGE`].
+    pub netns_range: [u16; 2],
+    /// Lowest and highest port of the socket's `IP_LOCAL_PORT_RANGE`; 0 where it is not set.
+    pub socket_range: [u16; 2],
+    /// Source port, `skc_num` when connect() returned; 0 where the socket has none.
+    pub source_port: u16,
+    /// Destination port; 0 without [`Flags::SEARCH_ENTERED`].
+    pub destination_port: u16,
+    /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
+    pub family: u16,
+    /// Makes the size a multiple of eight; always 0.
+    pub reserved: u16,
+}
+
+/// A connect() that has been entered and has not returned, keyed by `pid_tgid`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct InFlight {
+    /// The record so far. `search_ns` holds the start of the search until it returns.
+    pub record: ConnectRecord,
+    /// The `struct sock *`, for probes that do not see the arguments at the return.
+    pub sock: u64,
+    /// [`crate::Control::watch`] when the connect() was entered.
+    pub watch: u32,
+    /// Whether `tcp_v6_connect` (1) or `tcp_v4_connect` (0) was entered first.
+    pub entered_v6: u32,
+}

@@ -1,0 +1,96 @@
+//! Entry points for fentry and fexit. Their arguments are typed, so a `struct sock` is read by plain
+//! loads; the daemon checks the prototypes below against the kernel's BTF before it loads them.
+
+use aya_ebpf::{
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+
+use crate::{
+    check_established,
+    connect::{self, Function},
+    sock::{Sock, Typed},
+};
+
+/// The `struct sock *` of `tcp_v4_connect` and `tcp_v6_connect` is their first argument, of
+/// `__inet_hash_connect` the second.
+const CONNECT_SOCK: usize = 0;
+const SEARCH_SOCK: usize = 1;
+/// The return value follows the arguments: `tcp_v4_connect` and `tcp_v6_connect` have three.
+const CONNECT_RETURN: usize = 3;
+
+#[fentry]
+fn fentry_tcp_v4_connect(ctx: FEntryContext) -> i32 {
+    connect::entered(&ctx, Function::V4, Sock(Typed(ctx.arg(CONNECT_SOCK))));
+    0
+}
+
+#[fexit]
+fn fexit_tcp_v4_connect(ctx: FExitContext) -> i32 {
+    connect::returned(Function::V4, ctx.arg(CONNECT_RETURN), |_| {
+        Sock(Typed(ctx.arg(CONNECT_SOCK)))
+    });
+    0
+}
+
+#[fentry]
+fn fentry_tcp_v6_connect(ctx: FEntryContext) -> i32 {
+    connect::entered(&ctx, Function::V6, Sock(Typed(ctx.arg(CONNECT_SOCK))));
+    0
+}
+
+#[fexit]
+fn fexit_tcp_v6_connect(ctx: FExitContext) -> i32 {
+    connect::returned(Function::V6, ctx.arg(CONNECT_RETURN), |_| {
+        Sock(Typed(ctx.arg(CONNECT_SOCK)))
+    });
+    0
+}
+
+#[fentry]
+fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
+    connect::search_entered(Sock(Typed(ctx.arg(SEARCH_SOCK))));
+    0
+}
+
+#[fexit]
+fn fexit_inet_hash_connect(_ctx: FExitContext) -> i32 {
+    connect::search_returned();
+    0
+}
+
+#[fentry]
+fn fentry_check_established_count(_ctx: FEntryContext) -> i32 {
+    check_established::counted(check_established::V4);
+    0
+}
+
+#[fentry]
+fn fentry_check_established(_ctx: FEntryContext) -> i32 {
+    check_established::entered(check_established::V4);
+    0
+}
+
+#[fexit]
+fn fexit_check_established(_ctx: FExitContext) -> i32 {
+    check_established::returned(check_established::V4);
+    0
+}
+
+#[fentry]
+fn fentry_check_established6_count(_ctx: FEntryContext) -> i32 {
+    check_established::counted(check_established::V6);
+    0
+}
+
+#[fentry]
+fn fentry_check_established6(_ctx: FEntryContext) -> i32 {
+    check_established::entered(check_established::V6);
+    0
+}
+
+#[fexit]
+fn fexit_check_established6(_ctx: FExitContext) -> i32 {
+    check_established::returned(check_established::V6);
+    0
+}

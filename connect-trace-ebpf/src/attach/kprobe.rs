@@ -1,0 +1,99 @@
+//! Entry points for kprobe and kretprobe. A return does not see the arguments, so the socket's address
+//! is kept in the call in flight; a `struct sock` is read by a helper.
+
+use aya_ebpf::{
+    macros::{kprobe, kretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+
+use crate::{
+    check_established,
+    connect::{self, Function},
+    sock::{Sock, Untyped},
+};
+
+/// The argument that is the `struct sock *`, as in `fentry.rs`.
+const CONNECT_SOCK: usize = 0;
+const SEARCH_SOCK: usize = 1;
+
+#[kprobe]
+fn kprobe_tcp_v4_connect(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg(CONNECT_SOCK) {
+        connect::entered(&ctx, Function::V4, Sock(Untyped(sock)));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_tcp_v4_connect(ctx: RetProbeContext) -> u32 {
+    connect::returned(Function::V4, ctx.ret(), |sock| {
+        Sock(Untyped(sock as *const u8))
+    });
+    0
+}
+
+#[kprobe]
+fn kprobe_tcp_v6_connect(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg(CONNECT_SOCK) {
+        connect::entered(&ctx, Function::V6, Sock(Untyped(sock)));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
+    connect::returned(Function::V6, ctx.ret(), |sock| {
+        Sock(Untyped(sock as *const u8))
+    });
+    0
+}
+
+#[kprobe]
+fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg(SEARCH_SOCK) {
+        connect::search_entered(Sock(Untyped(sock)));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_inet_hash_connect(_ctx: RetProbeContext) -> u32 {
+    connect::search_returned();
+    0
+}
+
+#[kprobe]
+fn kprobe_check_established_count(_ctx: ProbeContext) -> u32 {
+    check_established::counted(check_established::V4);
+    0
+}
+
+#[kprobe]
+fn kprobe_check_established(_ctx: ProbeContext) -> u32 {
+    check_established::entered(check_established::V4);
+    0
+}
+
+#[kretprobe]
+fn kretprobe_check_established(_ctx: RetProbeContext) -> u32 {
+    check_established::returned(check_established::V4);
+    0
+}
+
+#[kprobe]
+fn kprobe_check_established6_count(_ctx: ProbeContext) -> u32 {
+    check_established::counted(check_established::V6);
+    0
+}
+
+#[kprobe]
+fn kprobe_check_established6(_ctx: ProbeContext) -> u32 {
+    check_established::entered(check_established::V6);
+    0
+}
+
+#[kretprobe]
+fn kretprobe_check_established6(_ctx: RetProbeContext) -> u32 {
+    check_established::returned(check_established::V6);
+    0
+}

@@ -1,0 +1,262 @@
+//! The life of one connect(): entered, search entered, search returned, returned. One record leaves
+//! at the end; every call that does not end in a record is counted with its reason.
+//!
+//! Hooks: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect`, `sched_process_exit`.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+    },
+};
+use aya_log_ebpf::warn;
+use connect_trace_common::{ConnectRecord, Flags, InFlight};
+
+use crate::{
+    filter,
+    layout::COUNT_CHECKS,
+    maps::{CONTROL, COUNTERS, IN_FLIGHT, RECORDS, add, count},
+    sock::{AF_INET, AF_INET6, Memory, Sock},
+};
+
+/// `-EEXIST`, what an insertion with `BPF_NOEXIST` returns for a key that is there.
+const EEXIST: i32 = -17;
+
+/// The function that was entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// `tcp_v4_connect`
+    V4,
+    /// `tcp_v6_connect`
+    V6,
+}
+
+/// At the entry of `tcp_v4_connect` or `tcp_v6_connect`.
+#[inline(always)]
+pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock<M>) {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if !filter::wants(pid_tgid) {
+        if function == Function::V6 || sock.family() == AF_INET {
+            count(|c| unsafe { &raw mut (*c).filtered });
+        }
+        return;
+    }
+    let family = sock.family();
+    // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
+    // v4-mapped, and the outer call is the record.
+    if function == Function::V4 && family != AF_INET {
+        if let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) {
+            // SAFETY: a live map value, and only its own thread writes to it.
+            unsafe { (*call).record.flags.set(Flags::MAPPED) };
+        }
+        return;
+    }
+
+    let mut call = InFlight {
+        record: ConnectRecord {
+            start_ns: 0,
+            connect_ns: 0,
+            search_ns: 0,
+            cgroup_id: 0,
+            source: [0; 16],
+            destination: [0; 16],
+            comm: [0; 16],
+            pid: (pid_tgid >> 32) as u32,
+            tid: pid_tgid as u32,
+            netns: 0,
+            ret: 0,
+            checks: 0,
+            flags: Flags(0),
+            netns_range: [0; 2],
+            socket_range: [0; 2],
+            source_port: 0,
+            destination_port: 0,
+            family,
+            reserved: 0,
+        },
+        sock: sock.0.address() as u64,
+        watch: watch(),
+        entered_v6: u32::from(function == Function::V6),
+    };
+    if let Some(net) = sock.net() {
+        call.record.netns = net.inode();
+        call.record.flags.set(Flags::NETNS);
+    }
+    count(|c| unsafe { &raw mut (*c).entered });
+    // SAFETY: a helper without preconditions.
+    call.record.start_ns = unsafe { bpf_ktime_get_ns() };
+    if let Err(error) = IN_FLIGHT.insert(&pid_tgid, &call, u64::from(BPF_NOEXIST)) {
+        entered_again(ctx, pid_tgid, &call, error);
+    }
+}
+
+/// The rare paths of an entry: the thread's last call never returned to us, or the map is full.
+#[inline(always)]
+fn entered_again(ctx: &impl EbpfContext, pid_tgid: u64, call: &InFlight, error: i32) {
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
+        return;
+    };
+    if error == EEXIST {
+        // SAFETY: a live map value of this CPU.
+        let missed = unsafe { &raw mut (*counters).return_missed };
+        first_on_this_cpu(missed, || {
+            warn!(
+                ctx,
+                "a return was missed: thread {} is in connect() again", pid_tgid as u32
+            );
+        });
+        if IN_FLIGHT.insert(&pid_tgid, call, 0).is_ok() {
+            return;
+        }
+    }
+    // SAFETY: a live map value of this CPU.
+    let full = unsafe { &raw mut (*counters).in_flight_full };
+    first_on_this_cpu(full, || {
+        warn!(
+            ctx,
+            "the map of calls in flight is full: a connect() of thread {} is lost", pid_tgid as u32
+        );
+    });
+}
+
+/// Counts a rare event and lets the first one of each CPU be logged: a flood must not cost more.
+#[inline(always)]
+fn first_on_this_cpu(counter: *mut u64, log: impl FnOnce()) {
+    // SAFETY: a live map value of this CPU.
+    let first = unsafe { counter.read_volatile() } == 0;
+    add(counter, 1);
+    if first {
+        log();
+    }
+}
+
+/// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
+#[inline(always)]
+pub fn search_entered<M: Memory>(sock: Sock<M>) {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if !filter::wants(pid_tgid) {
+        return;
+    }
+    let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) else {
+        return;
+    };
+    // SAFETY: a live map value, and only its own thread writes to it.
+    let record = unsafe { &mut (*call).record };
+    let [source, destination] = if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
+        sock.addresses_v6()
+    } else {
+        sock.addresses_v4()
+    };
+    record.source = source.bytes();
+    record.destination = destination.bytes();
+    record.destination_port = sock.destination_port();
+    record.socket_range = sock.local_port_range();
+    if let Some(range) = sock.net().and_then(|net| net.port_range()) {
+        record.netns_range = range;
+        record.flags.set(Flags::NETNS_RANGE);
+    }
+    if sock.source_port() != 0 {
+        record.flags.set(Flags::PORT_BOUND);
+    }
+    record.flags.set(Flags::SEARCH_ENTERED);
+    // SAFETY: a helper without preconditions.
+    record.search_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// At the return of `__inet_hash_connect`.
+#[inline(always)]
+pub fn search_returned() {
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if !filter::wants(pid_tgid) {
+        return;
+    }
+    let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) else {
+        return;
+    };
+    // SAFETY: a live map value, and only its own thread writes to it.
+    let record = unsafe { &mut (*call).record };
+    if record.flags.has(Flags::SEARCH_ENTERED) {
+        record.search_ns = now - record.search_ns;
+        record.flags.set(Flags::SEARCH_TIMED);
+    }
+}
+
+/// At the return of `tcp_v4_connect` or `tcp_v6_connect`. `sock` makes the socket from the address
+/// kept at the entry, or from the probe's own argument.
+#[inline(always)]
+pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if !filter::wants(pid_tgid) {
+        return;
+    }
+    // No call in flight: it began before the probes, or found the map full and is counted there.
+    let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) else {
+        return;
+    };
+    // SAFETY: a live map value, and only its own thread writes to it.
+    let call = unsafe { &mut *call };
+    if function == Function::V4 && call.entered_v6 != 0 {
+        return;
+    }
+    let record = &mut call.record;
+    record.connect_ns = now - record.start_ns;
+    record.ret = ret;
+    record.source_port = sock(call.sock).source_port();
+    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    // SAFETY: a helper without preconditions.
+    record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    let watch = watch();
+    if watch != call.watch || watch % 2 == 1 {
+        record.flags.set(Flags::CHECKS_WATCHED);
+    }
+    if COUNT_CHECKS.load() != 0 {
+        record.flags.set(Flags::CHECKS_COUNTED);
+    }
+    if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {
+        record.search_ns = 0;
+        count(|c| unsafe { &raw mut (*c).search_return_missed });
+    }
+    let written = RECORDS
+        .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
+        .is_ok();
+    count(|c| unsafe {
+        if written {
+            &raw mut (*c).reported
+        } else {
+            &raw mut (*c).ring_full
+        }
+    });
+    let _ = IN_FLIGHT.remove(&pid_tgid);
+}
+
+/// At `sched_process_exit`: a thread that ends has no call in flight any more.
+#[inline(always)]
+pub fn thread_exited(ctx: &impl EbpfContext) {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if IN_FLIGHT.remove(&pid_tgid).is_ok()
+        && let Some(counters) = COUNTERS.get_ptr_mut(0)
+    {
+        // SAFETY: a live map value of this CPU.
+        let missed = unsafe { &raw mut (*counters).return_missed };
+        first_on_this_cpu(missed, || {
+            warn!(
+                ctx,
+                "a return was missed: thread {} has ended", pid_tgid as u32
+            );
+        });
+    }
+}
+
+/// The daemon's word on whether `__inet{,6}_check_established` is watched.
+#[inline(always)]
+fn watch() -> u32 {
+    // SAFETY: a live map value; the daemon writes the aligned word as a whole.
+    CONTROL.get_ptr(0).map_or(0, |control| unsafe {
+        (&raw const (*control).watch).read_volatile()
+    })
+}

@@ -1,0 +1,54 @@
+//! Where the running kernel keeps what the programs read. The daemon takes it from the kernel's BTF
+//! and sets it before loading; to the verifier these are constants, so an absent field costs nothing.
+//!
+//! Offsets are in bytes from the start of the structure that the name begins with.
+
+use aya_ebpf::Global;
+
+/// An offset that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $($(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub static $name: Global<u32> = Global::new(ABSENT);)*
+    };
+}
+
+offsets! {
+    /// `sock.__sk_common.skc_num`
+    SOCK_NUM;
+    /// `sock.__sk_common.skc_dport`
+    SOCK_DPORT;
+    /// `sock.__sk_common.skc_family`
+    SOCK_FAMILY;
+    /// `sock.__sk_common.skc_daddr`
+    SOCK_DADDR;
+    /// `sock.__sk_common.skc_rcv_saddr`
+    SOCK_RCV_SADDR;
+    /// `sock.__sk_common.skc_v6_daddr`; absent without IPv6
+    SOCK_V6_DADDR;
+    /// `sock.__sk_common.skc_v6_rcv_saddr`; absent without IPv6
+    SOCK_V6_RCV_SADDR;
+    /// `sock.__sk_common.skc_net.net`; absent without network namespaces
+    SOCK_NET;
+    /// `net.ns.inum`
+    NET_INUM;
+    /// `net.ipv4.ip_local_ports.range`
+    NET_PORT_RANGE;
+    /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3)
+    INET_LOCAL_PORT_RANGE;
+}
+
+/// Whether `net.ipv4.ip_local_ports.range` is `int[2]` (1, before 6.8) or `high << 16 | low` (0).
+#[unsafe(no_mangle)]
+pub static NET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
+
+/// Whether only the processes in `PIDS` are traced.
+#[unsafe(no_mangle)]
+pub static FILTER_PIDS: Global<u32> = Global::new(0);
+
+/// Whether the calls of `__inet{,6}_check_established` are counted for each connect().
+#[unsafe(no_mangle)]
+pub static COUNT_CHECKS: Global<u32> = Global::new(0);

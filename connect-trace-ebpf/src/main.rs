@@ -1,0 +1,46 @@
+//! The eBPF programs of connect-trace.
+//!
+//! `attach/` has the entry points, one file per way to attach; they say how a `struct sock` is read
+//! and hand over to `connect` (the life of one connect()) or `check_established` (aggregated in the
+//! kernel). `layout` holds what the daemon found out about the running kernel, `maps` what the
+//! daemon reads.
+//!
+//! For the host this crate is an empty program, so that the workspace builds, tests and lints on the
+//! stable toolchain; `connect-trace/build.rs` builds it for the kernel.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "see maps::add")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod attach;
+#[cfg(target_arch = "bpf")]
+mod check_established;
+#[cfg(target_arch = "bpf")]
+mod connect;
+#[cfg(target_arch = "bpf")]
+mod filter;
+#[cfg(target_arch = "bpf")]
+mod layout;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod sock;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: the verifier refuses a program with a reachable panic.
+    loop {}
+}
+
+/// Most helpers that the programs call are offered to GPL-compatible programs only.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,63 @@
+//! The maps, all with BTF, so that bpftool can print them. The daemon sets the sizes that depend on
+//! options before it loads the object.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use connect_trace_common::{CheckEstablished, ConnectRecord, Control, Counters, InFlight};
+
+/// Records on their way to the daemon.
+#[btf_map]
+pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
+
+/// Calls in flight by `pid_tgid`: a connect() is preempted and migrates, its thread stays.
+#[btf_map]
+pub static IN_FLIGHT: HashMap<u64, InFlight, 16_384> = HashMap::new();
+
+/// The traced processes, where [`crate::layout::FILTER_PIDS`] is set.
+#[btf_map]
+pub static PIDS: HashMap<u32, u8, 1024> = HashMap::new();
+
+/// What the identity of the report is made of.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// `__inet_check_established` (0) and `__inet6_check_established` (1).
+#[btf_map]
+pub static CHECKS: PerCpuArray<CheckEstablished, 2> = PerCpuArray::new();
+
+/// The call of `__inet{,6}_check_established` that runs on this CPU.
+#[btf_map]
+pub static CHECK_RUNNING: PerCpuArray<CheckRunning, 1> = PerCpuArray::new();
+
+/// Written by the daemon.
+#[btf_map]
+pub static CONTROL: Array<Control, 1> = Array::new();
+
+/// A call of `__inet{,6}_check_established` that has not returned.
+#[repr(C)]
+pub struct CheckRunning {
+    /// The calling thread: a return that finds another one here was preempted by it, or has migrated.
+    pub pid_tgid: u64,
+    /// When it was entered.
+    pub start_ns: u64,
+}
+
+/// Adds one to a counter of this CPU. Atomic, because on a preemptible kernel another thread may run
+/// the same program on the same CPU in the middle of an addition.
+#[inline(always)]
+pub fn count(counter: impl FnOnce(*mut Counters) -> *mut u64) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        add(counter(counters), 1);
+    }
+}
+
+/// Adds to a word of a map without a lost update.
+#[inline(always)]
+pub fn add(word: *mut u64, value: u64) {
+    use core::intrinsics::{AtomicOrdering, atomic_xadd};
+    // An intrinsic, because the target has no compare-and-swap and so no `AtomicU64::fetch_add`.
+    // SAFETY: `word` points into a live, aligned map value; every writer in the kernel uses this.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, value) };
+}

@@ -1,0 +1,201 @@
+//! Reading a `struct sock`: the same fields, by two ways of reading memory.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
+
+use crate::layout::{
+    ABSENT, INET_LOCAL_PORT_RANGE, NET_INUM, NET_PORT_RANGE, NET_PORT_RANGE_IS_PAIR, SOCK_DADDR,
+    SOCK_DPORT, SOCK_FAMILY, SOCK_NET, SOCK_NUM, SOCK_RCV_SADDR, SOCK_V6_DADDR, SOCK_V6_RCV_SADDR,
+};
+
+/// `AF_INET`
+pub const AF_INET: u16 = 2;
+/// `AF_INET6`
+pub const AF_INET6: u16 = 10;
+
+/// Kernel memory behind a pointer; a failed read is all zeros.
+pub trait Memory: Copy {
+    /// The value at a byte offset. The caller names an offset that the kernel's BTF gave.
+    fn read<T: Copy>(self, offset: u32) -> T;
+    /// Behind the pointer at a byte offset.
+    fn follow(self, offset: u32) -> Self;
+    /// The address as a number.
+    fn address(self) -> *const u8;
+}
+
+/// A pointer whose type the verifier knows (fentry, fexit): read by plain loads.
+#[derive(Clone, Copy)]
+pub struct Typed(pub *const u8);
+
+impl Memory for Typed {
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier checks the load against the BTF type of the argument; a fault reads
+        // zeros. Volatile, so that no load is merged into one that spans two members.
+        unsafe { self.0.add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Self(self.read::<*const u8>(offset))
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
+}
+
+/// A pointer that is a mere number to the verifier (kprobe, kretprobe): read by a helper.
+#[derive(Clone, Copy)]
+pub struct Untyped(pub *const u8);
+
+impl Memory for Untyped {
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the helper checks the address; T is plain data for which all zeros is valid.
+        unsafe {
+            bpf_probe_read_kernel(self.0.wrapping_add(offset as usize).cast::<T>())
+                .unwrap_or(core::mem::zeroed())
+        }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Self(self.read::<*const u8>(offset))
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
+}
+
+/// A `struct sock *`.
+#[derive(Clone, Copy)]
+pub struct Sock<M>(pub M);
+
+impl<M: Memory> Sock<M> {
+    /// `skc_num`: the source port in host order, 0 where the socket has none.
+    #[inline(always)]
+    pub fn source_port(self) -> u16 {
+        self.0.read(SOCK_NUM.load())
+    }
+
+    /// `skc_dport`, in host order.
+    #[inline(always)]
+    pub fn destination_port(self) -> u16 {
+        u16::from_be(self.0.read(SOCK_DPORT.load()))
+    }
+
+    /// `skc_family`
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        self.0.read(SOCK_FAMILY.load())
+    }
+
+    /// Source and destination address as IPv4 in v4-mapped form.
+    #[inline(always)]
+    pub fn addresses_v4(self) -> [Address; 2] {
+        [
+            Address::mapped(self.0.read(SOCK_RCV_SADDR.load())),
+            Address::mapped(self.0.read(SOCK_DADDR.load())),
+        ]
+    }
+
+    /// Source and destination address as IPv6; zeros on a kernel without IPv6.
+    #[inline(always)]
+    pub fn addresses_v6(self) -> [Address; 2] {
+        let mut addresses = [Address([0; 4]); 2];
+        let offsets = [SOCK_V6_RCV_SADDR.load(), SOCK_V6_DADDR.load()];
+        if offsets[0] != ABSENT && offsets[1] != ABSENT {
+            addresses[0].0 = self.words(offsets[0]);
+            addresses[1].0 = self.words(offsets[1]);
+        }
+        addresses
+    }
+
+    #[inline(always)]
+    fn words(self, offset: u32) -> [u32; 4] {
+        [
+            self.0.read(offset),
+            self.0.read(offset + 4),
+            self.0.read(offset + 8),
+            self.0.read(offset + 12),
+        ]
+    }
+
+    /// The socket's `struct net`, where the kernel has namespaces.
+    #[inline(always)]
+    pub fn net(self) -> Option<Net<M>> {
+        let offset = SOCK_NET.load();
+        (offset != ABSENT).then(|| Net(self.0.follow(offset)))
+    }
+
+    /// `inet_sock.local_port_range` as low and high; zeros where the kernel lacks it or it is unset.
+    ///
+    /// Lies behind `struct sock`, out of the verifier's sight: always read by the helper. The two
+    /// layouts, `struct { u16 lo, hi }` and `u32 = hi << 16 | lo`, are the same bytes.
+    #[inline(always)]
+    pub fn local_port_range(self) -> [u16; 2] {
+        let offset = INET_LOCAL_PORT_RANGE.load();
+        if offset == ABSENT {
+            return [0; 2];
+        }
+        let mut range = 0_u32;
+        // SAFETY: the helper checks the source; the destination is four bytes of our stack.
+        unsafe {
+            generated::bpf_probe_read_kernel(
+                (&raw mut range).cast(),
+                4,
+                self.0.address().wrapping_add(offset as usize).cast(),
+            );
+        }
+        [range as u16, (range >> 16) as u16]
+    }
+}
+
+/// A `struct net *`.
+#[derive(Clone, Copy)]
+pub struct Net<M>(M);
+
+impl<M: Memory> Net<M> {
+    /// `net.ns.inum`: what `stat /proc/PID/ns/net` shows.
+    #[inline(always)]
+    pub fn inode(self) -> u32 {
+        self.0.read(NET_INUM.load())
+    }
+
+    /// `net.ipv4.ip_local_port_range` as low and high.
+    #[inline(always)]
+    pub fn port_range(self) -> Option<[u16; 2]> {
+        let offset = NET_PORT_RANGE.load();
+        if offset == ABSENT {
+            return None;
+        }
+        let low: u32 = self.0.read(offset);
+        let high = if NET_PORT_RANGE_IS_PAIR.load() != 0 {
+            self.0.read(offset + 4)
+        } else {
+            low >> 16
+        };
+        Some([low as u16, high as u16])
+    }
+}
+
+/// Sixteen bytes of an address, as the kernel's words.
+#[derive(Clone, Copy)]
+pub struct Address([u32; 4]);
+
+impl Address {
+    #[inline(always)]
+    fn mapped(v4: u32) -> Self {
+        Self([0, 0, 0xffff_u32.to_be(), v4])
+    }
+
+    /// The address in network order.
+    #[inline(always)]
+    pub fn bytes(self) -> [u8; 16] {
+        // SAFETY: both are sixteen bytes of plain data.
+        unsafe { core::mem::transmute(self.0) }
+    }
+}

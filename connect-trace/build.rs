@@ -1,0 +1,101 @@
+//! Makes the eBPF object and hands its path to the crate as `CONNECT_TRACE_BPF_OBJECT_PATH`.
+//!
+//! Built by the nightly toolchain into one target folder that every build of the workspace shares, or
+//! taken ready-made from `CONNECT_TRACE_BPF_OBJECT`, for packagers without a nightly.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const OBJECT: &str = "CONNECT_TRACE_BPF_OBJECT";
+
+fn main() {
+    println!("cargo:rerun-if-env-changed={OBJECT}");
+    let object = match env::var_os(OBJECT) {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            assert!(path.is_file(), "{OBJECT}={}: no such file", path.display());
+            println!("cargo:rerun-if-changed={}", path.display());
+            std::path::absolute(path).expect("a current folder")
+        }
+        None => build(),
+    };
+    println!(
+        "cargo:rustc-env=CONNECT_TRACE_BPF_OBJECT_PATH={}",
+        object.display()
+    );
+}
+
+fn build() -> PathBuf {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
+    let root = manifest.parent().expect("the crate lies in the workspace");
+    for source in ["connect-trace-ebpf", "connect-trace-common", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={}", root.join(source).display());
+    }
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
+    let endian = env::var("CARGO_CFG_TARGET_ENDIAN").expect("set by cargo");
+    let target = if endian == "big" {
+        "bpfeb-unknown-none"
+    } else {
+        "bpfel-unknown-none"
+    };
+    let folder = root.join("target/bpf");
+
+    let mut cargo = Command::new("rustup");
+    cargo
+        .args([
+            "run",
+            "nightly",
+            "cargo",
+            "build",
+            "--package",
+            "connect-trace-ebpf",
+            "--release",
+        ])
+        .args(["-Z", "build-std=core", "--target", target, "--target-dir"])
+        .arg(&folder)
+        .current_dir(root)
+        .env("PATH", path_with_linker(root))
+        // The linker turns debug information into BTF; core needs it too, or the verifier finds that
+        // the number of functions does not match.
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            [
+                "-Cdebuginfo=2",
+                "-Clink-arg=--btf",
+                &format!("--cfg=bpf_target_arch=\"{arch}\""),
+            ]
+            .join("\x1f"),
+        );
+    // What cargo and a wrapper such as clippy set for the host's compiler.
+    for name in [
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO",
+    ] {
+        cargo.env_remove(name);
+    }
+    let built = cargo.status();
+    assert!(
+        built.as_ref().is_ok_and(|status| status.success()),
+        "the eBPF programs were not built ({built:?}): `cargo xtask setup` gets the tools that this \
+         takes (a nightly toolchain with rust-src, bpf-linker), and {OBJECT}=PATH builds with a ready \
+         object"
+    );
+    folder.join(target).join("release/connect-trace-ebpf")
+}
+
+/// `PATH` with the folder where `cargo xtask setup` puts bpf-linker.
+fn path_with_linker(root: &Path) -> std::ffi::OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(
+        [root.join(".tools/bpf-linker/bin")]
+            .into_iter()
+            .chain(env::split_paths(&path)),
+    )
+    .expect("the workspace's path has no colon")
+}

@@ -1,0 +1,134 @@
+//! Where every call of connect() is accounted for:
+//! entered = reported + lost, by reason + in flight.
+
+use connect_trace_common::Counters;
+
+/// The calls since the probes were attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounting {
+    /// The kernel's counters.
+    pub kernel: Counters,
+    /// Records that were decoded and are in the report.
+    pub decoded: u64,
+    /// Entries of the ring buffer that were no records.
+    pub undecodable: u64,
+    /// Calls that have not returned.
+    pub in_flight: u64,
+    /// Runs of a program that the kernel left out; `None` where it does not count them.
+    pub recursion_misses: Option<u64>,
+    /// Returns that found no free slot, by the kernel's count; `None` where there are no kretprobes of
+    /// ours to count.
+    pub kretprobe_misses: Option<u64>,
+    /// How far the counters moved while they were read; 0 when the probes are detached.
+    pub moved: u64,
+}
+
+impl Accounting {
+    /// Records written by the kernel that have not been decoded yet.
+    #[must_use]
+    pub fn in_ring(&self) -> u64 {
+        self.kernel.reported.saturating_sub(self.decoded)
+    }
+
+    /// Calls that entered and will never be in a report.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.kernel.ring_full
+            + self.kernel.in_flight_full
+            + self.kernel.return_missed
+            + self.undecodable
+    }
+
+    /// Everything that the calls that entered have become.
+    #[must_use]
+    pub fn accounted(&self) -> u64 {
+        self.decoded + self.in_ring() + self.lost() - self.undecodable + self.in_flight
+    }
+
+    /// Whether every call is accounted for. While probes are attached, a difference of no more than
+    /// what moved between the readings is none.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        self.kernel.entered.abs_diff(self.accounted()) <= self.moved
+            && (self.moved > 0 || self.in_ring() == self.undecodable)
+    }
+
+    /// Whether the report covers every call: the counters add up, and the kernel ran every program.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.adds_up() && self.recursion_misses.unwrap_or(0) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Accounting {
+        Accounting {
+            kernel: Counters {
+                entered: 100,
+                reported: 90,
+                ring_full: 4,
+                in_flight_full: 3,
+                return_missed: 2,
+                filtered: 1_000,
+                search_return_missed: 5,
+            },
+            decoded: 90,
+            in_flight: 1,
+            ..Accounting::default()
+        }
+    }
+
+    #[test]
+    fn losses_with_a_reason_add_up() {
+        let accounting = example();
+        assert_eq!((accounting.lost(), accounting.accounted()), (9, 100));
+        assert!(accounting.complete());
+    }
+
+    #[test]
+    fn one_call_too_few_or_too_many_does_not_add_up() {
+        for entered in [99, 101] {
+            let mut accounting = example();
+            accounting.kernel.entered = entered;
+            assert!(!accounting.adds_up());
+            accounting.moved = 1;
+            assert!(
+                accounting.adds_up(),
+                "it may have entered while the counters were read"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_never_came_out_of_the_ring_does_not_add_up() {
+        let accounting = Accounting {
+            decoded: 89,
+            ..example()
+        };
+        assert_eq!(accounting.in_ring(), 1);
+        assert!(!accounting.adds_up());
+    }
+
+    #[test]
+    fn an_entry_that_was_no_record_is_a_loss() {
+        let accounting = Accounting {
+            decoded: 89,
+            undecodable: 1,
+            ..example()
+        };
+        assert!(accounting.adds_up());
+        assert_eq!(accounting.lost(), 10);
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_left_out_makes_it_incomplete() {
+        let accounting = Accounting {
+            recursion_misses: Some(1),
+            ..example()
+        };
+        assert!(accounting.adds_up() && !accounting.complete());
+    }
+}

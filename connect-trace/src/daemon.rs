@@ -1,0 +1,245 @@
+//! The running daemon: drains the ring buffer, watches in bursts, prints reports, and ends well.
+
+use std::{
+    io::{self, Write as _},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use crate::{
+    aggregate::Summary,
+    clock,
+    config::Config,
+    event::{Connect, Family},
+    kernel::{self, access, prototypes::CHECKS},
+    probes::checks::Families,
+    report::{Checks, Report, text},
+    tracer::Tracer,
+};
+
+/// Between two looks at the ring buffer. At 100,000 connects a second and 128 bytes each, 600 KiB come
+/// together: an eighth of the default buffer.
+const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// Longest that one look may take before the signals are looked at.
+const DRAIN_BUDGET: Duration = Duration::from_millis(200);
+
+/// How long `__inet{,6}_check_established` is watched at a time.
+const BURST: Duration = Duration::from_millis(5);
+/// Time from the first connect to the first burst.
+const FIRST_BURST: Duration = Duration::from_secs(1);
+/// Pause after a burst as a multiple of the time that it took. A burst lasts some 50 to 100 ms, because
+/// attaching and detaching wait for grace periods of the kernel, and makes a long search up to four
+/// times as long: so the average stays within two per cent.
+const BURST_PAUSE: u32 = 50;
+
+/// Traces until the end and prints the reports.
+///
+/// # Errors
+/// Where tracing cannot start, or a report cannot be written. A closed pipe is none.
+pub fn run(config: &Config) -> Result<()> {
+    access::check()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut daemon = Daemon::start(config)?;
+    let ended = runtime.block_on(daemon.trace(config));
+    // Whatever ended it: what was measured is printed.
+    let last = daemon.finish(config);
+    match ended.and(last) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// A trace and what has come of it since the last report.
+struct Daemon {
+    tracer: Tracer,
+    summary: Summary,
+    /// When the report that is being collected began.
+    since: Instant,
+    attached: String,
+    schedule: BurstSchedule,
+}
+
+impl Daemon {
+    fn start(config: &Config) -> Result<Self> {
+        let mut tracer = Tracer::start(&config.probes)?;
+        let probes = tracer.probes();
+        let attached = probes.mode().to_string();
+        let notes = probes.notes().join("; ");
+        let end = if config.duration.is_some() {
+            ""
+        } else {
+            "... Hit Ctrl-C to end."
+        };
+        eprintln!(
+            "Tracing connect() on Linux {} by {attached} ({notes}){end}",
+            kernel::release()
+        );
+        Ok(Self {
+            tracer,
+            summary: Summary::default(),
+            since: Instant::now(),
+            attached,
+            schedule: BurstSchedule::default(),
+        })
+    }
+
+    /// Until a signal or the end of the time.
+    async fn trace(&mut self, config: &Config) -> Result<()> {
+        let start = Instant::now();
+        let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+        let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
+        let mut drain = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
+        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let never = Duration::from_secs(u32::MAX.into());
+        let mut report = interval_at(
+            start + config.interval.unwrap_or(never),
+            config.interval.unwrap_or(never),
+        );
+        let end = sleep_until(start + config.duration.unwrap_or(never));
+        tokio::pin!(end);
+        let bursts = self.tracer.probes().watcher().bursts();
+        let mut burst = None;
+
+        loop {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = hangup.recv() => break,
+                () = &mut end => break,
+                _ = drain.tick() => {
+                    self.drain();
+                    if let (Some(bursts), None) = (&bursts, &burst)
+                        && let Some(families) = self.schedule.due()
+                    {
+                        let bursts = bursts.clone();
+                        burst =
+                            Some(tokio::task::spawn_blocking(move || bursts.run(BURST, families)));
+                    }
+                }
+                _ = report.tick() => self.report(config)?,
+                done = async { burst.as_mut().expect("guarded by the condition").await },
+                    if burst.is_some() =>
+                {
+                    burst = None;
+                    self.schedule.done(done.context("a burst of watching failed")??);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        let Self {
+            tracer,
+            summary,
+            schedule,
+            ..
+        } = self;
+        tracer.drain(DRAIN_BUDGET, |connect| {
+            summary.record(connect);
+            schedule.saw(connect);
+        });
+    }
+
+    /// Detaches, and prints what has come since the last report.
+    fn finish(&mut self, config: &Config) -> Result<()> {
+        let stopped = self.tracer.stop();
+        let reported = self.report(config);
+        stopped.and(reported)
+    }
+
+    /// Prints what has come since the last report, and starts anew.
+    fn report(&mut self, config: &Config) -> Result<()> {
+        self.drain();
+        let report = self.collect()?;
+        let mut out = io::stdout().lock();
+        if config.timestamp {
+            writeln!(out, "{}", clock::time_of_day(report.at))?;
+        }
+        text::write(&mut out, &report)?;
+        if config.interval.is_some() {
+            writeln!(out)?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Report> {
+        let mode = self.tracer.probes().watcher().mode();
+        let functions = CHECKS
+            .iter()
+            .map(|function| function.name)
+            .zip(self.tracer.probes().maps().checks()?)
+            .collect();
+        let report = Report {
+            kernel: kernel::release(),
+            attached: self.attached.clone(),
+            at: SystemTime::now(),
+            elapsed: self.since.elapsed(),
+            summary: std::mem::take(&mut self.summary),
+            checks: Checks {
+                mode: mode.to_string(),
+                bursts: self.schedule.bursts,
+                watched: self.schedule.watched,
+                functions,
+            },
+            accounting: self.tracer.accounting()?,
+        };
+        self.since = Instant::now();
+        Ok(report)
+    }
+}
+
+/// When `__inet{,6}_check_established` is watched: not without traffic, and not for more than a
+/// fiftieth of the time.
+#[derive(Default)]
+struct BurstSchedule {
+    /// The families that searched for a port since the last burst.
+    families: Families,
+    next: Option<Instant>,
+    bursts: u64,
+    watched: Duration,
+}
+
+impl BurstSchedule {
+    fn saw(&mut self, connect: &Connect) {
+        if connect.search_ns.is_none() {
+            return;
+        }
+        match connect.family {
+            Family::V4 | Family::Mapped => self.families.v4 = true,
+            Family::V6 => self.families.v6 = true,
+        }
+        self.next
+            .get_or_insert_with(|| Instant::now() + FIRST_BURST);
+    }
+
+    /// The families to watch, if it is time.
+    fn due(&mut self) -> Option<Families> {
+        let due = self.families.any() && self.next.is_some_and(|next| next <= Instant::now());
+        due.then(|| std::mem::take(&mut self.families))
+    }
+
+    fn done(&mut self, took: Duration) {
+        self.bursts += 1;
+        self.watched += took;
+        self.next = Some(Instant::now() + took * BURST_PAUSE);
+    }
+}

@@ -1,0 +1,95 @@
+//! Where the running kernel keeps the fields that the programs read: the offsets, from its BTF, for
+//! the globals of `connect-trace-ebpf/src/layout.rs`.
+
+use anyhow::{Context as _, Result};
+
+use super::btf::{Btf, Kind};
+
+/// One field of the kernel and the global of the eBPF programs that takes its offset.
+struct Field {
+    global: &'static str,
+    structure: &'static str,
+    path: &'static str,
+    /// Where there is none, the field is absent from the records; a required one is an error.
+    required: bool,
+}
+
+const fn required(global: &'static str, structure: &'static str, path: &'static str) -> Field {
+    Field {
+        global,
+        structure,
+        path,
+        required: true,
+    }
+}
+
+const fn optional(global: &'static str, structure: &'static str, path: &'static str) -> Field {
+    Field {
+        global,
+        structure,
+        path,
+        required: false,
+    }
+}
+
+/// What the programs read. `sock_common` has not changed from 5.10 to 7.3, the rest moves.
+const FIELDS: &[Field] = &[
+    required("SOCK_NUM", "sock", "__sk_common.skc_num"),
+    required("SOCK_DPORT", "sock", "__sk_common.skc_dport"),
+    required("SOCK_FAMILY", "sock", "__sk_common.skc_family"),
+    required("SOCK_DADDR", "sock", "__sk_common.skc_daddr"),
+    required("SOCK_RCV_SADDR", "sock", "__sk_common.skc_rcv_saddr"),
+    optional("SOCK_V6_DADDR", "sock", "__sk_common.skc_v6_daddr"),
+    optional("SOCK_V6_RCV_SADDR", "sock", "__sk_common.skc_v6_rcv_saddr"),
+    optional("SOCK_NET", "sock", "__sk_common.skc_net.net"),
+    required("NET_INUM", "net", "ns.inum"),
+    optional("NET_PORT_RANGE", "net", "ipv4.ip_local_ports.range"),
+    optional("INET_LOCAL_PORT_RANGE", "inet_sock", "local_port_range"),
+];
+
+/// Value of a global whose field the kernel does not have.
+const ABSENT: u32 = u32::MAX;
+
+/// The offsets, and what their types say about the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Globals of the eBPF programs with their values.
+    pub globals: Vec<(&'static str, u32)>,
+    /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8,
+    /// which also made `inet_sock.local_port_range` one word where it was a structure before.
+    pub socket_range_has_no_parity: bool,
+}
+
+impl Layout {
+    /// Finds every field.
+    ///
+    /// # Errors
+    /// Names the field that this kernel lacks and that nothing can be recorded without.
+    pub fn of(btf: &Btf) -> Result<Self> {
+        let mut globals = Vec::with_capacity(FIELDS.len() + 1);
+        for field in FIELDS {
+            let member = btf.member(field.structure, field.path)?;
+            let offset = match member {
+                Some(member) => member.offset,
+                None if field.required => {
+                    return Err(missing(field))
+                        .context("this kernel's types do not fit the probes");
+                }
+                None => ABSENT,
+            };
+            globals.push((field.global, offset));
+        }
+        let kind =
+            |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
+        let pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
+        globals.push(("NET_PORT_RANGE_IS_PAIR", u32::from(pair)));
+        Ok(Self {
+            globals,
+            socket_range_has_no_parity: kind("inet_sock", "local_port_range")? == Some(Kind::Int),
+        })
+    }
+}
+
+fn missing(field: &Field) -> anyhow::Error {
+    anyhow::anyhow!("struct {} has no member {}", field.structure, field.path)
+}

@@ -1,0 +1,17 @@
+//! What the running kernel shows: its types (BTF), its symbols, what it lets us do. Everything that
+//! differs between kernels is decided here, from what is there and never from the version number.
+
+pub mod access;
+pub mod btf;
+pub mod layout;
+pub mod prototypes;
+pub mod symbols;
+
+/// The kernel's release, as `uname -r` prints it: for people to read, never to decide from.
+#[must_use]
+pub fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
+        |_| "(unknown release)".to_owned(),
+        |release| release.trim().to_owned(),
+    )
+}

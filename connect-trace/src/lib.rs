@@ -1,0 +1,18 @@
+//! connect-trace shows why connect() is slow: its latency by the source port that the kernel chose.
+//!
+//! Data goes one way: [`probes`] (the eBPF programs in the kernel) → their ring buffer →
+//! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
+//! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`] is where every call is
+//! accounted for. The command line is [`cli`], checked into a [`config`].
+
+pub mod accounting;
+pub mod aggregate;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod event;
+pub mod kernel;
+pub mod probes;
+pub mod report;
+pub mod tracer;

@@ -1,0 +1,304 @@
+//! Watching `__inet_check_established` and `__inet6_check_established`.
+//!
+//! A connect() on an exhausted range calls them tens of thousands of times, and even a program that
+//! returns at once costs half of what such a call takes. So by default they are watched in short
+//! bursts, and between these nothing is attached to them at all.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    programs::{fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId},
+};
+
+use super::{AttachMode, fentry, kprobe, lock, maps::ControlWord, object};
+use crate::kernel::prototypes::Function;
+
+/// What is paid for watching `__inet{,6}_check_established`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckMode {
+    /// Their latency in short bursts; nothing in between.
+    #[default]
+    Sampled,
+    /// The latency of every call, and how many each connect() makes: triples an odd connect() on an
+    /// exhausted range.
+    Time,
+    /// How many calls each connect() makes: doubles such a connect().
+    Count,
+    /// Nothing.
+    Off,
+}
+
+impl CheckMode {
+    /// Whether each connect() counts its calls.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Time | Self::Count)
+    }
+}
+
+impl fmt::Display for CheckMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Sampled => "sampled",
+            Self::Time => "time",
+            Self::Count => "count",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// Attaches to the two functions as the mode wants.
+pub struct Watcher {
+    mode: CheckMode,
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// Bursts of watching; a handle for the thread that runs them.
+#[derive(Clone)]
+pub struct Bursts(Arc<Mutex<Inner>>);
+
+/// The address families whose function is worth watching: each one costs grace periods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Families {
+    /// `__inet_check_established`, which v4-mapped connects call too.
+    pub v4: bool,
+    /// `__inet6_check_established`
+    pub v6: bool,
+}
+
+impl Families {
+    const ALL: Self = Self { v4: true, v6: true };
+
+    /// Whether there is any.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.v4 || self.v6
+    }
+
+    fn have(self, function: &Function) -> bool {
+        if function.ipv6 { self.v6 } else { self.v4 }
+    }
+}
+
+struct Inner {
+    ebpf: Arc<Mutex<Ebpf>>,
+    attach: AttachMode,
+    functions: Vec<&'static Function>,
+    control: ControlWord,
+    links: Vec<Link>,
+    /// Value of [`connect_trace_common::Control::watch`].
+    watch: u32,
+}
+
+/// A program that is attached, by its name.
+enum Link {
+    Entry(String, FEntryLinkId),
+    Exit(String, FExitLinkId),
+    Probe(String, KProbeLinkId),
+}
+
+impl Watcher {
+    /// Loads the programs that the mode needs, and attaches them where it watches all the time.
+    pub(super) fn start(
+        mode: CheckMode,
+        attach: AttachMode,
+        functions: Vec<&'static Function>,
+        ebpf: Arc<Mutex<Ebpf>>,
+        control: ControlWord,
+    ) -> Result<Self> {
+        let mut inner = Inner {
+            ebpf,
+            attach,
+            functions,
+            control,
+            links: Vec::new(),
+            watch: 0,
+        };
+        match mode {
+            CheckMode::Off => {}
+            CheckMode::Sampled => inner.load(true)?,
+            CheckMode::Time => {
+                inner.load(true)?;
+                inner.attach(true, Families::ALL)?;
+            }
+            CheckMode::Count => {
+                inner.load(false)?;
+                inner.attach(false, Families::ALL)?;
+            }
+        }
+        Ok(Self {
+            mode,
+            inner: Arc::new(Mutex::new(inner)),
+        })
+    }
+
+    /// What is watched.
+    #[must_use]
+    pub fn mode(&self) -> CheckMode {
+        self.mode
+    }
+
+    /// The bursts, where the mode has them.
+    #[must_use]
+    pub fn bursts(&self) -> Option<Bursts> {
+        (self.mode == CheckMode::Sampled).then(|| Bursts(Arc::clone(&self.inner)))
+    }
+
+    /// Detaches, after the burst that may be running.
+    pub(super) fn stop(&self) -> Result<()> {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .detach()
+    }
+}
+
+impl Bursts {
+    /// Watches every call of the functions of these families for `length` and detaches again; returns
+    /// how long that took in all, which is mostly the kernel's waiting for its own grace periods.
+    /// Blocks meanwhile.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn run(&self, length: Duration, families: Families) -> Result<Duration> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        let watched = inner.attach(true, families).map(|()| thread::sleep(length));
+        let detached = inner.detach();
+        watched
+            .and(detached)
+            .context("watch __inet_check_established for a moment")?;
+        Ok(start.elapsed())
+    }
+}
+
+impl Inner {
+    /// Loads entry and return (`timed`), or the entry that only counts.
+    fn load(&mut self, timed: bool) -> Result<()> {
+        let mut ebpf = lock(&self.ebpf);
+        match self.attach {
+            AttachMode::Fentry => {
+                let btf = fentry::kernel_types()?;
+                for function in &self.functions {
+                    fentry::load_entry(
+                        &mut ebpf,
+                        &entry("fentry", function, timed),
+                        function,
+                        &btf,
+                    )?;
+                    if timed {
+                        fentry::load_exit(&mut ebpf, function, &btf)?;
+                    }
+                }
+            }
+            AttachMode::Kprobe => {
+                for function in &self.functions {
+                    kprobe::load(&mut ebpf, &entry("kprobe", function, timed))?;
+                    if timed {
+                        kprobe::load(&mut ebpf, &format!("kretprobe_{}", function.program))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches what was loaded for these families, the returns first.
+    fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
+        self.watch_changes()?;
+        let functions = self
+            .functions
+            .iter()
+            .filter(|function| families.have(function));
+        let mut ebpf = lock(&self.ebpf);
+        if timed {
+            for function in functions.clone() {
+                self.links.push(match self.attach {
+                    AttachMode::Fentry => {
+                        let name = format!("fexit_{}", function.program);
+                        let program: &mut aya::programs::FExit = object::program(&mut ebpf, &name)?;
+                        let link = program.attach();
+                        Link::Exit(
+                            name,
+                            link.with_context(|| fentry::refused("fexit", function))?,
+                        )
+                    }
+                    // The kernel's default of slots is enough: this function does not sleep.
+                    AttachMode::Kprobe => probe(
+                        &mut ebpf,
+                        format!("kretprobe_{}", function.program),
+                        function,
+                    )?,
+                });
+            }
+        }
+        for function in functions {
+            self.links.push(match self.attach {
+                AttachMode::Fentry => {
+                    let name = entry("fentry", function, timed);
+                    let program: &mut aya::programs::FEntry = object::program(&mut ebpf, &name)?;
+                    let link = program.attach();
+                    Link::Entry(
+                        name,
+                        link.with_context(|| fentry::refused("fentry", function))?,
+                    )
+                }
+                AttachMode::Kprobe => probe(&mut ebpf, entry("kprobe", function, timed), function)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Detaches, the entries first.
+    fn detach(&mut self) -> Result<()> {
+        if self.watch.is_multiple_of(2) {
+            return Ok(());
+        }
+        let mut ebpf = lock(&self.ebpf);
+        for link in self.links.drain(..).rev() {
+            match link {
+                Link::Entry(name, link) => {
+                    object::program::<aya::programs::FEntry>(&mut ebpf, &name)?.detach(link)
+                }
+                Link::Exit(name, link) => {
+                    object::program::<aya::programs::FExit>(&mut ebpf, &name)?.detach(link)
+                }
+                Link::Probe(name, link) => {
+                    object::program::<aya::programs::KProbe>(&mut ebpf, &name)?.detach(link)
+                }
+            }
+            .context("detach from __inet_check_established")?;
+        }
+        drop(ebpf);
+        self.watch_changes()
+    }
+
+    fn watch_changes(&mut self) -> Result<()> {
+        self.watch = self.watch.wrapping_add(1);
+        self.control.set_watch(self.watch)
+    }
+}
+
+/// Name of the program for the entry of a function.
+fn entry(kind: &str, function: &Function, timed: bool) -> String {
+    format!(
+        "{kind}_{}{}",
+        function.program,
+        if timed { "" } else { "_count" }
+    )
+}
+
+fn probe(ebpf: &mut Ebpf, name: String, function: &Function) -> Result<Link> {
+    let program: &mut aya::programs::KProbe = object::program(ebpf, &name)?;
+    let link = program.attach(function.name, 0);
+    Ok(Link::Probe(
+        name,
+        link.with_context(|| kprobe::refused("probe", function))?,
+    ))
+}

@@ -1,0 +1,67 @@
+//! Attaching by kprobe and kretprobe.
+
+use anyhow::{Context as _, Result};
+use aya::{Ebpf, programs::KProbe};
+
+use super::{descriptor, object, return_events::ReturnEvents};
+use crate::kernel::prototypes::Function;
+
+/// Loads and attaches entry and return of each function, in the order of `fentry.rs`. The returns go
+/// through events of our own that hold enough calls in flight; where those cannot be made, through
+/// the kernel's default, which loses returns under load and is noted.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    functions: &[&'static Function],
+    notes: &mut Vec<String>,
+) -> Result<Option<ReturnEvents>> {
+    let names: Vec<&str> = functions.iter().map(|function| function.name).collect();
+    let mut events = match ReturnEvents::create(&names) {
+        Ok(events) => {
+            notes.push(format!(
+                "returns of up to {} calls at once",
+                ReturnEvents::MAX_ACTIVE
+            ));
+            Some(events)
+        }
+        Err(error) => {
+            notes.push(format!(
+                "returns may be lost under load, and are counted: {error:#}"
+            ));
+            None
+        }
+    };
+    for &function in functions {
+        let exit = load(ebpf, &format!("kretprobe_{}", function.program))?;
+        match &mut events {
+            Some(events) => events.attach(function.name, descriptor(exit.fd())?)?,
+            None => {
+                exit.attach(function.name, 0)
+                    .with_context(|| refused("kretprobe", function))?;
+            }
+        }
+    }
+    for &function in functions.iter().rev() {
+        load(ebpf, &format!("kprobe_{}", function.program))?
+            .attach(function.name, 0)
+            .with_context(|| refused("kprobe", function))?;
+    }
+    Ok(events)
+}
+
+/// Loads the program of this name.
+pub(super) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KProbe> {
+    let probe: &mut KProbe = object::program(ebpf, program)?;
+    probe
+        .load()
+        .with_context(|| format!("load program {program}"))?;
+    Ok(probe)
+}
+
+/// What a refused attachment is told with.
+pub(super) fn refused(kind: &str, function: &Function) -> String {
+    format!(
+        "attach {kind} to {}: the kernel needs CONFIG_KPROBES and CONFIG_BPF_EVENTS, and the function \
+         must not be blacklisted (/sys/kernel/debug/kprobes/blacklist)",
+        function.name
+    )
+}

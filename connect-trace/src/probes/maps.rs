@@ -1,0 +1,126 @@
+//! The maps that the daemon reads and writes besides the ring buffer.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+};
+use bytemuck::{Pod, Zeroable};
+use connect_trace_common::{CheckEstablished, Control, Counters, InFlight};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::object;
+
+/// Plain data of `connect-trace-common`, as aya takes it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
+unsafe impl<T: Pod> aya::Pod for Plain<T> {}
+
+/// The word that the daemon writes; see [`Control`].
+#[derive(Clone)]
+pub struct ControlWord(Arc<Mutex<Array<MapData, Plain<Control>>>>);
+
+impl ControlWord {
+    /// Tells the programs how often watching has changed.
+    ///
+    /// # Errors
+    /// Where the map refuses.
+    pub fn set_watch(&self, watch: u32) -> Result<()> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(0, Plain(Control { watch }), 0)
+            .context("write map CONTROL")
+    }
+}
+
+/// Names the processes to trace.
+pub(super) fn set_pids(ebpf: &mut Ebpf, pids: &[u32]) -> Result<()> {
+    // Stays in the object: the programs that are loaded later refer to it.
+    let map = ebpf
+        .map_mut("PIDS")
+        .context("the eBPF object has no map PIDS")?;
+    let mut map: HashMap<_, u32, u8> = map.try_into().context("map PIDS")?;
+    for pid in pids {
+        map.insert(pid, 1, 0)
+            .with_context(|| format!("add pid {pid} to map PIDS"))?;
+    }
+    Ok(())
+}
+
+/// The maps.
+pub struct Maps {
+    counters: PerCpuArray<MapData, Plain<Counters>>,
+    checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
+    in_flight: HashMap<MapData, u64, Plain<InFlight>>,
+    control: ControlWord,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            counters: object::take(ebpf, "COUNTERS")?,
+            checks: object::take(ebpf, "CHECKS")?,
+            in_flight: object::take(ebpf, "IN_FLIGHT")?,
+            control: ControlWord(Arc::new(Mutex::new(object::take(ebpf, "CONTROL")?))),
+        })
+    }
+
+    pub(super) fn control(&self) -> ControlWord {
+        self.control.clone()
+    }
+
+    /// The counters of all CPUs together.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn counters(&self) -> Result<Counters> {
+        let per_cpu = self.counters.get(&0, 0).context("read map COUNTERS")?;
+        let mut sum = Counters::zeroed();
+        for Plain(cpu) in per_cpu.iter() {
+            sum.entered += cpu.entered;
+            sum.reported += cpu.reported;
+            sum.ring_full += cpu.ring_full;
+            sum.in_flight_full += cpu.in_flight_full;
+            sum.return_missed += cpu.return_missed;
+            sum.filtered += cpu.filtered;
+            sum.search_return_missed += cpu.search_return_missed;
+        }
+        Ok(sum)
+    }
+
+    /// `__inet_check_established` and `__inet6_check_established`, all CPUs together.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn checks(&self) -> Result<[CheckEstablished; 2]> {
+        let mut sums = [CheckEstablished::zeroed(); 2];
+        for (slot, sum) in (0..).zip(&mut sums) {
+            for Plain(cpu) in self.checks.get(&slot, 0).context("read map CHECKS")?.iter() {
+                sum.calls += cpu.calls;
+                sum.timed += cpu.timed;
+                sum.total_ns += cpu.total_ns;
+                sum.max_ns = sum.max_ns.max(cpu.max_ns);
+                for (bucket, more) in sum.buckets.iter_mut().zip(cpu.buckets) {
+                    *bucket += more;
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Number of calls in flight.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn in_flight(&self) -> Result<u64> {
+        let mut count = 0;
+        for key in self.in_flight.keys() {
+            key.context("read map IN_FLIGHT")?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}

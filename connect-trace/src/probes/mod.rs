@@ -1,0 +1,324 @@
+//! The eBPF programs in the kernel: loading them with what the kernel shows, attaching them in one of
+//! two ways, and reading their maps. Nothing here knows what is done with a record.
+//!
+//! Attached: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect` (entry and return each) and the
+//! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
+//! `__inet6_check_established` as [`checks`] decides.
+
+pub mod checks;
+mod fentry;
+mod janitor;
+mod kprobe;
+pub mod maps;
+mod misses;
+mod object;
+mod return_events;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+    programs::{ProgramFd, RawTracePoint},
+};
+use aya_log::EbpfLogger;
+
+use self::{
+    checks::{CheckMode, Watcher},
+    maps::Maps,
+    object::Options,
+    return_events::ReturnEvents,
+};
+use crate::kernel::{
+    btf::Btf,
+    layout::Layout,
+    prototypes::{CHECKS, CONNECT, Function},
+    symbols,
+};
+
+/// How the programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// fentry and fexit: a trampoline at the function; no return is lost.
+    Fentry,
+    /// kprobe and kretprobe.
+    Kprobe,
+}
+
+impl fmt::Display for AttachMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Fentry => "fentry/fexit",
+            Self::Kprobe => "kprobe/kretprobe",
+        })
+    }
+}
+
+/// What to attach, and how.
+#[derive(Clone, Debug)]
+pub struct ProbeConfig {
+    /// The way to attach; `None` takes fentry where the kernel offers it, else kprobe.
+    pub attach: Option<AttachMode>,
+    /// What is paid for watching `__inet{,6}_check_established`.
+    pub checks: CheckMode,
+    /// Processes (thread-group ids) to trace; empty for all.
+    pub pids: Vec<u32>,
+    /// Size of the ring buffer in bytes: a power of two and a multiple of the page size.
+    pub ring_buffer_bytes: u32,
+    /// Most calls of connect() that can be in flight at once.
+    pub max_in_flight: u32,
+}
+
+/// The attached programs. Dropping it detaches them.
+pub struct Probes {
+    ebpf: Arc<Mutex<Ebpf>>,
+    mode: AttachMode,
+    notes: Vec<String>,
+    layout: Layout,
+    maps: Maps,
+    records: Option<RingBuf<MapData>>,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Dropped after the programs: the events must be free when they are removed.
+    return_events: Option<ReturnEvents>,
+    watcher: Watcher,
+}
+
+impl Probes {
+    /// Loads the programs and attaches them.
+    ///
+    /// # Errors
+    /// Says what this kernel lacks, or which call was refused.
+    pub fn attach(config: &ProbeConfig) -> Result<Self> {
+        let btf = Btf::of_running_kernel()?;
+        let layout = Layout::of(&btf)?;
+        let functions = Functions::of_running_kernel()?;
+        let fentry = functions.offer_fentry(&btf).and_then(|()| {
+            if config.attach == Some(AttachMode::Kprobe) {
+                return Err(anyhow!("not asked for"));
+            }
+            Self::attach_as(AttachMode::Fentry, config, &layout, &functions)
+        });
+        match (config.attach, fentry) {
+            (_, Ok(mut probes)) => {
+                probes.notes.push("cheapest, and loses no returns".to_owned());
+                Ok(probes)
+            }
+            (Some(AttachMode::Fentry), Err(error)) => Err(error).context(
+                "fentry/fexit is not to be had on this kernel; --attach kprobe works on any kernel with \
+                 CONFIG_KPROBES",
+            ),
+            (Some(AttachMode::Kprobe), Err(_)) => {
+                let mut probes = Self::attach_as(AttachMode::Kprobe, config, &layout, &functions)?;
+                probes.notes.insert(0, "as asked".to_owned());
+                Ok(probes)
+            }
+            (None, Err(error)) => {
+                log::info!("fentry/fexit cannot be used: {error:#}");
+                let mut probes = Self::attach_as(AttachMode::Kprobe, config, &layout, &functions)
+                    .with_context(|| format!("fentry/fexit cannot be used either: {error:#}"))?;
+                probes.notes.insert(0, format!("no fentry/fexit here: {error:#}"));
+                Ok(probes)
+            }
+        }
+    }
+
+    fn attach_as(
+        mode: AttachMode,
+        config: &ProbeConfig,
+        layout: &Layout,
+        functions: &Functions,
+    ) -> Result<Self> {
+        let mut ebpf = object::load(&Options {
+            globals: &layout.globals,
+            pids: &config.pids,
+            ring_buffer_bytes: config.ring_buffer_bytes,
+            max_in_flight: config.max_in_flight,
+            count_checks: config.checks.counts(),
+        })?;
+        let maps = Maps::take(&mut ebpf)?;
+        maps::set_pids(&mut ebpf, &config.pids)?;
+        let records = object::take(&mut ebpf, "RECORDS")?;
+        let log = EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| log::warn!("the programs cannot log: {error}"))
+            .ok();
+        let mut notes = Vec::new();
+        if !functions.ipv6 {
+            notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
+        }
+
+        attach_thread_exit(&mut ebpf)?;
+        let return_events = match mode {
+            AttachMode::Fentry => {
+                fentry::attach(&mut ebpf, &functions.connect())?;
+                None
+            }
+            AttachMode::Kprobe => kprobe::attach(&mut ebpf, &functions.connect(), &mut notes)?,
+        };
+        let ebpf = Arc::new(Mutex::new(ebpf));
+        let watcher = Watcher::start(
+            config.checks,
+            mode,
+            functions.checks(),
+            Arc::clone(&ebpf),
+            maps.control(),
+        )?;
+        Ok(Self {
+            ebpf,
+            mode,
+            notes,
+            layout: layout.clone(),
+            maps,
+            records: Some(records),
+            log,
+            return_events,
+            watcher,
+        })
+    }
+
+    /// How the programs are attached.
+    #[must_use]
+    pub fn mode(&self) -> AttachMode {
+        self.mode
+    }
+
+    /// Why this way to attach, and what does not work with it.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The layout that the records were made with.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The maps.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// Watches `__inet{,6}_check_established`.
+    pub fn watcher(&mut self) -> &mut Watcher {
+        &mut self.watcher
+    }
+
+    /// The ring buffer of the records; the first call has it.
+    pub fn take_records(&mut self) -> Option<RingBuf<MapData>> {
+        self.records.take()
+    }
+
+    /// Passes on what the programs logged.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    /// Calls that the kernel did not hand to a program, by its own counters.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn misses(&self) -> Result<misses::Misses> {
+        let ebpf = lock(&self.ebpf);
+        misses::Misses::read(&ebpf, self.return_events.as_ref())
+    }
+
+    /// Detaches every program. The maps can still be read.
+    ///
+    /// # Errors
+    /// Where a program is not let go.
+    pub fn detach(&mut self) -> Result<()> {
+        self.watcher.stop()?;
+        let mut ebpf = lock(&self.ebpf);
+        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+        // Entries first: a call that enters now is not seen, one that is in flight still returns.
+        let (returns, entries): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| name.starts_with("fexit") || name.starts_with("kret"));
+        for name in entries.iter().chain(&returns) {
+            let Some(program) = ebpf.program_mut(name) else {
+                continue;
+            };
+            object::unload(program).with_context(|| format!("detach program {name}"))?;
+        }
+        drop(ebpf);
+        if let Some(events) = &mut self.return_events {
+            events.detach();
+        }
+        Ok(())
+    }
+}
+
+/// The programs, whatever happened to a thread that held them.
+fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
+    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those of the probed functions that this kernel has.
+struct Functions {
+    present: HashSet<&'static str>,
+    ipv6: bool,
+}
+
+impl Functions {
+    fn of_running_kernel() -> Result<Self> {
+        let all: Vec<&Function> = CONNECT.iter().chain(&CHECKS).collect();
+        let names: Vec<&'static str> = all.iter().map(|function| function.name).collect();
+        let present = symbols::present(&names)?;
+        let missing = all
+            .iter()
+            .find(|function| !function.ipv6 && !present.contains(function.name));
+        if let Some(missing) = missing {
+            return Err(anyhow!(
+                "this kernel has no function {} to probe: it may be inlined or renamed; kernels 5.10 \
+                 to 7.3 built by Debian have it",
+                missing.name
+            ));
+        }
+        let ipv6 = all.iter().all(|function| present.contains(function.name));
+        Ok(Self { present, ipv6 })
+    }
+
+    fn connect(&self) -> Vec<&'static Function> {
+        CONNECT
+            .iter()
+            .filter(|function| self.present.contains(function.name))
+            .collect()
+    }
+
+    fn checks(&self) -> Vec<&'static Function> {
+        CHECKS
+            .iter()
+            .filter(|function| self.present.contains(function.name))
+            .collect()
+    }
+
+    /// Whether the kernel's types allow fentry on every function that is there.
+    fn offer_fentry(&self, btf: &Btf) -> Result<()> {
+        self.connect()
+            .iter()
+            .chain(&self.checks())
+            .try_for_each(|function| function.check(btf))
+    }
+}
+
+fn attach_thread_exit(ebpf: &mut Ebpf) -> Result<()> {
+    let program: &mut RawTracePoint = object::program(ebpf, "thread_exit")?;
+    program.load().context("load program thread_exit")?;
+    program
+        .attach("sched_process_exit")
+        .context("attach to tracepoint sched_process_exit")?;
+    Ok(())
+}
+
+/// The descriptor of a loaded program.
+fn descriptor<'a>(fd: Result<&'a ProgramFd, aya::programs::ProgramError>) -> Result<&'a ProgramFd> {
+    fd.context("the program is not loaded")
+}

@@ -1,0 +1,79 @@
+//! The eBPF object: built with the crate, loaded with the globals and sizes of this run.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{Map, MapError},
+    programs::{Program, ProgramError},
+};
+
+/// What the object is loaded with.
+pub(super) struct Options<'a> {
+    /// Globals of `connect-trace-ebpf/src/layout.rs`.
+    pub(super) globals: &'a [(&'static str, u32)],
+    /// Processes to trace; empty for all.
+    pub(super) pids: &'a [u32],
+    /// Size of the map `RECORDS` in bytes.
+    pub(super) ring_buffer_bytes: u32,
+    /// Size of the map `IN_FLIGHT`.
+    pub(super) max_in_flight: u32,
+    /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
+    pub(super) count_checks: bool,
+}
+
+/// Creates the maps; no program is loaded yet.
+pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
+    let filter_pids = u32::from(!options.pids.is_empty());
+    let count_checks = u32::from(options.count_checks);
+    let mut loader = EbpfLoader::new();
+    for (name, value) in options.globals {
+        loader.override_global(name, value, true);
+    }
+    loader
+        .override_global("FILTER_PIDS", &filter_pids, true)
+        .override_global("COUNT_CHECKS", &count_checks, true)
+        .map_max_entries("RECORDS", options.ring_buffer_bytes)
+        .map_max_entries("IN_FLIGHT", options.max_in_flight)
+        .map_max_entries("PIDS", u32::try_from(options.pids.len().max(1))?)
+        .load(include_bytes_aligned!(env!(
+            "CONNECT_TRACE_BPF_OBJECT_PATH"
+        )))
+        .context("the kernel refused the maps of the eBPF object")
+}
+
+/// Takes a map out of the object.
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the eBPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} of the eBPF object is of another type"))
+}
+
+/// A program of the object.
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .with_context(|| format!("the eBPF object has no program {name}"))?
+        .try_into()
+        .map_err(|error| anyhow!("program {name} of the eBPF object is of another type: {error}"))
+}
+
+/// Detaches and unloads a program of any type, if it is loaded.
+pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    let unloaded = match program {
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
+        _ => Ok(()),
+    };
+    match unloaded {
+        Err(ProgramError::NotLoaded) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,10 @@
+//! What a host and its guest say to each other.
+//!
+//! The host packs a [`Job`](job::Job) into the guest's initramfs; the guest's first program, `init`,
+//! does it and answers with [`Frame`](link::Frame)s over a serial port.
+//!
+//! Beside that, [`truth`]: connects whose truth is known, for tests to match records with.
+
+pub mod job;
+pub mod link;
+pub mod truth;

@@ -1,0 +1,48 @@
+//! Every case at a size that suits a slow guest, one after the other in one process, so that one
+//! trace can be matched with all of it.
+
+use anyhow::Result;
+
+use super::cases;
+use super::dies::dies;
+use super::exhaust::exhaust;
+use super::namespace::in_fresh;
+use super::range::PortRange;
+use super::record::{Explicit, Family, Record};
+
+/// All but `idle` and `rate`, which have no records.
+pub(super) fn all() -> Result<Vec<Record>> {
+    let range = PortRange::new(20_000, 20_063)?;
+    // The cases that use a range up do so in a namespace of their own.
+    let exhausted = |family| {
+        in_fresh(move || {
+            range.set()?;
+            exhaust(range, family, 4)
+        })
+    };
+    let parts = [
+        cases::plain("v4", Family::V4, 20)?,
+        cases::plain("v6", Family::V6, 20)?,
+        cases::plain("mapped", Family::Mapped, 20)?,
+        cases::bound("bind-port", Explicit::Port, 4)?,
+        cases::bound("bind-any", Explicit::PortAny, 4)?,
+        cases::bound("bind-address", Explicit::Address, 4)?,
+        cases::refused(4)?,
+        cases::unreachable("unreachable", &[Family::V4, Family::Mapped], 4)?,
+        cases::unreachable("v6-unreachable", &[Family::V6], 4)?,
+        cases::taken(4)?,
+        cases::nonblocking(4)?,
+        cases::retry(4)?,
+        cases::time_wait()?,
+        cases::netns(8)?,
+        exhausted(Family::V4)?,
+        exhausted(Family::V6)?,
+        exhausted(Family::Mapped)?,
+        in_fresh(|| {
+            range.set()?;
+            cases::threads(32, 4, range)
+        })?,
+        dies(8, 2)?,
+    ];
+    Ok(parts.concat())
+}

@@ -1,0 +1,277 @@
+//! The command line of `truth`: which case, how large, and when. The help of each case says what it
+//! expects of the kernel.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use super::exhaust::{Summary, exhaust};
+use super::range::PortRange;
+use super::rate::rate;
+use super::record::{Explicit, Family, Record};
+use super::{all, cases, dies};
+
+/// Makes known connects on loopback, and prints a tab-separated line of truth for each connect()
+/// call when all are made. The first line names the columns.
+///
+/// A local port is 0 if there is none. Of a connect() whose process was killed inside it, end_ns is
+/// 0 and what nobody knows is "unknown". kernel_errno is what tcp_v4_connect or tcp_v6_connect is
+/// expected to answer, or "none" if the call does not get that far and leaves no trace.
+#[derive(Debug, Parser)]
+#[command(name = "truth", version)]
+pub struct Truth {
+    /// Write the process id to this file at the start
+    #[arg(long, global = true, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
+
+    /// Make no connect before this file exists
+    #[arg(long, global = true, value_name = "PATH")]
+    wait_file: Option<PathBuf>,
+
+    #[command(subcommand)]
+    case: Case,
+}
+
+#[derive(Debug, Subcommand)]
+enum Case {
+    /// IPv4: errno 0, a port from the range
+    V4(Count),
+    /// IPv6: errno 0, a port from the range
+    V6(Count),
+    /// IPv4 through an IPv6 socket: errno 0, a port from the range; one record, not two
+    Mapped(Count),
+    /// bind() with a port, for each family: errno 0, that port
+    BindPort(Count),
+    /// bind() with port 0, for each family: errno 0, the port that bind() chose
+    BindAny(Count),
+    /// bind() with IP_BIND_ADDRESS_NO_PORT, for each family: errno 0, a port from the range
+    BindAddress(Count),
+    /// Nobody listens, for each family: ECONNREFUSED, though the kernel's function answers 0
+    Refused(Count),
+    /// No route, IPv4 and mapped: ENETUNREACH without a search (takes root)
+    Unreachable(Count),
+    /// No route, IPv6: ENETUNREACH without a search (takes root)
+    V6Unreachable(Count),
+    /// An explicit port whose connection exists, for each family: errno 0, then EADDRNOTAVAIL with
+    /// the port kept
+    Taken(Count),
+    /// Every port of the range to one destination: errno 0; then EADDRNOTAVAIL for the extra ones.
+    /// A summary on stderr
+    Exhaust(Exhaust),
+    /// Both ports of a range in TIME_WAIT: 0 0, EADDRNOTAVAIL at once, 0 0 after a second (takes
+    /// root)
+    TimeWait,
+    /// The same ports in two namespaces at the same time: errno 0 for all (takes root)
+    Netns {
+        /// Connects in each, beside one with an explicit port
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        count: u16,
+    },
+    /// All threads at once on one range: as many 0 as it has ports, EADDRNOTAVAIL for the rest
+    Threads(Threads),
+    /// O_NONBLOCK, for each family: EINPROGRESS, then 0 and EISCONN, or EALREADY, neither of which
+    /// asks the kernel's function
+    Nonblocking(Count),
+    /// Three calls on one socket, for each family: ECONNREFUSED, ECONNREFUSED, 0
+    Retry(Count),
+    /// Threads that end after a connect: errno 0; killed processes: 0, EADDRNOTAVAIL or unknown
+    /// (takes root)
+    Dies {
+        /// The threads
+        #[arg(long, default_value_t = 8)]
+        threads: usize,
+        /// The processes
+        #[arg(long, default_value_t = 2)]
+        victims: usize,
+    },
+    /// The process that `dies` kills
+    #[command(name = dies::VICTIM, hide = true)]
+    Victim,
+    /// No connect at all: a report without lines
+    Idle {
+        /// How long
+        #[arg(long, default_value_t = 1)]
+        seconds: u64,
+    },
+    /// Every case that prints lines, each as it is without options or smaller (takes root)
+    All,
+    /// As many connects as can be, closed by a reset: prints only "calls", "connected", "errno N",
+    /// "seconds" and "per second", each with its number
+    Rate {
+        /// How many threads connect
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+        /// For how long
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Count {
+    /// How many connects, of each family and kind
+    #[arg(long, default_value_t = 8)]
+    count: usize,
+}
+
+#[derive(Args, Debug)]
+struct Range {
+    /// The range of ports that is used up
+    #[arg(value_name = "LO-HI")]
+    range: PortRange,
+
+    /// Make it the range of the network namespace first, instead of failing if it is not
+    #[arg(long)]
+    set_range: bool,
+}
+
+#[derive(Args, Debug)]
+struct Exhaust {
+    #[command(flatten)]
+    range: Range,
+
+    /// Further connects, which fail
+    #[arg(long, default_value_t = 0)]
+    extra: usize,
+
+    /// 4, 6 or mapped
+    #[arg(long, default_value_t = Family::V4)]
+    family: Family,
+
+    /// Print the summary alone
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Args, Debug)]
+struct Threads {
+    #[command(flatten)]
+    range: Range,
+
+    /// How many threads connect
+    #[arg(long, default_value_t = 32)]
+    threads: usize,
+
+    /// How many connects each makes
+    #[arg(long, default_value_t = 4)]
+    count: usize,
+}
+
+impl Truth {
+    /// Runs the case and prints what it has to say.
+    pub fn run(self) -> Result<()> {
+        if let Some(path) = &self.pid_file {
+            write_pid(path)?;
+        }
+        if let Some(path) = &self.wait_file {
+            while !path.exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        match self.case {
+            Case::Rate { threads, seconds } => {
+                let totals = rate(threads, Duration::from_secs(seconds))?;
+                write!(io::stdout(), "{totals}").context("printing the totals")
+            }
+            Case::Exhaust(Exhaust {
+                range,
+                extra,
+                family,
+                quiet,
+            }) => {
+                let records = exhaust(range.ready()?, family, extra)?;
+                eprintln!("{}", Summary::of(&records));
+                if quiet { Ok(()) } else { print(&records) }
+            }
+            case => print(&case.records()?),
+        }
+    }
+}
+
+impl Case {
+    /// Of the cases that have nothing else to say.
+    fn records(self) -> Result<Vec<Record>> {
+        match self {
+            Self::V4(Count { count }) => cases::plain("v4", Family::V4, count),
+            Self::V6(Count { count }) => cases::plain("v6", Family::V6, count),
+            Self::Mapped(Count { count }) => cases::plain("mapped", Family::Mapped, count),
+            Self::BindPort(Count { count }) => cases::bound("bind-port", Explicit::Port, count),
+            Self::BindAny(Count { count }) => cases::bound("bind-any", Explicit::PortAny, count),
+            Self::BindAddress(Count { count }) => {
+                cases::bound("bind-address", Explicit::Address, count)
+            }
+            Self::Refused(Count { count }) => cases::refused(count),
+            Self::Unreachable(Count { count }) => {
+                cases::unreachable("unreachable", &[Family::V4, Family::Mapped], count)
+            }
+            Self::V6Unreachable(Count { count }) => {
+                cases::unreachable("v6-unreachable", &[Family::V6], count)
+            }
+            Self::Taken(Count { count }) => cases::taken(count),
+            Self::TimeWait => cases::time_wait(),
+            Self::Netns { count } => cases::netns(count),
+            Self::Threads(Threads {
+                range,
+                threads,
+                count,
+            }) => cases::threads(threads, count, range.ready()?),
+            Self::Nonblocking(Count { count }) => cases::nonblocking(count),
+            Self::Retry(Count { count }) => cases::retry(count),
+            Self::Dies { threads, victims } => dies::dies(threads, victims),
+            Self::Victim => dies::victim(),
+            Self::Idle { seconds } => {
+                thread::sleep(Duration::from_secs(seconds));
+                Ok(Vec::new())
+            }
+            Self::All => all::all(),
+            Self::Rate { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Range {
+    fn ready(&self) -> Result<PortRange> {
+        if self.set_range {
+            self.range.set()?;
+        }
+        self.range.check()?;
+        Ok(self.range)
+    }
+}
+
+/// Whole or not at all, for whoever waits for the file.
+fn write_pid(path: &Path) -> Result<()> {
+    let draft = path.with_added_extension("draft");
+    fs::write(&draft, format!("{}\n", std::process::id()))
+        .and_then(|()| fs::rename(&draft, path))
+        .with_context(|| format!("writing the process id to {}", path.display()))
+}
+
+fn print(records: &[Record]) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    writeln!(out, "{}", Record::HEADER)
+        .and_then(|()| {
+            records
+                .iter()
+                .try_for_each(|record| writeln!(out, "{record}"))
+        })
+        .and_then(|()| out.flush())
+        .context("printing the lines of truth")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Truth::command().debug_assert();
+    }
+}

@@ -1,0 +1,115 @@
+//! The case that uses a range of ports up, from one source address to one destination, and the
+//! even and odd ports' mean latency on the way.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::limit::make_room_for;
+use super::listener::Listener;
+use super::range::PortRange;
+use super::record::{Family, Record};
+use super::witness::Witness;
+
+/// Connects every port of the range, and then `extra` times more.
+pub(super) fn exhaust(range: PortRange, family: Family, extra: usize) -> Result<Vec<Record>> {
+    let listener = Listener::outside(Some(range), family, range.ports())?;
+    make_room_for(range.ports() + extra)?;
+    let mut witness = Witness::new("exhaust")?;
+    witness.connect_and_hold(family, range.ports() + extra, listener.address())?;
+    Ok(witness.into_records())
+}
+
+/// What the user's side sees of the search's cost.
+#[derive(Default)]
+pub(super) struct Summary {
+    even: Mean,
+    odd: Mean,
+    failed: Mean,
+    /// Counted from 1, of all connects.
+    first_odd: Option<(usize, u16)>,
+}
+
+#[derive(Default)]
+struct Mean {
+    count: u32,
+    total: Duration,
+}
+
+impl Summary {
+    pub(super) fn of(records: &[Record]) -> Self {
+        let mut summary = Self::default();
+        for (index, record) in records.iter().enumerate() {
+            let Some(outcome) = &record.outcome else {
+                continue;
+            };
+            let port = outcome.local.port();
+            let mean = match outcome.errno {
+                0 if port % 2 == 0 => &mut summary.even,
+                0 => {
+                    summary.first_odd.get_or_insert((index + 1, port));
+                    &mut summary.odd
+                }
+                _ => &mut summary.failed,
+            };
+            mean.count += 1;
+            mean.total += Duration::from_nanos(outcome.end_ns - record.start_ns);
+        }
+        summary
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "even ports:   {}", self.even)?;
+        writeln!(f, "odd ports:    {}", self.odd)?;
+        writeln!(f, "failed:       {}", self.failed)?;
+        match self.first_odd {
+            Some((position, port)) => write!(f, "first odd:    connect {position}, port {port}"),
+            None => write!(f, "first odd:    none"),
+        }
+    }
+}
+
+impl Display for Mean {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.total.checked_div(self.count) {
+            Some(mean) => {
+                let us = mean.as_nanos() as f64 / 1_000.0;
+                write!(f, "{:6} connects, {us:9.1} us on average", self.count)
+            }
+            None => write!(f, "{:6} connects", 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_odd_port_is_counted_from_one() {
+        let line = |port: u16, errno: i32, end_ns: u64| {
+            format!(
+                "exhaust\t1\t1\t4\t1000\t{end_ns}\t{errno}\t{errno}\t127.0.0.1\t{port}\t127.0.0.1\
+                 \t2000\t1\tunknown\tnone\tyes"
+            )
+            .parse::<Record>()
+            .unwrap()
+        };
+        let records = [
+            line(20, 0, 3_000),
+            line(22, 0, 5_000),
+            line(21, 0, 9_000),
+            line(0, 99, 2_000),
+        ];
+        let summary = Summary::of(&records);
+        assert_eq!(summary.first_odd, Some((3, 21)));
+        assert_eq!(
+            summary.even.to_string(),
+            "     2 connects,       3.0 us on average"
+        );
+        assert_eq!((summary.odd.count, summary.failed.count), (1, 1));
+    }
+}

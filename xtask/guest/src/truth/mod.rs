@@ -1,0 +1,21 @@
+//! Connects whose truth is known: cases that make them with real sockets on loopback, and the
+//! [`Record`] of each connect() call, which tests parse again.
+//!
+//! Nothing is printed while a case runs, because printing would disturb what it measures.
+
+mod all;
+mod cases;
+mod command;
+mod dies;
+mod exhaust;
+mod limit;
+mod listener;
+mod namespace;
+mod range;
+mod rate;
+mod record;
+mod socket;
+mod witness;
+
+pub use command::Truth;
+pub use record::{Explicit, Family, Outcome, Record};

@@ -1,0 +1,42 @@
+//! A network namespace of a thread's own: with loopback and nothing else, the kernel's default
+//! settings, and all ports free.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::socket::check;
+
+/// Runs `work` on a thread that has its own network namespace. Threads that it starts share it.
+pub(super) fn in_fresh<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            enter_fresh()?;
+            work()
+        });
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Moves the calling thread to a network namespace of its own.
+pub(super) fn enter_fresh() -> Result<()> {
+    // SAFETY: the call takes no pointers, and moves nothing but this thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+        .context("making a network namespace (it takes root)")?;
+    raise_loopback().context("raising lo in a network namespace")
+}
+
+fn raise_loopback() -> Result<()> {
+    let socket: OwnedFd = std::net::UdpSocket::bind("0.0.0.0:0")?.into();
+    // SAFETY: all of an ifreq's fields are plain numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request is an ifreq, which is what SIOCSIFFLAGS reads, and outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! A TCP socket that remembers what was done with it, as far as a connect()'s truth depends on it:
+//! what was bound, and whether an earlier connect() is under way.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use libc::{c_int, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
+
+use super::record::{Explicit, Family};
+
+/// A TCP socket.
+pub(super) struct Socket {
+    family: Family,
+    /// std's type for any TCP socket, connected or not: it has the calls that need no unsafe.
+    stream: TcpStream,
+    explicit: Explicit,
+    progress: Progress,
+}
+
+/// What the kernel keeps in `socket.state`: a connect() reaches TCP only from `Unconnected`.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Progress {
+    Unconnected,
+    Connecting,
+    Connected,
+}
+
+/// One connect() call as its caller sees it.
+pub(super) struct Attempt {
+    pub(super) start_ns: u64,
+    pub(super) end_ns: u64,
+    /// 0 or the errno.
+    pub(super) errno: i32,
+    /// Whether the call gets as far as tcp_v4_connect or tcp_v6_connect.
+    pub(super) reaches_tcp: bool,
+}
+
+impl Socket {
+    pub(super) fn new(family: Family) -> Result<Self> {
+        let domain = match family {
+            Family::V4 => libc::AF_INET,
+            Family::V6 | Family::Mapped => libc::AF_INET6,
+        };
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("opening a TCP socket of family {family}"));
+        }
+        // SAFETY: the descriptor was just opened and belongs to nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self {
+            family,
+            stream: fd.into(),
+            explicit: Explicit::None,
+            progress: Progress::Unconnected,
+        })
+    }
+
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
+    pub(super) fn explicit(&self) -> Explicit {
+        self.explicit
+    }
+
+    /// Calls connect(), with nothing between it and the two readings of the clock.
+    pub(super) fn connect(&mut self, to: SocketAddr) -> Attempt {
+        let reaches_tcp = self.progress == Progress::Unconnected;
+        let to = RawAddress::from(to);
+        let fd = self.stream.as_raw_fd();
+        let start_ns = monotonic_ns();
+        // SAFETY: `to` is a socket address of the length given, and outlives the call.
+        let result = check(unsafe { libc::connect(fd, to.as_ptr(), to.len()) });
+        let end_ns = monotonic_ns();
+        let errno = result
+            .err()
+            .and_then(|error| error.raw_os_error())
+            .unwrap_or(0);
+        self.progress = match errno {
+            0 | libc::EISCONN => Progress::Connected,
+            libc::EINPROGRESS | libc::EALREADY => Progress::Connecting,
+            _ => Progress::Unconnected,
+        };
+        Attempt {
+            start_ns,
+            end_ns,
+            errno,
+            reaches_tcp,
+        }
+    }
+
+    /// What getsockname() says.
+    pub(super) fn local(&self) -> Result<SocketAddr> {
+        self.stream
+            .local_addr()
+            .context("asking a socket for its local address")
+    }
+
+    /// Binds the loopback address and a port.
+    pub(super) fn bind_port(&mut self, port: u16) -> Result<()> {
+        self.explicit = Explicit::Port;
+        let to = SocketAddr::new(loopback(self.family), port);
+        self.bind(to).with_context(|| format!("binding {to}"))
+    }
+
+    /// Binds the loopback address and the first free one of the ports that `wanted` lets pass.
+    pub(super) fn bind_some_port(
+        &mut self,
+        ports: RangeInclusive<u16>,
+        wanted: impl Fn(u16) -> bool,
+    ) -> Result<u16> {
+        self.explicit = Explicit::Port;
+        let ip = loopback(self.family);
+        for port in ports.clone().filter(|port| wanted(*port)) {
+            match self.bind(SocketAddr::new(ip, port)) {
+                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => continue,
+                bound => bound.with_context(|| format!("binding {ip} port {port}"))?,
+            }
+            return Ok(port);
+        }
+        bail!(
+            "binding {ip}: no port from {} to {} is free",
+            ports.start(),
+            ports.end()
+        )
+    }
+
+    /// Binds the loopback address and whatever port bind() chooses.
+    pub(super) fn bind_any(&mut self) -> Result<()> {
+        self.explicit = Explicit::PortAny;
+        let to = SocketAddr::new(loopback(self.family), 0);
+        self.bind(to).with_context(|| format!("binding {to}"))
+    }
+
+    /// Binds the loopback address, and leaves the port to connect().
+    pub(super) fn bind_address(&mut self) -> Result<()> {
+        self.set(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+            .context("setting IP_BIND_ADDRESS_NO_PORT")?;
+        self.bind_any()?;
+        self.explicit = Explicit::Address;
+        Ok(())
+    }
+
+    pub(super) fn share_port(&self) -> Result<()> {
+        self.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+            .context("setting SO_REUSEPORT")
+    }
+
+    pub(super) fn reuse_address(&self) -> Result<()> {
+        self.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)
+            .context("setting SO_REUSEADDR")
+    }
+
+    pub(super) fn never_block(&self) -> Result<()> {
+        self.stream
+            .set_nonblocking(true)
+            .context("setting O_NONBLOCK")
+    }
+
+    /// Makes close() send a reset, so that nothing is left in TIME_WAIT.
+    pub(super) fn reset_on_close(&self) -> Result<()> {
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        self.set(libc::SOL_SOCKET, libc::SO_LINGER, linger)
+            .context("setting SO_LINGER")
+    }
+
+    pub(super) fn listen(&self, backlog: c_int) -> Result<()> {
+        // SAFETY: no pointers are passed.
+        check(unsafe { libc::listen(self.stream.as_raw_fd(), backlog) })
+            .with_context(|| format!("listening with a backlog of {backlog}"))
+    }
+
+    /// The socket as a listener, to accept with.
+    pub(super) fn into_listener(self) -> TcpListener {
+        OwnedFd::from(self.stream).into()
+    }
+
+    fn bind(&self, to: SocketAddr) -> io::Result<()> {
+        let to = RawAddress::from(to);
+        // SAFETY: `to` is a socket address of the length given, and outlives the call.
+        check(unsafe { libc::bind(self.stream.as_raw_fd(), to.as_ptr(), to.len()) })
+    }
+
+    fn set<T: Copy>(&self, level: c_int, option: c_int, value: T) -> io::Result<()> {
+        // SAFETY: the pointer and the length are those of `value`, which outlives the call.
+        check(unsafe {
+            libc::setsockopt(
+                self.stream.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size_of::<T>() as socklen_t,
+            )
+        })
+    }
+}
+
+/// The loopback address as a socket of the family names it.
+pub(super) fn loopback(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        Family::Mapped => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+    }
+}
+
+/// The clock that the tracer reads too.
+pub(super) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` may be written to. The call cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// The error of a libc call that answers -1 for one.
+pub(super) fn check(result: c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// A socket address as the kernel wants it.
+enum RawAddress {
+    V4(sockaddr_in),
+    V6(sockaddr_in6),
+}
+
+impl RawAddress {
+    fn as_ptr(&self) -> *const sockaddr {
+        match self {
+            Self::V4(address) => (&raw const *address).cast(),
+            Self::V6(address) => (&raw const *address).cast(),
+        }
+    }
+
+    fn len(&self) -> socklen_t {
+        let len = match self {
+            Self::V4(address) => size_of_val(address),
+            Self::V6(address) => size_of_val(address),
+        };
+        len as socklen_t
+    }
+}
+
+impl From<SocketAddr> for RawAddress {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Self::V4(sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(address.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(address) => Self::V6(sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: address.ip().octets(),
+                },
+                sin6_scope_id: address.scope_id(),
+            }),
+        }
+    }
+}

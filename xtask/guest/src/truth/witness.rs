@@ -1,0 +1,126 @@
+//! The thread that connects: it knows its own ids and namespaces, and keeps a record of each
+//! connect() it makes. Also decides what the kernel's side of each is expected to be.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result};
+
+use super::record::{Family, Outcome, Record};
+use super::socket::{Attempt, Socket, monotonic_ns};
+
+/// A thread's connects. To be made on the thread itself.
+pub(super) struct Witness {
+    case: &'static str,
+    pid: u32,
+    tid: u32,
+    netns: u64,
+    cgroup: Option<u64>,
+    records: Vec<Record>,
+    held: Vec<Socket>,
+}
+
+impl Witness {
+    pub(super) fn new(case: &'static str) -> Result<Self> {
+        let netns = "/proc/thread-self/ns/net";
+        Ok(Self {
+            case,
+            pid: std::process::id(),
+            // SAFETY: the call has no arguments and cannot fail.
+            tid: unsafe { libc::gettid() } as u32,
+            netns: fs::metadata(netns)
+                .with_context(|| format!("reading the thread's network namespace, {netns}"))?
+                .ino(),
+            cgroup: cgroup(),
+            records: Vec::new(),
+            held: Vec::new(),
+        })
+    }
+
+    /// Calls connect() and keeps its record.
+    pub(super) fn connect(&mut self, socket: &mut Socket, to: SocketAddr) -> Result<&Record> {
+        let attempt = socket.connect(to);
+        let mut record = self.unfinished(socket, to, attempt.start_ns);
+        let (kernel_errno, enters_search) = kernel_side(&attempt);
+        record.outcome = Some(Outcome {
+            end_ns: attempt.end_ns,
+            errno: attempt.errno,
+            kernel_errno,
+            enters_search,
+            local: socket.local()?,
+        });
+        Ok(self.records.push_mut(record))
+    }
+
+    /// Calls connect() on a fresh socket `count` times and leaves the sockets open.
+    pub(super) fn connect_and_hold(
+        &mut self,
+        family: Family,
+        count: usize,
+        to: SocketAddr,
+    ) -> Result<()> {
+        for _ in 0..count {
+            let mut socket = Socket::new(family)?;
+            self.connect(&mut socket, to)?;
+            self.hold(socket);
+        }
+        Ok(())
+    }
+
+    /// Leaves a socket open until the records are taken.
+    pub(super) fn hold(&mut self, socket: Socket) {
+        self.held.push(socket);
+    }
+
+    /// The record of a connect() that is about to be made.
+    pub(super) fn begin(&self, socket: &Socket, to: SocketAddr) -> Record {
+        self.unfinished(socket, to, monotonic_ns())
+    }
+
+    /// The records, in the order of the calls. Closes the sockets.
+    pub(super) fn into_records(self) -> Vec<Record> {
+        self.records
+    }
+
+    fn unfinished(&self, socket: &Socket, to: SocketAddr, start_ns: u64) -> Record {
+        Record {
+            case: self.case.into(),
+            pid: self.pid,
+            tid: self.tid,
+            family: socket.family(),
+            start_ns,
+            remote: to,
+            netns: self.netns,
+            cgroup: self.cgroup,
+            explicit: socket.explicit(),
+            outcome: None,
+        }
+    }
+}
+
+/// What TCP's connect function is expected to answer, if it is called at all, and whether it gets as
+/// far as the search for a port.
+fn kernel_side(attempt: &Attempt) -> (Option<i32>, bool) {
+    match attempt.errno {
+        _ if !attempt.reaches_tcp => (None, false),
+        // The SYN is sent all the same: what comes of it is known only after the function returned.
+        0 | libc::EINPROGRESS | libc::ECONNREFUSED | libc::ETIMEDOUT => (Some(0), true),
+        libc::EADDRNOTAVAIL => (Some(libc::EADDRNOTAVAIL), true),
+        // No route, or an address that makes no sense: answered before there is need of a port.
+        errno => (Some(errno), false),
+    }
+}
+
+/// The id of the thread's cgroup in the version 2 hierarchy, which is the inode of its directory.
+/// None where that hierarchy is not mounted in its usual place.
+fn cgroup() -> Option<u64> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    // Only version 2 has this file, and only at and below its mount point.
+    fs::metadata(format!("{ROOT}/cgroup.controllers")).ok()?;
+    let memberships = fs::read_to_string("/proc/thread-self/cgroup").ok()?;
+    let path = memberships
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))?;
+    Some(fs::metadata(format!("{ROOT}{path}")).ok()?.ino())
+}

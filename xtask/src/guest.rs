@@ -1,0 +1,108 @@
+//! Guests: virtual machines that boot a kernel of Debian's from memory, run one command as root with
+//! our programs at hand, and end.
+
+pub(crate) mod binaries;
+mod cpio;
+mod image;
+mod libraries;
+mod machine;
+mod modules;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use connect_trace_guest::job::Job;
+
+pub(crate) use self::machine::{Hardware, Outcome, Stream};
+use crate::tools::guest_tools::GuestTools;
+use crate::tools::kernels::Kernel;
+use crate::tools::qemu;
+
+/// Where our own programs lie in a guest. It comes first on the PATH.
+pub(crate) const PROGRAMS: &str = "/usr/local/bin";
+
+/// What every guest of one run has in common.
+pub(crate) struct Kit {
+    programs: Vec<PathBuf>,
+    tools: GuestTools,
+}
+
+/// What one guest is to do.
+#[derive(Default)]
+pub(crate) struct Task {
+    pub(crate) command: Vec<String>,
+    pub(crate) hardware: Hardware,
+    /// How long the command may take; forever by default.
+    pub(crate) timeout: Option<Duration>,
+    /// Kernel modules to load first.
+    pub(crate) modules: Vec<String>,
+    /// Files to put into the guest: from the host, to there.
+    pub(crate) inputs: Vec<(PathBuf, String)>,
+    /// Files to bring out of the guest.
+    pub(crate) outputs: Vec<String>,
+}
+
+impl Kit {
+    /// Gets what is missing: QEMU, the guests' tools, and (unless told not to build) our programs.
+    pub(crate) fn prepare(build: bool) -> Result<Self> {
+        qemu::ensure()?;
+        let tools = GuestTools::ensure()?;
+        let programs = if build {
+            binaries::build()?
+        } else {
+            binaries::built()?
+        };
+        Ok(Self { programs, tools })
+    }
+
+    /// Boots a kernel, does the task and passes on what its command writes.
+    pub(crate) fn run(
+        &self,
+        kernel: &Kernel,
+        task: &Task,
+        listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
+    ) -> Result<Outcome> {
+        let image = self.image(kernel, task)?;
+        machine::run(kernel, &image, &task.hardware, task.timeout, listener)
+    }
+
+    fn image(&self, kernel: &Kernel, task: &Task) -> Result<Vec<u8>> {
+        let is_init = |path: &&PathBuf| path.ends_with(binaries::INIT);
+        let init = self
+            .programs
+            .iter()
+            .find(is_init)
+            .context("init was not built")?;
+        let mut image = image::Image::new(init, &self.tools.libraries())?;
+        for (source, path) in &task.inputs {
+            image.add_file(path, source)?;
+        }
+        for program in self.programs.iter().filter(|path| !is_init(path)) {
+            image.add_file(&in_folder(PROGRAMS, program), program)?;
+        }
+        for program in self.tools.programs() {
+            image.add_file(&in_folder("/usr/sbin", &program), &program)?;
+        }
+        let busybox = self.tools.busybox();
+        image.add_busybox(&busybox)?;
+
+        let mut job = Job {
+            command: task.command.iter().map(Into::into).collect(),
+            outputs: task.outputs.iter().map(Into::into).collect(),
+            modules: Vec::new(),
+        };
+        for module in modules::of(kernel, &task.modules, &busybox)? {
+            let path = format!("/lib/modules/{}.ko", module.name);
+            image.add_content(&path, &module.content);
+            job.modules.push(path.into());
+        }
+        Ok(image.finish(&job))
+    }
+}
+
+/// The path of a program in one of the guest's folders.
+pub(crate) fn in_folder(folder: &str, program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}/{name}", folder.trim_end_matches('/'))
+}

@@ -1,0 +1,110 @@
+//! Builds the programs of this workspace that run in guests. They are static, so that a guest needs
+//! no libraries for them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+use crate::workspace::{self, GUEST_TARGET};
+
+/// The name of init's program among the others.
+pub(crate) const INIT: &str = "guest-init";
+
+/// Builds everything that guests run, tests apart. The lines of cargo are shown.
+pub(crate) fn build() -> Result<Vec<PathBuf>> {
+    let mut command = cargo("build");
+    command.args([
+        "--package",
+        "connect-trace",
+        "--package",
+        "connect-trace-guest",
+        "--bins",
+    ]);
+    process::shown(&mut command).context("cannot build the programs that run in guests")?;
+    built()
+}
+
+/// What the last build left; an error if init is not among it.
+pub(crate) fn built() -> Result<Vec<PathBuf>> {
+    let folder = workspace::guest_target().join(GUEST_TARGET).join("release");
+    let names = ["connect-trace", "truth", INIT];
+    let programs: Vec<_> = names
+        .iter()
+        .map(|name| folder.join(name))
+        .filter(|path| path.is_file())
+        .collect();
+    if !programs.iter().any(|path| path.ends_with(INIT)) {
+        bail!(
+            "there is no {} yet; build it first (leave out --no-build)",
+            folder.join(INIT).display()
+        );
+    }
+    Ok(programs)
+}
+
+/// Builds the tests that run in guests, and returns their program.
+pub(crate) fn build_tests() -> Result<PathBuf> {
+    let mut command = cargo("test");
+    command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    command.args(["--package", "connect-trace", "--test", "guest"]);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run `{}`", process::line(&command)))?;
+    if !output.status.success() {
+        bail!(
+            "cannot build the tests that run in guests: `{}` failed",
+            process::line(&command)
+        );
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let program = messages.lines().rev().find_map(executable_in);
+    program.context("cargo names no program of the tests that run in guests")
+}
+
+fn cargo(subcommand: &str) -> Command {
+    let mut command = workspace::cargo();
+    command.args([
+        subcommand,
+        "--release",
+        "--target",
+        GUEST_TARGET,
+        "--target-dir",
+    ]);
+    command.arg(workspace::guest_target());
+    // As the variable of one target it is for the guests' programs and not for build scripts.
+    command.env(
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-C target-feature=+crt-static",
+    );
+    command
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command
+}
+
+/// The program that one of cargo's JSON messages names.
+fn executable_in(message: &str) -> Option<PathBuf> {
+    let (_, rest) = message.split_once(r#""executable":""#)?;
+    let (path, _) = rest.split_once('"')?;
+    // Paths with characters that JSON escapes are not worth a parser.
+    (!path.contains('\\')).then(|| Path::new(path).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tests_program_is_found_in_cargos_messages() {
+        let message =
+            r#"{"reason":"compiler-artifact","executable":"/t/deps/guest-1a","fresh":true}"#;
+        assert_eq!(executable_in(message), Some("/t/deps/guest-1a".into()));
+        assert_eq!(
+            executable_in(r#"{"reason":"compiler-artifact","executable":null}"#),
+            None
+        );
+    }
+}

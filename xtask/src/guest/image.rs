@@ -1,0 +1,121 @@
+//! A guest's whole file system: the initramfs that the kernel unpacks into memory when it boots.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use connect_trace_guest::job::{self, Job};
+
+use super::cpio::Archive;
+use super::libraries;
+use crate::process;
+
+/// Collects what goes into the image. What is added first stays when a path is added twice.
+pub(crate) struct Image {
+    archive: Archive,
+    paths: BTreeSet<String>,
+    /// Folders of libraries to prefer to the machine's own.
+    libraries: Vec<PathBuf>,
+}
+
+impl Image {
+    /// An image with the program that the kernel starts.
+    pub(crate) fn new(init: &Path, libraries: &[PathBuf]) -> Result<Self> {
+        let mut image = Self {
+            archive: Archive::default(),
+            paths: BTreeSet::new(),
+            libraries: libraries.to_vec(),
+        };
+        for folder in [
+            "/root",
+            "/etc",
+            "/tmp",
+            "/run",
+            "/usr/bin",
+            "/usr/sbin",
+            libraries::FOLDER,
+        ] {
+            image.add_folder(folder);
+        }
+        // Loaders of some distributions look only here.
+        image.add_link("/lib/x86_64-linux-gnu", libraries::FOLDER);
+        // Rust's runtime wants standard streams, and the kernel opens them for init at this path.
+        image.add_folder("/dev");
+        image.archive.device("/dev/console", 5, 1);
+        image.archive.device("/dev/null", 1, 3);
+        image.add_content("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n");
+        image.add_content("/etc/group", b"root:x:0:\n");
+        image.add_content("/etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n");
+        image.add_file("/init", init)?;
+        Ok(image)
+    }
+
+    /// Adds a file of the host; if it is a program, with the libraries that it needs.
+    pub(crate) fn add_file(&mut self, path: &str, source: &Path) -> Result<()> {
+        let unreadable = || format!("cannot copy {} into a guest", source.display());
+        let metadata = fs::metadata(source).with_context(unreadable)?;
+        if !metadata.is_file() {
+            bail!("{}: it is not a file", unreadable());
+        }
+        let permissions = metadata.permissions().mode() & 0o777;
+        let content = fs::read(source).with_context(unreadable)?;
+        self.add(path, permissions | 0o444, &content);
+        for library in libraries::of(source, &self.libraries)? {
+            let content = fs::read(&library.host)
+                .with_context(|| format!("cannot read {}", library.host.display()))?;
+            self.add(&library.guest, 0o755, &content);
+        }
+        Ok(())
+    }
+
+    /// Adds a plain file with this content.
+    pub(crate) fn add_content(&mut self, path: &str, content: &[u8]) {
+        self.add(path, 0o644, content);
+    }
+
+    /// Adds busybox under the name of each command that it has.
+    pub(crate) fn add_busybox(&mut self, busybox: &Path) -> Result<()> {
+        self.add_file("/bin/busybox", busybox)?;
+        let commands = process::output(std::process::Command::new(busybox).arg("--list"))?;
+        for command in commands.lines() {
+            self.add_link(&format!("/bin/{command}"), "busybox");
+        }
+        Ok(())
+    }
+
+    /// The finished image with the job that it is for.
+    pub(crate) fn finish(mut self, job: &Job) -> Vec<u8> {
+        self.add_content(job::PATH, &job.encode());
+        self.archive.finish()
+    }
+
+    fn add(&mut self, path: &str, permissions: u32, content: &[u8]) {
+        if self.begin(path) {
+            self.archive.file(path, permissions, content);
+        }
+    }
+
+    fn add_link(&mut self, path: &str, target: &str) {
+        if self.begin(path) {
+            self.archive.link(path, target);
+        }
+    }
+
+    fn add_folder(&mut self, path: &str) {
+        if self.begin(path) {
+            self.archive.folder(path);
+        }
+    }
+
+    /// Takes a path, the folders above it first; false if it was taken before.
+    fn begin(&mut self, path: &str) -> bool {
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && !parent.is_empty()
+        {
+            self.add_folder(parent);
+        }
+        self.paths.insert(path.to_owned())
+    }
+}

@@ -1,0 +1,380 @@
+//! The machine that QEMU emulates for a guest: starting it, listening to it, and ending it in time.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use connect_trace_guest::link::Frame;
+
+use crate::tools::kernels::Kernel;
+use crate::tools::qemu;
+use crate::workspace;
+
+/// A stock kernel boots within seconds; a busy machine may need longer.
+const BOOT_TIME: Duration = Duration::from_secs(180);
+
+/// How many of the console's lines tell what went wrong.
+const CONSOLE_LINES: usize = 25;
+
+/// What the kernel says when it is about to die.
+const COMPLAINTS: [&str; 5] = [
+    "BUG: ",
+    "Oops",
+    "Kernel panic",
+    "general protection fault",
+    "stack-protector",
+];
+
+/// What the machine is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Hardware {
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    /// One CPU whose clock counts instructions, so that times are the same in every run.
+    pub(crate) deterministic: bool,
+    /// The host's CPU instead of an emulated one.
+    pub(crate) kvm: bool,
+    /// More arguments for the kernel.
+    pub(crate) kernel_arguments: Vec<String>,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            memory_mib: 2048,
+            deterministic: false,
+            kvm: false,
+            kernel_arguments: Vec::new(),
+        }
+    }
+}
+
+/// Which of the command's streams something was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// How a guest ended that did its job.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The command's exit status.
+    pub(crate) status: u8,
+    /// The files that were asked for, or why they cannot be read.
+    pub(crate) outputs: Vec<Result<Vec<u8>, String>>,
+}
+
+/// Boots the machine and passes on the command's output until the guest has done its job.
+pub(crate) fn run(
+    kernel: &Kernel,
+    image: &[u8],
+    hardware: &Hardware,
+    timeout: Option<Duration>,
+    listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
+) -> Result<Outcome> {
+    let folder = RunFolder::create()?;
+    let initramfs = folder.path.join("initramfs");
+    fs::write(&initramfs, image)
+        .with_context(|| format!("cannot write {}", initramfs.display()))?;
+    let console = folder.path.join("console.log");
+    let result = boot(kernel, &initramfs, &console, hardware)
+        .and_then(|mut machine| machine.listen(timeout, listener));
+    match result {
+        Ok(outcome) => Ok(outcome),
+        Err(error) if error.is::<io::Error>() => Err(error), // It is about us and not the guest.
+        Err(error) => Err(anyhow!("{error:#}\n{}", last_words(&console, kernel))
+            .context(format!("the guest with kernel {} failed", kernel.name))),
+    }
+}
+
+fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) -> Result<Machine> {
+    let mut command = Command::new(qemu::PROGRAM);
+    command.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    command.args(["-machine", "pc", "-smp", &hardware.cpus.to_string()]);
+    command.args(["-m", &hardware.memory_mib.to_string()]);
+    if hardware.kvm {
+        command.args(["-accel", "kvm", "-cpu", "host"]);
+    } else {
+        // QEMU 7.2 emulates cmpxchg16b wrongly at times (garbage in EFLAGS), and kernels from 6.12 on
+        // use it in their allocator where the CPU has it: without, they boot every time.
+        command.args(["-accel", "tcg", "-cpu", "qemu64,-cx16"]);
+    }
+    // ttyS0 is the kernel's console; ttyS1 carries frames, and leads to QEMU's standard output.
+    command
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()));
+    command.args([
+        "-chardev",
+        "file,id=link,path=/dev/stdout",
+        "-serial",
+        "chardev:link",
+    ]);
+    command
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initramfs);
+
+    // panic=-1 restarts the machine at once, which ends QEMU (-no-reboot); an oops is a panic, so
+    // that a guest whose kernel is broken does not go on.
+    let mut arguments = String::from("console=ttyS0 panic=-1 oops=panic");
+    if hardware.deterministic {
+        command.args(["-icount", "shift=0,sleep=off"]);
+        arguments.push_str(" mitigations=off");
+    }
+    for argument in &hardware.kernel_arguments {
+        arguments.push(' ');
+        arguments.push_str(argument);
+    }
+    command.args(["-append", &arguments]);
+
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // SAFETY: between fork and exec only prctl is called, which is safe to call there. The thread
+    // that starts QEMU waits for it, so QEMU ends with us and not before.
+    unsafe {
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        );
+    }
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot run {}", qemu::PROGRAM))?;
+    Ok(Machine { child })
+}
+
+/// A running QEMU; it ends with this value.
+struct Machine {
+    child: Child,
+}
+
+impl Machine {
+    fn listen(
+        &mut self,
+        timeout: Option<Duration>,
+        listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
+    ) -> Result<Outcome> {
+        let frames = self.frames()?;
+        let booting = Deadline {
+            end: Some(Instant::now() + BOOT_TIME),
+            limit: BOOT_TIME,
+        };
+        let Some(Frame::Hello(_release)) = booting
+            .wait(&frames)?
+            .with_context(|| booting.missed("boot"))?
+        else {
+            bail!("{}", self.death("before it had booted"));
+        };
+
+        let limit = timeout.unwrap_or_default();
+        let running = Deadline {
+            end: timeout.map(|timeout| Instant::now() + timeout),
+            limit,
+        };
+        let mut outputs = Vec::new();
+        let mut output = Vec::new();
+        loop {
+            let frame = running
+                .wait(&frames)?
+                .with_context(|| running.missed("end"))?;
+            match frame {
+                Some(Frame::Stdout(bytes)) => listener(Stream::Stdout, &bytes)?,
+                Some(Frame::Stderr(bytes)) => listener(Stream::Stderr, &bytes)?,
+                Some(Frame::Chunk(mut bytes)) => output.append(&mut bytes),
+                Some(Frame::FileEnd) => outputs.push(Ok(std::mem::take(&mut output))),
+                Some(Frame::FileFailed(reason)) => {
+                    output.clear();
+                    outputs.push(Err(reason));
+                }
+                Some(Frame::Exit(status)) => return Ok(Outcome { status, outputs }),
+                Some(Frame::Failed(reason)) => bail!("{reason}"),
+                Some(Frame::Hello(_)) => bail!("the guest booted twice"),
+                None => bail!("{}", self.death("before its command had ended")),
+            }
+        }
+    }
+
+    /// The frames that the guest sends. The channel holds few, so that a slow reader slows the guest.
+    fn frames(&mut self) -> Result<Receiver<io::Result<Option<Frame>>>> {
+        let mut pipe = self
+            .child
+            .stdout
+            .take()
+            .context("QEMU has no standard output")?;
+        let (sender, receiver) = mpsc::sync_channel(16);
+        thread::spawn(move || {
+            loop {
+                let frame = Frame::read_from(&mut pipe);
+                let last = !matches!(frame, Ok(Some(_)));
+                if sender.send(frame).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Why the guest is gone, as far as QEMU knows.
+    fn death(&mut self, when: &str) -> String {
+        let Some(stderr) = self.child.stderr.take() else {
+            return format!("it died {when}");
+        };
+        let messages = io::read_to_string(stderr).unwrap_or_default();
+        match messages.trim() {
+            "" => format!("it died {when}"),
+            messages => format!("it died {when}: {messages}"),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A moment by which the guest must have come on; `None` is never.
+struct Deadline {
+    end: Option<Instant>,
+    limit: Duration,
+}
+
+impl Deadline {
+    /// The next frame: `None` if it does not come in time, `Some(None)` after the last one.
+    fn wait(&self, frames: &Receiver<io::Result<Option<Frame>>>) -> Result<Option<Option<Frame>>> {
+        let received = match self.end {
+            Some(end) => frames.recv_timeout(end.saturating_duration_since(Instant::now())),
+            None => frames.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(Ok(frame)) => Ok(Some(frame)),
+            // Cut short within a frame: the guest died.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(None)),
+            Ok(Err(error)) => Err(anyhow!("cannot understand what it says: {error}")),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Ok(Some(None)),
+        }
+    }
+
+    fn missed(&self, what: &str) -> String {
+        format!(
+            "it did not {what} within {} s and was stopped",
+            self.limit.as_secs()
+        )
+    }
+}
+
+/// What the console says about the guest's end, and where the whole of it is.
+fn last_words(console: &Path, kernel: &Kernel) -> String {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = telling_lines(&text);
+    if lines.is_empty() {
+        return "its console is empty".to_owned();
+    }
+    let name = kernel.name.rsplit('/').next().unwrap_or_default();
+    let kept = workspace::guest_target().join(format!("console-{name}.log"));
+    let place = match fs::copy(console, &kept) {
+        Ok(_) => format!("from its console ({})", kept.display()),
+        Err(_) => "from its console".to_owned(),
+    };
+    let lines: String = lines.iter().map(|line| format!("\n    {line}")).collect();
+    format!("{place}:{lines}")
+}
+
+/// The lines from the kernel's first complaint on, or the last ones if it did not complain.
+fn telling_lines(text: &str) -> Vec<&str> {
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let complaint = lines
+        .iter()
+        .position(|line| COMPLAINTS.iter().any(|words| line.contains(words)));
+    let from = complaint.unwrap_or(lines.len().saturating_sub(CONSOLE_LINES));
+    lines.into_iter().skip(from).take(CONSOLE_LINES).collect()
+}
+
+/// A folder for one guest's files; it goes away with this value.
+struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    fn create() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let parent = workspace::guest_target().join("run");
+        remove_abandoned(&parent);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{}-{number}", process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // What stays is removed by the next run.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes the folders of runs that were interrupted.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_string_lossy()
+            .split('-')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_first_complaint_tells_most() {
+        let text = "booting\r\n\r\nBUG: unable to handle page fault\r\nCall Trace:\r\nend\r\n";
+        assert_eq!(
+            telling_lines(text),
+            ["BUG: unable to handle page fault", "Call Trace:", "end"]
+        );
+    }
+
+    #[test]
+    fn without_a_complaint_the_last_lines_tell_most() {
+        let text: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(telling_lines(&text).first(), Some(&"line 75"));
+        assert_eq!(telling_lines(&text).last(), Some(&"line 99"));
+    }
+}

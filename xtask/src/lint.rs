@@ -1,0 +1,118 @@
+//! `cargo xtask lint`: everything that judges the code without running it.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::tools::{self, cargo_deny, nightly};
+use crate::{process, workspace};
+
+/// Check format, lints, documentation and dependencies
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+
+pub(crate) fn lint(_: &Options) -> Result<ExitCode> {
+    tools::ensure_for_build()?;
+    nightly::ensure_component("clippy")?;
+    let deny = cargo_deny::ensure()?;
+
+    let mut checks: Vec<(&str, Command)> = vec![
+        ("format", cargo(&["fmt", "--all", "--check"])),
+        (
+            "clippy",
+            cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+        ("clippy of the eBPF programs", clippy_of_ebpf()),
+        ("documentation", documentation()),
+        ("licences, bans and sources", {
+            let mut command = Command::new(&deny);
+            command
+                .args(["check", "licenses", "bans", "sources"])
+                .current_dir(workspace::root());
+            command
+        }),
+    ];
+    let mut fetch = Command::new(&deny);
+    fetch.args(["fetch", "db"]).current_dir(workspace::root());
+    let advisories = process::output(&mut fetch);
+    if advisories.is_ok() {
+        let mut command = Command::new(&deny);
+        command
+            .args(["check", "advisories"])
+            .current_dir(workspace::root());
+        checks.push(("advisories", command));
+    }
+
+    let mut failed = Vec::new();
+    for (name, command) in &mut checks {
+        eprintln!("checking {name}");
+        if let Err(error) = process::shown(command) {
+            eprintln!("error: {error:#}");
+            failed.push(*name);
+        }
+    }
+    if advisories.is_err() {
+        eprintln!("skipped advisories: their database cannot be fetched here");
+    }
+    if failed.is_empty() {
+        eprintln!("{} checks passed", checks.len());
+        Ok(ExitCode::SUCCESS)
+    } else {
+        eprintln!(
+            "{} of {} checks failed: {}",
+            failed.len(),
+            checks.len(),
+            failed.join(", ")
+        );
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = workspace::cargo();
+    command.args(arguments);
+    command
+}
+
+/// The host's clippy sees an empty `main` in place of the programs; this one sees the programs.
+fn clippy_of_ebpf() -> Command {
+    let mut command = Command::new("rustup");
+    command.args([
+        "run",
+        nightly::NAME,
+        "cargo",
+        "clippy",
+        "--package",
+        "connect-trace-ebpf",
+    ]);
+    command.args([
+        "--bins",
+        "-Z",
+        "build-std=core",
+        "--target",
+        "bpfel-unknown-none",
+    ]);
+    command
+        .arg("--target-dir")
+        .arg(workspace::root().join("target/bpf"));
+    command
+        .args(["--", "-D", "warnings"])
+        .current_dir(workspace::root());
+    command
+        .env("RUSTFLAGS", r#"--cfg bpf_target_arch="x86_64""#)
+        .env_remove("CARGO");
+    command
+}
+
+fn documentation() -> Command {
+    let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}

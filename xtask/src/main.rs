@@ -1,0 +1,62 @@
+//! What people run on connect-trace's own tree: `cargo xtask COMMAND`.
+//!
+//! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines.
+
+mod demo;
+mod guest;
+mod lint;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tools;
+mod vm;
+mod workspace;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Build tools, virtual machines, the demo and the tests of connect-trace.
+///
+/// Every command first gets what it needs and does not find: it lies in .tools/ afterwards.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
+enum Command {
+    Setup(setup::Options),
+    Demo(demo::Options),
+    Run(run::Options),
+    Test(test::Options),
+    Vm(vm::Options),
+    Lint(lint::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Setup(options) => setup::setup(&options),
+        Command::Demo(options) => demo::demo(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Test(options) => test::test(&options),
+        Command::Vm(options) => vm::vm(&options),
+        Command::Lint(options) => lint::lint(&options),
+    };
+    result.unwrap_or_else(|error| {
+        // Who closes our output, as `head` does, has seen enough.
+        let closed = error.chain().any(|cause| {
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+        });
+        if closed {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,40 @@
+//! `cargo xtask setup`: gets the tools that are missing.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::tools::guest_tools::GuestTools;
+use crate::tools::kernels::{self, Kernel};
+use crate::tools::{self, cargo_deny, qemu, report};
+
+/// Get the tools that the build needs
+///
+/// These are a nightly Rust compiler, its library's source and bpf-linker. Only what is missing is
+/// fetched. The other commands do this by themselves.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Also get what demo, test, vm and lint need: QEMU, kernels, cargo-deny and some programs
+    #[arg(long)]
+    all: bool,
+}
+
+pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
+    let build = tools::ensure_for_build()?;
+    report("nightly", &build.nightly);
+    report("rust-src", "present");
+    report("bpf-linker", build.bpf_linker);
+    if options.all {
+        qemu::ensure()?;
+        report("qemu", "present");
+        GuestTools::ensure()?;
+        report("guest tools", "present");
+        for series in kernels::tested() {
+            let kernel = Kernel::of(series)?;
+            report("kernel", &format!("{series}: {}", kernel.release()));
+        }
+        cargo_deny::ensure()?;
+        report("cargo-deny", "present");
+    }
+    Ok(ExitCode::SUCCESS)
+}

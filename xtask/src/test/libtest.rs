@@ -1,0 +1,160 @@
+//! Reads what a program of tests prints, in the format that libtest and libtest-mimic share.
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// What programs of tests have said so far, line by line.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Every test that ended, in order.
+    pub(super) tests: Vec<(String, Verdict)>,
+    /// The test whose line has begun and not ended.
+    current: Option<String>,
+    /// How many programs of tests have begun, and how many have given their result.
+    begun: usize,
+    ended: usize,
+    /// How many tests the results account for.
+    accounted: usize,
+}
+
+impl Log {
+    /// Reads the next line.
+    pub(super) fn line(&mut self, line: &str) {
+        if let Some(count) = count_in_result(line) {
+            self.ended += 1;
+            self.accounted += count;
+            self.current = None;
+        } else if is_beginning(line) {
+            self.begun += 1;
+        } else if let Some((name, rest)) = line
+            .strip_prefix("test ")
+            .and_then(|line| line.split_once(" ... "))
+        {
+            self.current = Some(name.trim_end().to_owned());
+            self.verdict(rest);
+        } else if self.current.is_some() {
+            // What a test itself writes may push its verdict to a line of its own.
+            self.verdict(line);
+        }
+    }
+
+    /// Whether a test failed.
+    pub(super) fn failed(&self) -> bool {
+        self.tests
+            .iter()
+            .any(|(_, verdict)| *verdict == Verdict::Failed)
+    }
+
+    /// Whether every program that began gave a result, and the results account for the tests seen.
+    pub(super) fn is_complete(&self) -> bool {
+        self.begun > 0 && self.begun == self.ended && self.accounted == self.tests.len()
+    }
+
+    /// The test that was under way when the log ended.
+    pub(super) fn current(&self) -> &str {
+        self.current.as_deref().unwrap_or_default()
+    }
+
+    fn verdict(&mut self, text: &str) {
+        let verdict = match text.split([' ', ',']).next() {
+            Some("ok") => Verdict::Passed,
+            Some("FAILED") => Verdict::Failed,
+            Some("ignored") => Verdict::Skipped,
+            _ => return,
+        };
+        if let Some(name) = self.current.take() {
+            self.tests.push((name, verdict));
+        }
+    }
+}
+
+/// Whether this is `running 3 tests`.
+fn is_beginning(line: &str) -> bool {
+    let count = line
+        .strip_prefix("running ")
+        .and_then(|line| line.split_once(" test"));
+    count.is_some_and(|(count, _)| count.parse::<usize>().is_ok())
+}
+
+/// The number of tests that ran or were ignored, in `test result: ok. 1 passed; 0 failed; …`.
+fn count_in_result(line: &str) -> Option<usize> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count_of = |label: &str| -> Option<usize> {
+        counts
+            .split("; ")
+            .find_map(|part| part.strip_suffix(label)?.trim().parse().ok())
+    };
+    Some(count_of(" passed")? + count_of(" failed")? + count_of(" ignored")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(text: &str) -> Log {
+        let mut log = Log::default();
+        text.lines().for_each(|line| log.line(line));
+        log
+    }
+
+    #[test]
+    fn verdicts_are_read_from_the_lines_of_tests() {
+        let log = log("\nrunning 4 tests\n\
+             test fentry::counts   ... ok\n\
+             test kprobe::counts   ... FAILED\n\
+             test kprobe::slow     ... ignored (takes 5.17)\n\
+             test help (line 3) ... ok\n\
+             test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n");
+        let verdicts: Vec<_> = log
+            .tests
+            .iter()
+            .map(|(name, v)| (name.as_str(), *v))
+            .collect();
+        assert_eq!(
+            verdicts,
+            [
+                ("fentry::counts", Verdict::Passed),
+                ("kprobe::counts", Verdict::Failed),
+                ("kprobe::slow", Verdict::Skipped),
+                ("help (line 3)", Verdict::Passed),
+            ]
+        );
+        assert!(log.failed() && log.is_complete());
+    }
+
+    #[test]
+    fn a_test_that_writes_has_its_verdict_on_a_later_line() {
+        let log = log(
+            "running 1 test\ntest a ... hello\nworld\nok\ntest result: ok. 1 passed; 0 failed; 0 ignored",
+        );
+        assert_eq!(log.tests, [("a".to_owned(), Verdict::Passed)]);
+        assert!(log.is_complete());
+    }
+
+    #[test]
+    fn a_log_that_breaks_off_is_not_complete_and_names_the_test() {
+        let log = log("running 2 tests\ntest a ... ok\ntest b ... ");
+        assert!(!log.is_complete());
+        assert_eq!(log.current(), "b");
+    }
+
+    #[test]
+    fn a_result_that_does_not_account_for_the_tests_is_not_complete() {
+        assert!(
+            !log("running 1 test\ntest a ... ok\ntest result: ok. 2 passed; 0 failed; 0 ignored")
+                .is_complete()
+        );
+        assert!(!log("").is_complete());
+        assert!(
+            !log(
+                "running 0 tests\ntest result: ok. 0 passed; 0 failed; 0 ignored\nrunning 2 tests"
+            )
+            .is_complete()
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! What the workspace needs and does not build itself. Everything lies in `.tools/`, is fetched when
+//! it is missing, and is not fetched twice.
+
+pub(crate) mod bpf_linker;
+pub(crate) mod cargo_deny;
+pub(crate) mod debian;
+pub(crate) mod guest_tools;
+pub(crate) mod kernels;
+pub(crate) mod nightly;
+pub(crate) mod qemu;
+pub(crate) mod rust_src;
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace;
+
+/// Keeps other runs of xtask from fetching the same things at the same time; released on drop.
+pub(crate) fn lock() -> Result<File> {
+    let folder = workspace::tools();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for another run of xtask to fetch what it needs");
+        file.lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// The tools that the build takes, in words.
+pub(crate) struct BuildTools {
+    pub(crate) nightly: String,
+    pub(crate) bpf_linker: &'static str,
+}
+
+/// Gets what the build needs: the eBPF compiler, its library's source and its linker.
+pub(crate) fn ensure_for_build() -> Result<BuildTools> {
+    let _lock = lock()?;
+    let compiler = nightly::ensure()?;
+    rust_src::ensure(&compiler)?;
+    let bpf_linker = bpf_linker::ensure(&compiler)?;
+    Ok(BuildTools {
+        nightly: compiler.to_string(),
+        bpf_linker,
+    })
+}
+
+/// Says how things are with one tool.
+pub(crate) fn report(tool: &str, state: &str) {
+    eprintln!("{tool:>12}  {state}");
+}
+
+/// Replaces a folder in one step, so that a run that was interrupted leaves nothing half-made.
+fn replace_folder(new: &Path, place: &Path) -> Result<()> {
+    if place.exists() {
+        fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))?;
+    }
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    fs::rename(new, place)
+        .with_context(|| format!("cannot move {} to {}", new.display(), place.display()))
+}
+
+/// An empty folder below `.tools/` to prepare something in.
+fn scratch_folder(name: &str) -> Result<std::path::PathBuf> {
+    let folder = workspace::tools().join("scratch").join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
+}

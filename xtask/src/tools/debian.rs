@@ -1,0 +1,323 @@
+//! Packages of Debian, of any suite, fetched and unpacked but never installed.
+//!
+//! apt does the work with a list of sources of our own per suite: it verifies every package by the
+//! signature of Debian's archive, and the machine's own apt is left as it is. The address of the
+//! archive is the one that the machine itself uses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::scratch_folder;
+use crate::{process, workspace};
+
+/// The suites that hold anything we look for, stable ones first.
+pub(crate) const SUITES: [&str; 7] = [
+    "bullseye",
+    "bookworm",
+    "bookworm-backports",
+    "trixie",
+    "trixie-backports",
+    "forky",
+    "sid",
+];
+
+/// Names an archive where the machine's own apt has none.
+const MIRROR_VARIABLE: &str = "CONNECT_TRACE_DEBIAN_MIRROR";
+
+/// Where the package `debian-archive-keyring` puts its keys, in newer and older releases.
+const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+];
+
+/// A suite's list of packages is read anew after this time.
+const FRESH: Duration = Duration::from_hours(24);
+
+/// One suite of the archive, with its list of packages at hand.
+pub(crate) struct Suite {
+    name: &'static str,
+    folder: PathBuf,
+}
+
+impl Suite {
+    /// Makes a suite ready; downloads its list of packages if ours is missing or old.
+    pub(crate) fn open(name: &'static str) -> Result<Self> {
+        if !process::is_installed("apt-get") || !process::is_installed("dpkg-deb") {
+            bail!(
+                "Debian's packages are fetched with apt-get and unpacked with dpkg-deb, which this \
+                 machine does not have; install the packages apt and dpkg (most distributions \
+                 have them)"
+            );
+        }
+        let suite = Self {
+            name,
+            folder: workspace::tools().join("apt").join(name),
+        };
+        let marker = suite.folder.join("updated");
+        let fresh = fs::metadata(&marker)
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|time| {
+                SystemTime::now()
+                    .duration_since(time)
+                    .is_ok_and(|age| age < FRESH)
+            });
+        if !fresh {
+            eprintln!("reading Debian's list of packages for {name}");
+            suite.write_sources()?;
+            process::output(suite.apt("apt-get").arg("update"))
+                .with_context(|| format!("cannot read Debian's list of packages for {name}"))?;
+            fs::write(&marker, "").with_context(|| format!("cannot write {}", marker.display()))?;
+        }
+        Ok(suite)
+    }
+
+    /// The suite's name, as in `bookworm`.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The names of the packages that begin like this.
+    pub(crate) fn names(&self, beginning: &str) -> Result<Vec<String>> {
+        let text = process::output(self.apt("apt-cache").args(["pkgnames", beginning]))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The versions of a package; none if the suite does not have it.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let text = process::output(self.apt("apt-cache").args(["madison", package]))?;
+        Ok(text
+            .lines()
+            .filter_map(madison_version)
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Downloads packages (`name` or `name=version`) and unpacks them into one folder.
+    pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
+        let archives = scratch_folder(&format!("{}-archives", self.name))?;
+        process::output(
+            self.apt("apt-get")
+                .arg("download")
+                .args(packages)
+                .current_dir(&archives),
+        )
+        .with_context(|| format!("cannot download {} from {}", packages.join(", "), self.name))?;
+        for entry in fs::read_dir(&archives)? {
+            let archive = entry?.path();
+            process::output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(folder))?;
+        }
+        fs::remove_dir_all(&archives)?;
+        Ok(())
+    }
+
+    /// An apt command that sees nothing but this suite.
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        for (option, value) in [
+            ("Dir::Etc::sourcelist", path("sources.list")),
+            ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
+            ("Dir::State::lists", path("lists")),
+            ("Dir::State::status", "/dev/null".to_owned()),
+            ("Dir::Cache", path("cache")),
+            // Root may write to our folders; apt's own user may not.
+            ("APT::Sandbox::User", "root".to_owned()),
+        ] {
+            command.arg("-o").arg(format!("{option}={value}"));
+        }
+        command.env("LC_ALL", "C");
+        command
+    }
+
+    fn write_sources(&self) -> Result<()> {
+        let keyring = KEYRINGS
+            .iter()
+            .find(|path| Path::new(path).exists())
+            .with_context(|| {
+                format!(
+                    "packages of Debian cannot be verified without {}; install the package \
+                 debian-archive-keyring",
+                    KEYRINGS[1]
+                )
+            })?;
+        let archive = archive()?;
+        for name in ["lists/partial", "cache/archives/partial"] {
+            let folder = self.folder.join(name);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let options = format!("arch=amd64 signed-by={keyring} target=Packages");
+        let sources = format!("deb [{options}] {archive} {} main\n", self.name);
+        let path = self.folder.join("sources.list");
+        fs::write(&path, sources).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// The address of Debian's archive, from the machine's own apt.
+fn archive() -> Result<String> {
+    if let Ok(address) = std::env::var(MIRROR_VARIABLE) {
+        return Ok(address);
+    }
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    let mut parts: Vec<PathBuf> = fs::read_dir("/etc/apt/sources.list.d")
+        .map(|entries| {
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect()
+        })
+        .unwrap_or_default();
+    parts.sort();
+    files.append(&mut parts);
+    files
+        .iter()
+        .filter_map(|path| {
+            let text = fs::read_to_string(path).ok()?;
+            match path.extension()?.to_str()? {
+                "list" => archive_in_list(&text),
+                "sources" => archive_in_stanzas(&text),
+                _ => None,
+            }
+        })
+        .next()
+        .with_context(|| {
+            format!(
+                "this machine's apt sources (/etc/apt/sources.list.d) name no archive of Debian; \
+                 set {MIRROR_VARIABLE} to the address of one"
+            )
+        })
+}
+
+/// The archive in a file of one-line entries: `deb [options] URI SUITE COMPONENT…`.
+fn archive_in_list(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let line = line
+            .split('#')
+            .next()?
+            .trim()
+            .strip_prefix("deb ")?
+            .trim_start();
+        let rest = match line.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?.1,
+            None => line,
+        };
+        let mut words = rest.split_whitespace();
+        let (address, suite) = (words.next()?, words.next()?);
+        is_debian(address, &[suite], &words.collect::<Vec<_>>()).then(|| address.to_owned())
+    })
+}
+
+/// The archive in a file of stanzas (deb822 format).
+fn archive_in_stanzas(text: &str) -> Option<String> {
+    // Comments may stand between a stanza's fields.
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect::<Vec<_>>();
+    lines
+        .split(|line| line.trim().is_empty())
+        .find_map(|stanza| {
+            let words = |field: &str| stanza_field(stanza, field);
+            let off = words("enabled")
+                .iter()
+                .any(|word| word.eq_ignore_ascii_case("no"));
+            if off || !words("types").contains(&"deb") {
+                return None;
+            }
+            let (suites, components) = (words("suites"), words("components"));
+            let addresses = words("uris");
+            addresses
+                .into_iter()
+                .find(|address| is_debian(address, &suites, &components))
+                .map(str::to_owned)
+        })
+}
+
+/// The words of a stanza's field, its continuation lines included.
+fn stanza_field<'a>(stanza: &[&'a str], name: &str) -> Vec<&'a str> {
+    let mut words = Vec::new();
+    let mut inside = false;
+    for line in stanza {
+        let mut rest = *line;
+        if !line.starts_with([' ', '\t']) {
+            let Some((field, value)) = line.split_once(':') else {
+                continue;
+            };
+            inside = field.eq_ignore_ascii_case(name);
+            rest = value;
+        }
+        if inside {
+            words.extend(rest.split_whitespace());
+        }
+    }
+    words
+}
+
+/// Whether a source is Debian's archive itself, and neither its security archive nor another's.
+fn is_debian(address: &str, suites: &[&str], components: &[&str]) -> bool {
+    let reachable = ["http://", "https://", "file:"]
+        .iter()
+        .any(|kind| address.starts_with(kind));
+    let release = |suite: &&str| {
+        SUITES.contains(suite) || ["stable", "testing", "unstable", "oldstable"].contains(suite)
+    };
+    reachable && suites.iter().any(release) && components.contains(&"main")
+}
+
+/// The version in a line of `apt-cache madison`: `package | version | source`.
+fn madison_version(line: &str) -> Option<&str> {
+    line.split('|').nth(1).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_found_among_stanzas() {
+        let text = "Types: deb\nURIs: https://elsewhere.example/debian\nSuites: nodistro\n\
+                    Components: main\n\n\
+                    Types: deb deb-src\n# a comment\nURIs: http://mirror.example/debian\n\
+                    Suites: bookworm\n bookworm-updates\nComponents: main contrib\n";
+        assert_eq!(
+            archive_in_stanzas(text).as_deref(),
+            Some("http://mirror.example/debian")
+        );
+    }
+
+    #[test]
+    fn a_stanza_that_is_off_is_passed_over() {
+        let text = "Enabled: no\nTypes: deb\nURIs: http://mirror.example/debian\n\
+                    Suites: bookworm\nComponents: main\n";
+        assert_eq!(archive_in_stanzas(text), None);
+    }
+
+    #[test]
+    fn the_archive_is_found_among_lines() {
+        let text = "# deb http://commented.example/debian sid main\n\
+                    deb-src http://source.example/debian sid main\n\
+                    deb cdrom:[Debian]/ sid main\n\
+                    deb http://other.example/debian bookworm stable\n\
+                    deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian trixie main # x\n";
+        assert_eq!(
+            archive_in_list(text).as_deref(),
+            Some("http://mirror.example/debian")
+        );
+    }
+
+    #[test]
+    fn the_security_archive_is_not_the_archive() {
+        let text = "deb http://mirror.example/debian-security bookworm-security main\n";
+        assert_eq!(archive_in_list(text), None);
+    }
+
+    #[test]
+    fn versions_are_read_from_madison() {
+        let line = "  rust-src | 1.97.1+dfsg1-1 | http://mirror.example/debian sid/main Packages";
+        assert_eq!(madison_version(line), Some("1.97.1+dfsg1-1"));
+        assert_eq!(madison_version(""), None);
+    }
+}

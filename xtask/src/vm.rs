@@ -1,0 +1,297 @@
+//! `cargo xtask vm`: runs a command in a virtual machine with a kernel of one's choice.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::guest::{Hardware, Kit, Outcome, PROGRAMS, Stream, Task, in_folder};
+use crate::tools::kernels::{self, Kernel, Series};
+use crate::tools::{self};
+
+/// Run a command in a virtual machine
+///
+/// Boots a kernel of Debian's in QEMU and runs COMMAND as root. connect-trace, truth, busybox's
+/// commands, bpftool and funclatency are on the PATH; the working folder is /root; the only network
+/// is lo. The exit status is COMMAND's (the first that is not 0, with several kernels), or 1 if the
+/// machine fails.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) kernels: Kernels,
+    /// Number of CPUs [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: Option<u32>,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    memory: u32,
+    /// One CPU whose clock counts instructions: times are the same in every run
+    #[arg(long, conflicts_with_all = ["cpus", "kvm"])]
+    deterministic: bool,
+    /// Use the CPU's virtualisation (/dev/kvm) and not an emulated CPU
+    #[arg(long)]
+    kvm: bool,
+    /// Stop the machine if COMMAND takes longer
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Load a kernel module (and those it depends on) first; repeatable
+    #[arg(long = "module", value_name = "NAME")]
+    modules: Vec<String>,
+    /// Copy a file into the machine; repeatable
+    ///
+    /// Without GUESTPATH an executable goes to /usr/local/bin, which is on the PATH, and any other
+    /// file to /root, the working folder. Libraries come along.
+    #[arg(long = "copy-in", value_name = "FILE[:GUESTPATH]")]
+    inputs: Vec<String>,
+    /// Copy a file out of the machine when COMMAND has ended; repeatable
+    #[arg(long = "copy-out", value_name = "GUESTPATH:FILE")]
+    outputs: Vec<CopyOut>,
+    /// More arguments for the kernel
+    #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
+    append: Vec<String>,
+    /// Take our programs as they were built last
+    #[arg(long)]
+    no_build: bool,
+    /// The command to run and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// The kernels that a command is to run on.
+#[derive(clap::Args)]
+pub(crate) struct Kernels {
+    /// Kernel to boot: a series such as 6.12, `all` (5.10, 6.1, 6.12, 6.18, 7.3) or a file; repeatable
+    #[arg(long = "kernel", value_name = "KERNEL", default_value = "6.12")]
+    choices: Vec<KernelChoice>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KernelChoice {
+    All,
+    Series(Series),
+    File(PathBuf),
+}
+
+impl FromStr for KernelChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            Ok(Self::All)
+        } else if text.contains('/') {
+            Ok(Self::File(text.into()))
+        } else {
+            text.parse().map(Self::Series).map_err(|_| {
+                "it is neither a series such as 6.12, nor `all`, nor a path such as ./vmlinuz"
+                    .into()
+            })
+        }
+    }
+}
+
+/// The kernels that were chosen, ready to boot.
+pub(crate) fn get_kernels(choices: &[KernelChoice]) -> Result<Vec<Kernel>> {
+    let mut kernels = Vec::new();
+    for choice in choices {
+        match choice {
+            KernelChoice::All => {
+                for series in kernels::tested() {
+                    kernels.push(Kernel::of(series)?);
+                }
+            }
+            KernelChoice::Series(series) => kernels.push(Kernel::of(*series)?),
+            KernelChoice::File(path) => kernels.push(Kernel::at(path)?),
+        }
+    }
+    Ok(kernels)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CopyOut {
+    guest: String,
+    host: PathBuf,
+}
+
+impl FromStr for CopyOut {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some((guest, host)) if !guest.is_empty() && !host.is_empty() => Ok(Self {
+                guest: guest.to_owned(),
+                host: host.into(),
+            }),
+            _ => Err("write it as GUESTPATH:FILE, such as /tmp/report.json:report.json".into()),
+        }
+    }
+}
+
+pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
+    let task = task(options)?;
+    if !options.no_build {
+        tools::ensure_for_build()?;
+    }
+    let kernels = get_kernels(&options.kernels.choices)?;
+    let kit = Kit::prepare(!options.no_build)?;
+
+    let mut first_failure = 0;
+    for kernel in &kernels {
+        if kernels.len() > 1 {
+            eprintln!("kernel {}:", kernel.name);
+        }
+        let result = kit.run(kernel, &task, &mut pass_on).and_then(|outcome| {
+            save(&outcome, &options.outputs)?;
+            Ok(outcome.status)
+        });
+        let status = match result {
+            Ok(status) => status,
+            // With several kernels, one that fails does not keep the others from their turn.
+            Err(error) if kernels.len() > 1 && !error.is::<io::Error>() => {
+                eprintln!("error: {error:#}");
+                1
+            }
+            Err(error) => return Err(error),
+        };
+        if first_failure == 0 {
+            first_failure = status;
+        }
+    }
+    Ok(ExitCode::from(first_failure))
+}
+
+fn task(options: &Options) -> Result<Task> {
+    let hardware = Hardware {
+        cpus: if options.deterministic {
+            1
+        } else {
+            options.cpus.unwrap_or(2)
+        },
+        memory_mib: options.memory,
+        deterministic: options.deterministic,
+        kvm: options.kvm,
+        kernel_arguments: options.append.clone(),
+    };
+    let inputs = options
+        .inputs
+        .iter()
+        .map(|text| copy_in(text))
+        .collect::<Result<_>>()?;
+    Ok(Task {
+        command: options.command.clone(),
+        hardware,
+        timeout: options.timeout.map(Duration::from_secs),
+        modules: options.modules.clone(),
+        inputs,
+        outputs: options
+            .outputs
+            .iter()
+            .map(|output| output.guest.clone())
+            .collect(),
+    })
+}
+
+/// The file that `FILE[:GUESTPATH]` names, and its path in the guest.
+fn copy_in(text: &str) -> Result<(PathBuf, String)> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    // A colon may be part of a file's name.
+    let (file, path) = match text.rsplit_once(':') {
+        Some((file, path)) if !Path::new(text).exists() => (Path::new(file), Some(path)),
+        _ => (Path::new(text), None),
+    };
+    let metadata = fs::metadata(file)
+        .with_context(|| format!("cannot copy {} into the guest", file.display()))?;
+    if !metadata.is_file() {
+        bail!(
+            "cannot copy {} into the guest: it is not a file",
+            file.display()
+        );
+    }
+    let path = match path {
+        Some(path) if !path.starts_with('/') => {
+            bail!("`{path}` is no place in the guest: write a path that begins with /")
+        }
+        Some(folder) if folder.ends_with('/') => in_folder(folder, file),
+        Some(path) => path.to_owned(),
+        None if metadata.permissions().mode() & 0o111 != 0 => in_folder(PROGRAMS, file),
+        None => in_folder("/root", file),
+    };
+    Ok((file.to_owned(), path))
+}
+
+/// Writes what the command wrote, as it is and at once.
+pub(crate) fn pass_on(stream: Stream, bytes: &[u8]) -> Result<()> {
+    match stream {
+        Stream::Stdout => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes)?;
+            stdout.flush()?;
+        }
+        Stream::Stderr => io::stderr().lock().write_all(bytes)?,
+    }
+    Ok(())
+}
+
+/// Writes the files that came out of the guest.
+fn save(outcome: &Outcome, outputs: &[CopyOut]) -> Result<()> {
+    for (output, content) in outputs.iter().zip(&outcome.outputs) {
+        let content = content.as_ref().map_err(|reason| {
+            anyhow::anyhow!("cannot copy {} out of the guest: {reason}", output.guest)
+        })?;
+        fs::write(&output.host, content)
+            .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", output.host.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_a_series_or_all_or_a_file() {
+        assert_eq!("all".parse(), Ok(KernelChoice::All));
+        assert_eq!(
+            "6.12".parse(),
+            Ok(KernelChoice::Series("6.12".parse().unwrap()))
+        );
+        assert_eq!(
+            "./vmlinuz".parse(),
+            Ok(KernelChoice::File("./vmlinuz".into()))
+        );
+        assert!("vmlinuz".parse::<KernelChoice>().is_err());
+    }
+
+    #[test]
+    fn a_program_is_copied_to_the_path_and_a_file_to_the_working_folder() {
+        assert_eq!(copy_in("/bin/sh").unwrap().1, "/usr/local/bin/sh");
+        assert_eq!(copy_in("/etc/passwd").unwrap().1, "/root/passwd");
+        assert_eq!(copy_in("/etc/passwd:/tmp/").unwrap().1, "/tmp/passwd");
+        assert_eq!(copy_in("/etc/passwd:/tmp/p").unwrap().1, "/tmp/p");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_copied_in_is_an_error() {
+        assert!(copy_in("/no/such/file").is_err());
+        assert!(copy_in("/etc").is_err());
+        assert!(copy_in("/etc/passwd:tmp").is_err());
+    }
+
+    #[test]
+    fn what_is_copied_out_has_a_place_to_go() {
+        let parsed = "/tmp/a:b/c".parse();
+        assert_eq!(
+            parsed,
+            Ok(CopyOut {
+                guest: "/tmp/a".into(),
+                host: "b/c".into()
+            })
+        );
+        assert!("/tmp/a".parse::<CopyOut>().is_err());
+        assert!("/tmp/a:".parse::<CopyOut>().is_err());
+    }
+}
