@@ -16,7 +16,7 @@ use connect_trace_common::{ConnectRecord, Flags, InFlight};
 use crate::{
     filter,
     layout::COUNT_CHECKS,
-    maps::{CONTROL, COUNTERS, IN_FLIGHT, RECORDS, add, count},
+    maps::{CONTROL, IN_FLIGHT, RECORDS, add, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
 };
 
@@ -38,7 +38,7 @@ pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock
     let pid_tgid = bpf_get_current_pid_tgid();
     if !filter::wants(pid_tgid) {
         if function == Function::V6 || sock.family() == AF_INET {
-            count(|c| unsafe { &raw mut (*c).filtered });
+            count(counter!(filtered));
         }
         return;
     }
@@ -83,7 +83,7 @@ pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock
         call.record.netns = net.inode();
         call.record.flags.set(Flags::NETNS);
     }
-    count(|c| unsafe { &raw mut (*c).entered });
+    count(counter!(entered));
     // SAFETY: a helper without preconditions.
     call.record.start_ns = unsafe { bpf_ktime_get_ns() };
     if let Err(error) = IN_FLIGHT.insert(&pid_tgid, &call, u64::from(BPF_NOEXIST)) {
@@ -94,13 +94,8 @@ pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock
 /// The rare paths of an entry: the thread's last call never returned to us, or the map is full.
 #[inline(always)]
 fn entered_again(ctx: &impl EbpfContext, pid_tgid: u64, call: &InFlight, error: i32) {
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
-        return;
-    };
     if error == EEXIST {
-        // SAFETY: a live map value of this CPU.
-        let missed = unsafe { &raw mut (*counters).return_missed };
-        first_on_this_cpu(missed, || {
+        first_on_this_cpu(counter!(return_missed), || {
             warn!(
                 ctx,
                 "a return was missed: thread {} is in connect() again", pid_tgid as u32
@@ -110,9 +105,7 @@ fn entered_again(ctx: &impl EbpfContext, pid_tgid: u64, call: &InFlight, error: 
             return;
         }
     }
-    // SAFETY: a live map value of this CPU.
-    let full = unsafe { &raw mut (*counters).in_flight_full };
-    first_on_this_cpu(full, || {
+    first_on_this_cpu(counter!(in_flight_full), || {
         warn!(
             ctx,
             "the map of calls in flight is full: a connect() of thread {} is lost", pid_tgid as u32
@@ -122,7 +115,8 @@ fn entered_again(ctx: &impl EbpfContext, pid_tgid: u64, call: &InFlight, error: 
 
 /// Counts a rare event and lets the first one of each CPU be logged: a flood must not cost more.
 #[inline(always)]
-fn first_on_this_cpu(counter: *mut u64, log: impl FnOnce()) {
+fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
+    let Some(counter) = counter else { return };
     // SAFETY: a live map value of this CPU.
     let first = unsafe { counter.read_volatile() } == 0;
     add(counter, 1);
@@ -219,18 +213,16 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     }
     if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {
         record.search_ns = 0;
-        count(|c| unsafe { &raw mut (*c).search_return_missed });
+        count(counter!(search_return_missed));
     }
     let written = RECORDS
         .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
         .is_ok();
-    count(|c| unsafe {
-        if written {
-            &raw mut (*c).reported
-        } else {
-            &raw mut (*c).ring_full
-        }
-    });
+    if written {
+        count(counter!(reported));
+    } else {
+        count(counter!(ring_full));
+    }
     let _ = IN_FLIGHT.remove(&pid_tgid);
 }
 
@@ -238,12 +230,8 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
 #[inline(always)]
 pub fn thread_exited(ctx: &impl EbpfContext) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if IN_FLIGHT.remove(&pid_tgid).is_ok()
-        && let Some(counters) = COUNTERS.get_ptr_mut(0)
-    {
-        // SAFETY: a live map value of this CPU.
-        let missed = unsafe { &raw mut (*counters).return_missed };
-        first_on_this_cpu(missed, || {
+    if IN_FLIGHT.remove(&pid_tgid).is_ok() {
+        first_on_this_cpu(counter!(return_missed), || {
             warn!(
                 ctx,
                 "a return was missed: thread {} has ended", pid_tgid as u32

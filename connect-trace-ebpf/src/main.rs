@@ -13,6 +13,13 @@
     target_arch = "bpf",
     expect(internal_features, reason = "see maps::add")
 )]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key or a value is borrowed: a copy would take room on a stack of 512 bytes"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod attach;

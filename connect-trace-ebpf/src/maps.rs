@@ -44,16 +44,28 @@ pub struct CheckRunning {
     pub start_ns: u64,
 }
 
-/// Adds one to a counter of this CPU. Atomic, because on a preemptible kernel another thread may run
-/// the same program on the same CPU in the middle of an addition.
+/// This CPU's copy of a counter, by its name in [`Counters`]; `None` never happens, but the verifier
+/// cannot know that.
+macro_rules! counter {
+    ($name:ident) => {
+        $crate::maps::COUNTERS.get_ptr_mut(0).map(|counters| {
+            // SAFETY: a live map value of this CPU.
+            unsafe { &raw mut (*counters).$name }
+        })
+    };
+}
+pub(crate) use counter;
+
+/// Adds one to a counter.
 #[inline(always)]
-pub fn count(counter: impl FnOnce(*mut Counters) -> *mut u64) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        add(counter(counters), 1);
+pub fn count(counter: Option<*mut u64>) {
+    if let Some(counter) = counter {
+        add(counter, 1);
     }
 }
 
-/// Adds to a word of a map without a lost update.
+/// Adds to a word of a map. Atomic, because on a preemptible kernel another thread may run the same
+/// program on the same CPU in the middle of an addition.
 #[inline(always)]
 pub fn add(word: *mut u64, value: u64) {
     use core::intrinsics::{AtomicOrdering, atomic_xadd};

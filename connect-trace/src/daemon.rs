@@ -28,14 +28,11 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
-/// How long `__inet{,6}_check_established` is watched at a time.
-const BURST: Duration = Duration::from_millis(5);
-/// Time from the first connect to the first burst.
-const FIRST_BURST: Duration = Duration::from_secs(1);
-/// Pause after a burst as a multiple of the time that it took. A burst lasts some 50 to 100 ms, because
-/// attaching and detaching wait for grace periods of the kernel, and makes a long search up to four
-/// times as long: so the average stays within two per cent.
-const BURST_PAUSE: u32 = 50;
+/// Time from the first connect to the first burst of watching `__inet{,6}_check_established`.
+const FIRST_BURST: Duration = Duration::from_secs(3);
+/// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
+/// periods of the kernel, so it takes some 50 to 200 ms, of which up to 100 ms are one CPU's work.
+const BURST_PAUSE: u32 = 100;
 
 /// Traces until the end and prints the reports.
 ///
@@ -85,10 +82,8 @@ impl Daemon {
         } else {
             "... Hit Ctrl-C to end."
         };
-        eprintln!(
-            "Tracing connect() on Linux {} by {attached} ({notes}){end}",
-            kernel::release()
-        );
+        eprintln!("Attached by {attached}: {notes}.");
+        eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
         Ok(Self {
             tracer,
             summary: Summary::default(),
@@ -124,13 +119,13 @@ impl Daemon {
                 _ = hangup.recv() => break,
                 () = &mut end => break,
                 _ = drain.tick() => {
-                    self.drain();
+                    self.drain(DRAIN_BUDGET);
                     if let (Some(bursts), None) = (&bursts, &burst)
                         && let Some(families) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
                         burst =
-                            Some(tokio::task::spawn_blocking(move || bursts.run(BURST, families)));
+                            Some(tokio::task::spawn_blocking(move || bursts.run(families)));
                     }
                 }
                 _ = report.tick() => self.report(config)?,
@@ -145,14 +140,14 @@ impl Daemon {
         Ok(())
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, budget: Duration) {
         let Self {
             tracer,
             summary,
             schedule,
             ..
         } = self;
-        tracer.drain(DRAIN_BUDGET, |connect| {
+        tracer.drain(budget, |connect| {
             summary.record(connect);
             schedule.saw(connect);
         });
@@ -161,13 +156,15 @@ impl Daemon {
     /// Detaches, and prints what has come since the last report.
     fn finish(&mut self, config: &Config) -> Result<()> {
         let stopped = self.tracer.stop();
+        // Nothing more comes: all that is left is read, however much.
+        self.drain(Duration::MAX);
         let reported = self.report(config);
         stopped.and(reported)
     }
 
     /// Prints what has come since the last report, and starts anew.
     fn report(&mut self, config: &Config) -> Result<()> {
-        self.drain();
+        self.drain(DRAIN_BUDGET);
         let report = self.collect()?;
         let mut out = io::stdout().lock();
         if config.timestamp {
@@ -208,7 +205,7 @@ impl Daemon {
 }
 
 /// When `__inet{,6}_check_established` is watched: not without traffic, and not for more than a
-/// fiftieth of the time.
+/// hundredth of the time.
 #[derive(Default)]
 struct BurstSchedule {
     /// The families that searched for a port since the last burst.

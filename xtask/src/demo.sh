@@ -21,12 +21,15 @@ until grep -q Tracing messages; do
     sleep 0.1
 done
 
+cat messages >&2
+shown=$(wc -l <messages)
 touch go
 status=0
 wait "$program" || { status=$?; cat seen >&2; }
 kill -TERM "$tracer"
 wait "$tracer" || status=$?
-cat messages >&2
+tail -n "+$((shown + 1))" messages >&2
+echo
 cat report
 [ "$status" -eq 0 ] || exit "$status"
 

@@ -84,8 +84,9 @@ fn test_host(tally: &mut Tally) -> Result<()> {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.context("cannot read the output of cargo test")?;
-            print_line("host", &line);
-            log.line(&line);
+            if log.line(&line) {
+                print_line("host", &line);
+            }
         }
     }
     let status = child.wait().context("cannot wait for cargo test")?;

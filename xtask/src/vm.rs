@@ -27,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: Option<u32>,
     /// Memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
     memory: u32,
     /// One CPU whose clock counts instructions: times are the same in every run
     #[arg(long, conflicts_with_all = ["cpus", "kvm"])]

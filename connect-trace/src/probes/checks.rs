@@ -17,7 +17,7 @@ use aya::{
     programs::{fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId},
 };
 
-use super::{AttachMode, fentry, kprobe, lock, maps::ControlWord, object};
+use super::{AttachMode, fentry, kprobe, lock, maps::Maps, object};
 use crate::kernel::prototypes::Function;
 
 /// What is paid for watching `__inet{,6}_check_established`.
@@ -90,7 +90,7 @@ struct Inner {
     ebpf: Arc<Mutex<Ebpf>>,
     attach: AttachMode,
     functions: Vec<&'static Function>,
-    control: ControlWord,
+    maps: Arc<Maps>,
     links: Vec<Link>,
     /// Value of [`connect_trace_common::Control::watch`].
     watch: u32,
@@ -110,13 +110,13 @@ impl Watcher {
         attach: AttachMode,
         functions: Vec<&'static Function>,
         ebpf: Arc<Mutex<Ebpf>>,
-        control: ControlWord,
+        maps: Arc<Maps>,
     ) -> Result<Self> {
         let mut inner = Inner {
             ebpf,
             attach,
             functions,
-            control,
+            maps,
             links: Vec::new(),
             watch: 0,
         };
@@ -160,16 +160,18 @@ impl Watcher {
 }
 
 impl Bursts {
-    /// Watches every call of the functions of these families for `length` and detaches again; returns
-    /// how long that took in all, which is mostly the kernel's waiting for its own grace periods.
-    /// Blocks meanwhile.
+    /// Watches the functions of these families until enough calls are seen, or until it is clear that
+    /// none come, which costs nobody anything. Returns how long that took in all: mostly the kernel's
+    /// waiting for its own grace periods. Blocks meanwhile.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn run(&self, length: Duration, families: Families) -> Result<Duration> {
+    pub fn run(&self, families: Families) -> Result<Duration> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
-        let watched = inner.attach(true, families).map(|()| thread::sleep(length));
+        let watched = inner
+            .attach(true, families)
+            .and_then(|()| inner.wait_for_calls());
         let detached = inner.detach();
         watched
             .and(detached)
@@ -255,6 +257,27 @@ impl Inner {
         Ok(())
     }
 
+    fn wait_for_calls(&self) -> Result<()> {
+        /// A thousandth of a second of watched calls; plenty for a histogram of them.
+        const ENOUGH_CALLS: u64 = 2_000;
+        const LONGEST: Duration = Duration::from_millis(100);
+        const LOOK_EVERY: Duration = Duration::from_millis(1);
+        let timed = || {
+            anyhow::Ok(
+                self.maps
+                    .checks()?
+                    .iter()
+                    .map(|function| function.timed)
+                    .sum(),
+            )
+        };
+        let (start, before): (_, u64) = (Instant::now(), timed()?);
+        while start.elapsed() < LONGEST && timed()? < before + ENOUGH_CALLS {
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
     /// Detaches, the entries first.
     fn detach(&mut self) -> Result<()> {
         if self.watch.is_multiple_of(2) {
@@ -281,7 +304,7 @@ impl Inner {
 
     fn watch_changes(&mut self) -> Result<()> {
         self.watch = self.watch.wrapping_add(1);
-        self.control.set_watch(self.watch)
+        self.maps.set_watch(self.watch)
     }
 }
 

@@ -46,6 +46,7 @@ impl Janitor {
         // SAFETY: the child calls async-signal-safe functions only, and never returns.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
+            // SAFETY: this is the child, and the pipe's end is open in it.
             0 => unsafe { wait_and_remove(ends[0], &file, &commands) },
             process => {
                 drop(read);

@@ -1,5 +1,7 @@
 //! The maps that the daemon reads and writes besides the ring buffer.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -7,7 +9,6 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{CheckEstablished, Control, Counters, InFlight};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::object;
 
@@ -18,22 +19,6 @@ struct Plain<T>(T);
 
 // SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
-
-/// The word that the daemon writes; see [`Control`].
-#[derive(Clone)]
-pub struct ControlWord(Arc<Mutex<Array<MapData, Plain<Control>>>>);
-
-impl ControlWord {
-    /// Tells the programs how often watching has changed.
-    ///
-    /// # Errors
-    /// Where the map refuses.
-    pub fn set_watch(&self, watch: u32) -> Result<()> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.set(0, Plain(Control { watch }), 0)
-            .context("write map CONTROL")
-    }
-}
 
 /// Names the processes to trace.
 pub(super) fn set_pids(ebpf: &mut Ebpf, pids: &[u32]) -> Result<()> {
@@ -54,7 +39,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, Plain<Counters>>,
     checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
     in_flight: HashMap<MapData, u64, Plain<InFlight>>,
-    control: ControlWord,
+    control: Mutex<Array<MapData, Plain<Control>>>,
 }
 
 impl Maps {
@@ -64,12 +49,15 @@ impl Maps {
             counters: object::take(ebpf, "COUNTERS")?,
             checks: object::take(ebpf, "CHECKS")?,
             in_flight: object::take(ebpf, "IN_FLIGHT")?,
-            control: ControlWord(Arc::new(Mutex::new(object::take(ebpf, "CONTROL")?))),
+            control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
     }
 
-    pub(super) fn control(&self) -> ControlWord {
-        self.control.clone()
+    /// Tells the programs how often watching has changed; see [`Control::watch`].
+    pub(super) fn set_watch(&self, watch: u32) -> Result<()> {
+        let mut map = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(0, Plain(Control { watch }), 0)
+            .context("write map CONTROL")
     }
 
     /// The counters of all CPUs together.

@@ -80,7 +80,7 @@ pub struct Probes {
     mode: AttachMode,
     notes: Vec<String>,
     layout: Layout,
-    maps: Maps,
+    maps: Arc<Maps>,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Dropped after the programs: the events must be free when they are removed.
@@ -140,7 +140,7 @@ impl Probes {
             max_in_flight: config.max_in_flight,
             count_checks: config.checks.counts(),
         })?;
-        let maps = Maps::take(&mut ebpf)?;
+        let maps = Arc::new(Maps::take(&mut ebpf)?);
         maps::set_pids(&mut ebpf, &config.pids)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
@@ -165,7 +165,7 @@ impl Probes {
             mode,
             functions.checks(),
             Arc::clone(&ebpf),
-            maps.control(),
+            Arc::clone(&maps),
         )?;
         Ok(Self {
             ebpf,
@@ -319,6 +319,6 @@ fn attach_thread_exit(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// The descriptor of a loaded program.
-fn descriptor<'a>(fd: Result<&'a ProgramFd, aya::programs::ProgramError>) -> Result<&'a ProgramFd> {
+fn descriptor(fd: Result<&ProgramFd, aya::programs::ProgramError>) -> Result<&ProgramFd> {
     fd.context("the program is not loaded")
 }

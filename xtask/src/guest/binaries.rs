@@ -22,7 +22,8 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
         "connect-trace-guest",
         "--bins",
     ]);
-    process::shown(&mut command).context("cannot build the programs that run in guests")?;
+    process::shown(&mut command)
+        .context("cannot build the programs that run in guests (cargo's messages say why)")?;
     built()
 }
 
@@ -54,10 +55,7 @@ pub(crate) fn build_tests() -> Result<PathBuf> {
         .output()
         .with_context(|| format!("cannot run `{}`", process::line(&command)))?;
     if !output.status.success() {
-        bail!(
-            "cannot build the tests that run in guests: `{}` failed",
-            process::line(&command)
-        );
+        bail!("cannot build the tests that run in guests (cargo's messages say why)");
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     let program = messages.lines().rev().find_map(executable_in);

@@ -20,8 +20,9 @@ use crate::workspace;
 /// A stock kernel boots within seconds; a busy machine may need longer.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 
-/// How many of the console's lines tell what went wrong.
-const CONSOLE_LINES: usize = 25;
+/// How many of the console's lines tell what went wrong: if the kernel complains, and if not.
+const COMPLAINT_LINES: usize = 25;
+const LAST_LINES: usize = 8;
 
 /// What the kernel says when it is about to die.
 const COMPLAINTS: [&str; 5] = [
@@ -110,9 +111,11 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
     if hardware.kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {
-        // QEMU 7.2 emulates cmpxchg16b wrongly at times (garbage in EFLAGS), and kernels from 6.12 on
-        // use it in their allocator where the CPU has it: without, they boot every time.
-        command.args(["-accel", "tcg", "-cpu", "qemu64,-cx16"]);
+        // Two things that QEMU 7.2 gets wrong now and then, so that a kernel dies of no fault of its
+        // own. cmpxchg16b leaves garbage in EFLAGS: kernels do without it where the CPU lacks it.
+        // And with a thread per CPU, one CPU may run on through code that another has patched; the
+        // kernel patches itself whenever a probe attaches.
+        command.args(["-accel", "tcg,thread=single", "-cpu", "qemu64,-cx16"]);
     }
     // ttyS0 is the kernel's console; ttyS1 carries frames, and leads to QEMU's standard output.
     command
@@ -237,12 +240,12 @@ impl Machine {
     /// Why the guest is gone, as far as QEMU knows.
     fn death(&mut self, when: &str) -> String {
         let Some(stderr) = self.child.stderr.take() else {
-            return format!("it died {when}");
+            return format!("it ended {when}");
         };
         let messages = io::read_to_string(stderr).unwrap_or_default();
         match messages.trim() {
-            "" => format!("it died {when}"),
-            messages => format!("it died {when}: {messages}"),
+            "" => format!("it ended {when}"),
+            messages => format!("it ended {when}: {messages}"),
         }
     }
 }
@@ -304,7 +307,7 @@ fn last_words(console: &Path, kernel: &Kernel) -> String {
     format!("{place}:{lines}")
 }
 
-/// The lines from the kernel's first complaint on, or the last ones if it did not complain.
+/// The lines from the kernel's first complaint on, or a few of the last ones if it did not complain.
 fn telling_lines(text: &str) -> Vec<&str> {
     let lines: Vec<_> = text
         .lines()
@@ -314,8 +317,8 @@ fn telling_lines(text: &str) -> Vec<&str> {
     let complaint = lines
         .iter()
         .position(|line| COMPLAINTS.iter().any(|words| line.contains(words)));
-    let from = complaint.unwrap_or(lines.len().saturating_sub(CONSOLE_LINES));
-    lines.into_iter().skip(from).take(CONSOLE_LINES).collect()
+    let from = complaint.unwrap_or(lines.len().saturating_sub(LAST_LINES));
+    lines.into_iter().skip(from).take(COMPLAINT_LINES).collect()
 }
 
 /// A folder for one guest's files; it goes away with this value.
@@ -374,7 +377,7 @@ mod tests {
     #[test]
     fn without_a_complaint_the_last_lines_tell_most() {
         let text: String = (0..100).map(|number| format!("line {number}\n")).collect();
-        assert_eq!(telling_lines(&text).first(), Some(&"line 75"));
+        assert_eq!(telling_lines(&text).first(), Some(&"line 92"));
         assert_eq!(telling_lines(&text).last(), Some(&"line 99"));
     }
 }

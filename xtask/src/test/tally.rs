@@ -128,7 +128,9 @@ mod tests {
 
     fn log(text: &str) -> Log {
         let mut log = Log::default();
-        text.lines().for_each(|line| log.line(line));
+        for line in text.lines() {
+            log.line(line);
+        }
         log
     }
 

@@ -19,10 +19,13 @@ pub(crate) fn ensure() -> Result<PathBuf> {
             "cargo-deny",
             &format!("building {VERSION} (some minutes, once)"),
         );
+        // Without optimisation it takes half the time to build, and no longer to run.
         let package = format!("cargo-deny@{VERSION}");
         let mut install = workspace::cargo();
         install
-            .args(["install", "--quiet", "--locked", &package, "--root"])
+            .args([
+                "install", "--quiet", "--debug", "--locked", &package, "--root",
+            ])
             .arg(&folder);
         process::shown(&mut install)
             .with_context(|| format!("cannot build cargo-deny {VERSION}"))?;

@@ -1,0 +1,111 @@
+//! What must hold inside a guest, on the kernel that runs there: `cargo xtask test` runs this program
+//! as root in one virtual machine per kernel.
+//!
+//! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
+//! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
+//! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
+//! and `peer` compares with another tracer. The other modules are what these are written with.
+
+#[path = "guest/checks.rs"]
+mod checks;
+#[path = "guest/losses.rs"]
+mod losses;
+#[path = "guest/matching.rs"]
+mod matching;
+#[path = "guest/peer.rs"]
+mod peer;
+#[path = "guest/process.rs"]
+mod process;
+#[path = "guest/program.rs"]
+mod program;
+#[path = "guest/records.rs"]
+mod records;
+#[path = "guest/socket.rs"]
+mod socket;
+#[path = "guest/trace.rs"]
+mod trace;
+#[path = "guest/truth.rs"]
+mod truth;
+
+use std::{env, fmt, process::ExitCode};
+
+use anyhow::Result;
+use connect_trace::probes::AttachMode;
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// Set to 1 where the tests may take the whole machine for themselves.
+const VARIABLE: &str = "CONNECT_TRACE_GUEST";
+
+const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
+
+/// Tests that are run for each way to attach.
+const FOR_EACH_MODE: [&[Test<AttachMode>]; 5] = [
+    records::TESTS,
+    losses::TESTS,
+    checks::TESTS,
+    program::TESTS_OF_MODES,
+    peer::TESTS,
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The connects of one test would be in the trace of another.
+    arguments.test_threads = Some(1);
+    let modes = [
+        ("fentry", AttachMode::Fentry),
+        ("kprobe", AttachMode::Kprobe),
+    ];
+    let of_modes = modes.into_iter().flat_map(|(prefix, mode)| {
+        let tests = FOR_EACH_MODE.into_iter().flatten();
+        tests.map(move |test| {
+            let run = test.run;
+            trial(format!("{prefix}::{}", test.name), move || run(mode))
+        })
+    });
+    let of_none = program::TESTS.iter().map(|test| {
+        let run = test.run;
+        trial(test.name.to_owned(), move || run(()))
+    });
+    libtest_mimic::run(&arguments, of_modes.chain(of_none).collect()).exit_code()
+}
+
+/// A test, named after its function.
+struct Test<Argument> {
+    name: &'static str,
+    run: fn(Argument) -> Result<()>,
+}
+
+/// The tests of a module, each the name of a function.
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => {
+        &[$(crate::Test { name: stringify!($name), run: $name }),+]
+    };
+}
+use tests;
+
+fn trial(name: String, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, || {
+        if env::var_os(VARIABLE).is_none_or(|value| value != "1") {
+            return Ok(Completion::ignored_with(NOT_A_GUEST));
+        }
+        match run() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast_ref::<Lacking>() {
+                Some(lacking) => Ok(Completion::ignored_with(lacking)),
+                None => Err(format!("{error:#}").into()),
+            },
+        }
+    })
+}
+
+/// The error of a test that this kernel has not got what it takes for.
+#[derive(Debug)]
+struct Lacking(&'static str);
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "this kernel lacks {}", self.0)
+    }
+}
+
+impl std::error::Error for Lacking {}

@@ -1,0 +1,218 @@
+//! Watching `__inet_check_established` tells what the kernel's search did.
+
+use anyhow::{Context as _, Result};
+use connect_trace::{
+    event::{Connect, Family},
+    probes::{
+        AttachMode, ProbeConfig,
+        checks::{CheckMode, Families},
+    },
+};
+use connect_trace_common::{CheckEstablished, buckets::lower_edge_ns};
+
+use crate::{
+    Test,
+    matching::{Extent, Pair, matched},
+    process::until,
+    trace::{Session, config},
+    truth::{Truth, truth},
+};
+
+pub const TESTS: &[Test<AttachMode>] = crate::tests![
+    counting_shows_how_many_ports_each_connect_looked_at,
+    timing_times_the_calls,
+    a_burst_flags_the_connects_that_it_overlaps,
+];
+
+fn watching(mode: AttachMode, checks: CheckMode) -> Result<Session> {
+    Session::start(&ProbeConfig {
+        checks,
+        ..config(mode)
+    })
+}
+
+fn counting_shows_how_many_ports_each_connect_looked_at(mode: AttachMode) -> Result<()> {
+    let session = watching(mode, CheckMode::Count)?;
+    let range = truth("exhaust 20000-20255 --set-range --extra 3")?;
+    let range_v6 = truth("exhaust 20000-20063 --set-range --extra 2 --family 6")?;
+    let explicit = truth("bind-port --count 3")?;
+    let trace = session.end()?;
+    trace.assert_complete();
+
+    let pairs = |truth| matched(truth, &trace.connects, Extent::More);
+    grows_with_the_ports_taken(&pairs(&range)?, 256);
+    grows_with_the_ports_taken(&pairs(&range_v6)?, 64);
+    for pair in pairs(&explicit)? {
+        assert_eq!(pair.record().checks, Some(1), "{:?}", pair.record());
+    }
+    calls_are_those_of_the_connects(&trace.connects, &trace.checks);
+    assert_eq!(trace.checks.map(|function| function.timed), [0, 0]);
+    Ok(())
+}
+
+/// A candidate that nobody uses is taken without a check, and each other one is checked once: so the
+/// checks are the taken ports that a search came across.
+fn grows_with_the_ports_taken(pairs: &[Pair<'_>], ports: usize) {
+    let half = ports / 2;
+    let checks: Vec<usize> = pairs
+        .iter()
+        .map(|pair| pair.record().checks.unwrap_or(u32::MAX) as usize)
+        .collect();
+    let shown = format!("{ports} ports: {checks:?}");
+    let (first, rest) = checks.split_at(half);
+    let (second, failed) = rest.split_at(half);
+    for (taken, &count) in first.iter().enumerate() {
+        assert!(count <= taken, "connect {taken} of {shown}");
+    }
+    let mean = first.iter().sum::<usize>() / half;
+    assert!(
+        mean < half / 8,
+        "{mean} on average in the first half: {shown}"
+    );
+    for (taken, &count) in (half..).zip(second) {
+        assert!(
+            (half..=taken).contains(&count),
+            "connect {taken} of {shown}"
+        );
+    }
+    for &count in failed {
+        assert_eq!(count, ports, "{shown}");
+    }
+}
+
+/// Each call is one of a connect(), and in the function of its family.
+fn calls_are_those_of_the_connects(connects: &[Connect], functions: &[CheckEstablished; 2]) {
+    let counted = |v6| -> u64 {
+        let of_function = connects
+            .iter()
+            .filter(|connect| (connect.family == Family::V6) == v6);
+        of_function
+            .filter_map(|connect| connect.checks)
+            .map(u64::from)
+            .sum()
+    };
+    let calls = functions.map(|function| function.calls);
+    assert_eq!(calls, [counted(false), counted(true)]);
+}
+
+fn timing_times_the_calls(mode: AttachMode) -> Result<()> {
+    let session = watching(mode, CheckMode::Time)?;
+    let range = truth("exhaust 20000-20127 --set-range --extra 2")?;
+    let range_v6 = truth("exhaust 20000-20063 --set-range --extra 2 --family 6")?;
+    let trace = session.end()?;
+    trace.assert_complete();
+    matched(
+        range.iter().chain(&range_v6),
+        &trace.connects,
+        Extent::Exact,
+    )?;
+    calls_are_those_of_the_connects(&trace.connects, &trace.checks);
+    for function in trace.checks {
+        times_are_consistent(&function);
+        // All but those that were interrupted by another thread.
+        assert!(function.timed * 10 > function.calls * 9, "{function:?}");
+    }
+    let searching: u64 = trace
+        .connects
+        .iter()
+        .filter_map(|connect| connect.search_ns)
+        .sum();
+    let checking: u64 = trace.checks.iter().map(|function| function.total_ns).sum();
+    assert!(checking < searching, "{checking} ns of {searching} ns");
+    for connect in &trace.connects {
+        assert!(connect.checks_watched, "{connect:?}");
+    }
+    Ok(())
+}
+
+fn times_are_consistent(function: &CheckEstablished) {
+    let CheckEstablished {
+        calls,
+        timed,
+        total_ns,
+        max_ns,
+        buckets,
+    } = *function;
+    assert!(timed > 0 && timed <= calls, "{function:?}");
+    assert_eq!(buckets.iter().sum::<u64>(), timed, "{function:?}");
+    assert!(max_ns <= total_ns, "{function:?}");
+    let least = buckets.iter().enumerate();
+    let least: u64 = least
+        .map(|(bucket, count)| count * lower_edge_ns(bucket))
+        .sum();
+    assert!(
+        least <= total_ns && total_ns <= timed * max_ns,
+        "{function:?}"
+    );
+    let highest = buckets.iter().rposition(|&count| count > 0);
+    let highest = highest.map_or(0, lower_edge_ns);
+    assert!(
+        (highest..highest.max(1) * 10).contains(&max_ns),
+        "{function:?}"
+    );
+}
+
+fn a_burst_flags_the_connects_that_it_overlaps(mode: AttachMode) -> Result<()> {
+    let mut session = watching(mode, CheckMode::Sampled)?;
+    let bursts = session.tracer.probes().watcher().bursts();
+    let bursts = bursts.context("no bursts although they are asked for")?;
+    let truth = Truth::start("exhaust 20000-21999 --set-range --extra 500")?;
+    until("the even ports are taken", || {
+        Ok((session.connects().len() > 1_050).then_some(()))
+    })?;
+    let before = now_ns();
+    bursts.run(Families {
+        v4: true,
+        v6: false,
+    })?;
+    let after = now_ns();
+    let truth = truth.end()?;
+    let trace = session.end()?;
+    trace.assert_complete();
+    let pairs = matched(&truth, &trace.connects, Extent::Exact)?;
+
+    let mut flagged = 0;
+    for pair in pairs {
+        let record = pair.record();
+        let end = record.start_ns + record.connect_ns;
+        let overlaps = record.start_ns <= after && end >= before;
+        assert!(
+            overlaps || !record.checks_watched,
+            "from {before} to {after}: {record:?}"
+        );
+        flagged += usize::from(record.checks_watched);
+    }
+    assert!(
+        flagged > 0,
+        "no connect() was flagged from {before} to {after}"
+    );
+    let [v4, v6] = trace.checks;
+    times_are_consistent(&v4);
+    assert_eq!(v6, CheckEstablished::default());
+    // Those that were in flight when it began and when it ended, and all between.
+    let first = trace
+        .connects
+        .iter()
+        .position(|connect| connect.checks_watched);
+    let unflagged_after = trace.connects[first.unwrap_or(0)..]
+        .iter()
+        .skip_while(|connect| connect.checks_watched);
+    assert!(
+        unflagged_after
+            .clone()
+            .all(|connect| !connect.checks_watched),
+        "{flagged} flagged, not one after the other"
+    );
+    Ok(())
+}
+
+/// The clock of the records.
+fn now_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` may be written to. The call cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

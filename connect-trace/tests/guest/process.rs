@@ -1,0 +1,189 @@
+//! A program that a test runs: in the background until it is waited for, within a time limit.
+
+use std::{
+    fmt,
+    io::Read,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Longer than anything takes that a test waits for, on a busy machine too.
+const LIMIT: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Tries again until there is an answer.
+pub fn until<T>(what: &str, mut answer: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(answer) = answer()? {
+            return Ok(answer);
+        }
+        ensure!(
+            Instant::now() < end,
+            "waited {} s in vain until {what}",
+            LIMIT.as_secs()
+        );
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A program that runs. Dropping it kills it.
+pub struct Process {
+    line: String,
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Process {
+    /// Starts it with its output piped to here.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let line = format!("{command:?}").replace('"', "");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {line}"))?;
+        let stdout = Output::of(child.stdout.take().context("piped above")?);
+        let stderr = Output::of(child.stderr.take().context("piped above")?);
+        Ok(Self {
+            line,
+            child,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until its standard error has this in it.
+    pub fn wait_for_stderr(&mut self, text: &str) -> Result<()> {
+        let Self {
+            line,
+            child,
+            stderr,
+            ..
+        } = self;
+        until(&format!("{line} says {text:?}"), || {
+            // Looked at first: what is said before the end is read after it.
+            let status = child.try_wait()?;
+            let said = stderr.text();
+            if said.contains(text) {
+                return Ok(Some(()));
+            }
+            if let Some(status) = status
+                && stderr.is_complete()
+            {
+                bail!("{line} ended with {status} and did not say {text:?}: {said}");
+            }
+            Ok(None)
+        })
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.pid())?;
+        // SAFETY: the call takes no pointers, and the child has not been waited for.
+        let result = unsafe { libc::kill(pid, signal) };
+        ensure!(
+            result == 0,
+            "cannot send signal {signal} to {}: {}",
+            self.line,
+            std::io::Error::last_os_error()
+        );
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Result<Ended> {
+        let Self {
+            line,
+            child,
+            stdout,
+            stderr,
+        } = &mut self;
+        let status = until(&format!("{line} ends"), || {
+            let status = child.try_wait()?;
+            Ok(status.filter(|_| stdout.is_complete() && stderr.is_complete()))
+        })?;
+        Ok(Ended {
+            line: line.clone(),
+            status,
+            stdout: stdout.text(),
+            stderr: stderr.text(),
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What comes out of a pipe.
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let more = Arc::clone(&bytes);
+        let reader = thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut piece) {
+                more.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend_from_slice(&piece[..length]);
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.reader.is_finished()
+    }
+
+    fn text(&self) -> String {
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// A program that has ended. Its text is all that it said, for messages.
+pub struct Ended {
+    line: String,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Itself, if it ended well.
+    pub fn successful(self) -> Result<Self> {
+        ensure!(self.status.success(), "{self}");
+        Ok(self)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} ended with {}\nstdout:\n{}\nstderr:\n{}",
+            self.line, self.status, self.stdout, self.stderr
+        )
+    }
+}

@@ -1,0 +1,95 @@
+//! A trace of what a test does: begun, ended, and what came of it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use connect_trace::{
+    accounting::Accounting,
+    event::Connect,
+    probes::{AttachMode, ProbeConfig, checks::CheckMode},
+    tracer::Tracer,
+};
+use connect_trace_common::CheckEstablished;
+
+/// Everything is traced, and `__inet_check_established` is not watched.
+pub fn config(mode: AttachMode) -> ProbeConfig {
+    ProbeConfig {
+        attach: Some(mode),
+        checks: CheckMode::Off,
+        pids: Vec::new(),
+        ring_buffer_bytes: 8 << 20,
+        max_in_flight: 16_384,
+    }
+}
+
+/// A trace that is running.
+pub struct Session {
+    pub tracer: Tracer,
+    connects: Vec<Connect>,
+}
+
+impl Session {
+    /// Attaches.
+    pub fn start(config: &ProbeConfig) -> Result<Self> {
+        Ok(Self {
+            tracer: Tracer::start(config)?,
+            connects: Vec::new(),
+        })
+    }
+
+    /// The connects so far.
+    pub fn connects(&mut self) -> &[Connect] {
+        let Self { tracer, connects } = self;
+        tracer.drain(Duration::MAX, |connect| connects.push(*connect));
+        connects
+    }
+
+    /// Detaches, and takes what is left in the ring buffer.
+    pub fn end(mut self) -> Result<Trace> {
+        let running = self.tracer.accounting()?;
+        self.tracer.stop()?;
+        self.connects();
+        Ok(Trace {
+            running,
+            accounting: self.tracer.accounting()?,
+            checks: self.tracer.probes().maps().checks()?,
+            connects: self.connects,
+        })
+    }
+}
+
+/// A trace that has ended.
+pub struct Trace {
+    /// All connects, in the order of their ends.
+    pub connects: Vec<Connect>,
+    /// Of the whole run.
+    pub accounting: Accounting,
+    /// As it was just before the probes were detached.
+    pub running: Accounting,
+    /// `__inet_check_established` and `__inet6_check_established`.
+    pub checks: [CheckEstablished; 2],
+}
+
+impl Trace {
+    /// Fails unless every call was recorded whole, by every count there is.
+    #[track_caller]
+    pub fn assert_complete(&self) {
+        let Self { accounting, .. } = self;
+        let shown = format!("{accounting:#?}");
+        assert!(accounting.complete(), "incomplete: {shown}");
+        assert_eq!(accounting.lost(), 0, "lost: {shown}");
+        assert_eq!(accounting.in_flight, 0, "in flight: {shown}");
+        assert_eq!(
+            accounting.kernel.search_return_missed, 0,
+            "without search time: {shown}"
+        );
+        assert_eq!(
+            accounting.kretprobe_misses.unwrap_or(0),
+            0,
+            "by the kernel's count: {shown}"
+        );
+        let running = self.running.recursion_misses.unwrap_or(0);
+        assert_eq!(running, 0, "skipped: {:#?}", self.running);
+        assert_eq!(accounting.decoded, self.connects.len() as u64, "{shown}");
+    }
+}
