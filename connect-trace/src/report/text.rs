@@ -13,8 +13,6 @@ use crate::{
     aggregate::{Group, Latency, Summary},
 };
 
-/// Widest line.
-const WIDTH: usize = 80;
 /// Width of a bar of which two stand side by side, and of a bar alone.
 const PAIR_BAR: usize = 16;
 const SINGLE_BAR: usize = 40;
@@ -31,10 +29,6 @@ fn render(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = sections(&mut text, report);
-    debug_assert!(
-        text.lines().all(|line| line.chars().count() <= WIDTH),
-        "{text}"
-    );
     text
 }
 
@@ -42,11 +36,14 @@ fn sections(text: &mut String, report: &Report) -> std::fmt::Result {
     let summary = &report.summary;
     writeln!(
         text,
-        "{} in {:.2} s, Linux {}, {}",
+        "{} in {:.2} s",
         counted(summary.connects, "connect()", "connect()s"),
         report.elapsed.as_secs_f64(),
-        report.kernel,
-        report.attached,
+    )?;
+    writeln!(
+        text,
+        "Linux {}, attached by {}",
+        report.kernel, report.attached
     )?;
     if summary.connects > 0 {
         order(text, summary)?;
@@ -97,7 +94,7 @@ fn histogram_pair(text: &mut String, title: &str, [even, odd]: [&Latency; 2]) ->
     writeln!(text, "\n{title}")?;
     writeln!(
         text,
-        "{:^22} {:^28} {:^28}",
+        "{:^22} {:^28} {:>18}",
         "from <= time < to", "even ports", "odd ports"
     )?;
     for row in rows {
@@ -190,21 +187,21 @@ fn rows<'a>(
             write!(text, "\n{title:<16}{:>9}", "count")?;
             columns
                 .iter()
-                .try_for_each(|column| write!(text, "{column:>9}"))?;
+                .try_for_each(|column| write!(text, " {column:>8}"))?;
             text.push('\n');
         }
         write!(text, "  {name:<14}{:>9}", latency.count())?;
         let quantiles = [0.5, 0.9, 0.99, 0.999];
         let quantiles = quantiles.map(|share| latency.quantile_ns(share).unwrap_or(0) as f64);
         for ns in [mean].into_iter().chain(quantiles).chain([max as f64]) {
-            write!(text, "{:>9}", microseconds(ns))?;
+            write!(text, " {:>8}", microseconds(ns))?;
         }
         text.push('\n');
     }
     Ok(())
 }
 
-/// Microseconds with one decimal, as long as that fits a column.
+/// Microseconds with one decimal, as long as that fits a column; up to 99 s do without.
 fn microseconds(ns: f64) -> String {
     let us = ns / 1e3;
     if us < 999_999.95 {
@@ -370,4 +367,138 @@ fn accounting(text: &mut String, accounting: &Accounting) -> std::fmt::Result {
 /// A number with its noun.
 fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{aggregate::summary::tests::example, event::Connect, event::SourcePort};
+
+    /// Two even connects, one odd one that searched long, one bound, one failed.
+    fn report() -> Report {
+        let mut summary = Summary::default();
+        summary.record(&example(20_000));
+        summary.record(&Connect {
+            connect_ns: 100_000,
+            ..example(20_002)
+        });
+        let search_ns = Some(2_000_000);
+        summary.record(&Connect {
+            connect_ns: 2_100_000,
+            search_ns,
+            ..example(20_001)
+        });
+        summary.record(&Connect {
+            port: SourcePort::Bound(80),
+            ..example(0)
+        });
+        let failed = Connect {
+            port: SourcePort::None,
+            errno: libc::EADDRNOTAVAIL,
+            ..example(0)
+        };
+        summary.record(&Connect {
+            connect_ns: 4_000_000,
+            search_ns,
+            checks_watched: true,
+            ..failed
+        });
+        let mut checks = CheckEstablished {
+            calls: 3,
+            timed: 2,
+            total_ns: 1_500,
+            ..CheckEstablished::default()
+        };
+        checks.max_ns = 1_000;
+        checks.buckets[2] = 1;
+        checks.buckets[3] = 1;
+        Report {
+            kernel: "6.12.0".to_owned(),
+            attached: "fentry/fexit".to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+            elapsed: Duration::from_millis(1_500),
+            summary,
+            checks: Checks {
+                mode: "sampled".to_owned(),
+                bursts: 1,
+                watched: Duration::from_millis(70),
+                functions: vec![("__inet_check_established", checks)],
+            },
+            accounting: Accounting {
+                kernel: connect_trace_common::Counters {
+                    entered: 7,
+                    reported: 5,
+                    ring_full: 1,
+                    filtered: 12,
+                    ..Default::default()
+                },
+                decoded: 5,
+                in_flight: 1,
+                recursion_misses: Some(0),
+                ..Accounting::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_report_is_this_text() {
+        let expected = include_str!("text_example.txt");
+        assert_eq!(render(&report()), expected, "\n{}", render(&report()));
+    }
+
+    #[test]
+    fn a_report_fits_80_columns_whatever_the_figures() {
+        let mut report = report();
+        let slow = 99_999_999_000;
+        for port in [20_000, 20_001, 20_002] {
+            report.summary.record(&Connect {
+                connect_ns: slow,
+                search_ns: Some(slow),
+                ..example(port)
+            });
+        }
+        report.accounting.kernel.search_return_missed = u64::from(u32::MAX);
+        for line in render(&report).lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+            assert_eq!(line, line.trim_end(), "no blanks at the end");
+        }
+    }
+
+    #[test]
+    fn no_connect_is_a_report_too() {
+        let report = Report {
+            summary: Summary::default(),
+            checks: Checks {
+                mode: "off".to_owned(),
+                ..Checks::default()
+            },
+            accounting: Accounting::default(),
+            ..report()
+        };
+        assert_eq!(
+            render(&report),
+            "0 connect()s in 1.50 s\nLinux 6.12.0, attached by fentry/fexit\n\n\
+             entered 0 = reported 0 + lost 0 + in flight 0\n"
+        );
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_marked() {
+        let mut report = report();
+        assert!(!render(&report).contains("INCOMPLETE"));
+        report.accounting.kernel.entered += 1;
+        assert!(render(&report).contains("INCOMPLETE: 8 entered, 7 accounted for\n"));
+        report.accounting.kernel.entered -= 1;
+        report.accounting.recursion_misses = Some(2);
+        assert!(render(&report).contains("INCOMPLETE: the kernel skipped programs"));
+    }
+
+    #[test]
+    fn a_bar_shows_the_least_of_counts_and_nothing_for_none() {
+        assert_eq!(bar(0, 1_000_000, 4), "    ");
+        assert_eq!(bar(1, 1_000_000, 4), "*   ");
+        assert_eq!(bar(1_000_000, 1_000_000, 4), "****");
+    }
 }
