@@ -6,23 +6,26 @@ use clap::{Parser, ValueEnum};
 
 use crate::probes::{AttachMode, checks::CheckMode};
 
-const EXAMPLES: &str = "\
+const LONG_HELP: &str = "\
 Examples:
-  connect-trace                     every connect() of the host, until Ctrl-C
-  connect-trace -p 1234 -d 10       those of process 1234, for 10 seconds
-  connect-trace -i 1 -T             a report a second, with the time of day
-  connect-trace --attach kprobe     by kprobes, as on kernels without BTF trampolines
+  connect-trace                    every connect() of the host, until Ctrl-C
+  connect-trace -p 1234 -d 10      those of process 1234, for 10 seconds
+  connect-trace -i 1 -T            a report a second, with the time of day
+  connect-trace --attach kprobe    by kprobes, where fentry is in the way
   connect-trace --check-established count
-                                    count the candidate ports that each connect() looks at
+                                   count the candidate ports of each connect()
 
 Reading the report:
-  The kernel searches source ports of one parity first, that of the lowest port of
-  net.ipv4.ip_local_port_range: even by default. Once those are taken, every connect() scans them all
-  before it finds an odd one. If the odd ports' times lie a power of ten or two above the even ones',
-  the range is running out: spread over more source addresses, choose ports at random within windows
-  (IP_LOCAL_PORT_RANGE), or from Linux 6.8 on set that option to the full range.
+  The kernel searches source ports of one parity first, that of the lowest
+  port of net.ipv4.ip_local_port_range: even by default. Once those are taken,
+  every connect() scans them all before it finds an odd one. If the times of
+  odd ports lie a power of ten or two above those of even ports, the range is
+  running out. What helps: more source addresses; a random port, bound and
+  tried again; a randomly shifted IP_LOCAL_PORT_RANGE for each socket; from
+  Linux 6.8 on, that option set to the full range.
 
-Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=info tells more on stderr.";
+Exit status:
+  0 success, 1 failure, 2 wrong usage. RUST_LOG=info tells more on stderr.";
 
 /// Show why connect() is slow: its latency by the source port that the kernel chose.
 ///
@@ -31,7 +34,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=info tells more on st
 /// Prints power-of-ten buckets, percentiles and errors, split by even and odd port.
 /// Needs root and a kernel with BTF (5.10 or later).
 #[derive(Clone, Debug, Parser)]
-#[command(name = "connect-trace", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "connect-trace", version, after_help = "See --help for examples and how to read the report.", after_long_help = LONG_HELP, max_term_width = 100)]
 pub struct Cli {
     /// Trace this process (thread-group id) only; can be given more than once
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
@@ -94,7 +97,7 @@ impl From<Attach> for Option<AttachMode> {
 /// `--check-established`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CheckEstablished {
-    /// its latency, in bursts of a few milliseconds
+    /// its latency, in short bursts
     #[default]
     Sampled,
     /// the latency of every call; makes a long port search about four times as long

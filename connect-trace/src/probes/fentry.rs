@@ -46,6 +46,7 @@ pub(super) fn load_entry<'a>(
     let entry: &mut FEntry = object::program(ebpf, program)?;
     entry
         .load(function.name, btf)
+        .map_err(object::refusal)
         .with_context(|| format!("load program {program} for {}", function.name))?;
     Ok(entry)
 }
@@ -59,6 +60,7 @@ pub(super) fn load_exit<'a>(
     let program = format!("fexit_{}", function.program);
     let exit: &mut FExit = object::program(ebpf, &program)?;
     exit.load(function.name, btf)
+        .map_err(object::refusal)
         .with_context(|| format!("load program {program} for {}", function.name))?;
     Ok(exit)
 }

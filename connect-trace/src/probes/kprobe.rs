@@ -1,10 +1,15 @@
 //! Attaching by kprobe and kretprobe.
 
-use anyhow::{Context as _, Result};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
 use super::{descriptor, object, return_events::ReturnEvents};
 use crate::kernel::prototypes::Function;
+
+/// Through which perf_event_open(2) makes a kprobe.
+const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// Loads and attaches entry and return of each function, in the order of `fentry.rs`. The returns go
 /// through events of our own that hold enough calls in flight; where those cannot be made, through
@@ -14,6 +19,10 @@ pub(super) fn attach(
     functions: &[&'static Function],
     notes: &mut Vec<String>,
 ) -> Result<Option<ReturnEvents>> {
+    ensure!(
+        Path::new(KPROBE_PMU).exists(),
+        "the kernel has no kprobes ({KPROBE_PMU} is missing): CONFIG_KPROBE_EVENTS=y has them"
+    );
     let names: Vec<&str> = functions.iter().map(|function| function.name).collect();
     let mut events = match ReturnEvents::create(&names) {
         Ok(events) => {
@@ -53,6 +62,7 @@ pub(super) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KPro
     let probe: &mut KProbe = object::program(ebpf, program)?;
     probe
         .load()
+        .map_err(object::refusal)
         .with_context(|| format!("load program {program}"))?;
     Ok(probe)
 }
@@ -60,8 +70,7 @@ pub(super) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KPro
 /// What a refused attachment is told with.
 pub(super) fn refused(kind: &str, function: &Function) -> String {
     format!(
-        "attach {kind} to {}: the kernel needs CONFIG_KPROBES and CONFIG_BPF_EVENTS, and the function \
-         must not be blacklisted (/sys/kernel/debug/kprobes/blacklist)",
+        "attach {kind} to {}: it may be blacklisted (/sys/kernel/debug/kprobes/blacklist)",
         function.name
     )
 }

@@ -117,11 +117,16 @@ impl Probes {
                 probes.notes.insert(0, "as asked".to_owned());
                 Ok(probes)
             }
-            (None, Err(error)) => {
-                log::info!("fentry/fexit cannot be used: {error:#}");
+            (None, Err(fentry)) => {
+                log::info!("fentry/fexit cannot be used: {fentry:#}");
                 let mut probes = Self::attach_as(AttachMode::Kprobe, config, &layout, &functions)
-                    .with_context(|| format!("fentry/fexit cannot be used either: {error:#}"))?;
-                probes.notes.insert(0, format!("no fentry/fexit here: {error:#}"));
+                    .map_err(|kprobe| {
+                        anyhow!(
+                            "this kernel takes neither fentry/fexit ({fentry:#}) nor \
+                             kprobe/kretprobe ({kprobe:#})"
+                        )
+                    })?;
+                probes.notes.insert(0, format!("no fentry/fexit here ({fentry:#})"));
                 Ok(probes)
             }
         }
@@ -311,7 +316,10 @@ impl Functions {
 
 fn attach_thread_exit(ebpf: &mut Ebpf) -> Result<()> {
     let program: &mut RawTracePoint = object::program(ebpf, "thread_exit")?;
-    program.load().context("load program thread_exit")?;
+    program
+        .load()
+        .map_err(object::refusal)
+        .context("load program thread_exit")?;
     program
         .attach("sched_process_exit")
         .context("attach to tracepoint sched_process_exit")?;

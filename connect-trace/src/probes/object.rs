@@ -63,6 +63,28 @@ where
         .map_err(|error| anyhow!("program {name} of the eBPF object is of another type: {error}"))
 }
 
+/// What a program was refused for: the error alone where the verifier had nothing to say, else the end
+/// of what it said, which names the reason.
+pub(super) fn refusal(error: ProgramError) -> anyhow::Error {
+    const LAST_LINES: usize = 4;
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            log::debug!("the verifier's log:\n{log}");
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            if lines.is_empty() {
+                return anyhow!("the kernel refused it: {io_error}");
+            }
+            let end = lines[lines.len().saturating_sub(LAST_LINES)..].join(" / ");
+            anyhow!("the verifier refused it: {io_error}: {end}")
+        }
+        other => other.into(),
+    }
+}
+
 /// Detaches and unloads a program of any type, if it is loaded.
 pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     let unloaded = match program {

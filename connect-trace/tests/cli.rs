@@ -1,0 +1,93 @@
+//! The command line as a user meets it, on any machine; what needs a kernel that can be probed is
+//! tested in guests.
+
+use std::process::{Command, Output};
+
+/// Runs the command to its end.
+fn connect_trace(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the command was built with this test")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
+}
+
+#[test]
+fn help_has_examples_the_exit_status_and_how_to_read_a_report() {
+    let help = text(&connect_trace(&["--help"]).stdout);
+    for part in [
+        "Examples:",
+        "Reading the report:",
+        "Exit status:",
+        "-p 1234",
+        "--check-established",
+    ] {
+        assert!(help.contains(part), "{part} is missing from:\n{help}");
+    }
+    let short = text(&connect_trace(&["-h"]).stdout);
+    assert!(
+        short.lines().count() < help.lines().count() / 2,
+        "-h is not short:\n{short}"
+    );
+}
+
+#[test]
+fn the_own_text_of_the_help_fits_80_columns() {
+    let help = text(&connect_trace(&["--help"]).stdout);
+    let (_, own) = help.split_once("Examples:").expect("the help has examples");
+    for line in own.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_message_and_exit_status_2() {
+    for wrong in [
+        &["--no-such-option"][..],
+        &["--pid", "0"],
+        &["--pid", "me"],
+        &["--pid", "4194305"],
+        &["--duration", "0"],
+        &["--duration", "-1"],
+        &["--interval", "nan"],
+        &["--attach", "uprobe"],
+        &["--check-established", "always"],
+        &["--ring-buffer", "3M"],
+        &["--max-in-flight", "0"],
+        &["argument"],
+    ] {
+        let output = connect_trace(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(text(&output.stderr).starts_with("error: "), "{wrong:?}");
+        assert!(output.stdout.is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_unknown_process_is_named_and_exit_status_1() {
+    // The largest process id that Linux allows: as good as never given out.
+    let output = connect_trace(&["--pid", "4194304"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.contains("--pid"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn a_host_that_cannot_be_traced_gets_one_message_and_one_that_can_a_report() {
+    let output = connect_trace(&["--duration", "0.2"]);
+    let (report, messages) = (text(&output.stdout), text(&output.stderr));
+    match output.status.code() {
+        Some(0) => assert!(report.contains("entered "), "{report}"),
+        Some(1) => {
+            assert!(messages.starts_with("connect-trace: "), "{messages}");
+            assert_eq!(messages.lines().count(), 1, "{messages}");
+            assert!(report.is_empty(), "{report}");
+        }
+        other => panic!("exit status {other:?}\n{messages}"),
+    }
+}
