@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::{Ebpf, programs::Program};
+use aya::{
+    Ebpf,
+    programs::{Program, ProgramFd},
+};
 
 use super::return_events::ReturnEvents;
 
@@ -25,32 +28,38 @@ pub struct Misses {
     pub returns: Option<u64>,
 }
 
-impl Misses {
-    /// Whether the kernel counted any.
-    #[must_use]
-    pub fn any(&self) -> bool {
-        self.recursion.unwrap_or(0) + self.returns.unwrap_or(0) > 0
-    }
+/// Descriptors of the programs of connect(), of our own: the counts can be read after the programs are
+/// detached, when they do not change any more.
+pub(super) struct Programs(Vec<ProgramFd>);
 
-    /// Reads them of every loaded program of connect().
-    pub(super) fn read(ebpf: &Ebpf, events: Option<&ReturnEvents>) -> Result<Self> {
-        let mut recursion = None;
+impl Programs {
+    /// Those that are loaded. What is missed of check_established is seen in its own figures.
+    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
+        let mut descriptors = Vec::new();
         for (name, program) in ebpf.programs() {
-            // What is missed of check_established is seen in its own figures.
-            if name.contains("check_established") {
-                continue;
-            }
             let fd = match program {
+                _ if name.contains("check_established") => continue,
                 Program::FEntry(program) => program.fd(),
                 Program::FExit(program) => program.fd(),
                 Program::KProbe(program) => program.fd(),
-                Program::RawTracePoint(program) => program.fd(),
                 _ => continue,
             };
-            if let Ok(fd) = fd
-                && let Some(misses) = recursion_misses(fd.as_fd().as_raw_fd())
-                    .with_context(|| format!("read the kernel's counters of program {name}"))?
-            {
+            if let Ok(fd) = fd {
+                descriptors.push(fd.try_clone().context("duplicate a program's descriptor")?);
+            }
+        }
+        Ok(Self(descriptors))
+    }
+}
+
+impl Misses {
+    /// Reads the counts.
+    pub(super) fn read(programs: &Programs, events: Option<&ReturnEvents>) -> Result<Self> {
+        let mut recursion = None;
+        for program in &programs.0 {
+            let misses = recursion_misses(program.as_fd().as_raw_fd())
+                .context("read the kernel's counters of a program")?;
+            if let Some(misses) = misses {
                 *recursion.get_or_insert(0) += misses;
             }
         }

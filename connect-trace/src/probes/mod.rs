@@ -31,6 +31,7 @@ use aya_log::EbpfLogger;
 use self::{
     checks::{CheckMode, Watcher},
     maps::Maps,
+    misses::{Misses, Programs},
     object::Options,
     return_events::ReturnEvents,
 };
@@ -81,6 +82,7 @@ pub struct Probes {
     notes: Vec<String>,
     layout: Layout,
     maps: Arc<Maps>,
+    programs: Programs,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Dropped after the programs: the events must be free when they are removed.
@@ -164,6 +166,7 @@ impl Probes {
             }
             AttachMode::Kprobe => kprobe::attach(&mut ebpf, &functions.connect(), &mut notes)?,
         };
+        let programs = Programs::of(&ebpf)?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         let watcher = Watcher::start(
             config.checks,
@@ -178,6 +181,7 @@ impl Probes {
             notes,
             layout: layout.clone(),
             maps,
+            programs,
             records: Some(records),
             log,
             return_events,
@@ -230,9 +234,8 @@ impl Probes {
     ///
     /// # Errors
     /// Where they cannot be read.
-    pub fn misses(&self) -> Result<misses::Misses> {
-        let ebpf = lock(&self.ebpf);
-        misses::Misses::read(&ebpf, self.return_events.as_ref())
+    pub fn misses(&self) -> Result<Misses> {
+        Misses::read(&self.programs, self.return_events.as_ref())
     }
 
     /// Detaches every program. The maps can still be read.

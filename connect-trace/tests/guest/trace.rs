@@ -74,22 +74,25 @@ impl Trace {
     /// Fails unless every call was recorded whole, by every count there is.
     #[track_caller]
     pub fn assert_complete(&self) {
-        let Self { accounting, .. } = self;
-        let shown = format!("{accounting:#?}");
-        assert!(accounting.complete(), "incomplete: {shown}");
-        assert_eq!(accounting.lost(), 0, "lost: {shown}");
-        assert_eq!(accounting.in_flight, 0, "in flight: {shown}");
-        assert_eq!(
-            accounting.kernel.search_return_missed, 0,
-            "without search time: {shown}"
-        );
+        let Self {
+            accounting,
+            running,
+            ..
+        } = self;
+        let shown = format!("{accounting:#?}\nbefore the probes were detached: {running:#?}");
+        assert_eq!(running.recursion_misses.unwrap_or(0), 0, "skipped: {shown}");
         assert_eq!(
             accounting.kretprobe_misses.unwrap_or(0),
             0,
             "by the kernel's count: {shown}"
         );
-        let running = self.running.recursion_misses.unwrap_or(0);
-        assert_eq!(running, 0, "skipped: {:#?}", self.running);
+        assert_eq!(accounting.lost(), 0, "lost: {shown}");
+        assert!(accounting.complete(), "incomplete: {shown}");
+        assert_eq!(accounting.in_flight, 0, "in flight: {shown}");
+        assert_eq!(
+            accounting.kernel.search_return_missed, 0,
+            "without search time: {shown}"
+        );
         assert_eq!(accounting.decoded, self.connects.len() as u64, "{shown}");
     }
 }

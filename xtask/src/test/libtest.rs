@@ -1,5 +1,7 @@
 //! Reads what a program of tests prints, in the format that libtest and libtest-mimic share.
 
+use std::collections::HashMap;
+
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -18,6 +20,10 @@ pub(super) struct Log {
     pub(super) tests: Vec<(String, Verdict)>,
     /// How many tests are not among them, because they run in guests.
     elsewhere: usize,
+    /// What the tests that failed have to say, in one line each.
+    reasons: HashMap<String, String>,
+    /// The failed test whose reason comes next.
+    explained: Option<String>,
     /// The test whose line has begun and not ended.
     current: Option<String>,
     /// How many programs of tests have begun, and how many have given their result.
@@ -42,6 +48,12 @@ impl Log {
         {
             self.current = Some(name.trim_end().to_owned());
             self.verdict(rest);
+        } else if let Some(name) = heading(line) {
+            self.explained = Some(name.to_owned());
+        } else if !line.is_empty()
+            && let Some(name) = self.explained.take()
+        {
+            self.reasons.insert(name, line.to_owned());
         } else if self.current.is_some() {
             // What a test itself writes may push its verdict to a line of its own.
             self.verdict(line);
@@ -54,6 +66,11 @@ impl Log {
         self.tests
             .iter()
             .any(|(_, verdict)| *verdict == Verdict::Failed)
+    }
+
+    /// The first line of what a failed test has to say.
+    pub(super) fn reason(&self, name: &str) -> Option<&str> {
+        self.reasons.get(name).map(String::as_str)
     }
 
     /// Whether every program that began gave a result, and the results account for the tests seen.
@@ -84,6 +101,12 @@ impl Log {
             self.tests.push((name, verdict));
         }
     }
+}
+
+/// The test's name in `---- NAME ----` or `---- NAME stdout ----`, which its reason follows.
+fn heading(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("---- ")?.strip_suffix(" ----")?;
+    Some(name.strip_suffix(" stdout").unwrap_or(name))
 }
 
 /// Whether this is `running 3 tests`.
@@ -157,6 +180,15 @@ mod tests {
         assert!(!log.line("test fentry::a ... ignored (takes root: run `cargo xtask test`)"));
         assert!(log.line("test fentry::b ... ignored"));
         assert_eq!(log.tests, [("fentry::b".to_owned(), Verdict::Skipped)]);
+    }
+
+    #[test]
+    fn a_failed_test_has_a_reason() {
+        let log = log(
+            "failures:\n\n---- a stdout ----\n\ntest panicked: no\nmore\n\n\nfailures:\n    a\n",
+        );
+        assert_eq!(log.reason("a"), Some("test panicked: no"));
+        assert_eq!(log.reason("b"), None);
     }
 
     #[test]

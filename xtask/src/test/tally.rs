@@ -28,7 +28,9 @@ impl Tally {
                 Verdict::Passed => counts.passed += 1,
                 Verdict::Failed => {
                     counts.failed += 1;
-                    self.failures.push(format!("{origin}: {name}"));
+                    let reason = log.reason(name).map(|reason| format!("\n  {reason}"));
+                    let reason = reason.unwrap_or_default();
+                    self.failures.push(format!("{origin}: {name}{reason}"));
                 }
                 Verdict::Skipped => counts.skipped += 1,
             }
@@ -81,7 +83,7 @@ fn group(name: &str) -> &'static str {
     match name.split_once("::") {
         Some(("fentry", _)) => "fentry",
         Some(("kprobe", _)) => "kprobe",
-        _ => "",
+        _ => "-",
     }
 }
 

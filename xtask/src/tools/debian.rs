@@ -97,12 +97,13 @@ impl Suite {
     }
 
     /// Downloads packages (`name` or `name=version`) and unpacks them into one folder.
-    pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[impl AsRef<str>], folder: &Path) -> Result<()> {
+        let packages: Vec<_> = packages.iter().map(AsRef::as_ref).collect();
         let archives = scratch_folder(&format!("{}-archives", self.name))?;
         process::output(
             self.apt("apt-get")
                 .arg("download")
-                .args(packages)
+                .args(&packages)
                 .current_dir(&archives),
         )
         .with_context(|| format!("cannot download {} from {}", packages.join(", "), self.name))?;

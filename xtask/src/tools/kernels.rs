@@ -113,19 +113,17 @@ fn fetch(series: Series, place: &Path) -> Result<()> {
         "kernel",
         &format!("fetching {release} from Debian's {}", suite.name()),
     );
-    let image = format!("linux-image-{release}");
-    let binary = format!("linux-binary-{release}");
-    let modules = format!("linux-modules-{release}");
-    // From 7.2 on the kernel and its modules have packages of their own.
-    let names = suite.names(&binary)?;
-    let packages: &[&str] = if names.contains(&binary) {
-        &[&binary, &modules]
+    // From 7.2 on an image is an empty package that depends on these.
+    let parts = ["binary", "modules", "base"].map(|part| format!("linux-{part}-{release}"));
+    let names = suite.names("linux-binary-")?;
+    let packages = if names.contains(&parts[0]) {
+        parts.to_vec()
     } else {
-        &[&image]
+        vec![format!("linux-image-{release}")]
     };
 
     let unpacked = scratch_folder(&format!("kernel-{series}"))?;
-    suite.unpack(packages, &unpacked)?;
+    suite.unpack(&packages, &unpacked)?;
     let first_of = |choices: [String; 2]| {
         choices
             .iter()
