@@ -2,6 +2,8 @@
 
 use std::{
     io::{self, Write as _},
+    num::NonZero,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -28,11 +30,13 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
-/// Time from the first connect to the first burst of watching `__inet{,6}_check_established`.
-const FIRST_BURST: Duration = Duration::from_secs(3);
 /// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
 /// periods of the kernel, so it takes some 50 to 200 ms, of which up to 100 ms are one CPU's work.
 const BURST_PAUSE: u32 = 100;
+/// Time from the first connect to the first burst on a host with one CPU, where that work is taken from
+/// the connects themselves; with more CPUs it comes sooner, but not before the least.
+const FIRST_BURST_OF_ONE_CPU: Duration = Duration::from_secs(8);
+const FIRST_BURST_LEAST: Duration = Duration::from_secs(2);
 
 /// Traces until the end and prints the reports.
 ///
@@ -89,7 +93,7 @@ impl Daemon {
             summary: Summary::default(),
             since: Instant::now(),
             attached,
-            schedule: BurstSchedule::default(),
+            schedule: BurstSchedule::new(thread::available_parallelism().map_or(1, NonZero::get)),
         })
     }
 
@@ -195,6 +199,7 @@ impl Daemon {
                 mode: mode.to_string(),
                 bursts: self.schedule.bursts,
                 watched: self.schedule.watched,
+                first_after: self.schedule.first_after,
                 functions,
             },
             accounting: self.tracer.accounting()?,
@@ -206,8 +211,8 @@ impl Daemon {
 
 /// When `__inet{,6}_check_established` is watched: not without traffic, and not for more than a
 /// hundredth of the time.
-#[derive(Default)]
 struct BurstSchedule {
+    first_after: Duration,
     /// The families that searched for a port since the last burst.
     families: Families,
     next: Option<Instant>,
@@ -216,6 +221,17 @@ struct BurstSchedule {
 }
 
 impl BurstSchedule {
+    fn new(cpus: usize) -> Self {
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        Self {
+            first_after: (FIRST_BURST_OF_ONE_CPU / cpus).max(FIRST_BURST_LEAST),
+            families: Families::default(),
+            next: None,
+            bursts: 0,
+            watched: Duration::ZERO,
+        }
+    }
+
     fn saw(&mut self, connect: &Connect) {
         if connect.search_ns.is_none() {
             return;
@@ -225,7 +241,7 @@ impl BurstSchedule {
             Family::V6 => self.families.v6 = true,
         }
         self.next
-            .get_or_insert_with(|| Instant::now() + FIRST_BURST);
+            .get_or_insert_with(|| Instant::now() + self.first_after);
     }
 
     /// The families to watch, if it is time.
@@ -238,5 +254,56 @@ impl BurstSchedule {
         self.bursts += 1;
         self.watched += took;
         self.next = Some(Instant::now() + took * BURST_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::summary::tests::example;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_waits_for_traffic_and_then_for_a_hundred_times_what_the_last_one_took() {
+        let mut schedule = BurstSchedule::new(2);
+        assert_eq!(schedule.due(), None, "no traffic, however long");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(schedule.due(), None);
+
+        schedule.saw(&example(20_000));
+        assert_eq!(schedule.due(), None, "too early");
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(
+            schedule.due(),
+            Some(Families {
+                v4: true,
+                v6: false
+            })
+        );
+
+        schedule.done(Duration::from_millis(50));
+        schedule.saw(&Connect {
+            family: Family::V6,
+            ..example(20_000)
+        });
+        tokio::time::advance(Duration::from_millis(4_999)).await;
+        assert_eq!(schedule.due(), None, "a hundredth of the time");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(
+            schedule.due(),
+            Some(Families {
+                v4: false,
+                v6: true
+            }),
+            "what searched since"
+        );
+        schedule.done(Duration::from_millis(50));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(schedule.due(), None, "no traffic since");
+    }
+
+    #[test]
+    fn the_first_burst_comes_sooner_with_more_cpus_but_not_at_once() {
+        let first = |cpus| BurstSchedule::new(cpus).first_after.as_secs();
+        assert_eq!([1, 2, 4, 128].map(first), [8, 4, 2, 2]);
     }
 }

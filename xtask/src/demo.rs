@@ -26,7 +26,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SERIES", default_value = "6.12")]
     kernel: Series,
     /// How many ports the range has; half of them are odd
-    #[arg(long, value_name = "N", default_value_t = 4000, value_parser = clap::value_parser!(u16).range(100..=28_000))]
+    #[arg(long, value_name = "N", default_value_t = 6000, value_parser = clap::value_parser!(u16).range(100..=28_000))]
     ports: u16,
 }
 

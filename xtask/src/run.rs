@@ -14,11 +14,7 @@ use crate::{process, tools, workspace};
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Arguments for connect-trace
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "ARGUMENTS"
-    )]
+    #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ pub(crate) mod nightly;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -23,11 +23,11 @@ pub(crate) fn lock() -> Result<File> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let path = folder.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    if file.try_lock().is_err() {
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
         eprintln!("waiting for another run of xtask to fetch what it needs");
-        file.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
     }
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
 

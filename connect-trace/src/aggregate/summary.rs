@@ -25,7 +25,7 @@ impl Group {
 
 /// Most ranges and errnos that are kept apart. The kernel's connect() knows fewer errnos, and a host
 /// has few ranges, unless somebody gives every socket its own.
-const MOST_KINDS: usize = 32;
+pub const MOST_KINDS: usize = 32;
 
 /// The connects of one report.
 #[derive(Clone, Debug, Default)]

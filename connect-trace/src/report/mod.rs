@@ -35,6 +35,8 @@ pub struct Checks {
     pub mode: String,
     /// Number of bursts, where it is sampled.
     pub bursts: u64,
+    /// Time from the first connect to the first burst, where it is sampled.
+    pub first_after: Duration,
     /// How long it was watched.
     pub watched: Duration,
     /// What was seen, by function.

@@ -216,6 +216,13 @@ fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> std::fmt::Re
         return Ok(());
     }
     writeln!(text)?;
+    if checks.mode == "sampled" && checks.bursts == 0 {
+        return writeln!(
+            text,
+            "port checks, sampled: no burst yet; the first comes {} s after the first connect()",
+            checks.first_after.as_secs()
+        );
+    }
     if checks.mode == "sampled" {
         writeln!(
             text,
@@ -424,6 +431,7 @@ mod tests {
                 mode: "sampled".to_owned(),
                 bursts: 1,
                 watched: Duration::from_millis(70),
+                first_after: Duration::from_secs(2),
                 functions: vec![("__inet_check_established", checks)],
             },
             accounting: Accounting {

@@ -51,8 +51,10 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
 /// The range of a socket's own, within the kernel's usual one.
 const OWN_RANGE: (u16, u16) = (41_000, 41_031);
 
-/// Calls at once that a kretprobe's usual number of slots, ten here, does not hold.
-const CROWD: &str = "threads 20000-20255 --set-range --threads 32 --count 16";
+/// Searches that are so long that most threads are in one of them at the same time.
+const CROWD: &str = "threads 20000-21999 --set-range --threads 32 --count 100";
+/// What a kretprobe holds by default, where there are few CPUs.
+const USUAL_SLOTS: i32 = 10;
 
 /// What the tests look at.
 struct Sample {
@@ -331,16 +333,18 @@ fn threads_that_connect_at_once_all_have_records(mode: AttachMode) -> Result<()>
     let sample = sample(mode)?;
     let pairs = sample.pairs(&sample.crowd)?;
     let threads: HashSet<_> = pairs.iter().map(|pair| pair.record().tid).collect();
-    assert_eq!((threads.len(), pairs.len()), (32, 32 * 16));
+    assert_eq!((threads.len(), pairs.len()), (32, 32 * 100));
     let ports: Vec<_> = pairs
         .iter()
         .filter_map(|pair| pair.record().port.number())
         .collect();
     let different: HashSet<_> = ports.iter().collect();
-    assert_eq!((ports.len(), different.len()), (256, 256));
-    // It is no test of a crowd unless more calls were in flight at once than there are CPUs.
+    assert_eq!((ports.len(), different.len()), (2_000, 2_000));
     let most = most_at_once(pairs.iter().map(|pair| pair.record()));
-    assert!(most > 4, "at most {most} calls were in flight at once");
+    assert!(
+        most > USUAL_SLOTS,
+        "no crowd: at most {most} calls were in flight at once"
+    );
     Ok(())
 }
 
@@ -392,8 +396,9 @@ fn each_try_on_one_socket_is_a_record(mode: AttachMode) -> Result<()> {
 
 fn a_thread_that_dies_has_one_record_or_none(mode: AttachMode) -> Result<()> {
     let pairs = sample(mode)?.case("dies")?;
-    let interrupted = pairs.iter().filter(|pair| pair.truth.outcome.is_none());
-    assert!(interrupted.count() > 0, "no connect() was interrupted");
+    // The threads of one process ended by themselves, and those of two others were killed.
+    let processes: HashSet<_> = pairs.iter().map(|pair| pair.truth.pid).collect();
+    assert_eq!(processes.len(), 3);
     Ok(())
 }
 

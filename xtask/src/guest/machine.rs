@@ -150,20 +150,22 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // SAFETY: between fork and exec only prctl is called, which is safe to call there. The thread
-    // that starts QEMU waits for it, so QEMU ends with us and not before.
-    unsafe {
-        command.pre_exec(
-            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            },
-        );
-    }
+    // SAFETY: between fork and exec this calls prctl alone, which is safe to call there.
+    unsafe { command.pre_exec(die_with_parent) };
     let child = command
         .spawn()
         .with_context(|| format!("cannot run {}", qemu::PROGRAM))?;
     Ok(Machine { child })
+}
+
+/// Makes the kernel end this process when the thread that started it ends. That thread waits for it,
+/// so QEMU does not outlive us.
+fn die_with_parent() -> io::Result<()> {
+    // SAFETY: this option of prctl has no memory effects.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A running QEMU; it ends with this value.
@@ -178,47 +180,34 @@ impl Machine {
         listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
     ) -> Result<Outcome> {
         let frames = self.frames()?;
-        let booting = Deadline {
-            end: Some(Instant::now() + BOOT_TIME),
-            limit: BOOT_TIME,
-        };
-        let Some(Frame::Hello(_release)) = booting
-            .wait(&frames)?
-            .with_context(|| booting.missed("boot"))?
-        else {
-            bail!("{}", self.death("before it had booted"));
-        };
-
-        let limit = timeout.unwrap_or_default();
-        let running = Deadline {
-            end: timeout.map(|timeout| Instant::now() + timeout),
-            limit,
-        };
+        let booting = Stage::begin("boot", Some(BOOT_TIME));
+        match self.next(&frames, &booting)? {
+            Frame::Hello(_) => {}
+            Frame::Failed(reason) => bail!("{reason}"),
+            _ => bail!("it did not introduce itself"),
+        }
+        let running = Stage::begin("finish its command", timeout);
         let mut outputs = Vec::new();
         let mut output = Vec::new();
         loop {
-            let frame = running
-                .wait(&frames)?
-                .with_context(|| running.missed("end"))?;
-            match frame {
-                Some(Frame::Stdout(bytes)) => listener(Stream::Stdout, &bytes)?,
-                Some(Frame::Stderr(bytes)) => listener(Stream::Stderr, &bytes)?,
-                Some(Frame::Chunk(mut bytes)) => output.append(&mut bytes),
-                Some(Frame::FileEnd) => outputs.push(Ok(std::mem::take(&mut output))),
-                Some(Frame::FileFailed(reason)) => {
+            match self.next(&frames, &running)? {
+                Frame::Stdout(bytes) => listener(Stream::Stdout, &bytes)?,
+                Frame::Stderr(bytes) => listener(Stream::Stderr, &bytes)?,
+                Frame::Chunk(mut bytes) => output.append(&mut bytes),
+                Frame::FileEnd => outputs.push(Ok(std::mem::take(&mut output))),
+                Frame::FileFailed(reason) => {
                     output.clear();
                     outputs.push(Err(reason));
                 }
-                Some(Frame::Exit(status)) => return Ok(Outcome { status, outputs }),
-                Some(Frame::Failed(reason)) => bail!("{reason}"),
-                Some(Frame::Hello(_)) => bail!("the guest booted twice"),
-                None => bail!("{}", self.death("before its command had ended")),
+                Frame::Exit(status) => return Ok(Outcome { status, outputs }),
+                Frame::Failed(reason) => bail!("{reason}"),
+                Frame::Hello(_) => bail!("it booted twice"),
             }
         }
     }
 
     /// The frames that the guest sends. The channel holds few, so that a slow reader slows the guest.
-    fn frames(&mut self) -> Result<Receiver<io::Result<Option<Frame>>>> {
+    fn frames(&mut self) -> Result<Receiver<Frame>> {
         let mut pipe = self
             .child
             .stdout
@@ -227,8 +216,14 @@ impl Machine {
         let (sender, receiver) = mpsc::sync_channel(16);
         thread::spawn(move || {
             loop {
-                let frame = Frame::read_from(&mut pipe);
-                let last = !matches!(frame, Ok(Some(_)));
+                let frame = match Frame::read_from(&mut pipe) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return,
+                    // Cut short within a frame: the guest died.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+                    Err(error) => Frame::Failed(format!("cannot understand what it says: {error}")),
+                };
+                let last = matches!(frame, Frame::Failed(_));
                 if sender.send(frame).is_err() || last {
                     return;
                 }
@@ -237,15 +232,31 @@ impl Machine {
         Ok(receiver)
     }
 
-    /// Why the guest is gone, as far as QEMU knows.
-    fn death(&mut self, when: &str) -> String {
-        let Some(stderr) = self.child.stderr.take() else {
-            return format!("it ended {when}");
+    /// The next frame; an error if the guest ends or is late.
+    fn next(&mut self, frames: &Receiver<Frame>, stage: &Stage) -> Result<Frame> {
+        let goal = stage.goal;
+        let Some(limit) = stage.limit else {
+            return frames.recv().map_err(|_| self.death(goal));
         };
-        let messages = io::read_to_string(stderr).unwrap_or_default();
-        match messages.trim() {
-            "" => format!("it ended {when}"),
-            messages => format!("it ended {when}: {messages}"),
+        frames
+            .recv_timeout(limit.saturating_sub(stage.begin.elapsed()))
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => {
+                    anyhow!(
+                        "it did not {goal} within {} s and was stopped",
+                        limit.as_secs()
+                    )
+                }
+                RecvTimeoutError::Disconnected => self.death(goal),
+            })
+    }
+
+    /// What happened to a guest that ended too early, as far as QEMU knows.
+    fn death(&mut self, goal: &str) -> anyhow::Error {
+        let messages = self.child.stderr.take().map(io::read_to_string);
+        match messages.and_then(Result::ok).as_deref().map(str::trim) {
+            None | Some("") => anyhow!("it ended and did not {goal}"),
+            Some(messages) => anyhow!("it ended and did not {goal}: {messages}"),
         }
     }
 }
@@ -258,34 +269,20 @@ impl Drop for Machine {
     }
 }
 
-/// A moment by which the guest must have come on; `None` is never.
-struct Deadline {
-    end: Option<Instant>,
-    limit: Duration,
+/// A part of a guest's life: what it is to do, and how long it may take.
+struct Stage {
+    goal: &'static str,
+    limit: Option<Duration>,
+    begin: Instant,
 }
 
-impl Deadline {
-    /// The next frame: `None` if it does not come in time, `Some(None)` after the last one.
-    fn wait(&self, frames: &Receiver<io::Result<Option<Frame>>>) -> Result<Option<Option<Frame>>> {
-        let received = match self.end {
-            Some(end) => frames.recv_timeout(end.saturating_duration_since(Instant::now())),
-            None => frames.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match received {
-            Ok(Ok(frame)) => Ok(Some(frame)),
-            // Cut short within a frame: the guest died.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(None)),
-            Ok(Err(error)) => Err(anyhow!("cannot understand what it says: {error}")),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Ok(Some(None)),
+impl Stage {
+    fn begin(goal: &'static str, limit: Option<Duration>) -> Self {
+        Self {
+            goal,
+            limit,
+            begin: Instant::now(),
         }
-    }
-
-    fn missed(&self, what: &str) -> String {
-        format!(
-            "it did not {what} within {} s and was stopped",
-            self.limit.as_secs()
-        )
     }
 }
 

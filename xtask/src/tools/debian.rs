@@ -125,6 +125,8 @@ impl Suite {
             ("Dir::State::lists", path("lists")),
             ("Dir::State::status", "/dev/null".to_owned()),
             ("Dir::Cache", path("cache")),
+            // Otherwise an archive out of reach is no more than a warning.
+            ("APT::Update::Error-Mode", "any".to_owned()),
             // Root may write to our folders; apt's own user may not.
             ("APT::Sandbox::User", "root".to_owned()),
         ] {
