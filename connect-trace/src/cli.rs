@@ -75,12 +75,12 @@ const MAX_PID: i64 = 1 << 22;
 /// `--attach`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Attach {
-    /// fentry/fexit where the kernel offers it, else kprobe/kretprobe
+    /// fentry/fexit where the kernel offers it and is not preemptible, else kprobe/kretprobe
     #[default]
     Auto,
-    /// fentry/fexit: cheapest, and loses no returns
+    /// fentry/fexit: cheapest; on a preemptible kernel calls can be lost, and are counted
     Fentry,
-    /// kprobe/kretprobe
+    /// kprobe/kretprobe: works everywhere
     Kprobe,
 }
 

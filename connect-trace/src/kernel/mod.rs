@@ -4,6 +4,7 @@
 pub mod access;
 pub mod btf;
 pub mod layout;
+pub mod preemption;
 pub mod prototypes;
 pub mod symbols;
 

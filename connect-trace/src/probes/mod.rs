@@ -38,6 +38,7 @@ use self::{
 use crate::kernel::{
     btf::Btf,
     layout::Layout,
+    preemption,
     prototypes::{CHECKS, CONNECT, Function},
     symbols,
 };
@@ -63,7 +64,8 @@ impl fmt::Display for AttachMode {
 /// What to attach, and how.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {
-    /// The way to attach; `None` takes fentry where the kernel offers it, else kprobe.
+    /// The way to attach; `None` takes fentry where the kernel offers it and does not skip its programs
+    /// under preemption, else kprobe.
     pub attach: Option<AttachMode>,
     /// What is paid for watching `__inet{,6}_check_established`.
     pub checks: CheckMode,
@@ -99,15 +101,26 @@ impl Probes {
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
         let functions = Functions::of_running_kernel()?;
+        let preempting = preemption::preempting_model();
         let fentry = functions.offer_fentry(&btf).and_then(|()| {
             if config.attach == Some(AttachMode::Kprobe) {
                 return Err(anyhow!("not asked for"));
+            }
+            if let (None, Some(model)) = (config.attach, &preempting) {
+                return Err(anyhow!(
+                    "it would lose calls: this kernel preempts, model {model}"
+                ));
             }
             Self::attach_as(AttachMode::Fentry, config, &layout, &functions)
         });
         match (config.attach, fentry) {
             (_, Ok(mut probes)) => {
-                probes.notes.push("cheapest, and loses no returns".to_owned());
+                probes.notes.push(match &preempting {
+                    None => "cheapest, and loses no returns".to_owned(),
+                    Some(model) => {
+                        format!("as asked; may lose calls: this kernel preempts, model {model}")
+                    }
+                });
                 Ok(probes)
             }
             (Some(AttachMode::Fentry), Err(error)) => Err(error).context(
@@ -128,7 +141,7 @@ impl Probes {
                              kprobe/kretprobe ({kprobe:#})"
                         )
                     })?;
-                probes.notes.insert(0, format!("no fentry/fexit here ({fentry:#})"));
+                probes.notes.insert(0, format!("no fentry/fexit here, {fentry:#}"));
                 Ok(probes)
             }
         }

@@ -72,11 +72,11 @@ fn order(text: &mut String, summary: &Summary) -> std::fmt::Result {
     for (range, count) in ranges.iter().take(SHOWN) {
         let order = match (range.by_parity, range.low % 2) {
             (false, _) => "even and odd alike",
-            (true, 0) => "even first, odd when those are taken",
-            (true, _) => "odd first, even when those are taken",
+            (true, 0) => "even first, odd once those are taken",
+            (true, _) => "odd first, even once those are taken",
         };
         let calls = counted(**count, "search", "searches");
-        writeln!(text, "ports {range} are searched {order} ({calls})")?;
+        writeln!(text, "ports {range}: {order}; {calls}")?;
     }
     if ranges.len() > SHOWN {
         writeln!(text, "and {} more ranges", ranges.len() - SHOWN)?;
@@ -381,7 +381,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{aggregate::summary::tests::example, event::Connect, event::SourcePort};
+    use crate::{
+        aggregate::summary::tests::example,
+        event::{Connect, PortRange, SourcePort},
+    };
 
     /// Two even connects, one odd one that searched long, one bound, one failed.
     fn report() -> Report {
@@ -468,6 +471,12 @@ mod tests {
             });
         }
         report.accounting.kernel.search_return_missed = u64::from(u32::MAX);
+        let range = PortRange {
+            low: 10_000,
+            high: 65_535,
+            by_parity: true,
+        };
+        report.summary.ranges.insert(range, u64::from(u32::MAX));
         for line in render(&report).lines() {
             assert!(line.chars().count() <= 80, "{line}");
             assert_eq!(line, line.trim_end(), "no blanks at the end");

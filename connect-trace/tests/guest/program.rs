@@ -286,7 +286,7 @@ fn the_longest_report_fits_a_terminal((): ()) -> Result<()> {
     process.signal(libc::SIGTERM)?;
     let ended = report(process)?;
     for section in [
-        "ports 32768-60999 are searched even first",
+        "ports 32768-60999: even first",
         "port search (__inet_hash_connect)",
         "bound before",
         "EADDRNOTAVAIL",
