@@ -6,10 +6,13 @@ use anyhow::Result;
 use connect_trace::{
     accounting::Accounting,
     event::Connect,
+    kernel::preemption::preempting_model,
     probes::{AttachMode, ProbeConfig, checks::CheckMode},
     tracer::Tracer,
 };
 use connect_trace_common::CheckEstablished;
+
+use crate::Lacking;
 
 /// Everything is traced, and `__inet_check_established` is not watched.
 pub fn config(mode: AttachMode) -> ProbeConfig {
@@ -58,6 +61,16 @@ impl Session {
     }
 }
 
+/// Fails as [`Lacking`] where calls of several threads at once may go unseen: by fentry on a kernel that
+/// preempts, which skips a program on the CPU of a preempted thread that is inside it. There
+/// `--attach auto` takes kprobes.
+pub fn crowd_is_seen(mode: AttachMode) -> Result<()> {
+    if mode == AttachMode::Fentry && preempting_model().is_some() {
+        return Err(Lacking("fentry that preemption does not make it skip").into());
+    }
+    Ok(())
+}
+
 /// A trace that has ended.
 pub struct Trace {
     /// All connects, in the order of their ends.
@@ -94,5 +107,22 @@ impl Trace {
             "without search time: {shown}"
         );
         assert_eq!(accounting.decoded, self.connects.len() as u64, "{shown}");
+    }
+    /// Fails unless the calls that were lost are known to be, and the report would be marked.
+    #[track_caller]
+    pub fn assert_lost_are_counted(&self) {
+        let Self { accounting, .. } = self;
+        assert!(accounting.adds_up(), "{accounting:#?}");
+        let skipped = accounting.recursion_misses.unwrap_or(0);
+        assert!(
+            accounting.kernel.return_missed <= skipped,
+            "{accounting:#?}"
+        );
+        assert_eq!(accounting.complete(), skipped == 0, "{accounting:#?}");
+        assert_eq!(
+            accounting.decoded,
+            self.connects.len() as u64,
+            "{accounting:#?}"
+        );
     }
 }
