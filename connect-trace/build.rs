@@ -15,10 +15,11 @@ fn main() {
     println!("cargo:rerun-if-env-changed={OBJECT}");
     let object = match env::var_os(OBJECT) {
         Some(path) => {
-            let path = PathBuf::from(path);
+            // A relative path is one from the workspace's folder, wherever cargo runs this.
+            let path = workspace().join(path);
             assert!(path.is_file(), "{OBJECT}={}: no such file", path.display());
             println!("cargo:rerun-if-changed={}", path.display());
-            std::path::absolute(path).expect("a current folder")
+            path
         }
         None => build(),
     };
@@ -28,9 +29,16 @@ fn main() {
     );
 }
 
-fn build() -> PathBuf {
+fn workspace() -> PathBuf {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
-    let root = manifest.parent().expect("the crate lies in the workspace");
+    manifest
+        .parent()
+        .expect("the crate lies in the workspace")
+        .to_owned()
+}
+
+fn build() -> PathBuf {
+    let root = &workspace();
     for source in ["connect-trace-ebpf", "connect-trace-common", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
