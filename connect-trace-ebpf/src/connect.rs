@@ -125,18 +125,24 @@ fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
     }
 }
 
+/// This thread and its call in flight, where the filters want it. There is none for a call that began
+/// before the probes, or that found the map full and is counted there.
+#[inline(always)]
+fn in_flight() -> Option<(u64, &'static mut InFlight)> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if !filter::wants(pid_tgid) {
+        return None;
+    }
+    let call = IN_FLIGHT.get_ptr_mut(&pid_tgid)?;
+    // SAFETY: a live map value, and only its own thread uses it, until it removes it.
+    Some((pid_tgid, unsafe { &mut *call }))
+}
+
 /// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants(pid_tgid) {
-        return;
-    }
-    let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) else {
-        return;
-    };
-    // SAFETY: a live map value, and only its own thread writes to it.
-    let record = unsafe { &mut (*call).record };
+    let Some((_, call)) = in_flight() else { return };
+    let record = &mut call.record;
     let [source, destination] = if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
         sock.addresses_v6()
     } else {
@@ -163,15 +169,8 @@ pub fn search_entered<M: Memory>(sock: Sock<M>) {
 pub fn search_returned() {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants(pid_tgid) {
-        return;
-    }
-    let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) else {
-        return;
-    };
-    // SAFETY: a live map value, and only its own thread writes to it.
-    let record = unsafe { &mut (*call).record };
+    let Some((_, call)) = in_flight() else { return };
+    let record = &mut call.record;
     if record.flags.has(Flags::SEARCH_ENTERED) {
         record.search_ns = now - record.search_ns;
         record.flags.set(Flags::SEARCH_TIMED);
@@ -184,16 +183,9 @@ pub fn search_returned() {
 pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants(pid_tgid) {
-        return;
-    }
-    // No call in flight: it began before the probes, or found the map full and is counted there.
-    let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) else {
+    let Some((pid_tgid, call)) = in_flight() else {
         return;
     };
-    // SAFETY: a live map value, and only its own thread writes to it.
-    let call = unsafe { &mut *call };
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }

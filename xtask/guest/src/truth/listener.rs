@@ -71,6 +71,17 @@ impl Listener {
             .with_context(|| format!("accepting a connection on {}", self.address))?;
         Ok(stream)
     }
+
+    /// Closes every connection that waits. Waits for none: one that its client has reset may never come.
+    pub(super) fn empty(&self) -> Result<()> {
+        for socket in &self.sockets {
+            socket
+                .set_nonblocking(true)
+                .context("making a listener not wait")?;
+            while socket.accept().is_ok() {}
+        }
+        Ok(())
+    }
 }
 
 /// A socket that holds a port and does not listen, so that connects to it are refused until it does.
