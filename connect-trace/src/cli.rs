@@ -100,9 +100,9 @@ pub enum CheckEstablished {
     /// its latency, in short bursts
     #[default]
     Sampled,
-    /// the latency of every call; makes a long port search about four times as long
+    /// the latency of every call; makes a long port search four to six times as long
     Time,
-    /// how many calls each connect() makes; makes a long search about twice as long
+    /// how many calls each connect() makes; makes a long search two to three times as long
     Count,
     /// nothing
     Off,

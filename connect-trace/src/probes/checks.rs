@@ -26,10 +26,10 @@ pub enum CheckMode {
     /// Their latency in short bursts; nothing in between.
     #[default]
     Sampled,
-    /// The latency of every call, and how many each connect() makes: triples an odd connect() on an
-    /// exhausted range.
+    /// The latency of every call, and how many each connect() makes: an odd connect() on an exhausted
+    /// range takes four to six times as long.
     Time,
-    /// How many calls each connect() makes: doubles such a connect().
+    /// How many calls each connect() makes: such a connect() takes two to three times as long.
     Count,
     /// Nothing.
     Off,
