@@ -25,7 +25,7 @@ fn calls_beyond_the_most_in_flight_are_counted_as_lost(mode: AttachMode) -> Resu
         max_in_flight: 1,
         ..config(mode)
     })?;
-    let truth = truth("threads 20000-20255 --set-range --threads 32 --count 16")?;
+    let truth = truth("threads 27000-27255 --set-range --threads 32 --count 16")?;
     let trace = session.end()?;
     matched(&truth, &trace.connects, Extent::Fewer)?;
     let accounting = trace.accounting;

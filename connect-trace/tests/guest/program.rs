@@ -106,7 +106,7 @@ fn bursts_of_watching_are_reported(mode: AttachMode) -> Result<()> {
     // The range is soon used up, and from then on every connect() looks at all of it, without a pause
     // that a burst could fall into. The first burst comes four seconds after the first connect(); the
     // rest is for a machine that has other work.
-    let endless = Truth::start("exhaust 20000-20999 --set-range --extra 300000")?;
+    let endless = Truth::start("exhaust 26000-26999 --set-range --extra 300000")?;
     thread::sleep(Duration::from_secs(12));
     process.signal(libc::SIGINT)?;
     let ended = report(process)?;
