@@ -10,6 +10,9 @@ pub(super) enum Verdict {
     Skipped,
 }
 
+/// How many characters of a failed test's reason are kept.
+const REASON_LENGTH: usize = 150;
+
 /// In the reason of a test that is ignored because it is one of the guests' tests.
 const ELSEWHERE: &str = "cargo xtask test";
 
@@ -53,7 +56,7 @@ impl Log {
         } else if !line.is_empty()
             && let Some(name) = self.explained.take()
         {
-            self.reasons.insert(name, line.to_owned());
+            self.reasons.insert(name, beginning(line));
         } else if self.current.is_some() {
             // What a test itself writes may push its verdict to a line of its own.
             self.verdict(line);
@@ -107,6 +110,14 @@ impl Log {
 fn heading(line: &str) -> Option<&str> {
     let name = line.strip_prefix("---- ")?.strip_suffix(" ----")?;
     Some(name.strip_suffix(" stdout").unwrap_or(name))
+}
+
+/// As much of a line as helps; the whole of it was shown before.
+fn beginning(line: &str) -> String {
+    match line.char_indices().nth(REASON_LENGTH) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 /// Whether this is `running 3 tests`.
@@ -189,6 +200,12 @@ mod tests {
         );
         assert_eq!(log.reason("a"), Some("test panicked: no"));
         assert_eq!(log.reason("b"), None);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        assert_eq!(beginning("short"), "short");
+        assert_eq!(beginning(&"ä".repeat(151)), format!("{}…", "ä".repeat(150)));
     }
 
     #[test]
