@@ -130,9 +130,34 @@ fn install(source: &Path, compiler: &Compiler, place: &Path) -> Result<()> {
     }
     fs::create_dir_all(place).with_context(|| format!("cannot create {}", place.display()))?;
     process::output(Command::new("cp").arg("-rT").arg(&library).arg(place))?;
+    drop_missing_members(place)?;
     let marker = place.join(MARKER);
     fs::write(&marker, marker_text(compiler))
         .with_context(|| format!("cannot write {}", marker.display()))
+}
+
+/// Takes the members that are not there out of the library's workspace: a copy without the tests'
+/// folders is enough to build from, but cargo refuses a workspace that lacks a member.
+fn drop_missing_members(library: &Path) -> Result<()> {
+    let path = library.join("Cargo.toml");
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(());
+    };
+    let kept = present_members(&text, |name| library.join(name).exists());
+    fs::write(&path, kept).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A manifest without the lines that name a folder alone, as in `"coretests",`, which is not there.
+fn present_members(manifest: &str, is_there: impl Fn(&str) -> bool) -> String {
+    let is_kept = |line: &&str| {
+        let name = line.trim().strip_suffix(',').unwrap_or(line.trim());
+        let name = name
+            .strip_prefix('"')
+            .and_then(|name| name.strip_suffix('"'));
+        name.is_none_or(&is_there)
+    };
+    let lines = manifest.lines().filter(is_kept);
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Whether it was us who put this library here, for a compiler that has since been replaced.
@@ -179,6 +204,15 @@ mod tests {
         assert_eq!(version_in("rust-src-1.97.1.tar.xz"), Some((1, 97)));
         assert_eq!(version_in("1.97.1+dfsg1-1"), Some((1, 97)));
         assert_eq!(version_in("rust-src.tar.xz"), None);
+    }
+
+    #[test]
+    fn members_that_are_not_there_are_taken_out() {
+        let manifest = "members = [\n  \"std\",\n  \"coretests\",\n]\nname = \"coretests\"\n";
+        assert_eq!(
+            present_members(manifest, |name| name == "std"),
+            "members = [\n  \"std\",\n]\nname = \"coretests\"\n"
+        );
     }
 
     #[test]
