@@ -31,7 +31,8 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
 /// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
-/// periods of the kernel, so it takes some 50 to 200 ms, of which up to 100 ms are one CPU's work.
+/// periods of the kernel: mostly 50 to 200 ms, at times a second, of which up to 100 ms are one CPU's
+/// work.
 const BURST_PAUSE: u32 = 100;
 /// Time from the first connect to the first burst on a host with one CPU, where that work is taken from
 /// the connects themselves; with more CPUs it comes sooner, but not before the least.

@@ -4,7 +4,7 @@
 //! of any type): the crates that parse it whole cost a hundred times that, or bring an ELF reader.
 //! Format: Documentation/bpf/btf.rst in the kernel's source.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -91,15 +91,6 @@ impl Btf {
             )
         })?;
         Self::parse(data).with_context(|| format!("{VMLINUX} is not BTF that we can read"))
-    }
-
-    /// Reads the types of a file.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or holds no BTF.
-    pub fn of_file(path: &Path) -> Result<Self> {
-        let data = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        Self::parse(data).with_context(|| format!("{} is not BTF", path.display()))
     }
 
     /// Takes a blob apart.
