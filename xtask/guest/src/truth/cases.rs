@@ -14,6 +14,7 @@ use super::namespace::{enter_fresh, in_fresh};
 use super::range::PortRange;
 use super::record::{Explicit, Family, Record};
 use super::socket::{Socket, loopback};
+use super::turns::Turns;
 use super::witness::Witness;
 
 /// The explicit ports, between those of the listeners and the kernel's usual range.
@@ -157,14 +158,16 @@ fn same_ports(count: u16) -> Result<(Listener, Witness)> {
     Ok((listener, witness))
 }
 
-/// All threads start at once, and hold what they got until the last has finished.
+/// All threads start at once, and hold what they got until the last has finished. They take turns, so
+/// that many of them are inside connect() at the same time.
 pub(super) fn threads(threads: usize, count: usize, range: PortRange) -> Result<Vec<Record>> {
+    let _turns = Turns::shortest()?;
     let listener = Listener::outside(Some(range), Family::V4, range.ports())?;
     make_room_for(threads * count)?;
     let start = Barrier::new(threads);
     let end = Barrier::new(threads);
     on_threads(threads, |_| {
-        let witness = Witness::new("threads");
+        let witness = Turns::taken().and_then(|()| Witness::new("threads"));
         start.wait();
         let connected = witness.and_then(|mut witness| {
             witness.connect_and_hold(Family::V4, count, listener.address())?;

@@ -72,7 +72,8 @@ enum Case {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
-    /// All threads at once on one range: as many 0 as it has ports, EADDRNOTAVAIL for the rest
+    /// All threads at once on one range, in the shortest turns: as many 0 as it has ports, EADDRNOTAVAIL
+    /// for the rest (takes root)
     Threads(Threads),
     /// O_NONBLOCK, for each family: EINPROGRESS, then 0 and EISCONN, or EALREADY, neither of which
     /// asks the kernel's function

@@ -15,6 +15,7 @@ mod range;
 mod rate;
 mod record;
 mod socket;
+mod turns;
 mod witness;
 
 pub use command::Truth;

@@ -53,7 +53,8 @@ impl Witness {
         Ok(self.records.push_mut(record))
     }
 
-    /// Calls connect() on a fresh socket `count` times and leaves the sockets open.
+    /// Calls connect() on a fresh socket `count` times and leaves the sockets open. They are reset in
+    /// the end: of a thousand that both ends close at once, some stay in FIN_WAIT2 for a minute.
     pub(super) fn connect_and_hold(
         &mut self,
         family: Family,
@@ -63,6 +64,7 @@ impl Witness {
         for _ in 0..count {
             let mut socket = Socket::new(family)?;
             self.connect(&mut socket, to)?;
+            socket.reset_on_close()?;
             self.hold(socket);
         }
         Ok(())
