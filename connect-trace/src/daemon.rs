@@ -2,8 +2,6 @@
 
 use std::{
     io::{self, Write as _},
-    num::NonZero,
-    thread,
     time::{Duration, SystemTime},
 };
 
@@ -19,7 +17,7 @@ use crate::{
     config::Config,
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
-    probes::checks::Families,
+    probes::checks::{Burst, Families},
     report::{Checks, Report, text},
     tracer::Tracer,
 };
@@ -30,14 +28,9 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
-/// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
-/// periods of the kernel: mostly 50 to 200 ms, at times a second, of which up to 100 ms are one CPU's
-/// work.
+/// Pause after a burst as a multiple of what it cost: attaching and detaching wait for grace periods of
+/// the kernel, mostly 50 to 200 ms, at times a second, of which up to 100 ms are one CPU's work.
 const BURST_PAUSE: u32 = 100;
-/// Time from the first connect to the first burst on a host with one CPU, where that work is taken from
-/// the connects themselves; with more CPUs it comes sooner, but not before the least.
-const FIRST_BURST_OF_ONE_CPU: Duration = Duration::from_secs(8);
-const FIRST_BURST_LEAST: Duration = Duration::from_secs(2);
 
 /// Traces until the end and prints the reports.
 ///
@@ -94,7 +87,7 @@ impl Daemon {
             summary: Summary::default(),
             since: Instant::now(),
             attached,
-            schedule: BurstSchedule::new(thread::available_parallelism().map_or(1, NonZero::get)),
+            schedule: BurstSchedule::default(),
         })
     }
 
@@ -126,11 +119,13 @@ impl Daemon {
                 _ = drain.tick() => {
                     self.drain(DRAIN_BUDGET);
                     if let (Some(bursts), None) = (&bursts, &burst)
-                        && let Some(families) = self.schedule.due()
+                        && let Some(due) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
-                        burst =
-                            Some(tokio::task::spawn_blocking(move || bursts.run(families)));
+                        burst = Some(tokio::task::spawn_blocking(move || match due {
+                            Due::EndOfFirst => bursts.end_first(),
+                            Due::Burst(families) => bursts.run(families),
+                        }));
                     }
                 }
                 _ = report.tick() => self.report(config)?,
@@ -200,7 +195,6 @@ impl Daemon {
                 mode: mode.to_string(),
                 bursts: self.schedule.bursts,
                 watched: self.schedule.watched,
-                first_after: self.schedule.first_after,
                 functions,
             },
             accounting: self.tracer.accounting()?,
@@ -210,29 +204,28 @@ impl Daemon {
     }
 }
 
-/// When `__inet{,6}_check_established` is watched: not without traffic, and not for more than a
-/// hundredth of the time.
+/// When `__inet{,6}_check_established` is watched: from the start until there was something to see,
+/// and then not without traffic, and not for more than a hundredth of the time.
+#[derive(Default)]
 struct BurstSchedule {
-    first_after: Duration,
     /// The families that searched for a port since the last burst.
     families: Families,
+    /// When the next burst may come; `None` while the first one runs.
     next: Option<Instant>,
     bursts: u64,
     watched: Duration,
 }
 
-impl BurstSchedule {
-    fn new(cpus: usize) -> Self {
-        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        Self {
-            first_after: (FIRST_BURST_OF_ONE_CPU / cpus).max(FIRST_BURST_LEAST),
-            families: Families::default(),
-            next: None,
-            bursts: 0,
-            watched: Duration::ZERO,
-        }
-    }
+/// What is to be done about bursts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The first one, which runs since the start, is to end when it has seen enough.
+    EndOfFirst,
+    /// Another one, of these families.
+    Burst(Families),
+}
 
+impl BurstSchedule {
     fn saw(&mut self, connect: &Connect) {
         if connect.search_ns.is_none() {
             return;
@@ -241,20 +234,24 @@ impl BurstSchedule {
             Family::V4 | Family::Mapped => self.families.v4 = true,
             Family::V6 => self.families.v6 = true,
         }
-        self.next
-            .get_or_insert_with(|| Instant::now() + self.first_after);
     }
 
-    /// The families to watch, if it is time.
-    fn due(&mut self) -> Option<Families> {
-        let due = self.families.any() && self.next.is_some_and(|next| next <= Instant::now());
-        due.then(|| std::mem::take(&mut self.families))
+    /// What to do now.
+    fn due(&mut self) -> Option<Due> {
+        if !self.families.any() || self.next.is_some_and(|next| next > Instant::now()) {
+            return None;
+        }
+        let families = std::mem::take(&mut self.families);
+        Some(match self.next {
+            None => Due::EndOfFirst,
+            Some(_) => Due::Burst(families),
+        })
     }
 
-    fn done(&mut self, took: Duration) {
+    fn done(&mut self, burst: Burst) {
         self.bursts += 1;
-        self.watched += took;
-        self.next = Some(Instant::now() + took * BURST_PAUSE);
+        self.watched += burst.watched;
+        self.next = Some(Instant::now() + burst.attaching * BURST_PAUSE);
     }
 }
 
@@ -264,24 +261,18 @@ mod tests {
     use crate::aggregate::summary::tests::example;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_waits_for_traffic_and_then_for_a_hundred_times_what_the_last_one_took() {
-        let mut schedule = BurstSchedule::new(2);
-        assert_eq!(schedule.due(), None, "no traffic, however long");
+    async fn a_burst_waits_for_traffic_and_then_for_a_hundred_times_what_the_last_one_cost() {
+        let burst = |attaching| Burst {
+            watched: Duration::from_millis(3),
+            attaching: Duration::from_millis(attaching),
+        };
+        let mut schedule = BurstSchedule::default();
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(schedule.due(), None);
-
+        assert_eq!(schedule.due(), None, "no traffic, however long");
         schedule.saw(&example(20_000));
-        assert_eq!(schedule.due(), None, "too early");
-        tokio::time::advance(Duration::from_secs(4)).await;
-        assert_eq!(
-            schedule.due(),
-            Some(Families {
-                v4: true,
-                v6: false
-            })
-        );
+        assert_eq!(schedule.due(), Some(Due::EndOfFirst));
 
-        schedule.done(Duration::from_millis(50));
+        schedule.done(burst(50));
         schedule.saw(&Connect {
             family: Family::V6,
             ..example(20_000)
@@ -289,22 +280,17 @@ mod tests {
         tokio::time::advance(Duration::from_millis(4_999)).await;
         assert_eq!(schedule.due(), None, "a hundredth of the time");
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(
-            schedule.due(),
-            Some(Families {
-                v4: false,
-                v6: true
-            }),
-            "what searched since"
-        );
-        schedule.done(Duration::from_millis(50));
+        let families = Families {
+            v4: false,
+            v6: true,
+        };
+        assert_eq!(schedule.due(), Some(Due::Burst(families)), "what searched");
+        schedule.done(burst(50));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(schedule.due(), None, "no traffic since");
-    }
-
-    #[test]
-    fn the_first_burst_comes_sooner_with_more_cpus_but_not_at_once() {
-        let first = |cpus| BurstSchedule::new(cpus).first_after.as_secs();
-        assert_eq!([1, 2, 4, 128].map(first), [8, 4, 2, 2]);
+        assert_eq!(
+            (schedule.bursts, schedule.watched),
+            (2, Duration::from_millis(6))
+        );
     }
 }

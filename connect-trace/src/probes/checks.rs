@@ -6,7 +6,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -56,12 +59,25 @@ impl fmt::Display for CheckMode {
 /// Attaches to the two functions as the mode wants.
 pub struct Watcher {
     mode: CheckMode,
-    inner: Arc<Mutex<Inner>>,
+    bursts: Bursts,
 }
 
 /// Bursts of watching; a handle for the thread that runs them.
 #[derive(Clone)]
-pub struct Bursts(Arc<Mutex<Inner>>);
+pub struct Bursts {
+    inner: Arc<Mutex<Inner>>,
+    /// Set when no burst is to last any longer.
+    stop: Arc<AtomicBool>,
+}
+
+/// A burst that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst {
+    /// How long the functions were watched.
+    pub watched: Duration,
+    /// How long attaching and detaching took: mostly the kernel's waiting for its own grace periods.
+    pub attaching: Duration,
+}
 
 /// The address families whose function is worth watching: each one costs grace periods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +110,9 @@ struct Inner {
     links: Vec<Link>,
     /// Value of [`connect_trace_common::Control::watch`].
     watch: u32,
+    /// How long the last attaching took, and when it was done.
+    attaching: Duration,
+    since: Instant,
 }
 
 /// A program that is attached, by its name.
@@ -119,11 +138,12 @@ impl Watcher {
             maps,
             links: Vec::new(),
             watch: 0,
+            attaching: Duration::ZERO,
+            since: Instant::now(),
         };
         match mode {
             CheckMode::Off => {}
-            CheckMode::Sampled => inner.load(true)?,
-            CheckMode::Time => {
+            CheckMode::Sampled | CheckMode::Time => {
                 inner.load(true)?;
                 inner.attach(true, Families::ALL)?;
             }
@@ -134,7 +154,10 @@ impl Watcher {
         }
         Ok(Self {
             mode,
-            inner: Arc::new(Mutex::new(inner)),
+            bursts: Bursts {
+                inner: Arc::new(Mutex::new(inner)),
+                stop: Arc::default(),
+            },
         })
     }
 
@@ -147,36 +170,73 @@ impl Watcher {
     /// The bursts, where the mode has them.
     #[must_use]
     pub fn bursts(&self) -> Option<Bursts> {
-        (self.mode == CheckMode::Sampled).then(|| Bursts(Arc::clone(&self.inner)))
+        (self.mode == CheckMode::Sampled).then(|| self.bursts.clone())
     }
 
-    /// Detaches, after the burst that may be running.
+    /// Detaches, and ends the burst that may be running.
     pub(super) fn stop(&self) -> Result<()> {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .detach()
+        self.bursts.stop.store(true, Ordering::Relaxed);
+        self.bursts.lock().detach()
     }
 }
 
+/// Calls of a burst: a thousandth of a second's, plenty for a histogram of them.
+const ENOUGH_CALLS: u64 = 2_000;
+
 impl Bursts {
+    /// Ends the burst that runs since the start, once it has seen enough calls, or after ten seconds of
+    /// few: those cost little. To be called when connects come. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to detach.
+    pub fn end_first(&self) -> Result<Burst> {
+        const LONGEST: Duration = Duration::from_secs(10);
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        self.finish(self.lock(), ENOUGH_CALLS, LONGEST, LOOK_EVERY)
+    }
+
     /// Watches the functions of these families until enough calls are seen, or until it is clear that
-    /// none come, which costs nobody anything. Returns how long that took in all: mostly the kernel's
-    /// waiting for its own grace periods. Blocks meanwhile.
+    /// none come, which costs nobody anything. Blocks meanwhile.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn run(&self, families: Families) -> Result<Duration> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn run(&self, families: Families) -> Result<Burst> {
+        const LONGEST: Duration = Duration::from_millis(100);
+        const LOOK_EVERY: Duration = Duration::from_millis(1);
+        let mut inner = self.lock();
+        let before = inner.timed()?;
+        if let Err(error) = inner.attach(true, families) {
+            let _ = inner.detach();
+            return Err(error).context("watch __inet_check_established for a moment");
+        }
+        self.finish(inner, before + ENOUGH_CALLS, LONGEST, LOOK_EVERY)
+    }
+
+    /// Detaches once so many calls are timed, or after the longest time.
+    fn finish(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        calls: u64,
+        longest: Duration,
+        look_every: Duration,
+    ) -> Result<Burst> {
         let start = Instant::now();
-        let watched = inner
-            .attach(true, families)
-            .and_then(|()| inner.wait_for_calls());
-        let detached = inner.detach();
-        watched
-            .and(detached)
-            .context("watch __inet_check_established for a moment")?;
-        Ok(start.elapsed())
+        while !self.stop.load(Ordering::Relaxed)
+            && start.elapsed() < longest
+            && inner.timed()? < calls
+        {
+            thread::sleep(look_every);
+        }
+        let (watched, start) = (inner.since.elapsed(), Instant::now());
+        inner.detach()?;
+        Ok(Burst {
+            watched,
+            attaching: inner.attaching + start.elapsed(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -213,6 +273,7 @@ impl Inner {
 
     /// Attaches what was loaded for these families, the returns first.
     fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
+        let start = Instant::now();
         self.watch_changes()?;
         let functions = self
             .functions
@@ -222,15 +283,10 @@ impl Inner {
         if timed {
             for function in functions.clone() {
                 self.links.push(match self.attach {
-                    AttachMode::Fentry => {
-                        let name = format!("fexit_{}", function.program);
-                        let program: &mut aya::programs::FExit = object::program(&mut ebpf, &name)?;
-                        let link = program.attach();
-                        Link::Exit(
-                            name,
-                            link.with_context(|| fentry::refused("fexit", function))?,
-                        )
-                    }
+                    AttachMode::Fentry => Link::Exit(
+                        fentry::exit_program(function),
+                        fentry::attach_exit(&mut ebpf, function)?,
+                    ),
                     // The kernel's default of slots is enough: this function does not sleep.
                     AttachMode::Kprobe => probe(
                         &mut ebpf,
@@ -244,38 +300,21 @@ impl Inner {
             self.links.push(match self.attach {
                 AttachMode::Fentry => {
                     let name = entry("fentry", function, timed);
-                    let program: &mut aya::programs::FEntry = object::program(&mut ebpf, &name)?;
-                    let link = program.attach();
-                    Link::Entry(
-                        name,
-                        link.with_context(|| fentry::refused("fentry", function))?,
-                    )
+                    let link = fentry::attach_entry(&mut ebpf, &name, function)?;
+                    Link::Entry(name, link)
                 }
                 AttachMode::Kprobe => probe(&mut ebpf, entry("kprobe", function, timed), function)?,
             });
         }
+        self.since = Instant::now();
+        self.attaching = self.since - start;
         Ok(())
     }
 
-    fn wait_for_calls(&self) -> Result<()> {
-        /// A thousandth of a second of watched calls; plenty for a histogram of them.
-        const ENOUGH_CALLS: u64 = 2_000;
-        const LONGEST: Duration = Duration::from_millis(100);
-        const LOOK_EVERY: Duration = Duration::from_millis(1);
-        let timed = || {
-            anyhow::Ok(
-                self.maps
-                    .checks()?
-                    .iter()
-                    .map(|function| function.timed)
-                    .sum(),
-            )
-        };
-        let (start, before): (_, u64) = (Instant::now(), timed()?);
-        while start.elapsed() < LONGEST && timed()? < before + ENOUGH_CALLS {
-            thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
+    /// Calls that were timed since the start.
+    fn timed(&self) -> Result<u64> {
+        let checks = self.maps.checks()?;
+        Ok(checks.iter().map(|function| function.timed).sum())
     }
 
     /// Detaches, the entries first.

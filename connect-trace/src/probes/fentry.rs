@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf,
-    programs::{FEntry, FExit},
+    programs::{FEntry, FExit, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId},
 };
 
 use super::object;
@@ -57,12 +57,53 @@ pub(super) fn load_exit<'a>(
     function: &Function,
     btf: &Btf,
 ) -> Result<&'a mut FExit> {
-    let program = format!("fexit_{}", function.program);
+    let program = exit_program(function);
     let exit: &mut FExit = object::program(ebpf, &program)?;
     exit.load(function.name, btf)
         .map_err(object::refusal)
         .with_context(|| format!("load program {program} for {}", function.name))?;
     Ok(exit)
+}
+
+/// Attaches the loaded program of this name to the entry of a function, for the first time or again.
+pub(super) fn attach_entry(
+    ebpf: &mut Ebpf,
+    program: &str,
+    function: &Function,
+) -> Result<FEntryLinkId> {
+    let entry: &mut FEntry = object::program(ebpf, program)?;
+    let attached = match entry.attach() {
+        Err(error) if is_spent(&error) => {
+            entry.unload()?;
+            load_entry(ebpf, program, function, &kernel_types()?)?.attach()
+        }
+        attached => attached,
+    };
+    attached.with_context(|| refused("fentry", function))
+}
+
+/// Attaches the loaded program to the return of a function, for the first time or again.
+pub(super) fn attach_exit(ebpf: &mut Ebpf, function: &Function) -> Result<FExitLinkId> {
+    let exit: &mut FExit = object::program(ebpf, &exit_program(function))?;
+    let attached = match exit.attach() {
+        Err(error) if is_spent(&error) => {
+            exit.unload()?;
+            load_exit(ebpf, function, &kernel_types()?)?.attach()
+        }
+        attached => attached,
+    };
+    attached.with_context(|| refused("fexit", function))
+}
+
+/// Whether the kernel attaches a program only once after it was loaded: so it was before Linux 5.13.
+fn is_spent(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(libc::ENOENT))
+}
+
+/// Name of the program for the return of a function.
+pub(super) fn exit_program(function: &Function) -> String {
+    format!("fexit_{}", function.program)
 }
 
 /// What a refused attachment is told with.

@@ -33,11 +33,9 @@ pub struct Report {
 pub struct Checks {
     /// The mode of watching: `sampled`, `time`, `count` or `off`.
     pub mode: String,
-    /// Number of bursts, where it is sampled.
+    /// Number of bursts that have ended, where it is sampled.
     pub bursts: u64,
-    /// Time from the first connect to the first burst, where it is sampled.
-    pub first_after: Duration,
-    /// How long it was watched.
+    /// How long they lasted.
     pub watched: Duration,
     /// What was seen, by function.
     pub functions: Vec<(&'static str, CheckEstablished)>,

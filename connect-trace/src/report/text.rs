@@ -217,13 +217,12 @@ fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> std::fmt::Re
     }
     writeln!(text)?;
     if checks.mode == "sampled" && checks.bursts == 0 {
-        return writeln!(
+        writeln!(
             text,
-            "port checks, sampled: no burst yet; the first comes {} s after the first connect()",
-            checks.first_after.as_secs()
-        );
-    }
-    if checks.mode == "sampled" {
+            "port checks, sampled: the first burst has not ended; {} overlapped",
+            counted(summary.checks_watched, "connect()", "connect()s"),
+        )?;
+    } else if checks.mode == "sampled" {
         writeln!(
             text,
             "port checks, sampled: {} of {:.1} ms in all; {} overlapped",
@@ -434,7 +433,6 @@ mod tests {
                 mode: "sampled".to_owned(),
                 bursts: 1,
                 watched: Duration::from_millis(70),
-                first_after: Duration::from_secs(2),
                 functions: vec![("__inet_check_established", checks)],
             },
             accounting: Accounting {

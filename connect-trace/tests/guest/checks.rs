@@ -157,9 +157,14 @@ fn a_burst_flags_the_connects_that_it_overlaps(mode: AttachMode) -> Result<()> {
     let mut session = watching(mode, CheckMode::Sampled)?;
     let bursts = session.tracer.probes().watcher().bursts();
     let bursts = bursts.context("no bursts although they are asked for")?;
+    // The first burst lasts since the start, until it has seen something.
+    let first = truth("exhaust 23000-23199 --set-range")?;
+    bursts.end_first()?;
+    let flagged = |connect: &Connect| connect.checks_watched;
+    assert!(session.connects().iter().all(flagged));
     let truth = Truth::start("exhaust 23000-24999 --set-range --extra 500")?;
     until("the even ports are taken", || {
-        Ok((session.connects().len() > 1_050).then_some(()))
+        Ok((session.connects().len() > first.len() + 1_050).then_some(()))
     })?;
     let before = now_ns();
     bursts.run(Families {
@@ -170,7 +175,9 @@ fn a_burst_flags_the_connects_that_it_overlaps(mode: AttachMode) -> Result<()> {
     let truth = truth.end()?;
     let trace = session.end()?;
     trace.assert_complete();
-    let pairs = matched(&truth, &trace.connects, Extent::Exact)?;
+    let (of_first, connects) = trace.connects.split_at(first.len());
+    matched(&first, of_first, Extent::Exact)?;
+    let pairs = matched(&truth, connects, Extent::Exact)?;
 
     let mut flagged = 0;
     for pair in pairs {
@@ -191,11 +198,8 @@ fn a_burst_flags_the_connects_that_it_overlaps(mode: AttachMode) -> Result<()> {
     times_are_consistent(&v4);
     assert_eq!(v6, CheckEstablished::default());
     // Those that were in flight when it began and when it ended, and all between.
-    let first = trace
-        .connects
-        .iter()
-        .position(|connect| connect.checks_watched);
-    let unflagged_after = trace.connects[first.unwrap_or(0)..]
+    let first = connects.iter().position(|connect| connect.checks_watched);
+    let unflagged_after = connects[first.unwrap_or(0)..]
         .iter()
         .skip_while(|connect| connect.checks_watched);
     assert!(

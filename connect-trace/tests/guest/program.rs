@@ -104,10 +104,9 @@ fn a_signal_ends_it_with_the_report(arguments: &str, signal: libc::c_int) -> Res
 fn bursts_of_watching_are_reported(mode: AttachMode) -> Result<()> {
     let process = tracing(attach(mode))?;
     // The range is soon used up, and from then on every connect() looks at all of it, without a pause
-    // that a burst could fall into. The first burst comes four seconds after the first connect(); the
-    // rest is for a machine that has other work.
+    // that a burst could fall into. The first burst ends as soon as it has seen some of that.
     let endless = Truth::start("exhaust 26000-26999 --set-range --extra 300000")?;
-    thread::sleep(Duration::from_secs(12));
+    thread::sleep(Duration::from_secs(5));
     process.signal(libc::SIGINT)?;
     let ended = report(process)?;
     drop(endless);
