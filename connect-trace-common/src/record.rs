@@ -69,6 +69,8 @@ pub struct ConnectRecord {
     pub checks: u32,
     /// What is known of this record.
     pub flags: Flags,
+    /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
+    pub uid: u32,
     /// Lowest and highest port of `net.ipv4.ip_local_port_range`; see [`Flags::NETNS_RANGE`].
     pub netns_range: [u16; 2],
     /// Lowest and highest port of the socket's `IP_LOCAL_PORT_RANGE`; 0 where it is not set.
@@ -80,7 +82,7 @@ pub struct ConnectRecord {
     /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
     pub family: u16,
     /// Makes the size a multiple of eight; always 0.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
 }
 
 /// A connect() that has been entered and has not returned, keyed by `pid_tgid`.

@@ -7,7 +7,8 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_uid_gid, bpf_ktime_get_ns,
     },
 };
 use aya_log_ebpf::warn;
@@ -68,12 +69,13 @@ pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock
             ret: 0,
             checks: 0,
             flags: Flags(0),
+            uid: bpf_get_current_uid_gid() as u32,
             netns_range: [0; 2],
             socket_range: [0; 2],
             source_port: 0,
             destination_port: 0,
             family,
-            reserved: 0,
+            reserved: [0; 3],
         },
         sock: sock.0.address() as u64,
         watch: watch(),

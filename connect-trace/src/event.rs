@@ -34,6 +34,8 @@ pub struct Connect {
     pub tid: u32,
     /// Name of the thread.
     pub comm: Comm,
+    /// Real user id, as the initial user namespace counts.
+    pub uid: u32,
     /// Inode number of the socket's network namespace; absent on a kernel without namespaces.
     pub netns: Option<u32>,
     /// Cgroup (v2) of the caller.
@@ -191,6 +193,7 @@ impl Decoder {
             pid: record.pid,
             tid: record.tid,
             comm: Comm(record.comm),
+            uid: record.uid,
             netns: record.flags.has(Flags::NETNS).then_some(record.netns),
             cgroup_id: record.cgroup_id,
             range: record

@@ -123,6 +123,7 @@ pub(crate) mod tests {
             pid: 1,
             tid: 1,
             comm: Comm([0; 16]),
+            uid: 0,
             netns: Some(4_026_531_840),
             cgroup_id: 1,
             range: Some(PortRange {
