@@ -1,50 +1,225 @@
 //! What to do, checked: made from the command line, and all that the daemon is told.
 
-use std::{path::Path, time::Duration};
+use std::{
+    ffi::{CString, OsString},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{cli::Cli, kernel::access, probes::ProbeConfig};
+use crate::{
+    cli::{FilterArgs, OutputArgs, TraceArgs},
+    event::Comm,
+    filter::{Cgroup, Filters, IpVersion},
+    kernel::access,
+    probes::ProbeConfig,
+};
 
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What to attach, and how.
     pub probes: ProbeConfig,
-    /// When to end; `None` for a signal only.
+    /// The command to start and to trace, with its arguments; empty for none.
+    pub command: Vec<OsString>,
+    /// When to end; `None` for a signal, or the end of the command.
     pub duration: Option<Duration>,
-    /// Time between reports; `None` for one at the end.
-    pub interval: Option<Duration>,
-    /// Whether each report begins with the time of day.
-    pub timestamp: bool,
+    /// What comes out.
+    pub output: OutputArgs,
+    /// Where every connect() is kept.
+    pub record: Option<PathBuf>,
+    /// Whether to print nothing but errors and warnings on stderr.
+    pub quiet: bool,
 }
 
 impl Config {
     /// Checks the command line against this host.
     ///
     /// # Errors
-    /// Names the process that does not exist.
-    pub fn resolve(cli: Cli) -> Result<Self> {
-        if !cli.pids.is_empty() {
-            access::check_pid_namespace()?;
-        }
-        for pid in &cli.pids {
-            ensure!(
-                Path::new("/proc").join(pid.to_string()).exists(),
-                "--pid {pid}: no such process"
-            );
-        }
+    /// Names the process, cgroup, user or namespace that does not exist.
+    pub fn resolve(args: TraceArgs) -> Result<Self> {
         Ok(Self {
             probes: ProbeConfig {
-                attach: cli.attach.into(),
-                checks: cli.check_established.into(),
-                pids: cli.pids,
-                ring_buffer_bytes: cli.ring_buffer,
-                max_in_flight: cli.max_in_flight,
+                attach: args.attach.into(),
+                checks: args.check_established.into(),
+                filters: Filters {
+                    follow: args.follow,
+                    ..filters(&args.filters)?
+                },
+                ring_buffer_bytes: args.ring_buffer,
+                max_in_flight: args.max_in_flight,
             },
-            duration: cli.duration,
-            interval: cli.interval,
-            timestamp: cli.timestamp,
+            command: args.command,
+            duration: args.duration,
+            output: args.output,
+            record: args.record,
+            quiet: args.quiet,
         })
+    }
+}
+
+fn filters(args: &FilterArgs) -> Result<Filters> {
+    if !args.pids.is_empty() {
+        access::check_pid_namespace()?;
+    }
+    for pid in &args.pids {
+        ensure!(
+            Path::new("/proc").join(pid.to_string()).exists(),
+            "--pid {pid}: no such process"
+        );
+    }
+    // What this host knows by name.
+    Ok(Filters {
+        cgroups: resolve_all(&args.cgroups, cgroup)?,
+        uids: resolve_all(&args.uids, uid)?,
+        netns: resolve_all(&args.netns, netns)?,
+        ..filters_without_names(args)
+    })
+}
+
+/// The filters of a recording, which may be of another host: a cgroup and a namespace are given by
+/// number.
+///
+/// # Errors
+/// Names what is no number, and no user of this host.
+pub fn filters_of_recording(args: &FilterArgs) -> Result<Filters> {
+    let number = |option: &str, text: &str| -> Result<u64> {
+        text.parse().map_err(|_| {
+            anyhow::anyhow!(
+                "{option} {text}: of a recording it is a number, as the report shows it"
+            )
+        })
+    };
+    let cgroup = |text: &str| {
+        let id = number("--cgroup", text)?;
+        Ok(Cgroup { id, level: 0 })
+    };
+    Ok(Filters {
+        cgroups: resolve_all(&args.cgroups, cgroup)?,
+        uids: resolve_all(&args.uids, uid)?,
+        netns: resolve_all(&args.netns, |text| {
+            Ok(u32::try_from(number("--netns", text)?)?)
+        })?,
+        ..filters_without_names(args)
+    })
+}
+
+fn filters_without_names(args: &FilterArgs) -> Filters {
+    Filters {
+        pids: args.pids.clone(),
+        dports: args.dports.clone(),
+        daddrs: args.daddrs.clone(),
+        comms: args.comms.iter().map(|name| Comm::of(name)).collect(),
+        version: match (args.ipv4, args.ipv6) {
+            (true, _) => Some(IpVersion::V4),
+            (_, true) => Some(IpVersion::V6),
+            _ => None,
+        },
+        failed: args.failed,
+        min_latency: args.min_latency,
+        ..Filters::default()
+    }
+}
+
+fn resolve_all<T>(texts: &[String], resolve: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
+    texts.iter().map(|text| resolve(text)).collect()
+}
+
+/// Where version 2 of the hierarchy is mounted.
+const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// By its path in the hierarchy, with or without the mount point before it.
+fn cgroup(path: &str) -> Result<Cgroup> {
+    // Only version 2 has this file, and only there.
+    let mounted = CGROUPS
+        .iter()
+        .find(|root| Path::new(root).join("cgroup.controllers").exists());
+    let Some(root) = mounted else {
+        bail!(
+            "--cgroup {path}: no version 2 hierarchy is mounted at {}",
+            CGROUPS.join(" or ")
+        );
+    };
+    let below = Path::new(path).strip_prefix(root).unwrap_or_else(|_| {
+        let path = Path::new(path);
+        path.strip_prefix("/").unwrap_or(path)
+    });
+    let folder = Path::new(root).join(below);
+    let found = fs::canonicalize(&folder)
+        .ok()
+        .filter(|folder| folder.join("cgroup.procs").exists());
+    let Some(folder) = found else {
+        bail!(
+            "--cgroup {path}: there is no such cgroup ({})",
+            folder.display()
+        );
+    };
+    let level = folder
+        .strip_prefix(root)
+        .with_context(|| format!("--cgroup {path}: outside of {root}"))?
+        .components()
+        .count();
+    Ok(Cgroup {
+        id: fs::metadata(&folder)
+            .with_context(|| format!("--cgroup {path}"))?
+            .ino(),
+        level: u32::try_from(level)?,
+    })
+}
+
+/// By name or number; a number need not have a name.
+fn uid(name: &str) -> Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let c_name = CString::new(name).with_context(|| format!("--uid {name:?}"))?;
+    // SAFETY: `c_name` is a string that outlives the call; the result is only looked at at once, and no
+    // other thread asks for users.
+    let user = unsafe { libc::getpwnam(c_name.as_ptr()).as_ref() };
+    user.map(|user| user.pw_uid)
+        .with_context(|| format!("--uid {name}: no such user"))
+}
+
+/// The inode of a namespace, of a process or at a path.
+fn netns(name: &str) -> Result<u32> {
+    let path = match name.parse::<u32>() {
+        Ok(pid) => {
+            ensure!(
+                Path::new(&format!("/proc/{pid}")).exists(),
+                "--netns {name}: no such process"
+            );
+            PathBuf::from(format!("/proc/{pid}/ns/net"))
+        }
+        Err(_) => PathBuf::from(name),
+    };
+    let inode = fs::metadata(&path)
+        .with_context(|| format!("--netns {name}: {} cannot be read", path.display()))?
+        .ino();
+    ensure!(
+        is_network_namespace(&path),
+        "--netns {name}: {} is no network namespace",
+        path.display()
+    );
+    Ok(u32::try_from(inode)?)
+}
+
+fn is_network_namespace(path: &Path) -> bool {
+    // A link of /proc names what it is; a file that is bound over is of the kernel's nsfs.
+    match fs::read_link(path) {
+        Ok(link) => link.to_string_lossy().starts_with("net:["),
+        Err(_) => {
+            use std::os::fd::AsRawFd as _;
+            /// `NS_GET_NSTYPE`: `_IO(0xb7, 0x3)`
+            const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+            let Ok(file) = fs::File::open(path) else {
+                return false;
+            };
+            // SAFETY: the request takes no argument, and the descriptor is open.
+            let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+            kind == libc::CLONE_NEWNET
+        }
     }
 }

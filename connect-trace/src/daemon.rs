@@ -1,7 +1,7 @@
 //! The running daemon: drains the ring buffer, watches in bursts, prints reports, and ends well.
 
 use std::{
-    io::{self, Write as _},
+    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
@@ -12,13 +12,12 @@ use tokio::{
 };
 
 use crate::{
-    aggregate::Summary,
-    clock,
     config::Config,
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
+    output::Output,
     probes::checks::{Burst, Families},
-    report::{Checks, Report, text},
+    report::Checks,
     tracer::Tracer,
 };
 
@@ -32,11 +31,11 @@ const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 /// the kernel, mostly 50 to 200 ms, at times a second, of which up to 100 ms are one CPU's work.
 const BURST_PAUSE: u32 = 100;
 
-/// Traces until the end and prints the reports.
+/// Traces until the end and prints the reports. The status is that of the command, where there is one.
 ///
 /// # Errors
-/// Where tracing cannot start, or a report cannot be written. A closed pipe is none.
-pub fn run(config: &Config) -> Result<()> {
+/// Where tracing cannot start, or a report cannot be written.
+pub fn run(config: &Config) -> Result<ExitCode> {
     access::check()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -44,28 +43,16 @@ pub fn run(config: &Config) -> Result<()> {
     let mut daemon = Daemon::start(config)?;
     let ended = runtime.block_on(daemon.trace(config));
     // Whatever ended it: what was measured is printed.
-    let last = daemon.finish(config);
-    match ended.and(last) {
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        other => other,
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-    })
+    let last = daemon.finish();
+    ended.and(last).map(|()| ExitCode::SUCCESS)
 }
 
 /// A trace and what has come of it since the last report.
 struct Daemon {
     tracer: Tracer,
-    summary: Summary,
+    output: Output,
     /// When the report that is being collected began.
     since: Instant,
-    attached: String,
     schedule: BurstSchedule,
 }
 
@@ -80,13 +67,14 @@ impl Daemon {
         } else {
             "... Hit Ctrl-C to end."
         };
-        eprintln!("Attached by {attached}: {notes}.");
-        eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
+        if !config.quiet {
+            eprintln!("Attached by {attached}: {notes}.");
+            eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
+        }
         Ok(Self {
             tracer,
-            summary: Summary::default(),
+            output: Output::new(&config.output, kernel::release(), attached),
             since: Instant::now(),
-            attached,
             schedule: BurstSchedule::default(),
         })
     }
@@ -101,8 +89,8 @@ impl Daemon {
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let never = Duration::from_secs(u32::MAX.into());
         let mut report = interval_at(
-            start + config.interval.unwrap_or(never),
-            config.interval.unwrap_or(never),
+            start + config.output.interval.unwrap_or(never),
+            config.output.interval.unwrap_or(never),
         );
         let end = sleep_until(start + config.duration.unwrap_or(never));
         tokio::pin!(end);
@@ -117,7 +105,7 @@ impl Daemon {
                 _ = hangup.recv() => break,
                 () = &mut end => break,
                 _ = drain.tick() => {
-                    self.drain(DRAIN_BUDGET);
+                    self.drain(DRAIN_BUDGET)?;
                     if let (Some(bursts), None) = (&bursts, &burst)
                         && let Some(due) = self.schedule.due()
                     {
@@ -128,7 +116,7 @@ impl Daemon {
                         }));
                     }
                 }
-                _ = report.tick() => self.report(config)?,
+                _ = report.tick() => self.report()?,
                 done = async { burst.as_mut().expect("guarded by the condition").await },
                     if burst.is_some() =>
                 {
@@ -140,67 +128,57 @@ impl Daemon {
         Ok(())
     }
 
-    fn drain(&mut self, budget: Duration) {
+    /// Takes what has come. An output that refuses loses nothing that is counted.
+    fn drain(&mut self, budget: Duration) -> Result<()> {
         let Self {
             tracer,
-            summary,
+            output,
             schedule,
             ..
         } = self;
+        let mut printed = Ok(());
         tracer.drain(budget, |connect| {
-            summary.record(connect);
             schedule.saw(connect);
+            let taken = output.connect(connect);
+            if printed.is_ok() {
+                printed = taken;
+            }
         });
+        printed
     }
 
     /// Detaches, and prints what has come since the last report.
-    fn finish(&mut self, config: &Config) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         let stopped = self.tracer.stop();
         // Nothing more comes: all that is left is read, however much.
-        self.drain(Duration::MAX);
-        let reported = self.report(config);
-        stopped.and(reported)
+        let drained = self.drain(Duration::MAX);
+        let reported = self.report();
+        stopped.and(drained).and(reported)
     }
 
-    /// Prints what has come since the last report, and starts anew.
-    fn report(&mut self, config: &Config) -> Result<()> {
-        self.drain(DRAIN_BUDGET);
-        let report = self.collect()?;
-        let mut out = io::stdout().lock();
-        if config.timestamp {
-            writeln!(out, "{}", clock::time_of_day(report.at))?;
-        }
-        text::write(&mut out, &report)?;
-        if config.interval.is_some() {
-            writeln!(out)?;
-        }
-        out.flush()?;
-        Ok(())
-    }
-
-    fn collect(&mut self) -> Result<Report> {
-        let mode = self.tracer.probes().watcher().mode();
+    /// Prints what has come since the last report.
+    fn report(&mut self) -> Result<()> {
+        let drained = self.drain(DRAIN_BUDGET);
+        let probes = self.tracer.probes();
+        let mode = probes.watcher().mode();
         let functions = CHECKS
             .iter()
             .map(|function| function.name)
-            .zip(self.tracer.probes().maps().checks()?)
+            .zip(probes.maps().checks()?)
             .collect();
-        let report = Report {
-            kernel: kernel::release(),
-            attached: self.attached.clone(),
-            at: SystemTime::now(),
-            elapsed: self.since.elapsed(),
-            summary: std::mem::take(&mut self.summary),
-            checks: Checks {
-                mode: mode.to_string(),
-                bursts: self.schedule.bursts,
-                watched: self.schedule.watched,
-                functions,
-            },
-            accounting: self.tracer.accounting()?,
+        let checks = Checks {
+            mode: mode.to_string(),
+            bursts: self.schedule.bursts,
+            watched: self.schedule.watched,
+            functions,
         };
+        let elapsed = self.since.elapsed();
         self.since = Instant::now();
-        Ok(report)
+        let accounting = self.tracer.accounting()?;
+        let reported = self
+            .output
+            .report(SystemTime::now(), elapsed, checks, accounting);
+        drained.and(reported)
     }
 }
 

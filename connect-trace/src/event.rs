@@ -114,6 +114,17 @@ pub enum Pass {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Comm(pub [u8; 16]);
 
+impl Comm {
+    /// The name as the kernel keeps it: 15 bytes.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let mut comm = [0; 16];
+        let length = name.len().min(15);
+        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+        Self(comm)
+    }
+}
+
 impl fmt::Display for Comm {
     /// Safe to send to a terminal: what does not print is escaped.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,20 +1,59 @@
 //! The command `connect-trace`.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
-use clap::Parser as _;
-use connect_trace::{cli::Cli, config::Config, daemon};
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser as _};
+use connect_trace::{
+    cli::{Cli, Command},
+    config::Config,
+    daemon,
+};
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .init();
     let cli = Cli::parse();
-    match Config::resolve(cli).and_then(|config| daemon::run(&config)) {
-        Ok(()) => ExitCode::SUCCESS,
+    start_log(&cli);
+    match run(cli) {
+        Ok(status) => status,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("connect-trace: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        None => return daemon::run(&Config::resolve(cli.trace)?),
+        Some(Command::Report(_)) => anyhow::bail!("report: not yet"),
+        Some(Command::Check(_)) => anyhow::bail!("check: not yet"),
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "connect-trace", &mut text);
+            io::Write::write_all(&mut io::stdout(), &text)?;
+        }
+        Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// RUST_LOG decides, else the options.
+fn start_log(cli: &Cli) {
+    let level = match (cli.trace.quiet, cli.trace.verbose) {
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
+        .format_timestamp(None)
+        .init();
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    })
 }

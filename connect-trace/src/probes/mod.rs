@@ -35,6 +35,7 @@ use self::{
     object::Options,
     return_events::ReturnEvents,
 };
+use crate::filter::Filters;
 use crate::kernel::{
     btf::Btf,
     layout::Layout,
@@ -69,8 +70,8 @@ pub struct ProbeConfig {
     pub attach: Option<AttachMode>,
     /// What is paid for watching `__inet{,6}_check_established`.
     pub checks: CheckMode,
-    /// Processes (thread-group ids) to trace; empty for all.
-    pub pids: Vec<u32>,
+    /// Which connects are wanted.
+    pub filters: Filters,
     /// Size of the ring buffer in bytes: a power of two and a multiple of the page size.
     pub ring_buffer_bytes: u32,
     /// Most calls of connect() that can be in flight at once.
@@ -155,13 +156,13 @@ impl Probes {
     ) -> Result<Self> {
         let mut ebpf = object::load(&Options {
             globals: &layout.globals,
-            pids: &config.pids,
+            pids: &config.filters.pids,
             ring_buffer_bytes: config.ring_buffer_bytes,
             max_in_flight: config.max_in_flight,
             count_checks: config.checks.counts(),
         })?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
-        maps::set_pids(&mut ebpf, &config.pids)?;
+        maps::set_pids(&mut ebpf, &config.filters.pids)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!("the programs cannot log: {error}"))

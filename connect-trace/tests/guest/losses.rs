@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use connect_trace::{
     event::Family,
+    filter::Filters,
     probes::{AttachMode, ProbeConfig},
 };
 
@@ -78,7 +79,10 @@ fn calls_of_other_processes_are_counted_as_filtered(mode: AttachMode) -> Result<
         Truth::hold("v6 --count 6")?,
     ];
     let session = Session::start(&ProbeConfig {
-        pids: wanted.iter().map(Truth::pid).collect(),
+        filters: Filters {
+            pids: wanted.iter().map(Truth::pid).collect(),
+            ..Filters::default()
+        },
         ..config(mode)
     })?;
     // One after the other: at once, a kernel that preempts might skip fentry programs.

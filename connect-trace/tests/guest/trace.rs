@@ -6,6 +6,7 @@ use anyhow::Result;
 use connect_trace::{
     accounting::Accounting,
     event::Connect,
+    filter::Filters,
     kernel::preemption::preempting_model,
     probes::{AttachMode, ProbeConfig, checks::CheckMode},
     tracer::Tracer,
@@ -19,7 +20,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
     ProbeConfig {
         attach: Some(mode),
         checks: CheckMode::Off,
-        pids: Vec::new(),
+        filters: Filters::default(),
         ring_buffer_bytes: 8 << 20,
         max_in_flight: 16_384,
     }

@@ -1,0 +1,31 @@
+//! What the connects of a report are split by.
+
+use clap::ValueEnum;
+
+/// `--by`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// even and odd source port
+    #[default]
+    Parity,
+    /// pass of the port search that found the port
+    Pass,
+    /// what the kernel's function returned
+    Errno,
+    /// destination address and port
+    Destination,
+    /// source address
+    Source,
+    /// process id
+    Pid,
+    /// name of the thread
+    Comm,
+    /// user id
+    Uid,
+    /// cgroup id
+    Cgroup,
+    /// network namespace
+    Netns,
+    /// IPv4, IPv6 or v4-mapped
+    Family,
+}

@@ -1,0 +1,277 @@
+//! The command line, as it is typed. What needs this host to be understood is checked in `config.rs`.
+
+mod filters;
+mod values;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+pub use self::filters::{FilterArgs, PortSpan};
+use self::values::{number_of_groups, ring_buffer, seconds};
+use crate::{
+    aggregate::by::By,
+    probes::{AttachMode, checks::CheckMode},
+};
+
+const LONG_HELP: &str = "\
+Examples:
+  connect-trace                    every connect() of the host, until Ctrl-C
+  connect-trace -p 1234 -d 10      those of process 1234, for 10 seconds
+  connect-trace -- curl URL        those of a command and of its children
+  connect-trace --events --min-latency 1ms
+                                   a line for each connect() of 1 ms or more
+  connect-trace --dport 443 --daddr 10.0.0.0/8 --by destination
+                                   where the time goes, by destination
+  connect-trace -i 1 -T            a report a second, with the time of day
+  connect-trace --format json      for programs; docs/output.md has the fields
+  connect-trace --record FILE      keep every connect(); then
+  connect-trace report FILE        the same reports from what was kept
+  connect-trace check              can this host be traced, and how?
+
+Reading the report:
+  The kernel searches source ports of one parity first, that of the lowest
+  port of net.ipv4.ip_local_port_range: even by default. Once those are taken,
+  every connect() scans them all before it finds an odd one. If the times of
+  odd ports lie a power of ten or two above those of even ports, the range is
+  running out. What helps: more source addresses; a random port, bound and
+  tried again; a randomly shifted IP_LOCAL_PORT_RANGE for each socket; from
+  Linux 6.8 on, that option set to the full range.
+
+Exit status:
+  0 success, 1 failure, 2 wrong usage; with a COMMAND, the command's own, or
+  its signal. RUST_LOG=info, or -v, tells more on stderr.";
+
+/// Show why connect() is slow: its latency by the source port that the kernel chose.
+///
+/// Traces every TCP connect() with eBPF, from the entry of tcp_v4_connect or tcp_v6_connect to its
+/// return (the SYN is sent, or the call has failed), and the search for a source port within it.
+/// Prints power-of-ten buckets, percentiles and errors, split by even and odd port.
+/// Needs root and a kernel with BTF (5.10 or later).
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "connect-trace",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "See --help for examples and how to read the report.",
+    after_long_help = LONG_HELP,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do instead of tracing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// What else there is than tracing.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print the reports of recordings that --record made
+    Report(Box<ReportArgs>),
+    /// Say what this kernel offers, what will be used, and what is missing
+    Check(CheckArgs),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Tracing.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// What to trace.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// Trace the children of each --pid too, those forked from now on
+    #[arg(long, requires = "pids", help_heading = "What to trace")]
+    pub follow: bool,
+
+    /// Start this command, and trace it and all its children until it ends
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        conflicts_with_all = ["pids", "follow"],
+        help_heading = "What to trace"
+    )]
+    pub command: Vec<OsString>,
+
+    /// End after this many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+
+    /// What comes out.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Keep every connect() in this file, for `connect-trace report` and other tools
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub record: Option<PathBuf>,
+
+    /// Print nothing on stderr but errors and warnings
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Tell more on stderr; twice for everything
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
+    pub verbose: u8,
+
+    /// How to attach
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        help_heading = "Probes"
+    )]
+    pub attach: Attach,
+
+    /// What to pay for watching __inet_check_established, which looks at one candidate port
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t,
+        help_heading = "Probes"
+    )]
+    pub check_established: CheckEstablished,
+
+    /// Size of the ring buffer between kernel and daemon (K, M or G; a power of two)
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
+    pub ring_buffer: u32,
+
+    /// Most connect() calls that can be in flight at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
+    pub max_in_flight: u32,
+}
+
+/// What comes out, of a trace and of a recording alike.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print a line for each connect() as it happens
+    #[arg(short, long)]
+    pub events: bool,
+
+    /// Print a report every so many seconds, each starting anew
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub interval: Option<Duration>,
+
+    /// What the buckets and percentiles are split by
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub by: By,
+
+    /// How many groups of --by are shown, those with the most time in all; the rest is one line
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = number_of_groups)]
+    pub top: usize,
+
+    /// Text for people, or JSON Lines for programs
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Print the time of day with each report
+    #[arg(short = 'T', long)]
+    pub timestamp: bool,
+}
+
+/// `connect-trace report`
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Recordings; several are shown side by side
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Which connects to report.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// What comes out.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `connect-trace check`
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Text for people, or JSON for programs
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `--format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// for people
+    #[default]
+    Text,
+    /// JSON Lines; docs/output.md defines the fields
+    Json,
+}
+
+/// `--attach`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// fentry/fexit where the kernel offers it and is not preemptible, else kprobe/kretprobe
+    #[default]
+    Auto,
+    /// fentry/fexit: cheapest; on a preemptible kernel calls can be lost, and are counted
+    Fentry,
+    /// kprobe/kretprobe: works everywhere
+    Kprobe,
+}
+
+impl From<Attach> for Option<AttachMode> {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Auto => None,
+            Attach::Fentry => Some(AttachMode::Fentry),
+            Attach::Kprobe => Some(AttachMode::Kprobe),
+        }
+    }
+}
+
+/// `--check-established`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CheckEstablished {
+    /// its latency, in short bursts
+    #[default]
+    Sampled,
+    /// the latency of every call; makes a long port search four to six times as long
+    Time,
+    /// how many calls each connect() makes; makes a long search two to three times as long
+    Count,
+    /// nothing
+    Off,
+}
+
+impl From<CheckEstablished> for CheckMode {
+    fn from(mode: CheckEstablished) -> Self {
+        match mode {
+            CheckEstablished::Sampled => Self::Sampled,
+            CheckEstablished::Time => Self::Time,
+            CheckEstablished::Count => Self::Count,
+            CheckEstablished::Off => Self::Off,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}
