@@ -95,7 +95,10 @@ pub fn filters_of_recording(args: &FilterArgs) -> Result<Filters> {
     };
     let cgroup = |text: &str| {
         let id = number("--cgroup", text)?;
-        Ok(Cgroup { id, level: 0 })
+        Ok(Cgroup {
+            id,
+            folder: PathBuf::new(),
+        })
     };
     Ok(Filters {
         cgroups: resolve_all(&args.cgroups, cgroup)?,
@@ -157,16 +160,11 @@ fn cgroup(path: &str) -> Result<Cgroup> {
             folder.display()
         );
     };
-    let level = folder
-        .strip_prefix(root)
-        .with_context(|| format!("--cgroup {path}: outside of {root}"))?
-        .components()
-        .count();
     Ok(Cgroup {
         id: fs::metadata(&folder)
             .with_context(|| format!("--cgroup {path}"))?
             .ino(),
-        level: u32::try_from(level)?,
+        folder,
     })
 }
 

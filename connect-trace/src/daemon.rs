@@ -27,9 +27,12 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
-/// Pause after a burst as a multiple of what it cost: attaching and detaching wait for grace periods of
-/// the kernel, mostly 50 to 200 ms, at times a second, of which up to 100 ms are one CPU's work.
-const BURST_PAUSE: u32 = 100;
+/// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
+/// periods of the kernel, mostly 50 to 200 ms, at times more than a second, in which connects are two to
+/// four times as long.
+const BURST_PAUSE: u32 = 200;
+/// The first one is attached before the connects, so its time says little.
+const BURST_PAUSE_LEAST: Duration = Duration::from_secs(60);
 
 /// Traces until the end and prints the reports. The status is that of the command, where there is one.
 ///
@@ -183,7 +186,7 @@ impl Daemon {
 }
 
 /// When `__inet{,6}_check_established` is watched: from the start until there was something to see,
-/// and then not without traffic, and not for more than a hundredth of the time.
+/// and then not without traffic, and not for more than a two-hundredth of the time.
 #[derive(Default)]
 struct BurstSchedule {
     /// The families that searched for a port since the last burst.
@@ -229,7 +232,11 @@ impl BurstSchedule {
     fn done(&mut self, burst: Burst) {
         self.bursts += 1;
         self.watched += burst.watched;
-        self.next = Some(Instant::now() + burst.attaching * BURST_PAUSE);
+        let took = match self.next {
+            None => burst.attaching,
+            Some(_) => burst.watched + burst.attaching,
+        };
+        self.next = Some(Instant::now() + (took * BURST_PAUSE).max(BURST_PAUSE_LEAST));
     }
 }
 
@@ -239,7 +246,7 @@ mod tests {
     use crate::aggregate::summary::tests::example;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_waits_for_traffic_and_then_for_a_hundred_times_what_the_last_one_cost() {
+    async fn a_burst_waits_for_traffic_and_then_for_two_hundred_times_what_the_last_one_took() {
         let burst = |attaching| Burst {
             watched: Duration::from_millis(3),
             attaching: Duration::from_millis(attaching),
@@ -250,13 +257,14 @@ mod tests {
         schedule.saw(&example(20_000));
         assert_eq!(schedule.due(), Some(Due::EndOfFirst));
 
-        schedule.done(burst(50));
+        schedule.done(burst(5_000));
+        schedule.done(burst(497));
         schedule.saw(&Connect {
             family: Family::V6,
             ..example(20_000)
         });
-        tokio::time::advance(Duration::from_millis(4_999)).await;
-        assert_eq!(schedule.due(), None, "a hundredth of the time");
+        tokio::time::advance(Duration::from_millis(99_999)).await;
+        assert_eq!(schedule.due(), None, "a two-hundredth of the time");
         tokio::time::advance(Duration::from_millis(1)).await;
         let families = Families {
             v4: false,
@@ -264,11 +272,15 @@ mod tests {
         };
         assert_eq!(schedule.due(), Some(Due::Burst(families)), "what searched");
         schedule.done(burst(50));
+        schedule.saw(&example(20_000));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(schedule.due(), None, "a minute at least");
+        schedule.families = Families::default();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(schedule.due(), None, "no traffic since");
         assert_eq!(
             (schedule.bursts, schedule.watched),
-            (2, Duration::from_millis(6))
+            (3, Duration::from_millis(9))
         );
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -54,8 +55,8 @@ pub enum IpVersion {
 pub struct Cgroup {
     /// Its id: the inode number of its directory.
     pub id: u64,
-    /// How many directories it lies below the root of the hierarchy, which is 0.
-    pub level: u32,
+    /// Its directory; empty where only the id is known, of a recording.
+    pub folder: PathBuf,
 }
 
 /// A network, in IPv6 notation: IPv4 is v4-mapped.

@@ -8,6 +8,8 @@
 
 #[path = "guest/checks.rs"]
 mod checks;
+#[path = "guest/filters.rs"]
+mod filters;
 #[path = "guest/losses.rs"]
 mod losses;
 #[path = "guest/matching.rs"]
@@ -39,10 +41,11 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
 /// Tests that are run for each way to attach.
-const FOR_EACH_MODE: [&[Test<AttachMode>]; 5] = [
+const FOR_EACH_MODE: [&[Test<AttachMode>]; 6] = [
     records::TESTS,
     losses::TESTS,
     checks::TESTS,
+    filters::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
     peer::TESTS,
 ];
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
-    let of_none = program::TESTS.iter().map(|test| {
+    let of_none = program::TESTS.iter().chain(filters::TESTS).map(|test| {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });

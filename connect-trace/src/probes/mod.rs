@@ -7,6 +7,7 @@
 
 pub mod checks;
 mod fentry;
+mod filters;
 mod janitor;
 mod kprobe;
 pub mod maps;
@@ -156,13 +157,13 @@ impl Probes {
     ) -> Result<Self> {
         let mut ebpf = object::load(&Options {
             globals: &layout.globals,
-            pids: &config.filters.pids,
+            filters: &config.filters,
             ring_buffer_bytes: config.ring_buffer_bytes,
             max_in_flight: config.max_in_flight,
             count_checks: config.checks.counts(),
         })?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
-        maps::set_pids(&mut ebpf, &config.filters.pids)?;
+        filters::fill(&mut ebpf, &config.filters)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!("the programs cannot log: {error}"))
@@ -172,7 +173,10 @@ impl Probes {
             notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
         }
 
-        attach_thread_exit(&mut ebpf)?;
+        attach_tracepoint(&mut ebpf, "thread_exit", "sched_process_exit")?;
+        if config.filters.follow {
+            attach_tracepoint(&mut ebpf, "process_fork", "sched_process_fork")?;
+        }
         let return_events = match mode {
             AttachMode::Fentry => {
                 fentry::attach(&mut ebpf, &functions.connect())?;
@@ -225,6 +229,14 @@ impl Probes {
     #[must_use]
     pub fn maps(&self) -> &Maps {
         &self.maps
+    }
+
+    /// Whether any process of `--pid` is left, with its children where they are followed.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn any_process(&self) -> Result<bool> {
+        filters::any_process(&lock(&self.ebpf))
     }
 
     /// Watches `__inet{,6}_check_established`.
@@ -331,15 +343,15 @@ impl Functions {
     }
 }
 
-fn attach_thread_exit(ebpf: &mut Ebpf) -> Result<()> {
-    let program: &mut RawTracePoint = object::program(ebpf, "thread_exit")?;
+fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    let program: &mut RawTracePoint = object::program(ebpf, name)?;
     program
         .load()
         .map_err(object::refusal)
-        .context("load program thread_exit")?;
+        .with_context(|| format!("load program {name}"))?;
     program
-        .attach("sched_process_exit")
-        .context("attach to tracepoint sched_process_exit")?;
+        .attach(tracepoint)
+        .with_context(|| format!("attach to tracepoint {tracepoint}"))?;
     Ok(())
 }
 
