@@ -41,6 +41,9 @@ impl Config {
     /// # Errors
     /// Names the process, cgroup, user or namespace that does not exist.
     pub fn resolve(args: TraceArgs) -> Result<Self> {
+        if !args.filters.pids.is_empty() || !args.command.is_empty() {
+            access::check_pid_namespace()?;
+        }
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
@@ -62,9 +65,6 @@ impl Config {
 }
 
 fn filters(args: &FilterArgs) -> Result<Filters> {
-    if !args.pids.is_empty() {
-        access::check_pid_namespace()?;
-    }
     for pid in &args.pids {
         ensure!(
             Path::new("/proc").join(pid.to_string()).exists(),

@@ -12,12 +12,14 @@ use tokio::{
 };
 
 use crate::{
+    command::{Command, exit_as},
     config::Config,
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
     probes::checks::{Burst, Families},
     report::Checks,
+    status_line::StatusLine,
     tracer::Tracer,
 };
 
@@ -26,6 +28,8 @@ use crate::{
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
+
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
 /// periods of the kernel, mostly 50 to 200 ms, at times more than a second, in which connects are two to
@@ -43,11 +47,25 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut daemon = Daemon::start(config)?;
-    let ended = runtime.block_on(daemon.trace(config));
+    let mut config = config.clone();
+    let mut command = None;
+    if !config.command.is_empty() {
+        let held = Command::hold(&config.command)?;
+        config.probes.filters.pids = vec![held.pid()];
+        config.probes.filters.follow = true;
+        command = Some(held);
+    }
+    let mut daemon = Daemon::start(&config)?;
+    if let Some(command) = &mut command {
+        command.release()?;
+    }
+    let ended = runtime.block_on(daemon.trace(&config, command.as_mut()));
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
-    ended.and(last).map(|()| ExitCode::SUCCESS)
+    drop(daemon);
+    ended.and(last)?;
+    let status = command.map_or(Ok(None), |mut command| command.ended())?;
+    Ok(status.map_or(ExitCode::SUCCESS, exit_as))
 }
 
 /// A trace and what has come of it since the last report.
@@ -65,10 +83,9 @@ impl Daemon {
         let probes = tracer.probes();
         let attached = probes.mode().to_string();
         let notes = probes.notes().join("; ");
-        let end = if config.duration.is_some() {
-            ""
-        } else {
-            "... Hit Ctrl-C to end."
+        let end = match (config.duration, config.command.first()) {
+            (None, None) => "... Hit Ctrl-C to end.",
+            _ => ".",
         };
         if !config.quiet {
             eprintln!("Attached by {attached}: {notes}.");
@@ -82,12 +99,17 @@ impl Daemon {
         })
     }
 
-    /// Until a signal or the end of the time.
-    async fn trace(&mut self, config: &Config) -> Result<()> {
+    /// Until a signal, the end of the time, or that of all that is traced.
+    async fn trace(&mut self, config: &Config, mut command: Option<&mut Command>) -> Result<()> {
         let start = Instant::now();
         let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
         let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
+        let mut child = signal(SignalKind::child()).context("wait for SIGCHLD")?;
+        let mut status_line = StatusLine::new(config);
+        let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
+        let only_some = !config.probes.filters.pids.is_empty();
+        let mut signalled = false;
         let mut drain = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let never = Duration::from_secs(u32::MAX.into());
@@ -100,15 +122,34 @@ impl Daemon {
         let bursts = self.tracer.probes().watcher().bursts();
         let mut burst = None;
 
+        // It may have ended before SIGCHLD was waited for.
+        if let Some(command) = &mut command
+            && command.ended()?.is_some()
+        {
+            return Ok(());
+        }
         loop {
-            tokio::select! {
+            let received = tokio::select! {
                 biased;
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                _ = hangup.recv() => break,
+                _ = interrupt.recv() => Some(libc::SIGINT),
+                _ = terminate.recv() => Some(libc::SIGTERM),
+                _ = hangup.recv() => Some(libc::SIGHUP),
+                _ = child.recv() => {
+                    if let Some(command) = &mut command && command.ended()?.is_some() {
+                        break;
+                    }
+                    None
+                }
                 () = &mut end => break,
                 _ = drain.tick() => {
                     self.drain(DRAIN_BUDGET)?;
+                    if only_some && command.is_none() && !self.tracer.probes().any_process()? {
+                        if !config.quiet {
+                            drop(status_line.take());
+                            eprintln!("All traced processes have ended.");
+                        }
+                        break;
+                    }
                     if let (Some(bursts), None) = (&bursts, &burst)
                         && let Some(due) = self.schedule.due()
                     {
@@ -118,14 +159,35 @@ impl Daemon {
                             Due::Burst(families) => bursts.run(families),
                         }));
                     }
+                    None
                 }
-                _ = report.tick() => self.report()?,
+                _ = status.tick(), if status_line.is_some() => {
+                    let lost = self.tracer.accounting()?.lost();
+                    if let Some(line) = &mut status_line {
+                        line.update(start.elapsed(), self.tracer.decoded(), lost);
+                    }
+                    None
+                }
+                _ = report.tick() => {
+                    self.report()?;
+                    None
+                }
                 done = async { burst.as_mut().expect("guarded by the condition").await },
                     if burst.is_some() =>
                 {
                     burst = None;
                     self.schedule.done(done.context("a burst of watching failed")??);
+                    None
                 }
+            };
+            // A command decides for itself what a signal is to it; the second one is for us.
+            match (received, &command) {
+                (Some(signal), Some(command)) if !signalled => {
+                    command.pass_on(signal);
+                    signalled = true;
+                }
+                (Some(_), _) => break,
+                (None, _) => {}
             }
         }
         Ok(())

@@ -72,6 +72,12 @@ impl Tracer {
         self.probes.flush_log();
     }
 
+    /// Number of connects that were handed over.
+    #[must_use]
+    pub fn decoded(&self) -> u64 {
+        self.decoded
+    }
+
     /// Detaches the probes. What is in the ring buffer can still be drained.
     ///
     /// # Errors

@@ -4,10 +4,12 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! and `peer` compares with another tracer. The other modules are what these are written with.
+//! `filters` and `command` about what is traced, and `peer` compares with another tracer. The other modules are what these are written with.
 
 #[path = "guest/checks.rs"]
 mod checks;
+#[path = "guest/command.rs"]
+mod command;
 #[path = "guest/filters.rs"]
 mod filters;
 #[path = "guest/losses.rs"]
@@ -41,14 +43,18 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
 /// Tests that are run for each way to attach.
-const FOR_EACH_MODE: [&[Test<AttachMode>]; 6] = [
+const FOR_EACH_MODE: [&[Test<AttachMode>]; 7] = [
     records::TESTS,
     losses::TESTS,
     checks::TESTS,
     filters::TESTS_OF_MODES,
+    command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
     peer::TESTS,
 ];
+
+/// Tests that no way to attach matters to.
+const FOR_NO_MODE: [&[Test<()>]; 3] = [program::TESTS, filters::TESTS, command::TESTS];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -65,7 +71,7 @@ fn main() -> ExitCode {
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
-    let of_none = program::TESTS.iter().chain(filters::TESTS).map(|test| {
+    let of_none = FOR_NO_MODE.into_iter().flatten().map(|test| {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });

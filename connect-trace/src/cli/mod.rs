@@ -100,7 +100,7 @@ pub struct TraceArgs {
     #[arg(
         last = true,
         value_name = "COMMAND",
-        conflicts_with_all = ["pids", "follow"],
+        conflicts_with_all = ["pids", "follow", "duration"],
         help_heading = "What to trace"
     )]
     pub command: Vec<OsString>,

@@ -45,8 +45,8 @@ pub fn check_pid_namespace() -> Result<()> {
             .as_ref()
             .is_ok_and(|&inode| inode == INITIAL_PID_NAMESPACE)
             || inode.is_err(),
-        "--pid takes ids of the host, and this process has a process-id namespace of its own: run it \
-         in the host's (docker run --pid=host)"
+        "--pid and a COMMAND take process ids of the host, and this process has a namespace of its own \
+         for them: run it in the host's (docker run --pid=host)"
     );
     Ok(())
 }

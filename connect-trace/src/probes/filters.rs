@@ -1,6 +1,6 @@
 //! The filters as the programs take them: bits, and maps with what is wanted.
 
-use std::{fs::File, hash::Hash};
+use std::{fs::File, hash::Hash, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -88,6 +88,18 @@ pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
         cgroups
             .set(index, opened, 0)
             .with_context(|| format!("add {folder} to map CGROUPS"))?;
+    }
+    Ok(())
+}
+
+/// Takes processes out that ended before the programs could see it.
+pub(super) fn forget_ended(ebpf: &mut Ebpf, pids: &[u32]) -> Result<()> {
+    let mut set: HashMap<&mut MapData, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
+    for pid in pids {
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            // It may have ended after the programs were attached.
+            let _ = set.remove(pid);
+        }
     }
     Ok(())
 }

@@ -184,6 +184,7 @@ impl Probes {
             }
             AttachMode::Kprobe => kprobe::attach(&mut ebpf, &functions.connect(), &mut notes)?,
         };
+        filters::forget_ended(&mut ebpf, &config.filters.pids)?;
         let programs = Programs::of(&ebpf)?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         let watcher = Watcher::start(
