@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     time::Duration,
 };
@@ -82,6 +82,17 @@ impl Cidr {
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         bits(address) & mask(self.length) == self.network
+    }
+
+    /// Whether there are addresses of this protocol in it.
+    #[must_use]
+    pub fn has(self, version: IpVersion) -> bool {
+        let all_v4 = Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let within_v4 = self.length >= all_v4.length && self.network & mask(96) == all_v4.network;
+        match version {
+            IpVersion::V6 => !within_v4,
+            IpVersion::V4 => within_v4 || all_v4.network & mask(self.length) == self.network,
+        }
     }
 
     /// The address in network order, IPv4 v4-mapped, and the number of bits that count.
