@@ -4,14 +4,18 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! and `peer` compares with another tracer. The other modules are what these are written with.
+//! `peer` compares with another tracer, and `clients` with what real clients and a server count. The other modules are what these are written with.
 
 #[path = "guest/checks.rs"]
 mod checks;
+#[path = "guest/clients.rs"]
+mod clients;
 #[path = "guest/losses.rs"]
 mod losses;
 #[path = "guest/matching.rs"]
 mod matching;
+#[path = "guest/nginx.rs"]
+mod nginx;
 #[path = "guest/peer.rs"]
 mod peer;
 #[path = "guest/process.rs"]
@@ -22,6 +26,8 @@ mod program;
 mod records;
 #[path = "guest/socket.rs"]
 mod socket;
+#[path = "guest/tcp.rs"]
+mod tcp;
 #[path = "guest/trace.rs"]
 mod trace;
 #[path = "guest/truth.rs"]
@@ -39,12 +45,13 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
 /// Tests that are run for each way to attach.
-const FOR_EACH_MODE: [&[Test<AttachMode>]; 5] = [
+const FOR_EACH_MODE: [&[Test<AttachMode>]; 6] = [
     records::TESTS,
     losses::TESTS,
     checks::TESTS,
     program::TESTS_OF_MODES,
     peer::TESTS,
+    clients::TESTS,
 ];
 
 fn main() -> ExitCode {

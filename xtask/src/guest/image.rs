@@ -70,6 +70,31 @@ impl Image {
         Ok(())
     }
 
+    /// Adds the files below a folder of the host, without libraries, links, and what has one of these
+    /// names.
+    pub(crate) fn add_tree(&mut self, path: &str, folder: &Path, left_out: &[&str]) -> Result<()> {
+        let unreadable = || format!("cannot copy {} into a guest", folder.display());
+        for entry in fs::read_dir(folder).with_context(unreadable)? {
+            let entry = entry.with_context(unreadable)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if left_out.contains(&name.as_ref()) {
+                continue;
+            }
+            let path = format!("{path}/{name}");
+            let source = entry.path();
+            let kind = entry.file_type().with_context(unreadable)?;
+            if kind.is_dir() {
+                self.add_tree(&path, &source, left_out)?;
+            } else if kind.is_file() {
+                let content = fs::read(&source)
+                    .with_context(|| format!("cannot read {}", source.display()))?;
+                self.add_content(&path, &content);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a plain file with this content.
     pub(crate) fn add_content(&mut self, path: &str, content: &[u8]) {
         self.add(path, 0o644, content);
