@@ -1,7 +1,11 @@
 //! Real clients: what curl, wrk and Python's asyncio say of their connections is what their records say,
 //! and nginx and the kernel count as many.
 
-use std::{collections::BTreeSet, net::SocketAddr, process::Command};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
@@ -29,8 +33,8 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
 /// Nothing listens there.
 const REFUSED: u16 = 9;
 
-/// The addresses of this machine, as URLs have them, and the families of connects to them.
-const HOSTS: [(&str, Family); 2] = [("127.0.0.1", Family::V4), ("[::1]", Family::V6)];
+/// Addresses of this machine, and the families of connects to them.
+const HOSTS: [(&str, Family); 2] = [("127.0.0.1", Family::V4), ("::1", Family::V6)];
 
 const CONNECTIONS: &str = include_str!("clients/connections.py");
 
@@ -43,9 +47,10 @@ struct Traced<T> {
     counted: Counters,
 }
 
-/// Runs clients in a trace that misses nothing.
+/// Runs clients of this name in a trace, which has their connects and no others, and all of them.
 fn traced<T>(
     mode: AttachMode,
+    name: &str,
     clients: impl FnOnce(&mut Session) -> Result<T>,
 ) -> Result<Traced<T>> {
     let mut session = Session::start(&config(mode))?;
@@ -54,13 +59,11 @@ fn traced<T>(
     let counted = Counters::read()?.since(before);
     let trace = session.end()?;
     trace.assert_complete();
-    assert_eq!(
-        trace.connects.len() as u64,
-        counted.active_opens,
-        "{counted:?}"
-    );
-    for connect in &trace.connects {
-        assert_eq!(connect.errno, 0, "{connect:?}");
+    let Trace { connects, .. } = &trace;
+    assert_eq!(connects.len() as u64, counted.active_opens, "{counted:?}");
+    for connect in connects {
+        let who_and_result = (connect.comm, connect.errno);
+        assert_eq!(who_and_result, (Comm::of(name), 0), "{connect:?}");
     }
     Ok(Traced {
         said,
@@ -69,29 +72,26 @@ fn traced<T>(
     })
 }
 
-impl Trace {
-    /// The connects of threads of this name; all are of this process.
-    fn of_client(&self, comm: &str, pid: u32) -> Vec<&Connect> {
-        let comm = Comm::of(comm);
-        let connects = self.connects.iter();
-        let connects: Vec<_> = connects.filter(|connect| connect.comm == comm).collect();
-        for connect in &connects {
-            assert_eq!(connect.pid, pid, "{connect:?}");
-        }
-        connects
+impl<T> Traced<T> {
+    fn of_process(&self, pid: u32) -> Vec<&Connect> {
+        let connects = self.trace.connects.iter();
+        connects.filter(|connect| connect.pid == pid).collect()
     }
 }
 
-/// Fails unless each connect is one that searched a port, to this port of the host.
+/// Fails unless each connect searched for a port, and went to this port of an address of the family.
 fn assert_searched(connects: &[&Connect], family: Family, to: u16) {
+    let address = match family {
+        Family::V4 | Family::Mapped => IpAddr::from(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::from(Ipv6Addr::LOCALHOST),
+    };
     for connect in connects {
         assert_eq!(connect.family, family, "{connect:?}");
+        assert_eq!(connect.source, Some(address), "{connect:?}");
+        let destination = SocketAddr::new(address, to);
+        assert_eq!(connect.destination, Some(destination), "{connect:?}");
         let searched = matches!(connect.port, SourcePort::Searched(_));
         assert!(searched && connect.search_ns.is_some(), "{connect:?}");
-        let destination = connect.destination.map(|to| to.port());
-        assert_eq!(destination, Some(to), "{connect:?}");
-        let loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-        assert!(connect.destination.is_some_and(loopback), "{connect:?}");
     }
 }
 
@@ -171,15 +171,19 @@ impl Transfer {
 
 fn curl_names_the_port_of_each_record(mode: AttachMode) -> Result<()> {
     let _nginx = Nginx::start()?;
-    for (host, family) in HOSTS {
-        let url = format!("http://{host}:{}/[1-40]", nginx::PORT);
-        let traced = traced(mode, |_| Curl::run(&[&url]))?;
-        let connects = traced.trace.of_client("curl", traced.said.pid);
+    let traced = traced(mode, "curl", |_| {
+        let v4 = format!("http://127.0.0.1:{}/[1-40]", nginx::PORT);
+        let v6 = format!("http://[::1]:{}/[1-40]", nginx::PORT);
+        Ok([Curl::run(&[&v4])?, Curl::run(&[&v6])?])
+    })?;
+    for (curl, (_, family)) in traced.said.iter().zip(HOSTS) {
+        let connects = traced.of_process(curl.pid);
         assert_searched(&connects, family, nginx::PORT);
         // One after the other, so that the order is the same too.
-        assert_eq!(ports(&connects), traced.said.ports());
-        assert_eq!(connects.len(), 40);
+        assert_eq!(ports(&connects), curl.ports());
+        assert_eq!(connects.len(), 40, "{}", curl.ended);
     }
+    assert_eq!(traced.trace.connects.len(), 2 * 40);
     Ok(())
 }
 
@@ -187,39 +191,44 @@ fn curl_in_parallel_names_the_ports_of_the_records(mode: AttachMode) -> Result<(
     let _nginx = Nginx::start()?;
     let url = format!("http://127.0.0.1:{}/[1-60]", nginx::PORT);
     let arguments = ["--parallel", "--parallel-immediate", &url];
-    let traced = traced(mode, |_| Curl::run(&arguments))?;
-    let connects = traced.trace.of_client("curl", traced.said.pid);
+    let traced = traced(mode, "curl", |_| Curl::run(&arguments))?;
+    let connects = traced.of_process(traced.said.pid);
     assert_searched(&connects, Family::V4, nginx::PORT);
     assert_eq!(sorted(ports(&connects)), sorted(traced.said.ports()));
-    assert_eq!(connects.len(), 60);
+    assert_eq!(connects.len(), 60, "{}", traced.said.ended);
+    assert_eq!(traced.trace.connects.len(), 60);
     Ok(())
 }
 
 fn curl_that_keeps_a_connection_has_one_record(mode: AttachMode) -> Result<()> {
     let _nginx = Nginx::start()?;
     let url = format!("http://127.0.0.1:{}/kept/[1-20]", nginx::PORT);
-    let traced = traced(mode, |_| Curl::run(&[&url]))?;
-    let connects = traced.trace.of_client("curl", traced.said.pid);
+    let traced = traced(mode, "curl", |_| Curl::run(&[&url]))?;
+    let connects = traced.of_process(traced.said.pid);
+    assert_searched(&connects, Family::V4, nginx::PORT);
     assert_eq!(ports(&connects), traced.said.ports());
     assert_eq!(traced.said.transfers.len(), 20, "{}", traced.said.ended);
-    assert_eq!(connects.len(), 1);
+    assert_eq!(traced.trace.connects.len(), 1);
     Ok(())
 }
 
 fn a_refused_curl_has_a_port_and_no_error(mode: AttachMode) -> Result<()> {
     /// `CURLE_COULDNT_CONNECT`.
     const COULD_NOT_CONNECT: u32 = 7;
-    for (host, family) in HOSTS {
-        let url = format!("http://{host}:{REFUSED}/");
-        let traced = traced(mode, |_| Curl::run(&[&url]))?;
-        let curl = &traced.said;
+    let traced = traced(mode, "curl", |_| {
+        let v4 = format!("http://127.0.0.1:{REFUSED}/");
+        let v6 = format!("http://[::1]:{REFUSED}/");
+        Ok([Curl::run(&[&v4])?, Curl::run(&[&v6])?])
+    })?;
+    for (curl, (_, family)) in traced.said.iter().zip(HOSTS) {
         let error = curl.transfers.first().map(|transfer| transfer.error);
         assert_eq!(error, Some(COULD_NOT_CONNECT), "{}", curl.ended);
-        assert_eq!(traced.counted.attempt_fails, 1);
-        let connects = traced.trace.of_client("curl", curl.pid);
+        let connects = traced.of_process(curl.pid);
         assert_searched(&connects, family, REFUSED);
-        assert_eq!(connects.len(), 1);
+        assert_eq!(connects.len(), 1, "{}", curl.ended);
     }
+    assert_eq!(traced.trace.connects.len(), 2);
+    assert_eq!(traced.counted.attempt_fails, 2);
     Ok(())
 }
 
@@ -287,7 +296,7 @@ fn wrk_and_nginx_count_the_records_of_wrk(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
     let nginx = Nginx::start()?;
     let before = nginx.accepted()?;
-    let traced = traced(mode, |session| {
+    let traced = traced(mode, "wrk", |session| {
         let wrk = Wrk::run(session)?;
         until("no handshake is under way", || {
             Ok((!tcp::handshakes_are_under_way()?).then_some(()))
@@ -298,7 +307,7 @@ fn wrk_and_nginx_count_the_records_of_wrk(mode: AttachMode) -> Result<()> {
     let accepted = nginx.accepted()? - before - 1;
 
     let wrk = &traced.said;
-    let connects = traced.trace.of_client("wrk", wrk.pid);
+    let connects = traced.of_process(wrk.pid);
     assert_searched(&connects, Family::V4, nginx::PORT);
     assert_eq!(wrk.connect_errors, 0, "{}", wrk.ended);
     assert_eq!(connects.len() as u64, wrk.connects(), "{}", wrk.ended);
@@ -314,29 +323,34 @@ fn wrk_and_nginx_count_the_records_of_wrk(mode: AttachMode) -> Result<()> {
 fn asyncio_names_the_ports_of_the_records(mode: AttachMode) -> Result<()> {
     const COUNT: usize = 500;
     let nginx = Nginx::start()?;
-    for (host, family) in [
-        ("127.0.0.1", Family::V4),
-        ("::1", Family::V6),
-        ("::ffff:127.0.0.1", Family::Mapped),
-    ] {
-        let before = nginx.accepted()?;
-        let traced = traced(mode, |_| {
-            let mut command = Command::new("python3");
-            command.args(["-c", CONNECTIONS, host]);
-            command.args([nginx::PORT.to_string(), COUNT.to_string()]);
-            let process = Process::start(command)?;
-            Ok((process.pid(), process.end()?.successful()?))
-        })?;
-        let accepted = nginx.accepted()? - before - 1;
+    let before = nginx.accepted()?;
+    let mut command = Command::new("python3");
+    command.args(["-c", CONNECTIONS]);
+    command.args([nginx::PORT.to_string(), COUNT.to_string()]);
+    command.args(HOSTS.map(|(host, _)| host));
+    let traced = traced(mode, "python3", |_| {
+        let process = Process::start(command)?;
+        Ok((process.pid(), process.end()?.successful()?))
+    })?;
+    // Without the connection that asks.
+    let accepted = nginx.accepted()? - before - 1;
 
-        let (pid, ended) = traced.said;
-        let said: Result<_, _> = ended.stdout.lines().map(str::parse).collect();
-        let said: Vec<u16> = said.with_context(|| format!("{ended}"))?;
-        let connects = traced.trace.of_client("python3", pid);
+    let (pid, ended) = &traced.said;
+    let connects = traced.of_process(*pid);
+    for (host, family) in HOSTS {
+        let lines = ended.stdout.lines();
+        let said = lines.filter_map(|line| line.strip_prefix(host)?.strip_prefix(' '));
+        let said: Result<Vec<u16>, _> = said.map(str::parse).collect();
+        let said = said.with_context(|| format!("{ended}"))?;
+        let connects = connects.iter().copied();
+        let connects: Vec<_> = connects
+            .filter(|connect| connect.family == family)
+            .collect();
         assert_searched(&connects, family, nginx::PORT);
         assert_eq!(sorted(ports(&connects)), sorted(said));
-        assert_eq!(connects.len(), COUNT);
-        assert_eq!(accepted, COUNT as u64);
+        assert_eq!(connects.len(), COUNT, "{host}");
     }
+    assert_eq!(connects.len(), traced.trace.connects.len());
+    assert_eq!(accepted, connects.len() as u64);
     Ok(())
 }

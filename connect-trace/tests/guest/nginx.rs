@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::process::Process;
 
-/// Where it listens, on both loopback addresses.
+/// Where it listens, on all addresses.
 pub const PORT: u16 = 8080;
 
 const CONFIGURATION: &str = include_str!("clients/nginx.conf");
