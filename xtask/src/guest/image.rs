@@ -144,3 +144,40 @@ impl Image {
         self.paths.insert(path.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_added_without_what_is_left_out_and_links() {
+        let folder = std::env::temp_dir().join(format!("xtask-tree-{}", std::process::id()));
+        for path in ["package/test", "test"] {
+            fs::create_dir_all(folder.join(path)).unwrap();
+        }
+        for path in [
+            "init",
+            "package/module.py",
+            "package/test/more.py",
+            "test/case.py",
+        ] {
+            fs::write(folder.join(path), path).unwrap();
+        }
+        std::os::unix::fs::symlink("/nowhere", folder.join("package/link.py")).unwrap();
+        let mut image = Image::new(&folder.join("init"), &[]).unwrap();
+        let before = image.paths.clone();
+        image.add_tree("/lib/tree", &folder, &["test"]).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+
+        let added: Vec<_> = image.paths.difference(&before).collect();
+        assert_eq!(
+            added,
+            [
+                "/lib/tree",
+                "/lib/tree/init",
+                "/lib/tree/package",
+                "/lib/tree/package/module.py"
+            ]
+        );
+    }
+}
