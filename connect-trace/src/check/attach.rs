@@ -9,9 +9,13 @@ use super::{
     privileges, types,
 };
 use crate::{
-    kernel::preemption::{self, Model},
+    kernel::{
+        lack::Lack,
+        layout::Layout,
+        preemption::{self, Model},
+    },
     probes::{
-        AttachMode, ProbeConfig,
+        AttachMode, Functions, ProbeConfig,
         choice::choose,
         return_events::{self, ReturnEvents},
         trial::{self, Loaded},
@@ -24,7 +28,7 @@ pub(super) struct Reading {
     /// Whether the functions' prototypes allow fentry; an error too where they are not known.
     pub(super) prototypes: Result<()>,
     /// What came of it; or why nothing was tried.
-    pub(super) trials: Result<Trials>,
+    pub(super) trials: Result<Trials, Lack>,
 }
 
 /// What came of trying.
@@ -42,38 +46,49 @@ impl Reading {
         privileges: &privileges::Reading,
         types: &types::Reading,
     ) -> Self {
-        let known = match (&types.functions, &types.btf) {
-            (Ok(functions), Ok(btf)) => match (&btf.layout, &btf.prototypes) {
-                (Ok(layout), prototypes) => Ok((functions, layout, prototypes)),
-                (Err(_), _) => Err(anyhow!("the offsets are missing")),
-            },
-            (Err(_), _) => Err(anyhow!("a function is missing")),
-            (_, Err(_)) => Err(anyhow!("BTF is missing")),
-        };
+        let tried = privileges
+            .allow()
+            .map_err(|lack| not_tried("the privileges for it are missing", lack.remedy))
+            .and_then(|()| kernel(types));
         Self {
             preemption: Model::of_running_kernel(),
-            prototypes: match &known {
-                Ok((_, _, prototypes)) => copy(prototypes),
-                Err(error) => Err(anyhow!("{error}")),
+            prototypes: match &types.btf {
+                Ok(btf) => copy(&btf.prototypes),
+                Err(_) => Err(anyhow!("BTF is missing")),
             },
-            trials: privileges
-                .allow()
-                .map_err(|_| anyhow!("the privileges for it are missing"))
-                .and(known)
-                .map(|(functions, layout, _)| {
-                    let load = |mode| trial::load_all(mode, config, layout, functions);
-                    Trials {
-                        fentry: load(AttachMode::Fentry),
-                        kprobe: load(AttachMode::Kprobe),
-                        return_events: return_events::offered(),
-                    }
-                }),
+            trials: tried.map(|(functions, layout)| {
+                let load = |mode| trial::load_all(mode, config, layout, functions);
+                Trials {
+                    fentry: load(AttachMode::Fentry),
+                    kprobe: load(AttachMode::Kprobe),
+                    return_events: return_events::offered(),
+                }
+            }),
         }
     }
 }
 
+/// What loading takes of the kernel; else what it lacks.
+fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
+    let because = |what, error: &Error| {
+        let remedy = error.downcast_ref::<Lack>().map(|lack| lack.remedy);
+        not_tried(what, remedy.unwrap_or(PREREQUISITES))
+    };
+    let btf = types.btf.as_ref();
+    let btf = btf.map_err(|error| because("BTF is missing", error))?;
+    let layout = btf.layout.as_ref();
+    let layout = layout.map_err(|error| because("the offsets are missing", error))?;
+    let functions = types.functions.as_ref();
+    let functions = functions.map_err(|error| because("a function is missing", error))?;
+    Ok((functions, layout))
+}
+
+fn not_tried(why: &str, remedy: &'static str) -> Lack {
+    Lack::new(format!("not tried: {why}"), remedy)
+}
+
 const GROUP: Group = Group::Attach;
-/// What it takes to look at what was not tried.
+/// What it takes to look at what was not tried, where nothing better is known.
 const PREREQUISITES: &str = "what is missing above";
 
 /// The findings, and how a trace would attach.
@@ -112,13 +127,10 @@ fn preemption(model: &Model) -> Finding {
 }
 
 fn fentry(reading: &Reading) -> Finding {
-    let finding = match &reading.prototypes {
-        Ok(()) => loaded(
-            "fentry",
-            reading.trials.as_ref().map(|trials| &trials.fentry),
-        ),
-        Err(error) if reading.trials.is_ok() => Finding::missing(GROUP, "fentry", error),
-        Err(error) => Finding::unknown(GROUP, "fentry", format!("{error:#}"), PREREQUISITES),
+    let trials = reading.trials.as_ref();
+    let finding = match (&reading.prototypes, trials) {
+        (Err(error), Ok(_)) => Finding::missing(GROUP, "fentry", error),
+        _ => loaded("fentry", trials.map(|trials| &trials.fentry)),
     };
     match reading.preemption.preempting() {
         Some(model) if finding.state == State::Ok => Finding {
@@ -133,7 +145,7 @@ fn fentry(reading: &Reading) -> Finding {
     }
 }
 
-fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &Error>) -> Finding {
+fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &Lack>) -> Finding {
     match trial {
         Ok(Ok(loaded)) => Finding::ok(
             GROUP,
@@ -145,15 +157,11 @@ fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &Error>) -> Finding
             let finding = Finding::missing(GROUP, name, error);
             match &finding.remedy {
                 Some(_) => finding,
-                None => finding.remedy("-vv tells all that the verifier said; please report it"),
+                None => finding
+                    .remedy("RUST_LOG=debug tells all that the verifier said; please report it"),
             }
         }
-        Err(error) => Finding::unknown(
-            GROUP,
-            name,
-            format!("the programs were not loaded: {error:#}"),
-            PREREQUISITES,
-        ),
+        Err(lack) => untried(name, lack),
     }
 }
 
@@ -162,10 +170,7 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
     const NAME: &str = "attach_mode";
     let trials = match &reading.trials {
         Ok(trials) => trials,
-        Err(error) => {
-            let finding = Finding::unknown(GROUP, NAME, format!("{error:#}"), PREREQUISITES);
-            return (finding, None);
-        }
+        Err(lack) => return (untried(NAME, lack), None),
     };
     let chosen = choose(
         None,
@@ -195,7 +200,7 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
     }
 }
 
-fn return_slots(events: Result<&Result<PathBuf>, &Error>) -> Finding {
+fn return_slots(events: Result<&Result<PathBuf>, &Lack>) -> Finding {
     const NAME: &str = "return_slots";
     match events {
         Ok(Ok(tracefs)) => Finding::ok(
@@ -211,22 +216,18 @@ fn return_slots(events: Result<&Result<PathBuf>, &Error>) -> Finding {
         Ok(Err(error)) => {
             Finding::limited(GROUP, NAME, "the kernel's default of a kretprobe", "").because(error)
         }
-        Err(error) => Finding::unknown(
-            GROUP,
-            NAME,
-            format!("tracefs was not looked at: {error:#}"),
-            PREREQUISITES,
-        ),
+        Err(lack) => untried(NAME, lack),
     }
 }
 
 /// Whether what the kernel skips is known.
-fn skip_counter(trials: Result<&Trials, &Error>) -> Finding {
+fn skip_counter(trials: Result<&Trials, &Lack>) -> Finding {
     const NAME: &str = "skip_counter";
-    let loaded = trials.ok().and_then(|trials| {
-        let any = [&trials.fentry, &trials.kprobe];
-        any.into_iter().find_map(|trial| trial.as_ref().ok())
-    });
+    let any = match trials {
+        Ok(trials) => [&trials.fentry, &trials.kprobe],
+        Err(lack) => return untried(NAME, lack),
+    };
+    let loaded = any.into_iter().find_map(|trial| trial.as_ref().ok());
     match loaded {
         Some(loaded) if loaded.counts_skipped => {
             Finding::ok(GROUP, NAME, "bpf_prog_info.recursion_misses")
@@ -241,6 +242,10 @@ fn skip_counter(trials: Result<&Trials, &Error>) -> Finding {
     }
 }
 
+fn untried(name: &'static str, lack: &Lack) -> Finding {
+    Finding::unknown(GROUP, name, &lack.what, lack.remedy)
+}
+
 /// The same result; the error as its text, with the remedy where it has one.
 fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
     match result {
@@ -252,7 +257,6 @@ fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::kernel::lack::Lack;
 
     const LOADED: Loaded = Loaded {
         programs: 11,
@@ -335,7 +339,7 @@ pub(super) mod tests {
     #[test]
     fn what_was_not_tried_is_unknown_and_never_ok() {
         let reading = Reading {
-            trials: Err(anyhow!("the privileges for it are missing")),
+            trials: Err(not_tried("the privileges for it are missing", "sudo")),
             ..complete()
         };
         assert_eq!(chosen(&reading), None);

@@ -136,7 +136,12 @@ impl Finding {
     /// With the reason, and the remedy where the error has one.
     pub(super) fn because(self, error: &Error) -> Self {
         match error.downcast_ref::<Lack>() {
-            Some(lack) => self.note(&lack.what).remedy(lack.remedy),
+            Some(lack) => {
+                let text = format!("{error:#}");
+                // The remedy stands by itself.
+                let reason = text.strip_suffix(&format!(": {}", lack.remedy));
+                self.note(reason.unwrap_or(&text)).remedy(lack.remedy)
+            }
             None => self.note(format!("{error:#}")),
         }
     }
@@ -195,7 +200,7 @@ mod tests {
         let lack: Result<(), Error> = Err(Lack::new("no btf", "boot another kernel").into());
         let error = lack.context("attach").unwrap_err();
         let finding = Finding::missing(Group::Types, "btf", &error);
-        assert_eq!(finding.note.as_deref(), Some("no btf"));
+        assert_eq!(finding.note.as_deref(), Some("attach: no btf"));
         assert_eq!(finding.remedy.as_deref(), Some("boot another kernel"));
 
         let plain = anyhow!("inner").context("outer");

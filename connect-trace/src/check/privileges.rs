@@ -5,7 +5,10 @@ use std::io;
 use anyhow::{Error, Result};
 
 use super::finding::{Finding, Group};
-use crate::kernel::access::{self, LOCKDOWN, Privileges};
+use crate::kernel::{
+    access::{self, LOCKDOWN, Privileges},
+    lack::Lack,
+};
 
 /// What is seen of it.
 pub(super) struct Reading {
@@ -25,7 +28,7 @@ impl Reading {
     }
 
     /// Whether a trace may be tried; else what forbids it.
-    pub(super) fn allow(&self) -> Result<()> {
+    pub(super) fn allow(&self) -> Result<(), Lack> {
         self.privileges.check()?;
         if let Ok(mode) = &self.lockdown {
             access::check_lockdown(mode)?;
