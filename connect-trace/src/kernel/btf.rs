@@ -88,7 +88,7 @@ impl Btf {
         std::fs::read(VMLINUX)
             .with_context(|| format!("{VMLINUX} cannot be read"))
             .and_then(|data| {
-                Self::parse(data).with_context(|| format!("{VMLINUX} is not BTF that we can read"))
+                Self::parse(data).with_context(|| format!("{VMLINUX} cannot be used"))
             })
             .map_err(|error| {
                 Lack::new(
@@ -120,6 +120,7 @@ impl Btf {
             functions: HashMap::new(),
             structs: HashMap::new(),
         };
+        ensure!(!btf.data.is_empty(), "empty");
         let magic = btf
             .data
             .first_chunk()
