@@ -3,9 +3,9 @@
 //! A kernel is made hostile for one process, by what is mounted over the kernel's files in a mount
 //! namespace of its own. [`LAST`] locks the kernel down for good.
 
-use std::{fs, os::unix::process::CommandExt as _, process::Command};
+use std::{fs, io, os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use connect_trace::kernel::{self, access, btf::VMLINUX, symbols::KALLSYMS};
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ use crate::{
 pub const TESTS: &[Test<()>] = crate::tests![
     the_mode_that_check_names_is_the_one_that_a_trace_takes,
     an_unprivileged_user_learns_what_could_not_be_looked_at,
+    two_capabilities_are_enough_and_one_is_not,
+    the_namespaces_of_a_container_are_told,
     without_btf_both_say_which_kernel_has_it,
     without_a_function_both_name_it,
     without_ipv6_the_rest_is_traced,
@@ -48,7 +50,20 @@ struct Checked {
 impl Checked {
     /// After the kernel was made as a script says.
     fn after(script: &str) -> Result<Self> {
-        let ended = shell(&format!("{script}\nexec connect-trace check --format json"))?;
+        Self::of(shell(&format!(
+            "{script}\nexec connect-trace check --format json"
+        ))?)
+    }
+
+    /// By a program that runs others.
+    fn run_by(runner: &str) -> Result<Self> {
+        Self::of(shell(&format!(
+            "exec {runner} connect-trace check --format json"
+        ))?)
+    }
+
+    /// What it said.
+    fn of(ended: Ended) -> Result<Self> {
         let object = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
         Ok(Self { ended, object })
     }
@@ -135,9 +150,7 @@ fn an_unprivileged_user_learns_what_could_not_be_looked_at((): ()) -> Result<()>
         command.args(arguments).uid(65_534).gid(65_534);
         Process::start(command)?.end()
     };
-    let ended = run(&["check", "--format", "json"])?;
-    let object = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
-    let checked = Checked { ended, object };
+    let checked = Checked::of(run(&["check", "--format", "json"])?)?;
     let shown = &checked.ended;
     assert_eq!(checked.status(), Some(1), "{shown}");
     assert_eq!(checked.state("capabilities")?, "missing", "{shown}");
@@ -156,6 +169,74 @@ fn an_unprivileged_user_learns_what_could_not_be_looked_at((): ()) -> Result<()>
         text.stdout
             .ends_with("\nTracing does not work here: missing: capabilities.\n"),
         "{text}"
+    );
+    Ok(())
+}
+
+/// Runs `connect-trace` as root that has been left no other capabilities than these.
+fn with_capabilities(kept: &'static [libc::c_int], arguments: &str) -> Result<Ended> {
+    let mut command = Command::new("connect-trace");
+    command.args(arguments.split_whitespace());
+    let drop_others = move || {
+        for capability in (0..64).filter(|capability| !kept.contains(capability)) {
+            // Beyond the kernel's last one it fails, which is as good.
+            // SAFETY: the call takes numbers only.
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls.
+    unsafe { command.pre_exec(drop_others) };
+    Process::start(command)?.end()
+}
+
+fn two_capabilities_are_enough_and_one_is_not((): ()) -> Result<()> {
+    const PERFMON: libc::c_int = 38;
+    const BPF: libc::c_int = 39;
+    /// For the memory of maps, which counts against a limit of the process before Linux 5.11.
+    const SYS_RESOURCE: libc::c_int = 24;
+    const JSON: &str = "check --format json";
+    for (kept, enough) in [
+        (&[PERFMON, BPF, SYS_RESOURCE][..], true),
+        (&[BPF, SYS_RESOURCE], false),
+        (&[PERFMON], false),
+    ] {
+        let checked = Checked::of(with_capabilities(kept, JSON)?)?;
+        let shown = &checked.ended;
+        assert_eq!(checked.status(), Some(i32::from(!enough)), "{shown}");
+        let expected = if enough { "ok" } else { "missing" };
+        assert_eq!(checked.state("capabilities")?, expected, "{shown}");
+        let trace = with_capabilities(kept, "-d 0.1")?;
+        assert_eq!(trace.status.success(), enough, "{trace}");
+        let mode = checked.object["attach_mode"].as_str().unwrap_or("CAP_BPF");
+        assert!(trace.stderr.contains(mode), "{mode}: {trace}");
+    }
+    Ok(())
+}
+
+fn the_namespaces_of_a_container_are_told((): ()) -> Result<()> {
+    // Root in a user namespace has all capabilities there, and none that count.
+    let checked = Checked::run_by("unshare -U -r")?;
+    assert_eq!(checked.status(), Some(1), "{}", checked.ended);
+    let capabilities = checked.finding("capabilities")?;
+    assert_eq!(capabilities["state"], "missing", "{capabilities}");
+    assert_eq!(capabilities["data"]["uid"], 0, "{capabilities}");
+    let trace = shell("exec unshare -U -r connect-trace -d 0.1")?;
+    assert_eq!(trace.status.code(), Some(1), "{trace}");
+    for words in ["user namespace", "--userns=host"] {
+        let finding = capabilities.to_string();
+        assert!(finding.contains(words), "{words}: {finding}");
+        assert!(trace.stderr.contains(words), "{words}: {trace}");
+    }
+
+    // Its own process ids only keep --pid from working.
+    let checked = Checked::run_by("unshare -p -f")?;
+    assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+    assert_eq!(
+        checked.state("process_ids")?,
+        "limited",
+        "{}",
+        checked.ended
     );
     Ok(())
 }
@@ -273,8 +354,12 @@ fn kprobes_that_are_turned_off_are_told((): ()) -> Result<()> {
 
 fn an_ftrace_that_is_turned_off_is_told((): ()) -> Result<()> {
     const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
-    // Some kernels do not let it be turned off.
-    let off = Off::turn(SWITCH).map_err(|_| Lacking("a switch that turns ftrace off"))?;
+    let off = match Off::turn(SWITCH) {
+        Err(error) if is_not_supported(&error) => {
+            return Err(Lacking("a switch that turns ftrace off").into());
+        }
+        off => off?,
+    };
     let words = [
         "kernel.ftrace_enabled is 0",
         "sysctl kernel.ftrace_enabled=1",
@@ -286,6 +371,12 @@ fn an_ftrace_that_is_turned_off_is_told((): ()) -> Result<()> {
     Ok(())
 }
 
+/// Whether the kernel does not let a switch be turned.
+fn is_not_supported(error: &Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.and_then(io::Error::raw_os_error) == Some(libc::EOPNOTSUPP)
+}
+
 fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
     // A network namespace of its own: its settings are nobody else's.
     let mut command = Command::new("unshare");
@@ -294,9 +385,7 @@ fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
          echo 40002-40004,50000 > ip_local_reserved_ports\n\
          exec connect-trace check --format json";
     command.args(["-n", "sh", "-e", "-c", script]);
-    let ended = Process::start(command)?.end()?;
-    let object = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
-    let checked = Checked { ended, object };
+    let checked = Checked::of(Process::start(command)?.end()?)?;
     let data = |name| checked.finding(name).map(|finding| finding["data"].clone());
     let range = serde_json::json!({"first": 40_001, "last": 40_010, "ports": 10});
     assert_eq!(data("range")?, range);
