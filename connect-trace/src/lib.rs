@@ -3,10 +3,12 @@
 //! Data goes one way: [`probes`] (the eBPF programs in the kernel) → their ring buffer →
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
 //! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`] is where every call is
-//! accounted for. The command line is [`cli`], checked into a [`config`].
+//! accounted for. The command line is [`cli`], checked into a [`config`]; [`check`] says what a trace
+//! would find here.
 
 pub mod accounting;
 pub mod aggregate;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod command;

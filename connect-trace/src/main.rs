@@ -5,6 +5,7 @@ use std::{io, process::ExitCode};
 use anyhow::Result;
 use clap::CommandFactory as _;
 use connect_trace::{
+    check,
     cli::{Cli, Command},
     config::Config,
     daemon,
@@ -27,7 +28,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         None => return daemon::run(&Config::resolve(cli.trace)?),
         Some(Command::Report(_)) => anyhow::bail!("report: not yet"),
-        Some(Command::Check(_)) => anyhow::bail!("check: not yet"),
+        Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "connect-trace", &mut text);

@@ -4,9 +4,12 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! `filters` and `command` about what is traced; `peer` compares with another tracer, and `clients` with
-//! what real clients and a server count. The other modules are what these are written with.
+//! `filters` and `command` about what is traced, `check` about `connect-trace check` and kernels that lack
+//! something; `peer` compares with another tracer, and `clients` with what real clients and a server
+//! count. The other modules are what these are written with.
 
+#[path = "guest/check.rs"]
+mod check;
 #[path = "guest/checks.rs"]
 mod checks;
 #[path = "guest/clients.rs"]
@@ -38,7 +41,11 @@ mod trace;
 #[path = "guest/truth.rs"]
 mod truth;
 
-use std::{env, fmt, process::ExitCode};
+use std::{
+    env, fmt,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::Result;
 use connect_trace::probes::AttachMode;
@@ -83,8 +90,26 @@ fn main() -> ExitCode {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });
-    libtest_mimic::run(&arguments, of_modes.chain(of_none).collect()).exit_code()
+    let of_check = check::TESTS.iter().map(|test| {
+        let run = test.run;
+        trial(format!("check::{}", test.name), move || run(()))
+    });
+    // The order of this list is that in which they run, with one thread. The last one does to the kernel
+    // what only a boot undoes, and is sure to be the last: after it no other runs.
+    let last = trial(format!("check::{}", check::LAST.name), || {
+        SPOILT.store(true, Ordering::Relaxed);
+        (check::LAST.run)(())
+    });
+    let all = of_modes
+        .chain(of_none)
+        .chain(of_check)
+        .chain([last])
+        .collect();
+    libtest_mimic::run(&arguments, all).exit_code()
 }
+
+/// Whether the last test has begun, after which no other can run.
+static SPOILT: AtomicBool = AtomicBool::new(false);
 
 /// A test, named after its function.
 struct Test<Argument> {
@@ -104,6 +129,9 @@ fn trial(name: String, run: impl FnOnce() -> Result<()> + Send + 'static) -> Tri
     Trial::ignorable_test(name, || {
         if env::var_os(VARIABLE).is_none_or(|value| value != "1") {
             return Ok(Completion::ignored_with(NOT_A_GUEST));
+        }
+        if SPOILT.load(Ordering::Relaxed) {
+            return Err("runs after the test that must be the last of all".into());
         }
         match run() {
             Ok(()) => Ok(Completion::Completed),

@@ -233,7 +233,7 @@ pub struct ReportArgs {
 /// `connect-trace check`
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// Text for people, or JSON for programs
+    /// Text for people, or JSON for programs: docs/check.md has its fields
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 }

@@ -1,35 +1,142 @@
 //! Whether this process may trace: privileges, lockdown, the process-id namespace.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{fmt, fs, io, os::unix::fs::MetadataExt as _};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
+
+use super::lack::Lack;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// Where the kernel shows its lockdown modes, the present one in brackets (security/lockdown).
+pub const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// Inode of the first process-id namespace, `PROC_PID_INIT_INO`: the eBPF helpers give ids of it.
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
+/// Inode of the first user namespace, `PROC_USER_INIT_INO`: the kernel asks for capabilities in it.
+const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
+
+/// What this process is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// The effective capabilities as the kernel's bit set; none where unknown.
+    pub capabilities: u64,
+    /// Whether they are capabilities of the host, and not of a user namespace of a container.
+    pub of_host: bool,
+    /// The effective user id.
+    pub uid: u32,
+}
+
+impl Privileges {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        Self {
+            capabilities: effective_capabilities(),
+            of_host: is_namespace("user", INITIAL_USER_NAMESPACE),
+            // SAFETY: the call takes nothing and cannot fail.
+            uid: unsafe { libc::geteuid() },
+        }
+    }
+
+    /// Checks that they allow tracing.
+    ///
+    /// # Errors
+    /// Says which privilege is missing.
+    pub fn check(self) -> Result<(), Lack> {
+        let enough = self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON);
+        if !enough {
+            return Err(Lack::new(
+                "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON",
+                "run it with sudo",
+            ));
+        }
+        if !self.of_host {
+            return Err(Lack::new(
+                "tracing needs the privileges of the host's root, and this process has a user \
+                 namespace of its own, as in a container without root",
+                "run it on the host, or in a container without a user namespace (docker run \
+                 --privileged --userns=host)",
+            ));
+        }
+        Ok(())
+    }
+
+    fn has(self, capability: u32) -> bool {
+        self.capabilities & 1 << capability != 0
+    }
+}
+
+/// Those that matter here.
+impl fmt::Display for Privileges {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
+            (CAP_BPF, "CAP_BPF"),
+            (CAP_PERFMON, "CAP_PERFMON"),
+        ];
+        let held: Vec<&str> = all
+            .into_iter()
+            .filter(|&(capability, _)| self.has(capability))
+            .map(|(_, name)| name)
+            .collect();
+        let held = if held.is_empty() {
+            "none of CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON".to_owned()
+        } else {
+            held.join(", ")
+        };
+        let whose = if self.of_host {
+            ""
+        } else {
+            ", in a user namespace"
+        };
+        write!(formatter, "uid {}: {held}{whose}", self.uid)
+    }
+}
 
 /// Checks what can be told before trying.
 ///
 /// # Errors
 /// Says which privilege is missing, or what forbids tracing, and what to do.
 pub fn check() -> Result<()> {
-    let has = effective_capabilities();
-    ensure!(
-        has & 1 << CAP_SYS_ADMIN != 0 || has & 1 << CAP_BPF != 0 && has & 1 << CAP_PERFMON != 0,
-        "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON: run it with sudo"
-    );
-    if let Ok(modes) = fs::read_to_string(LOCKDOWN)
-        && modes.contains("[confidentiality]")
-    {
-        bail!(
-            "the kernel is locked down ({LOCKDOWN}: confidentiality), which forbids eBPF programs to \
-             read kernel memory: boot with lockdown=integrity or without lockdown"
-        );
+    Privileges::of_this_process().check()?;
+    if let Ok(mode) = lockdown() {
+        check_lockdown(&mode)?;
+    }
+    Ok(())
+}
+
+/// The kernel's lockdown mode: `none`, `integrity` or `confidentiality`.
+///
+/// # Errors
+/// Where it cannot be read: the kernel has no lockdown (before 5.4, or built without it), or
+/// securityfs is not mounted.
+pub fn lockdown() -> io::Result<String> {
+    let modes = fs::read_to_string(LOCKDOWN)?;
+    present_mode(&modes)
+        .map(str::to_owned)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it names no present mode"))
+}
+
+fn present_mode(modes: &str) -> Option<&str> {
+    Some(modes.split_once('[')?.1.split_once(']')?.0)
+}
+
+/// Checks that a lockdown mode lets eBPF programs read the kernel's memory.
+///
+/// # Errors
+/// Where it does not.
+pub fn check_lockdown(mode: &str) -> Result<(), Lack> {
+    if mode == "confidentiality" {
+        return Err(Lack::new(
+            format!(
+                "the kernel is locked down ({LOCKDOWN}: confidentiality), which forbids eBPF programs \
+                 to read kernel memory"
+            ),
+            "boot with lockdown=integrity or without lockdown",
+        ));
     }
     Ok(())
 }
@@ -39,16 +146,21 @@ pub fn check() -> Result<()> {
 /// # Errors
 /// In a process-id namespace of its own.
 pub fn check_pid_namespace() -> Result<()> {
-    let inode = fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
     ensure!(
-        inode
-            .as_ref()
-            .is_ok_and(|&inode| inode == INITIAL_PID_NAMESPACE)
-            || inode.is_err(),
-        "--pid and a COMMAND take process ids of the host, and this process has a namespace of its own \
-         for them: run it in the host's (docker run --pid=host)"
+        is_namespace("pid", INITIAL_PID_NAMESPACE),
+        Lack::new(
+            "--pid and a COMMAND take process ids of the host, and this process has a namespace of its \
+             own for them",
+            "run it in the host's (docker run --pid=host)"
+        )
     );
     Ok(())
+}
+
+/// Whether this process is in the first namespace of a kind, or it cannot be told.
+fn is_namespace(kind: &str, initial: u64) -> bool {
+    fs::metadata(format!("/proc/self/ns/{kind}"))
+        .map_or(true, |namespace| namespace.ino() == initial)
 }
 
 /// The effective capabilities of this process as the kernel's bit set; none where unknown.
@@ -57,4 +169,43 @@ fn effective_capabilities() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn privileges(capabilities: &[u32], of_host: bool) -> Privileges {
+        Privileges {
+            capabilities: capabilities.iter().fold(0, |set, bit| set | 1 << bit),
+            of_host,
+            uid: 1000,
+        }
+    }
+
+    #[test]
+    fn root_or_two_capabilities_of_the_host_are_enough() {
+        for enough in [&[CAP_SYS_ADMIN][..], &[CAP_BPF, CAP_PERFMON]] {
+            assert!(privileges(enough, true).check().is_ok(), "{enough:?}");
+            let error = privileges(enough, false).check().unwrap_err();
+            assert!(error.what.contains("user namespace"), "{error}");
+        }
+        for little in [&[][..], &[CAP_BPF], &[CAP_PERFMON]] {
+            let error = privileges(little, true).check().unwrap_err();
+            assert!(error.remedy.contains("sudo"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_lockdown_mode_in_brackets_decides() {
+        assert_eq!(
+            present_mode("none [integrity] confidentiality\n"),
+            Some("integrity")
+        );
+        assert_eq!(present_mode("none integrity"), None);
+        for fine in ["none", "integrity"] {
+            assert!(check_lockdown(fine).is_ok());
+        }
+        assert!(check_lockdown("confidentiality").is_err());
+    }
 }

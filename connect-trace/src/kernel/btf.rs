@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::lack::Lack;
+
 /// Where a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -83,14 +85,27 @@ impl Btf {
     /// # Errors
     /// Where the kernel has none, or they cannot be read.
     pub fn of_running_kernel() -> Result<Self> {
-        let data = std::fs::read(VMLINUX).with_context(|| {
-            format!(
-                "{VMLINUX} cannot be read: the kernel's types are needed to find the fields of a \
-                 socket; a kernel built with CONFIG_DEBUG_INFO_BTF=y has them (Debian, Ubuntu, Fedora \
-                 and RHEL do since about 2020)"
-            )
-        })?;
-        Self::parse(data).with_context(|| format!("{VMLINUX} is not BTF that we can read"))
+        std::fs::read(VMLINUX)
+            .with_context(|| format!("{VMLINUX} cannot be read"))
+            .and_then(|data| {
+                Self::parse(data).with_context(|| format!("{VMLINUX} cannot be used"))
+            })
+            .map_err(|error| {
+                Lack::new(
+                    format!(
+                        "{error:#}; the kernel's types are needed to find the fields of a socket"
+                    ),
+                    "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian's, Ubuntu's, Fedora's \
+                     and RHEL's are since about 2020)",
+                )
+                .into()
+            })
+    }
+
+    /// Size of the blob in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.data.len()
     }
 
     /// Takes a blob apart.
@@ -105,6 +120,7 @@ impl Btf {
             functions: HashMap::new(),
             structs: HashMap::new(),
         };
+        ensure!(!btf.data.is_empty(), "empty");
         let magic = btf
             .data
             .first_chunk()

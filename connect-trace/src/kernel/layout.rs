@@ -1,9 +1,12 @@
 //! Where the running kernel keeps the fields that the programs read: the offsets, from its BTF, for
 //! the globals of `connect-trace-ebpf/src/layout.rs`.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::btf::{Btf, Kind};
+use super::{
+    btf::{Btf, Kind},
+    lack::Lack,
+};
 
 /// One field of the kernel and the global of the eBPF programs that takes its offset.
 struct Field {
@@ -58,6 +61,8 @@ const ABSENT: u32 = u32::MAX;
 pub struct Layout {
     /// Globals of the eBPF programs with their values.
     pub globals: Vec<(&'static str, u32)>,
+    /// Structure and member of each field that this kernel does not have.
+    pub absent: Vec<(&'static str, &'static str)>,
     /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8,
     /// which also made `inet_sock.local_port_range` one word where it was a structure before.
     pub socket_range_has_no_parity: bool,
@@ -70,15 +75,16 @@ impl Layout {
     /// Names the field that this kernel lacks and that nothing can be recorded without.
     pub fn of(btf: &Btf) -> Result<Self> {
         let mut globals = Vec::with_capacity(FIELDS.len() + 1);
+        let mut absent = Vec::new();
         for field in FIELDS {
             let member = btf.member(field.structure, field.path)?;
             let offset = match member {
                 Some(member) => member.offset,
-                None if field.required => {
-                    return Err(missing(field))
-                        .context("this kernel's types do not fit the probes");
+                None if field.required => return Err(missing(field).into()),
+                None => {
+                    absent.push((field.structure, field.path));
+                    ABSENT
                 }
-                None => ABSENT,
             };
             globals.push((field.global, offset));
         }
@@ -88,11 +94,18 @@ impl Layout {
         globals.push(("NET_PORT_RANGE_IS_PAIR", u32::from(pair)));
         Ok(Self {
             globals,
+            absent,
             socket_range_has_no_parity: kind("inet_sock", "local_port_range")? == Some(Kind::Int),
         })
     }
 }
 
-fn missing(field: &Field) -> anyhow::Error {
-    anyhow::anyhow!("struct {} has no member {}", field.structure, field.path)
+fn missing(field: &Field) -> Lack {
+    Lack::new(
+        format!(
+            "this kernel's types do not fit the probes: struct {} has no member {}",
+            field.structure, field.path
+        ),
+        "please report it with the kernel's release; Debian's kernels 5.10 to 7.3 have it",
+    )
 }

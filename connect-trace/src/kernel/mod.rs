@@ -3,9 +3,11 @@
 
 pub mod access;
 pub mod btf;
+pub mod lack;
 pub mod layout;
 pub mod preemption;
 pub mod prototypes;
+pub mod switches;
 pub mod symbols;
 
 /// The kernel's release, as `uname -r` prints it: for people to read, never to decide from.

@@ -8,40 +8,73 @@ use std::fs;
 
 /// Where the scheduler shows its model: all that the kernel was built with, the present one in
 /// parentheses (`CONFIG_PREEMPT_DYNAMIC`, Linux 5.17).
-const MODEL: &str = "/sys/kernel/debug/sched/preempt";
+pub const MODEL: &str = "/sys/kernel/debug/sched/preempt";
 /// `uname -v`: names the model where it cannot change.
 const VERSION: &str = "/proc/sys/kernel/version";
 
-/// The name of the model, if it preempts threads in the kernel.
-#[must_use]
-pub fn preempting_model() -> Option<String> {
-    let model = fs::read_to_string(MODEL).ok();
-    let version = fs::read_to_string(VERSION).unwrap_or_default();
-    preempting(model.as_deref(), &version)
+/// A model of preemption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its name; `None` where it is not known.
+    pub name: Option<String>,
+    /// Whether it preempts threads in the kernel. An unknown one is taken to: overlooked, it would cost
+    /// records.
+    pub preempts: bool,
 }
 
-fn preempting(model: Option<&str>, version: &str) -> Option<String> {
-    let present = model
-        .and_then(|model| model.split_once('(')?.1.split_once(')'))
-        .map(|found| found.0);
-    let present = match present {
-        Some(present) => present.to_owned(),
-        None => match version
+impl Model {
+    /// The running kernel's.
+    #[must_use]
+    pub fn of_running_kernel() -> Self {
+        let model = fs::read_to_string(MODEL).ok();
+        let version = fs::read_to_string(VERSION).unwrap_or_default();
+        Self::of(model.as_deref(), &version)
+    }
+
+    fn of(model: Option<&str>, version: &str) -> Self {
+        let present = model
+            .and_then(|model| model.split_once('(')?.1.split_once(')'))
+            .map(|found| found.0);
+        if let Some(present) = present {
+            return Self {
+                name: Some(present.to_owned()),
+                preempts: !matches!(present, "none" | "voluntary"),
+            };
+        }
+        let built = version
             .split_whitespace()
-            .find(|word| word.starts_with("PREEMPT"))
-        {
-            // Which one it is cannot be told: take the one that costs records if it is overlooked.
-            Some("PREEMPT_DYNAMIC") => "not known".to_owned(),
-            Some(built) => built.to_lowercase(),
-            None => return None,
-        },
-    };
-    (!matches!(present.as_str(), "none" | "voluntary")).then_some(present)
+            .find(|word| word.starts_with("PREEMPT"));
+        Self {
+            name: match built {
+                Some("PREEMPT_DYNAMIC") => None,
+                Some(built) => Some(built.to_lowercase()),
+                None => Some("none or voluntary".to_owned()),
+            },
+            preempts: built.is_some(),
+        }
+    }
+
+    /// The name of the model, if it preempts threads in the kernel.
+    #[must_use]
+    pub fn preempting(&self) -> Option<&str> {
+        self.preempts
+            .then(|| self.name.as_deref().unwrap_or("not known"))
+    }
+}
+
+/// The name of the running kernel's model, if it preempts threads in the kernel.
+#[must_use]
+pub fn preempting_model() -> Option<String> {
+    Model::of_running_kernel().preempting().map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn preempting(model: Option<&str>, version: &str) -> Option<String> {
+        Model::of(model, version).preempting().map(str::to_owned)
+    }
 
     #[test]
     fn the_present_model_decides() {

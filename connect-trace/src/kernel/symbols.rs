@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-const KALLSYMS: &str = "/proc/kallsyms";
+/// Where the kernel shows its symbols.
+pub const KALLSYMS: &str = "/proc/kallsyms";
 
 /// Those of `names` that the kernel or one of its modules has.
 ///

@@ -7,11 +7,12 @@ use aya::{
 };
 
 use super::object;
-use crate::kernel::{btf::VMLINUX, prototypes::Function};
+use crate::kernel::{btf::VMLINUX, prototypes::Function, switches};
 
 /// Loads and attaches entry and return of each function, the returns first and then the entries from
 /// the innermost out: no call that is seen to enter may search or return unseen.
 pub(super) fn attach(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
+    offered()?;
     let btf = kernel_types()?;
     for &function in functions {
         load_exit(ebpf, function, &btf)?
@@ -29,6 +30,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result
         .with_context(|| refused("fentry", function))?;
     }
     Ok(())
+}
+
+/// Whether the kernel lets functions be entered.
+pub(super) fn offered() -> Result<()> {
+    switches::ftrace()
 }
 
 /// The kernel's types in the form that aya asks for.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
 use super::{descriptor, object, return_events::ReturnEvents};
-use crate::kernel::prototypes::Function;
+use crate::kernel::{lack::Lack, prototypes::Function, switches};
 
 /// Through which perf_event_open(2) makes a kprobe.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
@@ -19,10 +19,7 @@ pub(super) fn attach(
     functions: &[&'static Function],
     notes: &mut Vec<String>,
 ) -> Result<Option<ReturnEvents>> {
-    ensure!(
-        Path::new(KPROBE_PMU).exists(),
-        "the kernel has no kprobes ({KPROBE_PMU} is missing): CONFIG_KPROBE_EVENTS=y has them"
-    );
+    offered()?;
     let names: Vec<&str> = functions.iter().map(|function| function.name).collect();
     let mut events = match ReturnEvents::create(&names) {
         Ok(events) => {
@@ -55,6 +52,19 @@ pub(super) fn attach(
             .with_context(|| refused("kprobe", function))?;
     }
     Ok(events)
+}
+
+/// Whether the kernel has kprobes, and they are not turned off.
+pub(super) fn offered() -> Result<()> {
+    ensure!(
+        Path::new(KPROBE_PMU).exists(),
+        Lack::new(
+            format!("the kernel has no kprobes ({KPROBE_PMU} is missing)"),
+            "boot a kernel built with CONFIG_KPROBE_EVENTS=y"
+        )
+    );
+    switches::kprobes()?;
+    switches::ftrace()
 }
 
 /// Loads the program of this name.

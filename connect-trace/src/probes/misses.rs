@@ -71,7 +71,7 @@ impl Misses {
 }
 
 /// `recursion_misses` of a program; `None` before 5.12. aya's `ProgramInfo` does not show it.
-fn recursion_misses(program: libc::c_int) -> io::Result<Option<u64>> {
+pub(super) fn recursion_misses(program: libc::c_int) -> io::Result<Option<u64>> {
     #[repr(C)]
     struct Attr {
         fd: u32,

@@ -6,6 +6,7 @@
 //! `__inet6_check_established` as [`checks`] decides.
 
 pub mod checks;
+pub(crate) mod choice;
 mod fentry;
 mod filters;
 mod janitor;
@@ -13,7 +14,8 @@ mod kprobe;
 pub mod maps;
 mod misses;
 mod object;
-mod return_events;
+pub(crate) mod return_events;
+pub(crate) mod trial;
 
 use std::{
     collections::HashSet,
@@ -21,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
@@ -31,6 +33,7 @@ use aya_log::EbpfLogger;
 
 use self::{
     checks::{CheckMode, Watcher},
+    choice::choose,
     maps::Maps,
     misses::{Misses, Programs},
     object::Options,
@@ -39,6 +42,7 @@ use self::{
 use crate::filter::Filters;
 use crate::kernel::{
     btf::Btf,
+    lack::Lack,
     layout::Layout,
     preemption,
     prototypes::{CHECKS, CONNECT, Function},
@@ -104,49 +108,15 @@ impl Probes {
         let layout = Layout::of(&btf)?;
         let functions = Functions::of_running_kernel()?;
         let preempting = preemption::preempting_model();
-        let fentry = functions.offer_fentry(&btf).and_then(|()| {
-            if config.attach == Some(AttachMode::Kprobe) {
-                return Err(anyhow!("not asked for"));
-            }
-            if let (None, Some(model)) = (config.attach, &preempting) {
-                return Err(anyhow!(
-                    "it would lose calls: this kernel preempts, model {model}"
-                ));
-            }
-            Self::attach_as(AttachMode::Fentry, config, &layout, &functions)
-        });
-        match (config.attach, fentry) {
-            (_, Ok(mut probes)) => {
-                probes.notes.push(match &preempting {
-                    None => "cheapest, and loses no returns".to_owned(),
-                    Some(model) => {
-                        format!("as asked; may lose calls: this kernel preempts, model {model}")
-                    }
-                });
-                Ok(probes)
-            }
-            (Some(AttachMode::Fentry), Err(error)) => Err(error).context(
-                "fentry/fexit is not to be had on this kernel; --attach kprobe works on any kernel with \
-                 CONFIG_KPROBES",
-            ),
-            (Some(AttachMode::Kprobe), Err(_)) => {
-                let mut probes = Self::attach_as(AttachMode::Kprobe, config, &layout, &functions)?;
-                probes.notes.insert(0, "as asked".to_owned());
-                Ok(probes)
-            }
-            (None, Err(fentry)) => {
-                log::info!("fentry/fexit cannot be used: {fentry:#}");
-                let mut probes = Self::attach_as(AttachMode::Kprobe, config, &layout, &functions)
-                    .map_err(|kprobe| {
-                        anyhow!(
-                            "this kernel takes neither fentry/fexit ({fentry:#}) nor \
-                             kprobe/kretprobe ({kprobe:#})"
-                        )
-                    })?;
-                probes.notes.insert(0, format!("no fentry/fexit here, {fentry:#}"));
-                Ok(probes)
-            }
-        }
+        let chosen = choose(
+            config.attach,
+            functions.offer_fentry(&btf),
+            preempting.as_deref(),
+            |mode| Self::attach_as(mode, config, &layout, &functions),
+        )?;
+        let mut probes = chosen.taken;
+        probes.notes.insert(0, chosen.reason);
+        Ok(probes)
     }
 
     fn attach_as(
@@ -155,13 +125,7 @@ impl Probes {
         layout: &Layout,
         functions: &Functions,
     ) -> Result<Self> {
-        let mut ebpf = object::load(&Options {
-            globals: &layout.globals,
-            filters: &config.filters,
-            ring_buffer_bytes: config.ring_buffer_bytes,
-            max_in_flight: config.max_in_flight,
-            count_checks: config.checks.counts(),
-        })?;
+        let mut ebpf = load(config, layout)?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
         filters::fill(&mut ebpf, &config.filters)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
@@ -291,19 +255,35 @@ impl Probes {
     }
 }
 
+/// Creates the maps; no program is loaded yet.
+fn load(config: &ProbeConfig, layout: &Layout) -> Result<Ebpf> {
+    object::load(&Options {
+        globals: &layout.globals,
+        filters: &config.filters,
+        ring_buffer_bytes: config.ring_buffer_bytes,
+        max_in_flight: config.max_in_flight,
+        count_checks: config.checks.counts(),
+    })
+}
+
 /// The programs, whatever happened to a thread that held them.
 fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
     ebpf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Those of the probed functions that this kernel has.
-struct Functions {
+pub(crate) struct Functions {
     present: HashSet<&'static str>,
-    ipv6: bool,
+    /// Whether IPv6 is among them.
+    pub(crate) ipv6: bool,
 }
 
 impl Functions {
-    fn of_running_kernel() -> Result<Self> {
+    /// Looks for them.
+    ///
+    /// # Errors
+    /// Names the function that nothing can be traced without.
+    pub(crate) fn of_running_kernel() -> Result<Self> {
         let all: Vec<&Function> = CONNECT.iter().chain(&CHECKS).collect();
         let names: Vec<&'static str> = all.iter().map(|function| function.name).collect();
         let present = symbols::present(&names)?;
@@ -311,24 +291,40 @@ impl Functions {
             .iter()
             .find(|function| !function.ipv6 && !present.contains(function.name));
         if let Some(missing) = missing {
-            return Err(anyhow!(
-                "this kernel has no function {} to probe: it may be inlined or renamed; kernels 5.10 \
-                 to 7.3 built by Debian have it",
-                missing.name
-            ));
+            return Err(Lack::new(
+                format!(
+                    "this kernel has no function {} to probe: it may be inlined or renamed",
+                    missing.name
+                ),
+                "boot another build of it; Debian's kernels 5.10 to 7.3 have the function",
+            )
+            .into());
         }
         let ipv6 = all.iter().all(|function| present.contains(function.name));
         Ok(Self { present, ipv6 })
     }
 
-    fn connect(&self) -> Vec<&'static Function> {
+    /// All of them, or all but those of IPv6.
+    #[cfg(test)]
+    pub(crate) fn all(ipv6: bool) -> Self {
+        let all = CONNECT.iter().chain(&CHECKS);
+        let wanted = all.filter(|function| ipv6 || !function.ipv6);
+        Self {
+            present: wanted.map(|function| function.name).collect(),
+            ipv6,
+        }
+    }
+
+    /// Those of connect() and its search.
+    pub(crate) fn connect(&self) -> Vec<&'static Function> {
         CONNECT
             .iter()
             .filter(|function| self.present.contains(function.name))
             .collect()
     }
 
-    fn checks(&self) -> Vec<&'static Function> {
+    /// Those that look at one candidate port.
+    pub(crate) fn checks(&self) -> Vec<&'static Function> {
         CHECKS
             .iter()
             .filter(|function| self.present.contains(function.name))
@@ -336,7 +332,7 @@ impl Functions {
     }
 
     /// Whether the kernel's types allow fentry on every function that is there.
-    fn offer_fentry(&self, btf: &Btf) -> Result<()> {
+    pub(crate) fn offer_fentry(&self, btf: &Btf) -> Result<()> {
         self.connect()
             .iter()
             .chain(&self.checks())
@@ -345,15 +341,19 @@ impl Functions {
 }
 
 fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    load_tracepoint(ebpf, name)?
+        .attach(tracepoint)
+        .with_context(|| format!("attach to tracepoint {tracepoint}"))?;
+    Ok(())
+}
+
+fn load_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
     let program: &mut RawTracePoint = object::program(ebpf, name)?;
     program
         .load()
         .map_err(object::refusal)
         .with_context(|| format!("load program {name}"))?;
-    program
-        .attach(tracepoint)
-        .with_context(|| format!("attach to tracepoint {tracepoint}"))?;
-    Ok(())
+    Ok(program)
 }
 
 /// The descriptor of a loaded program.

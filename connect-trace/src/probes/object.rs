@@ -1,5 +1,7 @@
 //! The eBPF object: built with the crate, loaded with the globals and sizes of this run.
 
+use std::io;
+
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -9,6 +11,7 @@ use aya::{
 
 use super::filters;
 use crate::filter::Filters;
+use crate::kernel::lack::Lack;
 
 /// What the object is loaded with.
 pub(super) struct Options<'a> {
@@ -86,6 +89,14 @@ pub(super) fn refusal(error: ProgramError) -> anyhow::Error {
             let log = verifier_log.to_string();
             log::debug!("the verifier's log:\n{log}");
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            if lines.is_empty() && io_error.kind() == io::ErrorKind::PermissionDenied {
+                return Lack::new(
+                    format!("the kernel refused it: {io_error}"),
+                    "lockdown, a security module or the seccomp filter of a container forbids it: \
+                     dmesg may say which",
+                )
+                .into();
+            }
             if lines.is_empty() {
                 return anyhow!("the kernel refused it: {io_error}");
             }

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
 
 use super::janitor::Janitor;
+use crate::kernel::lack::Lack;
 
 /// Where tracefs is mounted: its own place, and the older one within debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -39,7 +40,7 @@ struct PerfEventAttr {
 }
 
 /// Return events of this process.
-pub(super) struct ReturnEvents {
+pub(crate) struct ReturnEvents {
     tracefs: PathBuf,
     attached: Vec<OwnedFd>,
     /// Removes the events when it is dropped, or when this process dies.
@@ -49,20 +50,11 @@ pub(super) struct ReturnEvents {
 impl ReturnEvents {
     /// Calls of one function that can be in flight at once: the most that the kernel allows,
     /// `KRETPROBE_MAXACTIVE_MAX`.
-    pub(super) const MAX_ACTIVE: u32 = 4096;
+    pub(crate) const MAX_ACTIVE: u32 = 4096;
 
     /// Makes an event for the return of each function.
     pub(super) fn create(functions: &[&str]) -> Result<Self> {
-        let tracefs = TRACEFS
-            .iter()
-            .map(Path::new)
-            .find(|path| path.join("kprobe_events").exists())
-            .with_context(|| {
-                format!(
-                    "tracefs with kprobe_events is not mounted (mount -t tracefs none {})",
-                    TRACEFS[0]
-                )
-            })?;
+        let tracefs = offered()?;
         let list = tracefs.join("kprobe_events");
         remove_stale(&list);
         // The janitor comes first: whatever is made from here on is removed.
@@ -79,7 +71,7 @@ impl ReturnEvents {
             .with_context(|| format!("add a return event for {name} to {}", list.display()))?;
         }
         Ok(Self {
-            tracefs: tracefs.to_owned(),
+            tracefs,
             attached: Vec::new(),
             _janitor: janitor,
         })
@@ -121,6 +113,34 @@ impl ReturnEvents {
             fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         Ok(missed_in(&profile, std::process::id()))
     }
+}
+
+/// The folder of tracefs, if events can be made there.
+///
+/// # Errors
+/// Where tracefs is not mounted, or this process may not write to it.
+pub(crate) fn offered() -> Result<PathBuf> {
+    let found = TRACEFS
+        .iter()
+        .map(Path::new)
+        .find(|path| path.join("kprobe_events").exists());
+    let Some(tracefs) = found else {
+        return Err(Lack::new(
+            "tracefs with kprobe_events is not mounted, or not for this user",
+            "mount it (mount -t tracefs none /sys/kernel/tracing) and run as root",
+        )
+        .into());
+    };
+    let list = tracefs.join("kprobe_events");
+    // Opened as for an event; that alone changes nothing.
+    if let Err(error) = OpenOptions::new().append(true).open(&list) {
+        return Err(Lack::new(
+            format!("{} cannot be written to ({error})", list.display()),
+            "run as root, without lockdown, and with tracefs mounted for writing",
+        )
+        .into());
+    }
+    Ok(tracefs.to_owned())
 }
 
 /// Name of the event of a function's return; with the process id, because `kprobe_profile` prints no

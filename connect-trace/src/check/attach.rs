@@ -1,0 +1,363 @@
+//! How the programs would be attached, and what came of loading them.
+
+use std::path::PathBuf;
+
+use anyhow::{Error, Result, anyhow};
+
+use super::{
+    finding::{Finding, Group, State},
+    privileges, types,
+};
+use crate::{
+    kernel::{
+        lack::Lack,
+        layout::Layout,
+        preemption::{self, Model},
+    },
+    probes::{
+        AttachMode, Functions, ProbeConfig,
+        choice::choose,
+        return_events::{self, ReturnEvents},
+        trial::{self, Loaded},
+    },
+};
+
+/// What is seen of it.
+pub(super) struct Reading {
+    pub(super) preemption: Model,
+    /// Whether the functions' prototypes allow fentry; an error too where they are not known.
+    pub(super) prototypes: Result<()>,
+    /// What came of it; or why nothing was tried.
+    pub(super) trials: Result<Trials, Lack>,
+}
+
+/// What came of trying.
+pub(super) struct Trials {
+    pub(super) fentry: Result<Loaded>,
+    pub(super) kprobe: Result<Loaded>,
+    /// The folder of tracefs.
+    pub(super) return_events: Result<PathBuf>,
+}
+
+impl Reading {
+    /// Loads the programs, each way, where that is allowed.
+    pub(super) fn of_running_kernel(
+        config: &ProbeConfig,
+        privileges: &privileges::Reading,
+        types: &types::Reading,
+    ) -> Self {
+        let tried = privileges
+            .allow()
+            .map_err(|lack| not_tried("the privileges for it are missing", lack.remedy))
+            .and_then(|()| kernel(types));
+        Self {
+            preemption: Model::of_running_kernel(),
+            prototypes: match &types.btf {
+                Ok(btf) => copy(&btf.prototypes),
+                Err(_) => Err(anyhow!("BTF is missing")),
+            },
+            trials: tried.map(|(functions, layout)| {
+                let load = |mode| trial::load_all(mode, config, layout, functions);
+                Trials {
+                    fentry: load(AttachMode::Fentry),
+                    kprobe: load(AttachMode::Kprobe),
+                    return_events: return_events::offered(),
+                }
+            }),
+        }
+    }
+}
+
+/// What loading takes of the kernel; else what it lacks.
+fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
+    let because = |what, error: &Error| {
+        let remedy = error.downcast_ref::<Lack>().map(|lack| lack.remedy);
+        not_tried(what, remedy.unwrap_or(PREREQUISITES))
+    };
+    let btf = types.btf.as_ref();
+    let btf = btf.map_err(|error| because("BTF is missing", error))?;
+    let layout = btf.layout.as_ref();
+    let layout = layout.map_err(|error| because("the offsets are missing", error))?;
+    let functions = types.functions.as_ref();
+    let functions = functions.map_err(|error| because("a function is missing", error))?;
+    Ok((functions, layout))
+}
+
+fn not_tried(why: &str, remedy: &'static str) -> Lack {
+    Lack::new(format!("not tried: {why}"), remedy)
+}
+
+const GROUP: Group = Group::Attach;
+/// What it takes to look at what was not tried, where nothing better is known.
+const PREREQUISITES: &str = "what is missing above";
+
+/// The findings, and how a trace would attach.
+pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) {
+    let trials = reading.trials.as_ref();
+    let (mode, chosen) = mode(reading);
+    let findings = vec![
+        preemption(&reading.preemption),
+        fentry(reading).since("5.5"),
+        loaded("kprobe", trials.map(|trials| &trials.kprobe)),
+        mode.required(),
+        return_slots(trials.map(|trials| &trials.return_events)).since("4.12"),
+        skip_counter(trials).since("5.12"),
+    ];
+    (findings, chosen)
+}
+
+fn preemption(model: &Model) -> Finding {
+    const NAME: &str = "preemption";
+    match &model.name {
+        Some(name) if model.preempts => Finding::ok(GROUP, NAME, name)
+            .note("fentry/fexit would lose calls here, so kprobe/kretprobe is used"),
+        Some(name) => Finding::ok(GROUP, NAME, name),
+        None => Finding::unknown(
+            GROUP,
+            NAME,
+            "taken to preempt, because fentry/fexit would lose calls then",
+            format!(
+                "root, without lockdown, and debugfs mounted (mount -t debugfs none \
+                 /sys/kernel/debug), which has {}",
+                preemption::MODEL
+            ),
+        ),
+    }
+    .data(model.name.as_deref().into())
+}
+
+fn fentry(reading: &Reading) -> Finding {
+    let trials = reading.trials.as_ref();
+    let finding = match (&reading.prototypes, trials) {
+        (Err(error), Ok(_)) => Finding::missing(GROUP, "fentry", error),
+        _ => loaded("fentry", trials.map(|trials| &trials.fentry)),
+    };
+    match reading.preemption.preempting() {
+        Some(model) if finding.state == State::Ok => Finding {
+            state: State::Limited,
+            ..finding
+        }
+        .note(format!(
+            "may lose calls: this kernel preempts, model {model}"
+        ))
+        .remedy("none needed: kprobe/kretprobe loses none; --attach fentry takes it even so"),
+        _ => finding,
+    }
+}
+
+fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &Lack>) -> Finding {
+    match trial {
+        Ok(Ok(loaded)) => Finding::ok(
+            GROUP,
+            name,
+            format!("the kernel takes all {} programs", loaded.programs),
+        )
+        .data(serde_json::json!({ "programs": loaded.programs })),
+        Ok(Err(error)) => {
+            let finding = Finding::missing(GROUP, name, error);
+            match &finding.remedy {
+                Some(_) => finding,
+                None => finding
+                    .remedy("RUST_LOG=debug tells all that the verifier said; please report it"),
+            }
+        }
+        Err(lack) => untried(name, lack),
+    }
+}
+
+/// Decided as for a trace: by the same function.
+fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
+    const NAME: &str = "attach_mode";
+    let trials = match &reading.trials {
+        Ok(trials) => trials,
+        Err(lack) => return (untried(NAME, lack), None),
+    };
+    let chosen = choose(
+        None,
+        copy(&reading.prototypes),
+        reading.preemption.preempting(),
+        |mode| match mode {
+            AttachMode::Fentry => copy(&trials.fentry),
+            AttachMode::Kprobe => copy(&trials.kprobe),
+        },
+    );
+    match chosen {
+        Ok(chosen) => (
+            Finding::ok(GROUP, NAME, chosen.mode.to_string()).note(chosen.reason),
+            Some(chosen.mode),
+        ),
+        Err(_) => {
+            // Their reasons, and remedies, are above.
+            let finding = Finding {
+                state: State::Missing,
+                ..Finding::ok(GROUP, NAME, "")
+            };
+            let finding = finding
+                .note("this kernel takes neither fentry/fexit nor kprobe/kretprobe")
+                .remedy("that of one of the two, above");
+            (finding, None)
+        }
+    }
+}
+
+fn return_slots(events: Result<&Result<PathBuf>, &Lack>) -> Finding {
+    const NAME: &str = "return_slots";
+    match events {
+        Ok(Ok(tracefs)) => Finding::ok(
+            GROUP,
+            NAME,
+            format!(
+                "{} calls in flight, by {}/kprobe_events",
+                ReturnEvents::MAX_ACTIVE,
+                tracefs.display()
+            ),
+        )
+        .data(ReturnEvents::MAX_ACTIVE.into()),
+        Ok(Err(error)) => {
+            Finding::limited(GROUP, NAME, "the kernel's default of a kretprobe", "").because(error)
+        }
+        Err(lack) => untried(NAME, lack),
+    }
+}
+
+/// Whether what the kernel skips is known.
+fn skip_counter(trials: Result<&Trials, &Lack>) -> Finding {
+    const NAME: &str = "skip_counter";
+    let any = match trials {
+        Ok(trials) => [&trials.fentry, &trials.kprobe],
+        Err(lack) => return untried(NAME, lack),
+    };
+    let loaded = any.into_iter().find_map(|trial| trial.as_ref().ok());
+    match loaded {
+        Some(loaded) if loaded.counts_skipped => {
+            Finding::ok(GROUP, NAME, "bpf_prog_info.recursion_misses")
+        }
+        Some(_) => Finding {
+            state: State::Missing,
+            ..Finding::ok(GROUP, NAME, "")
+        }
+        .note("program runs that the kernel skips are not counted")
+        .remedy("none needed: skipped returns are noticed even so"),
+        None => Finding::unknown(GROUP, NAME, "no program was loaded", PREREQUISITES),
+    }
+}
+
+fn untried(name: &'static str, lack: &Lack) -> Finding {
+    Finding::unknown(GROUP, name, &lack.what, lack.remedy)
+}
+
+/// The same result; the error as its text, with the remedy where it has one.
+fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
+    match result {
+        Ok(value) => Ok(*value),
+        Err(error) => Err(anyhow!("{error:#}")),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const LOADED: Loaded = Loaded {
+        programs: 11,
+        counts_skipped: true,
+    };
+
+    /// A kernel that takes everything.
+    pub(in crate::check) fn complete() -> Reading {
+        Reading {
+            preemption: Model {
+                name: Some("voluntary".to_owned()),
+                preempts: false,
+            },
+            prototypes: Ok(()),
+            trials: Ok(Trials {
+                fentry: Ok(LOADED),
+                kprobe: Ok(LOADED),
+                return_events: Ok(PathBuf::from("/sys/kernel/tracing")),
+            }),
+        }
+    }
+
+    fn lack<T>(what: &str) -> Result<T> {
+        Err(Lack::new(what, "its remedy").into())
+    }
+
+    fn found(reading: &Reading, name: &str) -> Finding {
+        let (findings, _) = findings(reading);
+        findings
+            .into_iter()
+            .find(|finding| finding.name == name)
+            .unwrap()
+    }
+
+    fn chosen(reading: &Reading) -> Option<AttachMode> {
+        findings(reading).1
+    }
+
+    #[test]
+    fn fentry_is_used_where_everything_is_there() {
+        let reading = complete();
+        assert_eq!(chosen(&reading), Some(AttachMode::Fentry));
+        for finding in findings(&reading).0 {
+            assert_eq!(finding.state, State::Ok, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_preempts_is_traced_by_kprobes_and_that_is_explained() {
+        for name in [Some("lazy".to_owned()), None] {
+            let reading = Reading {
+                preemption: Model {
+                    name,
+                    preempts: true,
+                },
+                ..complete()
+            };
+            assert_eq!(chosen(&reading), Some(AttachMode::Kprobe));
+            assert_eq!(found(&reading, "fentry").state, State::Limited);
+            let mode = found(&reading, "attach_mode");
+            assert!(mode.note.unwrap().contains("preempts"));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_has_its_reason_and_the_other_way_is_taken() {
+        let mut reading = complete();
+        reading.trials.as_mut().unwrap().fentry = lack("no trampoline");
+        assert_eq!(chosen(&reading), Some(AttachMode::Kprobe));
+        let fentry = found(&reading, "fentry");
+        assert_eq!(
+            (fentry.note.as_deref(), fentry.remedy.as_deref()),
+            (Some("no trampoline"), Some("its remedy"))
+        );
+        reading.trials.as_mut().unwrap().kprobe = lack("no kprobes");
+        assert_eq!(chosen(&reading), None);
+        assert!(found(&reading, "attach_mode").blocks());
+    }
+
+    #[test]
+    fn what_was_not_tried_is_unknown_and_never_ok() {
+        let reading = Reading {
+            trials: Err(not_tried("the privileges for it are missing", "sudo")),
+            ..complete()
+        };
+        assert_eq!(chosen(&reading), None);
+        for finding in findings(&reading).0 {
+            if finding.name != "preemption" {
+                assert_eq!(finding.state, State::Unknown, "{finding:?}");
+                assert!(finding.remedy.is_some(), "{finding:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_tracefs_returns_are_limited_and_nothing_is_blocked() {
+        let mut reading = complete();
+        reading.trials.as_mut().unwrap().return_events = lack("not mounted");
+        let slots = found(&reading, "return_slots");
+        assert_eq!(slots.state, State::Limited);
+        assert_eq!(slots.remedy.as_deref(), Some("its remedy"));
+        assert_eq!(chosen(&reading), Some(AttachMode::Fentry));
+    }
+}

@@ -1,0 +1,472 @@
+//! What the search for a source port goes by, in the network namespace of this process. None of it is
+//! needed to trace; it is needed to understand what is traced.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use super::finding::{Finding, Group, State};
+use crate::kernel::layout::Layout;
+
+const SYSCTLS: &str = "/proc/sys/net/ipv4";
+/// `IP_LOCAL_PORT_RANGE`, linux/in.h; not in the libc crate.
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+
+/// What is seen of it. A setting is its text; an error of the kind `NotFound` is one that this kernel
+/// does not have.
+pub(super) struct Reading {
+    /// net.ipv4.ip_local_port_range
+    pub(super) range: io::Result<String>,
+    /// net.ipv4.ip_local_reserved_ports
+    pub(super) reserved: io::Result<String>,
+    /// net.ipv4.tcp_tw_reuse
+    pub(super) tw_reuse: io::Result<String>,
+    /// net.ipv4.tcp_timestamps
+    pub(super) timestamps: io::Result<String>,
+    /// net.ipv4.ip_local_port_step_width
+    pub(super) step_width: io::Result<String>,
+    /// Whether sockets have the option IP_LOCAL_PORT_RANGE.
+    pub(super) socket_range: io::Result<bool>,
+    /// Whether a socket with that option searches by steps of one; `None` without BTF.
+    pub(super) socket_range_by_one: Option<bool>,
+}
+
+impl Reading {
+    pub(super) fn of_this_namespace(layout: Option<&Layout>) -> Self {
+        let setting = |name: &str| fs::read_to_string(Path::new(SYSCTLS).join(name));
+        Self {
+            range: setting("ip_local_port_range"),
+            reserved: setting("ip_local_reserved_ports"),
+            tw_reuse: setting("tcp_tw_reuse"),
+            timestamps: setting("tcp_timestamps"),
+            step_width: setting("ip_local_port_step_width"),
+            socket_range: has_socket_range(),
+            socket_range_by_one: layout.map(|layout| layout.socket_range_has_no_parity),
+        }
+    }
+}
+
+/// Whether a socket takes the option.
+fn has_socket_range() -> io::Result<bool> {
+    // SAFETY: the call takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let no_range: u32 = 0;
+    // SAFETY: the option is a u32, which lives past the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            IP_LOCAL_PORT_RANGE,
+            (&raw const no_range).cast(),
+            size_of_val(&no_range) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+const GROUP: Group = Group::Ports;
+
+pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
+    let span = parsed("ip_local_port_range", &reading.range, span);
+    vec![
+        range(&span),
+        first_pass(&span),
+        reserved(&reading.reserved, &span),
+        tw_reuse(&reading.tw_reuse, &reading.timestamps),
+        step_width(&reading.step_width),
+        socket_range(&reading.socket_range).since("6.3"),
+        socket_range_step(reading).since("6.8"),
+    ]
+}
+
+/// Source ports from the first to the last.
+#[derive(Clone, Copy)]
+struct Span {
+    first: u16,
+    last: u16,
+}
+
+impl Span {
+    fn ports(self) -> u32 {
+        u32::from(self.last) - u32::from(self.first) + 1
+    }
+}
+
+fn range(span: &Result<Span, String>) -> Finding {
+    const NAME: &str = "range";
+    let span = match span {
+        Ok(span) => *span,
+        Err(error) => return unreadable(NAME, error),
+    };
+    let Span { first, last } = span;
+    let ports = span.ports();
+    Finding::ok(GROUP, NAME, format!("{first}-{last}: {ports} ports")).data(serde_json::json!({
+        "first": first, "last": last, "ports": ports,
+    }))
+}
+
+fn first_pass(span: &Result<Span, String>) -> Finding {
+    const NAME: &str = "first_pass";
+    let span = match span {
+        Ok(span) => *span,
+        Err(error) => return unreadable(NAME, error),
+    };
+    let (first, second) = match span.first % 2 {
+        0 => ("even", "odd"),
+        _ => ("odd", "even"),
+    };
+    // Those of the parity of the first port are the more where the number is odd.
+    let in_first = span.ports().div_ceil(2);
+    Finding::ok(
+        GROUP,
+        NAME,
+        format!("the {in_first} {first} ports, then the {second} ones"),
+    )
+    .data(first.into())
+}
+
+fn reserved(reserved: &io::Result<String>, span: &Result<Span, String>) -> Finding {
+    const NAME: &str = "reserved";
+    let spans = match parsed("ip_local_reserved_ports", reserved, reserved_spans) {
+        Ok(spans) => spans,
+        Err(error) => return unreadable(NAME, &error),
+    };
+    let span = match span {
+        Ok(span) => *span,
+        Err(error) => return unreadable(NAME, error),
+    };
+    let within = spans.iter().map(|reserved| {
+        let first = reserved.first.max(span.first);
+        let last = reserved.last.min(span.last);
+        if first > last {
+            0
+        } else {
+            Span { first, last }.ports()
+        }
+    });
+    let within: u32 = within.sum();
+    let value = match within {
+        0 => "none of the range".to_owned(),
+        1 => "1 port of the range, which the search skips".to_owned(),
+        more => format!("{more} ports of the range, which the search skips"),
+    };
+    Finding::ok(GROUP, NAME, value).data(within.into())
+}
+
+fn tw_reuse(setting: &io::Result<String>, timestamps: &io::Result<String>) -> Finding {
+    const NAME: &str = "tw_reuse";
+    let mode = match parsed("tcp_tw_reuse", setting, number) {
+        Ok(mode) => mode,
+        Err(error) => return unreadable(NAME, &error),
+    };
+    let meaning = match mode {
+        0 => "a port in TIME_WAIT is not taken for the same destination",
+        1 => "a port in TIME_WAIT is taken after a second or so",
+        2 => "a port in TIME_WAIT is taken after a second or so, on loopback only",
+        _ => "of unknown meaning",
+    };
+    let finding = Finding::ok(GROUP, NAME, format!("{mode}: {meaning}")).data(mode.into());
+    let without_timestamps = parsed("tcp_timestamps", timestamps, number) == Ok(0);
+    if mode != 0 && without_timestamps {
+        return Finding {
+            state: State::Limited,
+            ..finding
+        }
+        .note("without effect, because TCP timestamps are off")
+        .remedy("sysctl net.ipv4.tcp_timestamps=1");
+    }
+    finding
+}
+
+fn step_width(setting: &io::Result<String>) -> Finding {
+    const NAME: &str = "step_width";
+    let finding = match parsed("ip_local_port_step_width", setting, number) {
+        Ok(0) => {
+            Finding::ok(GROUP, NAME, "0: the search goes by steps of two ports").data(0.into())
+        }
+        Ok(width) => Finding::ok(
+            GROUP,
+            NAME,
+            format!("{width}: the search goes by random steps of up to twice that"),
+        )
+        .data(width.into()),
+        Err(_) if is_absent(setting) => Finding {
+            state: State::Missing,
+            ..Finding::ok(GROUP, NAME, "the search goes by steps of two ports")
+        }
+        .note("no net.ipv4.ip_local_port_step_width")
+        .remedy("a newer kernel, if random steps are wanted"),
+        Err(error) => unreadable(NAME, &error),
+    };
+    finding.since("7.1")
+}
+
+fn socket_range(option: &io::Result<bool>) -> Finding {
+    const NAME: &str = "socket_range";
+    match option {
+        Ok(true) => Finding::ok(GROUP, NAME, "sockets have IP_LOCAL_PORT_RANGE"),
+        Ok(false) => Finding {
+            state: State::Missing,
+            ..Finding::ok(GROUP, NAME, "")
+        }
+        .note("sockets have no IP_LOCAL_PORT_RANGE (stable 6.1 has it since 6.1.32)")
+        .remedy("a newer kernel; until then bind() to a random port, and try again if it is taken"),
+        Err(error) => Finding::unknown(
+            GROUP,
+            NAME,
+            format!("no socket to try IP_LOCAL_PORT_RANGE on: {error}"),
+            "a process that may make TCP sockets",
+        ),
+    }
+}
+
+fn socket_range_step(reading: &Reading) -> Finding {
+    const NAME: &str = "socket_range_step";
+    match (&reading.socket_range, reading.socket_range_by_one) {
+        (Ok(false), _) => Finding {
+            state: State::Missing,
+            ..Finding::ok(GROUP, NAME, "")
+        }
+        .note("there is no IP_LOCAL_PORT_RANGE")
+        .remedy("a newer kernel"),
+        (_, None) => Finding::unknown(
+            GROUP,
+            NAME,
+            "the types of the kernel tell it",
+            "BTF, with its offsets",
+        ),
+        (_, Some(true)) => Finding::ok(
+            GROUP,
+            NAME,
+            "1: with IP_LOCAL_PORT_RANGE even and odd ports alike",
+        )
+        .data(1.into()),
+        (_, Some(false)) => Finding::limited(
+            GROUP,
+            NAME,
+            "2: with IP_LOCAL_PORT_RANGE too one parity first",
+            "the full range as IP_LOCAL_PORT_RANGE does not avoid the step",
+        )
+        .data(2.into())
+        .remedy("Linux 6.8 or later; until then a randomly shifted range for each socket"),
+    }
+}
+
+fn unreadable(name: &'static str, error: &str) -> Finding {
+    Finding::unknown(
+        GROUP,
+        name,
+        error,
+        "/proc/sys, with the settings of the network",
+    )
+}
+
+fn is_absent(setting: &io::Result<String>) -> bool {
+    matches!(setting, Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+/// A setting, understood; else why not.
+fn parsed<T>(
+    name: &str,
+    setting: &io::Result<String>,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, String> {
+    let text = setting
+        .as_ref()
+        .map_err(|error| format!("{SYSCTLS}/{name} cannot be read: {error}"))?;
+    parse(text).ok_or_else(|| format!("{SYSCTLS}/{name} is not understood: {:?}", text.trim()))
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.trim().parse().ok()
+}
+
+fn span(text: &str) -> Option<Span> {
+    let (first, last) = text.trim().split_once(char::is_whitespace)?;
+    checked(first, last.trim())
+}
+
+/// The list as the kernel prints it: `8080,9000-9010`.
+fn reserved_spans(text: &str) -> Option<Vec<Span>> {
+    let parts = text.trim().split(',').filter(|part| !part.is_empty());
+    let spans = parts.map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        checked(first, last)
+    });
+    spans.collect()
+}
+
+fn checked(first: &str, last: &str) -> Option<Span> {
+    let span = Span {
+        first: first.parse().ok()?,
+        last: last.parse().ok()?,
+    };
+    (span.first <= span.last).then_some(span)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What Linux 7.1 shows by default.
+    pub(in crate::check) fn defaults() -> Reading {
+        Reading {
+            range: Ok("32768\t60999\n".to_owned()),
+            reserved: Ok("\n".to_owned()),
+            tw_reuse: Ok("2\n".to_owned()),
+            timestamps: Ok("1\n".to_owned()),
+            step_width: Ok("0\n".to_owned()),
+            socket_range: Ok(true),
+            socket_range_by_one: Some(true),
+        }
+    }
+
+    fn found(reading: &Reading, name: &str) -> Finding {
+        findings(reading)
+            .into_iter()
+            .find(|finding| finding.name == name)
+            .unwrap()
+    }
+
+    fn setting(text: &str) -> io::Result<String> {
+        Ok(text.to_owned())
+    }
+
+    #[test]
+    fn the_defaults_are_ok_and_nothing_of_this_is_required() {
+        for finding in findings(&defaults()) {
+            assert_eq!(finding.state, State::Ok, "{finding:?}");
+            assert!(!finding.required, "{finding:?}");
+        }
+        assert_eq!(
+            found(&defaults(), "range").value,
+            "32768-60999: 28232 ports"
+        );
+        assert_eq!(
+            found(&defaults(), "first_pass").value,
+            "the 14116 even ports, then the odd ones"
+        );
+    }
+
+    #[test]
+    fn a_range_that_begins_with_an_odd_port_is_searched_odd_first() {
+        let reading = Reading {
+            range: setting("1025 1027"),
+            ..defaults()
+        };
+        assert_eq!(
+            found(&reading, "first_pass").value,
+            "the 2 odd ports, then the even ones"
+        );
+    }
+
+    #[test]
+    fn reserved_ports_count_where_they_lie_in_the_range() {
+        for (text, within) in [
+            ("\n", 0),
+            ("8080,9000-9010", 0),
+            ("32768\n", 1),
+            ("1-32769,40000-40009,60999-65535", 2 + 10 + 1),
+            ("0-65535", 28_232),
+        ] {
+            let reading = Reading {
+                reserved: setting(text),
+                ..defaults()
+            };
+            assert_eq!(found(&reading, "reserved").data, within, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_is_not_understood_is_unknown_and_no_panic() {
+        for text in [
+            "", "1", "2 1", "1 65536", "-1 5", "a b", "1 2 3", "9-8", "1,,2-",
+        ] {
+            let reading = Reading {
+                range: setting(text),
+                reserved: setting(text),
+                tw_reuse: setting(text),
+                step_width: setting(text),
+                ..defaults()
+            };
+            assert_eq!(
+                found(&reading, "first_pass").state,
+                found(&reading, "range").state
+            );
+            findings(&reading);
+        }
+        let broken = Reading {
+            range: setting("2 1"),
+            ..defaults()
+        };
+        let range = found(&broken, "range");
+        assert_eq!(range.state, State::Unknown);
+        assert!(range.note.unwrap().contains("ip_local_port_range"));
+    }
+
+    #[test]
+    fn time_wait_reuse_takes_timestamps() {
+        let reading = |mode, timestamps| Reading {
+            tw_reuse: setting(mode),
+            timestamps: setting(timestamps),
+            ..defaults()
+        };
+        let state = |mode, timestamps| found(&reading(mode, timestamps), "tw_reuse").state;
+        assert_eq!(state("1", "0"), State::Limited);
+        assert_eq!(state("0", "0"), State::Ok);
+        assert_eq!(state("1", "1"), State::Ok);
+    }
+
+    #[test]
+    fn what_an_older_kernel_lacks_is_missing_with_the_version_that_has_it() {
+        let reading = Reading {
+            step_width: Err(io::ErrorKind::NotFound.into()),
+            socket_range: Ok(false),
+            socket_range_by_one: Some(false),
+            ..defaults()
+        };
+        for (name, since) in [
+            ("step_width", "7.1"),
+            ("socket_range", "6.3"),
+            ("socket_range_step", "6.8"),
+        ] {
+            let finding = found(&reading, name);
+            assert_eq!(finding.state, State::Missing, "{name}");
+            assert_eq!(finding.since, Some(since), "{name}");
+            assert!(finding.remedy.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_step_of_a_sockets_range_is_known_only_by_btf() {
+        let state = |by_one| {
+            let reading = Reading {
+                socket_range_by_one: by_one,
+                ..defaults()
+            };
+            found(&reading, "socket_range_step").state
+        };
+        assert_eq!(state(Some(true)), State::Ok);
+        assert_eq!(state(Some(false)), State::Limited);
+        assert_eq!(state(None), State::Unknown);
+    }
+
+    #[test]
+    fn this_machine_says_whether_it_has_the_option() {
+        has_socket_range().unwrap();
+    }
+}

@@ -1,0 +1,199 @@
+//! What this process is allowed, and what the kernel forbids to everybody.
+
+use std::io;
+
+use anyhow::{Error, Result};
+
+use super::finding::{Finding, Group};
+use crate::kernel::{
+    access::{self, LOCKDOWN, Privileges},
+    lack::Lack,
+};
+
+/// What is seen of it.
+pub(super) struct Reading {
+    pub(super) privileges: Privileges,
+    pub(super) lockdown: io::Result<String>,
+    /// Whether process ids mean here what they mean to the kernel.
+    pub(super) process_ids: Result<()>,
+}
+
+impl Reading {
+    pub(super) fn of_this_process() -> Self {
+        Self {
+            privileges: Privileges::of_this_process(),
+            lockdown: access::lockdown(),
+            process_ids: access::check_pid_namespace(),
+        }
+    }
+
+    /// Whether a trace may be tried; else what forbids it.
+    pub(super) fn allow(&self) -> Result<(), Lack> {
+        self.privileges.check()?;
+        if let Ok(mode) = &self.lockdown {
+            access::check_lockdown(mode)?;
+        }
+        Ok(())
+    }
+}
+
+const GROUP: Group = Group::Privileges;
+
+pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
+    vec![
+        capabilities(reading.privileges),
+        lockdown(&reading.lockdown),
+        process_ids(&reading.process_ids),
+    ]
+}
+
+fn capabilities(privileges: Privileges) -> Finding {
+    const NAME: &str = "capabilities";
+    let finding = match privileges.check() {
+        Ok(()) => Finding::ok(GROUP, NAME, ""),
+        Err(lack) => Finding::missing(GROUP, NAME, &lack.into()),
+    };
+    let value = privileges.to_string();
+    Finding { value, ..finding }
+        .data(serde_json::json!({
+            "uid": privileges.uid,
+            "effective": privileges.capabilities,
+            "of_host": privileges.of_host,
+        }))
+        .required()
+}
+
+fn lockdown(lockdown: &io::Result<String>) -> Finding {
+    const NAME: &str = "lockdown";
+    let finding = match lockdown {
+        Ok(mode) => match access::check_lockdown(mode) {
+            Ok(()) if mode == "integrity" => Finding::limited(
+                GROUP,
+                NAME,
+                mode,
+                "debugfs is closed, which shows how the kernel preempts",
+            ),
+            Ok(()) => Finding::ok(GROUP, NAME, mode),
+            Err(lack) => Finding {
+                value: mode.clone(),
+                ..Finding::missing(GROUP, NAME, &lack.into())
+            },
+        }
+        .data(mode.as_str().into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Whether the kernel has none or does not show it makes no difference to the verdict:
+            // the programs are loaded, and the kernel refuses them if it is locked down.
+            Finding::ok(GROUP, NAME, "none that is shown").note(format!("no {LOCKDOWN}"))
+        }
+        Err(error) => Finding::unknown(
+            GROUP,
+            NAME,
+            format!("{LOCKDOWN} cannot be read: {error}"),
+            "run as root",
+        ),
+    };
+    // What cannot be seen is found out by loading the programs.
+    Finding {
+        required: lockdown.is_ok(),
+        ..finding
+    }
+    .since("5.4")
+}
+
+fn process_ids(process_ids: &Result<(), Error>) -> Finding {
+    const NAME: &str = "process_ids";
+    match process_ids {
+        Ok(()) => Finding::ok(GROUP, NAME, "the host's, as --pid takes them"),
+        Err(error) => {
+            Finding::limited(GROUP, NAME, "those of a namespace of its own", "").because(error)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::check::State;
+
+    pub(in crate::check) fn root() -> Reading {
+        Reading {
+            privileges: Privileges {
+                capabilities: u64::MAX,
+                of_host: true,
+                uid: 0,
+            },
+            lockdown: Ok("none".to_owned()),
+            process_ids: Ok(()),
+        }
+    }
+
+    fn states(reading: &Reading) -> Vec<State> {
+        findings(reading)
+            .into_iter()
+            .map(|finding| finding.state)
+            .collect()
+    }
+
+    #[test]
+    fn root_without_lockdown_may_do_everything() {
+        assert_eq!(states(&root()), [State::Ok; 3]);
+        assert!(root().allow().is_ok());
+    }
+
+    #[test]
+    fn without_capabilities_the_remedy_is_said() {
+        let reading = Reading {
+            privileges: Privileges {
+                capabilities: 0,
+                of_host: true,
+                uid: 65_534,
+            },
+            ..root()
+        };
+        assert!(reading.allow().is_err());
+        let [capabilities, ..] = &findings(&reading)[..] else {
+            panic!()
+        };
+        assert!(capabilities.blocks());
+        assert_eq!(
+            capabilities.value,
+            "uid 65534: none of CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON"
+        );
+        assert_eq!(capabilities.remedy.as_deref(), Some("run it with sudo"));
+    }
+
+    #[test]
+    fn only_confidentiality_forbids_a_trace() {
+        for (mode, state) in [
+            ("none", State::Ok),
+            ("integrity", State::Limited),
+            ("confidentiality", State::Missing),
+        ] {
+            let reading = Reading {
+                lockdown: Ok(mode.to_owned()),
+                ..root()
+            };
+            assert_eq!(states(&reading)[1], state, "{mode}");
+            assert_eq!(reading.allow().is_err(), state == State::Missing, "{mode}");
+        }
+        let hidden = |kind: io::ErrorKind| Reading {
+            lockdown: Err(kind.into()),
+            ..root()
+        };
+        assert_eq!(states(&hidden(io::ErrorKind::NotFound))[1], State::Ok);
+        let denied = hidden(io::ErrorKind::PermissionDenied);
+        assert_eq!(states(&denied)[1], State::Unknown);
+        assert!(!findings(&denied)[1].blocks(), "loading the programs tells");
+    }
+
+    #[test]
+    fn a_process_id_namespace_limits_the_filter_by_process() {
+        let reading = Reading {
+            process_ids: Err(anyhow::anyhow!("a namespace of its own")),
+            ..root()
+        };
+        let finding = &findings(&reading)[2];
+        assert_eq!(finding.state, State::Limited);
+        assert_eq!(finding.note.as_deref(), Some("a namespace of its own"));
+    }
+}

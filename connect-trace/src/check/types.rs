@@ -1,0 +1,237 @@
+//! What the kernel shows of its types and functions: what the programs are fitted to it by.
+
+use anyhow::{Result, anyhow};
+
+use super::finding::{Finding, Group};
+use crate::{
+    kernel::{
+        btf::{Btf, VMLINUX},
+        layout::Layout,
+        symbols::KALLSYMS,
+    },
+    probes::Functions,
+};
+
+/// What is seen of it.
+pub(super) struct Reading {
+    pub(super) btf: Result<Types>,
+    pub(super) functions: Result<Functions>,
+}
+
+/// What the BTF says.
+pub(super) struct Types {
+    /// Size of the blob in bytes.
+    pub(super) size: usize,
+    pub(super) layout: Result<Layout>,
+    /// Whether the functions' prototypes allow fentry.
+    pub(super) prototypes: Result<()>,
+}
+
+impl Reading {
+    pub(super) fn of_running_kernel() -> Self {
+        let functions = Functions::of_running_kernel();
+        let btf = Btf::of_running_kernel().map(|btf| Types {
+            size: btf.size(),
+            layout: Layout::of(&btf),
+            prototypes: match &functions {
+                Ok(functions) => functions.offer_fentry(&btf),
+                Err(_) => Err(anyhow!("a function is missing")),
+            },
+        });
+        Self { btf, functions }
+    }
+
+    /// The offsets, where they were found.
+    pub(super) fn layout(&self) -> Option<&Layout> {
+        self.btf.as_ref().ok()?.layout.as_ref().ok()
+    }
+}
+
+const GROUP: Group = Group::Types;
+
+pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
+    vec![
+        btf(&reading.btf).since("5.4").required(),
+        offsets(&reading.btf).required(),
+        functions(&reading.functions).required(),
+        prototypes(&reading.btf).since("5.5"),
+    ]
+}
+
+fn btf(btf: &Result<Types>) -> Finding {
+    const NAME: &str = "btf";
+    match btf {
+        Ok(types) => Finding::ok(GROUP, NAME, format!("{} bytes in {VMLINUX}", types.size))
+            .data(types.size.into()),
+        Err(error) => Finding::missing(GROUP, NAME, error),
+    }
+}
+
+fn offsets(btf: &Result<Types>) -> Finding {
+    /// Absent by age and not by trouble: the option came with Linux 6.3.
+    const SOCKET_RANGE: (&str, &str) = ("inet_sock", "local_port_range");
+    const NAME: &str = "offsets";
+    let layout = match btf {
+        Ok(types) => &types.layout,
+        Err(_) => return without_btf(NAME),
+    };
+    let layout = match layout {
+        Ok(layout) => layout,
+        Err(error) => return Finding::missing(GROUP, NAME, error),
+    };
+    let list = |fields: &[(&str, &str)]| -> String {
+        let names = fields
+            .iter()
+            .map(|(structure, member)| format!("{structure}.{member}"));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let value = match &layout.absent[..] {
+        [] => "every field that is read".to_owned(),
+        absent => format!("all but {}", list(absent)),
+    };
+    let absent: Vec<_> = layout
+        .absent
+        .iter()
+        .copied()
+        .filter(|&field| field != SOCKET_RANGE)
+        .collect();
+    if absent.is_empty() {
+        Finding::ok(GROUP, NAME, value)
+    } else {
+        Finding::limited(
+            GROUP,
+            NAME,
+            value,
+            "what lies there is absent from the records",
+        )
+    }
+    .data(serde_json::json!({
+        "absent": layout.absent.iter().map(|field| list(&[*field])).collect::<Vec<_>>(),
+    }))
+}
+
+fn functions(functions: &Result<Functions>) -> Finding {
+    const NAME: &str = "functions";
+    let functions = match functions {
+        Ok(functions) => functions,
+        Err(error) => return Finding::missing(GROUP, NAME, error),
+    };
+    let names: Vec<&str> = functions
+        .connect()
+        .into_iter()
+        .chain(functions.checks())
+        .map(|function| function.name)
+        .collect();
+    let value = names.join(", ");
+    let finding = if functions.ipv6 {
+        Finding::ok(GROUP, NAME, value)
+    } else {
+        Finding::limited(
+            GROUP,
+            NAME,
+            value,
+            format!("IPv6 is not loaded ({KALLSYMS} has not all of it), so IPv4 only"),
+        )
+        .remedy("load it before the trace begins (modprobe ipv6), if it is wanted")
+    };
+    finding.data(names.into())
+}
+
+fn prototypes(btf: &Result<Types>) -> Finding {
+    const NAME: &str = "prototypes";
+    match btf {
+        Ok(types) => match &types.prototypes {
+            Ok(()) => Finding::ok(GROUP, NAME, "as fentry/fexit needs them"),
+            Err(error) => Finding::missing(GROUP, NAME, error),
+        },
+        Err(_) => without_btf(NAME),
+    }
+}
+
+fn without_btf(name: &'static str) -> Finding {
+    Finding::unknown(
+        GROUP,
+        name,
+        "not to be looked at without BTF",
+        "BTF, as above",
+    )
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::{check::State, kernel::lack::Lack};
+
+    /// A kernel that has everything, or all but IPv6.
+    pub(in crate::check) fn complete(ipv6: bool) -> Reading {
+        Reading {
+            btf: Ok(Types {
+                size: 5_000_000,
+                layout: Ok(Layout {
+                    globals: vec![],
+                    absent: vec![],
+                    socket_range_has_no_parity: true,
+                }),
+                prototypes: Ok(()),
+            }),
+            functions: Ok(Functions::all(ipv6)),
+        }
+    }
+
+    fn of_absent(absent: &[(&'static str, &'static str)]) -> Reading {
+        let mut reading = complete(true);
+        let layout = reading.btf.as_mut().unwrap().layout.as_mut().unwrap();
+        layout.absent = absent.to_vec();
+        reading
+    }
+
+    fn states(reading: &Reading) -> Vec<State> {
+        findings(reading)
+            .into_iter()
+            .map(|finding| finding.state)
+            .collect()
+    }
+
+    #[test]
+    fn a_kernel_that_has_everything_is_ok() {
+        assert_eq!(states(&complete(true)), [State::Ok; 4]);
+    }
+
+    #[test]
+    fn without_btf_the_rest_of_it_is_unknown_and_a_trace_is_blocked() {
+        let reading = Reading {
+            btf: Err(Lack::new("no BTF", "boot another kernel").into()),
+            ..complete(true)
+        };
+        assert_eq!(
+            states(&reading),
+            [State::Missing, State::Unknown, State::Ok, State::Unknown]
+        );
+        assert!(findings(&reading)[0].blocks());
+        assert!(reading.layout().is_none());
+    }
+
+    #[test]
+    fn a_missing_function_blocks_and_missing_ipv6_limits() {
+        let missing = Reading {
+            functions: Err(Lack::new("no function f", "boot another build").into()),
+            ..complete(true)
+        };
+        let finding = &findings(&missing)[2];
+        assert!(finding.blocks());
+        assert_eq!(finding.note.as_deref(), Some("no function f"));
+        let finding = &findings(&complete(false))[2];
+        assert_eq!(finding.state, State::Limited);
+        assert!(!finding.value.contains("v6"), "{}", finding.value);
+    }
+
+    #[test]
+    fn a_field_that_only_newer_kernels_have_is_no_trouble() {
+        let finding = |absent| findings(&of_absent(absent)).swap_remove(1);
+        let older = finding(&[("inet_sock", "local_port_range")]);
+        assert_eq!(older.state, State::Ok);
+        assert_eq!(older.value, "all but inet_sock.local_port_range");
+        let broken = finding(&[("sock", "__sk_common.skc_net.net")]);
+        assert_eq!(broken.state, State::Limited);
+    }
+}

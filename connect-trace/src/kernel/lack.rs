@@ -1,0 +1,31 @@
+//! What this kernel or this process lacks, with its remedy: the error that a trace ends with, and
+//! what `connect-trace check` finds, in the same words.
+
+use std::fmt;
+
+/// Something that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// What is missing, and what that means.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl Lack {
+    /// Something that is missing, with its remedy.
+    pub fn new(what: impl Into<String>, remedy: &'static str) -> Self {
+        Self {
+            what: what.into(),
+            remedy,
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.what, self.remedy)
+    }
+}
+
+impl std::error::Error for Lack {}

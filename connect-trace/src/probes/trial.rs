@@ -1,0 +1,75 @@
+//! Loading the programs without attaching them: whether the kernel's verifier takes them, at no cost
+//! to anybody's connect().
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use anyhow::{Context as _, Result};
+use aya::programs::Program;
+
+use super::{AttachMode, Functions, ProbeConfig, fentry, kprobe, load, load_tracepoint, misses};
+use crate::kernel::layout::Layout;
+
+/// What the kernel took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Number of programs.
+    pub(crate) programs: usize,
+    /// Whether the kernel counts the runs of a program that it skips.
+    pub(crate) counts_skipped: bool,
+}
+
+/// Creates the maps and loads every program that a trace by this way attaches, and lets go of them.
+pub(crate) fn load_all(
+    mode: AttachMode,
+    config: &ProbeConfig,
+    layout: &Layout,
+    functions: &Functions,
+) -> Result<Loaded> {
+    match mode {
+        AttachMode::Fentry => fentry::offered()?,
+        AttachMode::Kprobe => kprobe::offered()?,
+    }
+    let mut ebpf = load(config, layout)?;
+    load_tracepoint(&mut ebpf, "thread_exit")?;
+    let all = functions.connect().into_iter().chain(functions.checks());
+    match mode {
+        AttachMode::Fentry => {
+            let btf = fentry::kernel_types()?;
+            for function in all {
+                let entry = format!("fentry_{}", function.program);
+                fentry::load_exit(&mut ebpf, function, &btf)?;
+                fentry::load_entry(&mut ebpf, &entry, function, &btf)?;
+            }
+        }
+        AttachMode::Kprobe => {
+            for function in all {
+                for kind in ["kretprobe", "kprobe"] {
+                    kprobe::load(&mut ebpf, &format!("{kind}_{}", function.program))?;
+                }
+            }
+        }
+    }
+    let loaded: Vec<_> = ebpf
+        .programs()
+        .filter_map(|(_, program)| descriptor(program))
+        .collect();
+    let first = *loaded.first().context("the eBPF object has no programs")?;
+    Ok(Loaded {
+        programs: loaded.len(),
+        counts_skipped: misses::recursion_misses(first)
+            .context("read the kernel's counters of a program")?
+            .is_some(),
+    })
+}
+
+/// The descriptor of a program that is loaded.
+fn descriptor(program: &Program) -> Option<libc::c_int> {
+    let fd = match program {
+        Program::FEntry(program) => program.fd(),
+        Program::FExit(program) => program.fd(),
+        Program::KProbe(program) => program.fd(),
+        Program::RawTracePoint(program) => program.fd(),
+        _ => return None,
+    };
+    Some(fd.ok()?.as_fd().as_raw_fd())
+}

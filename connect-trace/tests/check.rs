@@ -1,0 +1,141 @@
+//! `connect-trace check` on any machine, whatever can be traced there: its parts agree with each other
+//! and with docs/check.md. What it says of particular kernels is tested in guests.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Every finding there is.
+const FINDINGS: [&str; 20] = [
+    "capabilities",
+    "lockdown",
+    "process_ids",
+    "btf",
+    "offsets",
+    "functions",
+    "prototypes",
+    "preemption",
+    "fentry",
+    "kprobe",
+    "attach_mode",
+    "return_slots",
+    "skip_counter",
+    "range",
+    "first_pass",
+    "reserved",
+    "tw_reuse",
+    "step_width",
+    "socket_range",
+    "socket_range_step",
+];
+
+fn check(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+        .arg("check")
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the command was built with this test")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
+}
+
+fn object() -> (Output, Value) {
+    let output = check(&["--format", "json"]);
+    let object = serde_json::from_slice(&output.stdout);
+    let object = object.unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output, object)
+}
+
+#[test]
+fn the_object_has_every_finding_and_the_exit_status_is_its_verdict() {
+    let (output, object) = object();
+    assert_eq!(object["schema"], 1);
+    let findings = object["findings"].as_array().expect("a list");
+    let names: Vec<&str> = findings
+        .iter()
+        .map(|finding| finding["name"].as_str().expect("a text"))
+        .collect();
+    assert_eq!(names, FINDINGS);
+
+    let works = object["works"].as_bool().expect("a truth value");
+    assert_eq!(output.status.code(), Some(i32::from(!works)), "{object}");
+    assert_eq!(object["attach_mode"].is_string(), works, "{object}");
+    let blocks = |finding: &&Value| {
+        finding["required"] == true
+            && (finding["state"] == "missing" || finding["state"] == "unknown")
+    };
+    assert_eq!(findings.iter().find(blocks).is_none(), works, "{object}");
+}
+
+#[test]
+fn what_is_missing_or_unknown_has_a_note_and_a_remedy() {
+    let (_, object) = object();
+    for finding in object["findings"].as_array().expect("a list") {
+        match finding["state"].as_str() {
+            Some("ok") => assert_ne!(finding["value"], "", "{finding}"),
+            Some("limited") => assert!(finding["note"].is_string(), "{finding}"),
+            Some("missing" | "unknown") => {
+                assert!(finding["note"].is_string(), "{finding}");
+                assert!(finding["remedy"].is_string(), "{finding}");
+            }
+            other => panic!("{other:?}: {finding}"),
+        }
+    }
+}
+
+#[test]
+fn the_text_has_every_finding_fits_a_terminal_and_ends_with_the_verdict() {
+    let (_, object) = object();
+    let output = check(&[]);
+    let text = text(&output.stdout);
+    assert_eq!(text.lines().last(), object["verdict"].as_str(), "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    for finding in object["findings"].as_array().expect("a list") {
+        let (state, name) = (&finding["state"], &finding["name"]);
+        let (state, name) = (state.as_str(), name.as_str());
+        let (state, name) = (state.expect("a text"), name.expect("a text"));
+        let line = format!("  {state:7}  {}  ", name.replace('_', " "));
+        assert!(text.contains(&line), "{line:?} is missing from:\n{text}");
+    }
+    let works = object["works"] == true;
+    assert_eq!(output.status.code(), Some(i32::from(!works)), "{text}");
+}
+
+#[test]
+fn every_finding_is_documented() {
+    const DOCS: &str = include_str!("../../docs/check.md");
+    for name in FINDINGS {
+        assert!(DOCS.contains(&format!("\n| `{name}` | ")), "{name}");
+    }
+}
+
+#[test]
+fn a_trace_works_where_the_check_says_so_and_nowhere_else() {
+    let (_, object) = object();
+    let trace = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+        .args(["--duration", "0.1"])
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the command was built with this test");
+    let works = object["works"] == true;
+    let messages = text(&trace.stderr);
+    assert_eq!(trace.status.success(), works, "{object}\n{messages}");
+    if let Some(mode) = object["attach_mode"].as_str() {
+        assert!(
+            messages.contains(&format!("Attached by {mode}")),
+            "{messages}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_format_is_wrong_usage() {
+    let output = check(&["--format", "xml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+}
