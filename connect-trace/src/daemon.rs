@@ -17,7 +17,7 @@ use crate::{
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
     probes::checks::{Burst, Families},
-    report::Checks,
+    report::{Checks, KernelSide, filter_words},
     tracer::Tracer,
 };
 
@@ -73,7 +73,8 @@ impl Daemon {
         }
         Ok(Self {
             tracer,
-            output: Output::new(&config.output, kernel::release(), attached),
+            output: Output::new(&config.output, kernel::release(), attached)
+                .with_filters(filter_words(&config.probes.filters)),
             since: Instant::now(),
             schedule: BurstSchedule::default(),
         })
@@ -144,7 +145,7 @@ impl Daemon {
                 printed = taken;
             }
         });
-        printed
+        printed.and(output.flush())
     }
 
     /// Detaches, and prints what has come since the last report.
@@ -174,10 +175,12 @@ impl Daemon {
         };
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
-        let accounting = self.tracer.accounting()?;
-        let reported = self
-            .output
-            .report(SystemTime::now(), elapsed, checks, accounting);
+        let kernel_side = KernelSide {
+            checks,
+            accounting: self.tracer.accounting()?,
+            ..KernelSide::default()
+        };
+        let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
         drained.and(reported)
     }
 }

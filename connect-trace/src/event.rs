@@ -100,7 +100,7 @@ impl fmt::Display for PortRange {
 }
 
 /// Which of the two passes of the search found a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// The ports of the parity of the range's lowest.
     First,
@@ -246,10 +246,17 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytemuck::Zeroable as _;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// Whatever a record can be, sensible or not.
+    pub(crate) fn any_connect() -> impl Strategy<Value = Connect> {
+        let bytes = proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>());
+        bytes.prop_map(|bytes| decoder().decode(&bytes).expect("the size is right"))
+    }
 
     fn decoder() -> Decoder {
         Decoder {
