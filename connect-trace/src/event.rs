@@ -252,10 +252,14 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Whatever a record can be, sensible or not.
+    /// Whatever a record can be, sensible or not, but that the kernel returns errnos.
     pub(crate) fn any_connect() -> impl Strategy<Value = Connect> {
         let bytes = proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>());
-        bytes.prop_map(|bytes| decoder().decode(&bytes).expect("the size is right"))
+        bytes.prop_map(|bytes| {
+            let mut record: ConnectRecord = bytemuck::pod_read_unaligned(&bytes);
+            record.ret = -record.ret.rem_euclid(4_096);
+            decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+        })
     }
 
     fn decoder() -> Decoder {

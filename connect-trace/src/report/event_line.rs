@@ -5,8 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::{errno, numbers::microseconds_or_dash};
 use crate::{clock::Clock, event::Connect};
 
-/// A terminal of fewer columns gets the compact lines, made for 80.
+/// A terminal of fewer columns gets the compact lines.
 const WIDE: usize = 120;
+
+/// Compact lines are made for these; a terminal of fewer wraps them.
+const COMPACT: usize = 80;
 
 /// The columns of a terminal, and what is in them.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +66,7 @@ impl EventLines {
                 "DESTINATION",
                 "SEARCHus",
                 "TOTAL us",
-                "RETURN",
+                "RET",
             ])
         })
     }
@@ -103,7 +106,7 @@ impl EventLines {
     /// padding of others; a line whose numbers and addresses do not fit is longer than the terminal.
     fn line(&self, mut cells: [Cell; 8]) -> String {
         let needed: usize = cells.iter().map(Cell::needed).sum::<usize>() + cells.len() - 1;
-        let mut excess = needed.saturating_sub(self.columns);
+        let mut excess = needed.saturating_sub(self.columns.max(COMPACT));
         for cell in &mut cells {
             if let Kind::Name { least } = cell.kind {
                 let taken = excess.min(cell.width.saturating_sub(least));
@@ -111,11 +114,15 @@ impl EventLines {
                 excess -= taken;
             }
         }
-        for cell in &mut cells {
-            let padding = cell.width.saturating_sub(cell.length());
-            let taken = excess.min(padding);
-            cell.width -= taken;
-            excess -= taken;
+        // The free room of texts rather than of numbers.
+        for of_number in [false, true] {
+            for cell in &mut cells {
+                if matches!(cell.kind, Kind::Number) == of_number {
+                    let taken = excess.min(cell.width.saturating_sub(cell.length()));
+                    cell.width -= taken;
+                    excess -= taken;
+                }
+            }
         }
         let line = cells.map(|cell| cell.padded()).join(" ");
         line.trim_end().to_owned()
@@ -166,7 +173,7 @@ fn compact(texts: [impl Into<String>; 8]) -> [Cell; 8] {
     let columns = [
         (12, Kind::Left),
         (7, Kind::Number),
-        (8, Kind::Name { least: 4 }),
+        (9, Kind::Name { least: 4 }),
         (5, Kind::Number),
         (21, Kind::Left),
         (8, Kind::Number),
@@ -280,10 +287,10 @@ mod tests {
             line(80, &failed),
         ];
         let expected = [
-            "ME             PID COMM SPORT DESTINATION           SEARCHus TOTAL us RETURN",
-            ":04:05.234    1234 curl     20001 127.0.0.1:443              5.0     20.0 ok",
-            ":04:05.234 4194303 a-name-+ 20001 255.255.255.255:65535 999999.9 999999.9 ok",
-            ":04:05.234    1234 curl     - 127.0.0.1:443        5.0     20.0 EADDRNOTAVAIL",
+            "ME             PID COMM      SPORT DESTINATION           SEARCHus TOTAL us RET",
+            ":04:05.234    1234 curl      20001 127.0.0.1:443              5.0     20.0 ok",
+            ":04:05.234 4194303 a-name-o+ 20001 255.255.255.255:65535 999999.9 999999.9 ok",
+            ":04:05.234    1234 curl     - 127.0.0.1:443         5.0     20.0 EADDRNOTAVAIL",
         ];
         assert_eq!(lines, expected);
     }
@@ -291,7 +298,7 @@ mod tests {
     #[test]
     fn long_addresses_cut_the_name_and_lengthen_the_line_but_are_whole() {
         let connect = long(curl(65_535));
-        for columns in [0, 1, 20, 80, 119, 120, 160] {
+        for columns in [0, 1, 20, 80, 120] {
             let line = line(columns, &connect);
             let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535";
             let times = if columns < WIDE { 1 } else { 2 };

@@ -436,3 +436,6 @@ struct Warning {
 fn saturated(ns: u128) -> u64 {
     u64::try_from(ns).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use anstream::adapter::strip_str;
+
 /// Columns that every report fits in.
 pub(super) const WIDTH: usize = 80;
 
@@ -35,10 +37,10 @@ pub(super) fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-/// Words with commas between them, broken before the width of a report; lines after the first begin
-/// with `indent`.
+/// Words, broken before the width of a report. `first` may have colour; lines after the first begin with
+/// `indent`.
 pub(super) fn wrapped(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
-    let mut column = first.chars().count();
+    let mut column = strip_str(first).to_string().chars().count();
     write!(text, "{first}")?;
     for word in words.split(' ') {
         let length = word.chars().count();

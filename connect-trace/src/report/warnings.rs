@@ -45,7 +45,8 @@ fn lost(report: &Report) -> Reason {
     let lost = report.accounting.lost();
     let entered = report.accounting.kernel.entered;
     (lost > 0).then(|| {
-        let text = format!("{lost} of {entered} connects since the start were lost: see above");
+        let text =
+            format!("{lost} of {entered} connects since the start were lost, and are in no figure");
         ("lost", text)
     })
 }
