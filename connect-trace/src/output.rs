@@ -197,3 +197,122 @@ impl Output {
 fn groups(by: By) -> Option<Groups> {
     (by != By::Parity).then(|| Groups::new(by))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{
+        aggregate::{fast, summary::tests::example},
+        cli::Cli,
+    };
+
+    /// What was printed, and whether there is still a reader.
+    #[derive(Clone, Default)]
+    struct Printed(Rc<RefCell<Vec<u8>>>, Rc<RefCell<bool>>);
+
+    impl Printed {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.borrow().clone()).unwrap()
+        }
+    }
+
+    impl Write for Printed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if *self.1.borrow() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn output(arguments: &str) -> (Output, Printed) {
+        let arguments = ["connect-trace"]
+            .into_iter()
+            .chain(arguments.split_whitespace());
+        let args = Cli::parse_from(arguments).trace.output;
+        let printed = Printed::default();
+        let out = Box::new(printed.clone());
+        let (kernel, attached) = ("6.12.0".to_owned(), "fentry/fexit".to_owned());
+        let output = Output::to(out, Paint(false), &args, kernel, attached);
+        (output.with_clock(Clock::fixed(0)), printed)
+    }
+
+    fn report(output: &mut Output, kernel_side: KernelSide) -> Result<()> {
+        output.report(SystemTime::UNIX_EPOCH, Duration::from_secs(1), kernel_side)
+    }
+
+    #[test]
+    fn events_have_a_header_before_the_first_and_after_each_report() {
+        let (mut output, printed) = output("--events -i 1");
+        for port in [20_000, 20_001] {
+            output.connect(&example(port)).unwrap();
+        }
+        report(&mut output, KernelSide::default()).unwrap();
+        report(&mut output, KernelSide::default()).unwrap();
+        output.connect(&example(20_002)).unwrap();
+        let text = printed.text();
+        let kinds: Vec<&str> = text
+            .lines()
+            .filter_map(|line| {
+                ["TIME ", "2 connect", "0 connect", ""]
+                    .into_iter()
+                    .find(|start| line.starts_with(start))
+                    .filter(|start| !start.is_empty() || line.contains("127.0.0.1"))
+            })
+            .collect();
+        let expected = ["TIME ", "", "", "2 connect", "0 connect", "TIME ", ""];
+        assert_eq!(kinds, expected, "{text}");
+    }
+
+    #[test]
+    fn a_report_without_events_begins_with_itself() {
+        let (mut output, printed) = output("");
+        output.connect(&example(20_000)).unwrap();
+        assert_eq!(printed.text(), "");
+        report(&mut output, KernelSide::default()).unwrap();
+        assert!(printed.text().starts_with("1 connect() in 1.00 s\n"));
+    }
+
+    #[test]
+    fn each_report_has_the_fast_connects_that_came_since_the_last() {
+        let (mut output, printed) = output("--format json --by pid");
+        for count in [3, 10, 10] {
+            let kernel_side = KernelSide {
+                fast: fast::tests::example(count),
+                ..KernelSide::default()
+            };
+            report(&mut output, kernel_side).unwrap();
+        }
+        let fast: Vec<Option<u64>> = printed
+            .text()
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(line["connects"], line["connects_fast"]);
+                assert_eq!(line["fast"].is_null(), line["connects_fast"] == 0);
+                line["connects_fast"].as_u64()
+            })
+            .collect();
+        assert_eq!(fast, [Some(6), Some(14), Some(0)]);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_loses_nothing_that_is_counted() {
+        let (mut output, printed) = output("--events");
+        output.connect(&example(20_000)).unwrap();
+        *printed.1.borrow_mut() = true;
+        assert!(output.connect(&example(20_001)).is_err());
+        assert!(report(&mut output, KernelSide::default()).is_err());
+        *printed.1.borrow_mut() = false;
+        assert_eq!(output.summary.connects, 0, "they were in that report");
+    }
+}

@@ -4,7 +4,8 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! and `peer` compares with another tracer. The other modules are what these are written with.
+//! `output` about its events and JSON, and `peer` compares with another tracer. The other modules are
+//! what these are written with.
 
 #[path = "guest/checks.rs"]
 mod checks;
@@ -12,6 +13,8 @@ mod checks;
 mod losses;
 #[path = "guest/matching.rs"]
 mod matching;
+#[path = "guest/output.rs"]
+mod output;
 #[path = "guest/peer.rs"]
 mod peer;
 #[path = "guest/process.rs"]
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
-    let of_none = program::TESTS.iter().map(|test| {
+    let of_none = program::TESTS.iter().chain(output::TESTS).map(|test| {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });

@@ -14,7 +14,7 @@ const LONGEST_NS: u64 = 3_600_000_000_000;
 pub enum Precision {
     /// To a thousandth, in about 100 KiB.
     Fine,
-    /// To a sixteenth, in about 1 KiB, for thousands of groups.
+    /// To a sixteenth, in 1 to 2 KiB, for thousands of groups.
     Coarse,
 }
 
