@@ -57,7 +57,35 @@ pub struct FastGroup {
     pub search: Times,
 }
 
+impl Times {
+    /// What has come since an earlier reading of the same sums. The longest time stays that of both.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        // Of one CPU's sum another may have been read earlier: never below zero.
+        let mut buckets = self.buckets;
+        for (now, before) in buckets.iter_mut().zip(earlier.buckets) {
+            *now = now.saturating_sub(before);
+        }
+        let count = self.count.saturating_sub(earlier.count);
+        Self {
+            count,
+            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
+            max_ns: if count > 0 { self.max_ns } else { 0 },
+            buckets,
+        }
+    }
+}
+
 impl FastGroup {
+    /// What has come since an earlier reading of the same sums.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            connect: self.connect.since(&earlier.connect),
+            search: self.search.since(&earlier.search),
+        }
+    }
+
     /// Successful, with an even port that the search found.
     pub const EVEN: u32 = 0;
     /// Successful, with an odd port that the search found.

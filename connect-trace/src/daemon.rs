@@ -12,13 +12,14 @@ use tokio::{
 };
 
 use crate::{
+    aggregate::FastConnects,
     command::{Command, exit_as},
     config::Config,
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
     probes::checks::{Burst, Families},
-    report::Checks,
+    report::{Checks, KernelSide, filter_words},
     status_line::StatusLine,
     tracer::Tracer,
 };
@@ -75,6 +76,8 @@ struct Daemon {
     /// When the report that is being collected began.
     since: Instant,
     schedule: BurstSchedule,
+    /// Connects without a record by the last report.
+    fast: FastConnects,
 }
 
 impl Daemon {
@@ -93,9 +96,11 @@ impl Daemon {
         }
         Ok(Self {
             tracer,
-            output: Output::new(&config.output, kernel::release(), attached),
+            output: Output::new(&config.output, kernel::release(), attached)
+                .with_filters(filter_words(&config.probes.filters)),
             since: Instant::now(),
             schedule: BurstSchedule::default(),
+            fast: FastConnects::default(),
         })
     }
 
@@ -209,7 +214,7 @@ impl Daemon {
                 printed = taken;
             }
         });
-        printed
+        printed.and(output.flush())
     }
 
     /// Detaches, and prints what has come since the last report.
@@ -219,6 +224,13 @@ impl Daemon {
         let drained = self.drain(Duration::MAX);
         let reported = self.report();
         stopped.and(drained).and(reported)
+    }
+
+    /// Those that came since the last report.
+    fn fast_connects(&mut self) -> Result<FastConnects> {
+        let all = FastConnects::from(self.tracer.probes().maps().fast()?);
+        let earlier = std::mem::replace(&mut self.fast, all);
+        Ok(all.since(&earlier))
     }
 
     /// Prints what has come since the last report.
@@ -239,10 +251,12 @@ impl Daemon {
         };
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
-        let accounting = self.tracer.accounting()?;
-        let reported = self
-            .output
-            .report(SystemTime::now(), elapsed, checks, accounting);
+        let kernel_side = KernelSide {
+            checks,
+            accounting: self.tracer.accounting()?,
+            fast: self.fast_connects()?,
+        };
+        let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
         drained.and(reported)
     }
 }

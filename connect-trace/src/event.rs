@@ -100,7 +100,7 @@ impl fmt::Display for PortRange {
 }
 
 /// Which of the two passes of the search found a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// The ports of the parity of the range's lowest.
     First,
@@ -246,10 +246,21 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytemuck::Zeroable as _;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// Whatever a record can be, sensible or not, but that the kernel returns errnos.
+    pub(crate) fn any_connect() -> impl Strategy<Value = Connect> {
+        let bytes = proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>());
+        bytes.prop_map(|bytes| {
+            let mut record: ConnectRecord = bytemuck::pod_read_unaligned(&bytes);
+            record.ret = -record.ret.rem_euclid(4_096);
+            decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+        })
+    }
 
     fn decoder() -> Decoder {
         Decoder {

@@ -4,9 +4,9 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! `filters` and `command` about what is traced, `check` about `connect-trace check` and kernels that lack
-//! something; `peer` compares with another tracer, and `clients` with what real clients and a server
-//! count. The other modules are what these are written with.
+//! `filters` and `command` about what is traced, `output` about its events and JSON, `check` about
+//! `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
+//! `clients` with what real clients and a server count. The other modules are what these are written with.
 
 #[path = "guest/check.rs"]
 mod check;
@@ -24,6 +24,8 @@ mod losses;
 mod matching;
 #[path = "guest/nginx.rs"]
 mod nginx;
+#[path = "guest/output.rs"]
+mod output;
 #[path = "guest/peer.rs"]
 mod peer;
 #[path = "guest/process.rs"]
@@ -69,7 +71,12 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
 ];
 
 /// Tests that no way to attach matters to.
-const FOR_NO_MODE: &[&[Test<()>]] = &[program::TESTS, filters::TESTS, command::TESTS];
+const FOR_NO_MODE: &[&[Test<()>]] = &[
+    program::TESTS,
+    filters::TESTS,
+    command::TESTS,
+    output::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

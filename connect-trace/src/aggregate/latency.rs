@@ -1,47 +1,110 @@
 //! Times in power-of-ten buckets, with mean, percentiles and maximum.
 
-use connect_trace_common::{BUCKETS, power_of_ten};
+use connect_trace_common::{BUCKETS, Times, power_of_ten};
 use hdrhistogram::Histogram;
-
-/// Digits that a percentile is exact to.
-const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// The percentiles' longest time, an hour: the histogram's memory grows with it. No connect() takes
 /// that long in the kernel, and mean and maximum are exact beyond it.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
+/// How exact percentiles are, which decides the memory of a [`Latency`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// To a thousandth, in about 100 KiB.
+    Fine,
+    /// To a sixteenth, in 1 to 2 KiB, for thousands of groups.
+    Coarse,
+}
+
+impl Precision {
+    /// How much larger a percentile may be shown than it is, as a share of it.
+    #[must_use]
+    pub fn error(self) -> f64 {
+        match self {
+            Self::Fine => 0.001,
+            Self::Coarse => 0.0625,
+        }
+    }
+}
+
 /// A distribution of times.
 #[derive(Clone, Debug)]
 pub struct Latency {
     buckets: [u64; BUCKETS],
-    histogram: Histogram<u64>,
+    percentiles: Percentiles,
     count: u64,
     total_ns: u128,
     max_ns: u64,
 }
 
+/// What percentiles are taken from. The counts of the coarse one stop at four thousand million each.
+#[derive(Clone, Debug)]
+enum Percentiles {
+    Fine(Histogram<u64>),
+    Coarse(Histogram<u32>),
+}
+
 impl Default for Latency {
     fn default() -> Self {
+        Self::new(Precision::Fine)
+    }
+}
+
+impl Latency {
+    /// No time yet.
+    #[must_use]
+    pub fn new(precision: Precision) -> Self {
+        let within = "within the digits that a histogram can have";
         Self {
             buckets: [0; BUCKETS],
-            histogram: Histogram::new(SIGNIFICANT_DIGITS)
-                .expect("three digits are within what a histogram can have"),
+            percentiles: match precision {
+                Precision::Fine => Percentiles::Fine(Histogram::new(3).expect(within)),
+                Precision::Coarse => Percentiles::Coarse(Histogram::new(1).expect(within)),
+            },
             count: 0,
             total_ns: 0,
             max_ns: 0,
         }
     }
-}
 
-impl Latency {
     /// Adds one time.
     pub fn record(&mut self, ns: u64) {
         self.buckets[power_of_ten(ns)] += 1;
         // Cannot fail: the histogram grows by itself up to that time.
-        let _ = self.histogram.record(ns.min(LONGEST_NS));
+        let _ = match &mut self.percentiles {
+            Percentiles::Fine(histogram) => histogram.record(ns.min(LONGEST_NS)),
+            Percentiles::Coarse(histogram) => histogram.record(ns.min(LONGEST_NS)),
+        };
         self.count += 1;
         self.total_ns += u128::from(ns);
         self.max_ns = self.max_ns.max(ns);
+    }
+
+    /// Adds the times of another one of the same precision.
+    pub fn merge(&mut self, other: &Self) {
+        // Cannot fail: both grow by themselves.
+        let _ = match (&mut self.percentiles, &other.percentiles) {
+            (Percentiles::Fine(all), Percentiles::Fine(more)) => all.add(more),
+            (Percentiles::Coarse(all), Percentiles::Coarse(more)) => all.add(more),
+            // Then there are no percentiles any more, as after `merge_fast`.
+            _ => Ok(()),
+        };
+        self.merge_sums(other.count, other.total_ns, other.max_ns, &other.buckets);
+    }
+
+    /// Adds times of which the kernel only kept sums. From then on there are no percentiles.
+    pub fn merge_fast(&mut self, fast: &Times) {
+        let total_ns = u128::from(fast.total_ns);
+        self.merge_sums(fast.count, total_ns, fast.max_ns, &fast.buckets);
+    }
+
+    fn merge_sums(&mut self, count: u64, total_ns: u128, max_ns: u64, buckets: &[u64; BUCKETS]) {
+        self.count += count;
+        self.total_ns += total_ns;
+        self.max_ns = self.max_ns.max(max_ns);
+        for (all, more) in self.buckets.iter_mut().zip(buckets) {
+            *all += more;
+        }
     }
 
     /// Number of times by power of ten; see [`power_of_ten`].
@@ -56,17 +119,33 @@ impl Latency {
         self.count
     }
 
+    /// Sum of the times in nanoseconds, exact.
+    #[must_use]
+    pub fn total_ns(&self) -> u128 {
+        self.total_ns
+    }
+
     /// Mean in nanoseconds, exact; `None` where there is no time.
     #[must_use]
     pub fn mean_ns(&self) -> Option<f64> {
         (self.count > 0).then(|| self.total_ns as f64 / self.count as f64)
     }
 
-    /// The time that a share of all (0 to 1) does not exceed, in nanoseconds, to three digits; `None`
-    /// where there is no time.
+    /// The time that a share of all (0 to 1) does not exceed, in nanoseconds, by [`Precision`]; `None`
+    /// where there is no time, or where some are only known as sums.
     #[must_use]
     pub fn quantile_ns(&self, share: f64) -> Option<u64> {
-        (self.count > 0).then(|| self.histogram.value_at_quantile(share).min(self.max_ns))
+        let (known, ns) = match &self.percentiles {
+            Percentiles::Fine(all) => (all.len(), all.value_at_quantile(share)),
+            Percentiles::Coarse(all) => (all.len(), all.value_at_quantile(share)),
+        };
+        (self.count > 0 && known == self.count).then(|| ns.min(self.max_ns))
+    }
+
+    /// Whether there are times, and percentiles of them.
+    #[must_use]
+    pub fn has_percentiles(&self) -> bool {
+        self.quantile_ns(0.5).is_some()
     }
 
     /// Longest time in nanoseconds, exact; `None` where there is no time.
@@ -115,5 +194,58 @@ mod tests {
         latency.record(u64::MAX);
         assert_eq!(latency.max_ns(), Some(u64::MAX));
         assert_eq!(latency.count(), 2);
+    }
+
+    #[test]
+    fn coarse_percentiles_are_exact_to_a_sixteenth() {
+        let mut latency = Latency::new(Precision::Coarse);
+        for ns in 1..=1_000_000 {
+            latency.record(ns);
+        }
+        for (share, exact) in [(0.5, 500_000.0), (0.99, 990_000.0), (0.999, 999_000.0)] {
+            let error = latency.quantile_ns(share).unwrap() as f64 / exact - 1.0;
+            assert!(
+                (0.0..=Precision::Coarse.error()).contains(&error),
+                "{share}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_together_are_as_if_all_had_come_to_one() {
+        for precision in [Precision::Fine, Precision::Coarse] {
+            let [mut all, mut one, mut other] = [(); 3].map(|()| Latency::new(precision));
+            for ns in (0..100_000).step_by(7) {
+                all.record(ns);
+                if ns % 2 == 0 { &mut one } else { &mut other }.record(ns);
+            }
+            one.merge(&other);
+            assert_eq!(one.buckets(), all.buckets());
+            assert_eq!((one.count(), one.mean_ns()), (all.count(), all.mean_ns()));
+            assert_eq!(one.max_ns(), all.max_ns());
+            assert_eq!(one.quantile_ns(0.9), all.quantile_ns(0.9));
+            assert!(one.has_percentiles());
+        }
+    }
+
+    #[test]
+    fn sums_from_the_kernel_are_in_all_but_the_percentiles() {
+        let mut latency = Latency::default();
+        latency.record(5_000);
+        latency.merge_fast(&Times::default());
+        assert_eq!(latency.quantile_ns(0.5), Some(5_000), "nothing was added");
+        let mut fast = Times {
+            count: 3,
+            total_ns: 3_000,
+            max_ns: 1_500,
+            ..Times::default()
+        };
+        fast.buckets[2] = 2;
+        fast.buckets[3] = 1;
+        latency.merge_fast(&fast);
+        assert_eq!((latency.count(), latency.mean_ns()), (4, Some(2_000.0)));
+        assert_eq!(latency.max_ns(), Some(5_000));
+        assert_eq!(latency.buckets()[2..4], [2, 2]);
+        assert_eq!(latency.quantile_ns(0.5), None);
     }
 }

@@ -2,26 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Latency;
-use crate::event::{Connect, Pass, PortRange, SourcePort};
-
-/// Times of connect() and of the port search within it.
-#[derive(Clone, Debug, Default)]
-pub struct Group {
-    /// Time in `tcp_v4_connect` or `tcp_v6_connect`.
-    pub connect: Latency,
-    /// Time in `__inet_hash_connect`.
-    pub search: Latency,
-}
-
-impl Group {
-    fn record(&mut self, connect: &Connect) {
-        self.connect.record(connect.connect_ns);
-        if let Some(ns) = connect.search_ns {
-            self.search.record(ns);
-        }
-    }
-}
+use super::{
+    FastConnects, Group, Key,
+    groups::{Named, Top},
+    key::Parity,
+};
+use crate::event::{Connect, Pass, PortRange};
 
 /// Most ranges and errnos that are kept apart. The kernel's connect() knows fewer errnos, and a host
 /// has few ranges, unless somebody gives every socket its own.
@@ -46,6 +32,10 @@ pub struct Summary {
     pub bound: Group,
     /// Failed, by errno; errnos beyond [`MOST_KINDS`] of them are counted under 0.
     pub failed: BTreeMap<i32, Group>,
+    /// Failed, and below `--min-latency`, so that the errno is not known.
+    pub failed_fast: Group,
+    /// Connects below `--min-latency`: part of all figures but percentiles, passes, errnos and ranges.
+    pub fast: u64,
     /// Connects by the range that was searched, up to [`MOST_KINDS`] ranges.
     pub ranges: BTreeMap<PortRange, u64>,
     /// Connects that failed before the port search.
@@ -81,10 +71,10 @@ impl Summary {
             self.failed.entry(errno).or_default().record(connect);
             return;
         }
-        match connect.port {
-            SourcePort::Searched(port) if port % 2 == 0 => self.even.record(connect),
-            SourcePort::Searched(_) => self.odd.record(connect),
-            SourcePort::Bound(_) | SourcePort::None => self.bound.record(connect),
+        match Parity::of(connect) {
+            Parity::Even => self.even.record(connect),
+            Parity::Odd => self.odd.record(connect),
+            Parity::Bound | Parity::Failed => self.bound.record(connect),
         }
         match connect.pass() {
             Some(Pass::First) => self.first_pass.record(connect),
@@ -94,20 +84,57 @@ impl Summary {
         }
     }
 
-    /// Connects that failed.
+    /// Adds the connects that were too fast for a record, of which the kernel kept sums.
+    pub fn merge_fast(&mut self, fast: &FastConnects) {
+        self.connects += fast.count();
+        self.fast += fast.count();
+        self.even.merge_fast(&fast.even);
+        self.odd.merge_fast(&fast.odd);
+        self.bound.merge_fast(&fast.bound);
+        self.failed_fast.merge_fast(&fast.failed);
+    }
+
+    /// The connects by parity, as [`super::Groups`] would have them.
     #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.failed
-            .values()
-            .map(|group| group.connect.count())
-            .sum()
+    pub fn by_parity(&self) -> Top {
+        let groups = [
+            (Parity::Even, self.even.clone()),
+            (Parity::Odd, self.odd.clone()),
+            (Parity::Bound, self.bound.clone()),
+            (Parity::Failed, self.failures()),
+        ];
+        let groups = groups.into_iter().map(|(parity, group)| Named {
+            key: Key::Parity(parity),
+            comm: None,
+            group,
+        });
+        Top {
+            groups: groups
+                .filter(|named| named.group.connect.count() > 0)
+                .collect(),
+            rest: None,
+            fast: None,
+        }
+    }
+
+    /// All connects that failed, as one group.
+    #[must_use]
+    pub fn failures(&self) -> Group {
+        let mut all = self.failed_fast.clone();
+        for group in self.failed.values() {
+            all.merge(group);
+        }
+        all
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::event::{Comm, Family};
+    use crate::{
+        aggregate::fast,
+        event::{Comm, Family, SourcePort},
+    };
 
     /// A successful connect of 20 µs with a search of 5 µs, on the range 20000 to 21999.
     pub(crate) fn example(port: u16) -> Connect {
@@ -154,10 +181,10 @@ pub(crate) mod tests {
         let counts =
             [&summary.even, &summary.odd, &summary.bound].map(|group| group.connect.count());
         assert_eq!(counts, [1, 2, 1]);
-        assert_eq!(summary.failures(), 1);
+        assert_eq!(summary.failures().connect.count(), 1);
         assert_eq!(
             summary.connects,
-            counts.iter().sum::<u64>() + summary.failures()
+            counts.iter().sum::<u64>() + summary.failures().connect.count()
         );
         assert_eq!(summary.first_pass.connect.count(), 1);
         assert_eq!(summary.second_pass.connect.count(), 2);
@@ -179,6 +206,21 @@ pub(crate) mod tests {
             });
         }
         assert!(summary.failed.len() <= MOST_KINDS + 1 && summary.ranges.len() <= MOST_KINDS);
-        assert_eq!(summary.failures(), 9_999);
+        assert_eq!(summary.failures().connect.count(), 9_999);
+    }
+
+    #[test]
+    fn fast_connects_are_in_the_groups_of_their_ports() {
+        let mut summary = Summary::default();
+        summary.record(&example(20_000));
+        summary.record(&example(20_001));
+        summary.merge_fast(&fast::tests::example(5));
+        assert_eq!((summary.connects, summary.fast), (12, 10));
+        assert_eq!(summary.even.connect.count(), 6);
+        assert!(!summary.even.connect.has_percentiles());
+        assert!(summary.odd.connect.has_percentiles(), "none of these came");
+        let failed = summary.failures();
+        assert_eq!((failed.connect.count(), failed.search.count()), (5, 0));
+        assert!(!failed.connect.has_percentiles());
     }
 }

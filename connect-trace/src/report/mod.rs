@@ -1,13 +1,30 @@
-//! What a report says, and the formats that it is written in. Nothing here knows of BPF.
+//! What a report and an event say, and the formats that they are written in. Nothing here knows of BPF.
 
+mod account;
 mod errno;
+pub mod event_line;
+mod filter_words;
+mod groups_text;
+mod histogram;
+pub mod json;
+mod names;
+mod numbers;
+pub mod paint;
+mod table;
+pub mod terminal;
 pub mod text;
+pub mod warnings;
 
 use std::time::{Duration, SystemTime};
 
 use connect_trace_common::CheckEstablished;
 
-use crate::{accounting::Accounting, aggregate::Summary};
+use crate::{
+    accounting::Accounting,
+    aggregate::{FastConnects, Group, Precision, Summary, by::By, groups::Top},
+};
+
+pub use filter_words::filter_words;
 
 /// One report: of the whole run, or of an interval of it.
 #[derive(Clone, Debug)]
@@ -16,16 +33,38 @@ pub struct Report {
     pub kernel: String,
     /// How the programs are attached, in words.
     pub attached: String,
+    /// The options that say which connects are wanted; none for all.
+    pub filters: Vec<String>,
     /// When it was made.
     pub at: SystemTime,
     /// The time that it covers.
     pub elapsed: Duration,
     /// The connects of that time.
     pub summary: Summary,
-    /// What was seen of `__inet{,6}_check_established` in that time.
+    /// What the groups are split by.
+    pub by: By,
+    /// How exact the groups' percentiles are.
+    pub precision: Precision,
+    /// The connects of that time by `by`.
+    pub top: Top,
+    /// What was seen of `__inet{,6}_check_established` since the probes were attached.
     pub checks: Checks,
     /// Every call since the probes were attached.
     pub accounting: Accounting,
+    /// By how many nanoseconds the time of day was set within that time; `None` where it was not.
+    pub clock_step_ns: Option<i128>,
+}
+
+/// What the kernel's side knows when a report is made. All of it counts from the time that the probes
+/// were attached; of the fast connects, each report has those that came since the last one.
+#[derive(Clone, Debug, Default)]
+pub struct KernelSide {
+    /// What was seen of `__inet{,6}_check_established`.
+    pub checks: Checks,
+    /// Every call.
+    pub accounting: Accounting,
+    /// Those below `--min-latency`, which have no records.
+    pub fast: FastConnects,
 }
 
 /// What was seen of `__inet{,6}_check_established`.
@@ -40,3 +79,25 @@ pub struct Checks {
     /// What was seen, by function.
     pub functions: Vec<(&'static str, CheckEstablished)>,
 }
+
+impl Report {
+    /// Every group whose percentiles the text shows, with what it is called there.
+    fn shown_groups(&self) -> Vec<(String, &Group)> {
+        let mut shown = match self.by {
+            By::Parity => text::by_port(&self.summary),
+            _ => {
+                let groups = self.top.groups.iter();
+                groups
+                    .map(|named| (names::key(named.key), &named.group))
+                    .collect()
+            }
+        };
+        if self.by != By::Errno {
+            shown.extend(text::failures(&self.summary));
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod example;

@@ -1,38 +1,62 @@
 //! The report as text, at most 80 columns wide.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     io::{self, Write},
 };
 
-use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
-
-use super::{Checks, Report, errno};
-use crate::{
-    accounting::Accounting,
-    aggregate::{Group, Latency, Summary},
+use super::{
+    Report, account, errno, groups_text, histogram,
+    numbers::{counted, wrapped},
+    paint::Paint,
+    table::rows,
+    warnings::warnings,
 };
-
-/// Width of a bar of which two stand side by side, and of a bar alone.
-const PAIR_BAR: usize = 16;
-const SINGLE_BAR: usize = 40;
+use crate::aggregate::{Group, Latency, Summary, by::By};
 
 /// Writes a report.
 ///
 /// # Errors
 /// Where `out` refuses.
-pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    out.write_all(render(report).as_bytes())
+pub fn write(out: &mut (impl Write + ?Sized), report: &Report, paint: Paint) -> io::Result<()> {
+    out.write_all(render(report, paint).as_bytes())
 }
 
-fn render(report: &Report) -> String {
+fn render(report: &Report, paint: Paint) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = sections(&mut text, report);
+    let _ = sections(&mut text, report, paint);
     text
 }
 
-fn sections(text: &mut String, report: &Report) -> std::fmt::Result {
+fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
+    let summary = &report.summary;
+    head(text, report)?;
+    if summary.connects > 0 {
+        order(text, summary)?;
+        if report.by == By::Parity {
+            parity(text, paint, summary)?;
+        } else {
+            groups_text::write(text, paint, report)?;
+        }
+        if report.by != By::Errno {
+            rows(text, paint, "failed, us", &failures(summary), |group| {
+                &group.connect
+            })?;
+        }
+    }
+    account::checks(text, &report.checks, summary)?;
+    account::accounting(text, paint, &report.accounting)?;
+    for (number, warning) in warnings(report).iter().enumerate() {
+        if number == 0 {
+            text.push('\n');
+        }
+        wrapped(text, &paint.warning("warning:"), "  ", &warning.text)?;
+    }
+    Ok(())
+}
+
+fn head(text: &mut String, report: &Report) -> fmt::Result {
     let summary = &report.summary;
     writeln!(
         text,
@@ -45,27 +69,23 @@ fn sections(text: &mut String, report: &Report) -> std::fmt::Result {
         "Linux {}, attached by {}",
         report.kernel, report.attached
     )?;
-    if summary.connects > 0 {
-        order(text, summary)?;
-        let pair = |of: fn(&Group) -> &Latency| [of(&summary.even), of(&summary.odd)];
-        histogram_pair(
-            text,
-            "connect() (tcp_v4_connect, tcp_v6_connect)",
-            pair(|g| &g.connect),
-        )?;
-        histogram_pair(
-            text,
-            "port search (__inet_hash_connect)",
-            pair(|g| &g.search),
-        )?;
-        table(text, summary)?;
+    if !report.filters.is_empty() {
+        wrapped(text, "only", "  ", &report.filters.join(" "))?;
     }
-    checks(text, &report.checks, summary)?;
-    accounting(text, &report.accounting)
+    if summary.fast > 0 {
+        let fast = counted(summary.fast, "is", "are");
+        wrapped(
+            text,
+            "below --min-latency:",
+            "  ",
+            &format!("{fast} in counts, means, maxima and buckets, and in nothing else"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Which parity is tried first, for each range that was searched.
-fn order(text: &mut String, summary: &Summary) -> std::fmt::Result {
+fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     const SHOWN: usize = 3;
     let mut ranges: Vec<_> = summary.ranges.iter().collect();
     ranges.sort_by_key(|&(range, &count)| (std::cmp::Reverse(count), *range));
@@ -84,71 +104,32 @@ fn order(text: &mut String, summary: &Summary) -> std::fmt::Result {
     Ok(())
 }
 
-/// The buckets of even and odd ports side by side, to one scale.
-fn histogram_pair(text: &mut String, title: &str, [even, odd]: [&Latency; 2]) -> std::fmt::Result {
-    let both = || even.buckets().iter().zip(odd.buckets());
-    let Some(rows) = occupied(both().map(|(even, odd)| even + odd)) else {
-        return Ok(());
-    };
-    let most = both().map(|(even, odd)| *even.max(odd)).max().unwrap_or(0);
-    writeln!(text, "\n{title}")?;
-    writeln!(
+/// Even and odd ports side by side, and a row for each group.
+fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
+    let pair = |of: fn(&Group) -> &Latency| [of(&summary.even), of(&summary.odd)];
+    histogram::pair(
         text,
-        "{:^22} {:^28} {:>18}",
-        "from <= time < to", "even ports", "odd ports"
+        paint,
+        "connect() (tcp_v4_connect, tcp_v6_connect)",
+        pair(|group| &group.connect),
     )?;
-    for row in rows {
-        let [even, odd] = [even, odd].map(|side| {
-            let count = side.buckets()[row];
-            format!("{count:>9} |{}|", bar(count, most, PAIR_BAR))
-        });
-        writeln!(text, "{:<22} {even} {odd}", bucket(row))?;
-    }
-    Ok(())
+    histogram::pair(
+        text,
+        paint,
+        "port search (__inet_hash_connect)",
+        pair(|group| &group.search),
+    )?;
+    let groups = by_port(summary);
+    rows(text, paint, "connect(), us", &groups, |group| {
+        &group.connect
+    })?;
+    rows(text, paint, "port search, us", &groups, |group| {
+        &group.search
+    })
 }
 
-/// From the first to the last bucket that holds anything.
-fn occupied(buckets: impl Iterator<Item = u64>) -> Option<std::ops::RangeInclusive<usize>> {
-    let filled: Vec<usize> = buckets
-        .enumerate()
-        .filter(|&(_, count)| count > 0)
-        .map(|(row, _)| row)
-        .collect();
-    Some(*filled.first()?..=*filled.last()?)
-}
-
-/// Stars for a share of the widest bar; one at least for what is not zero.
-fn bar(count: u64, most: u64, width: usize) -> String {
-    let share = if most == 0 {
-        0.0
-    } else {
-        count as f64 / most as f64
-    };
-    let stars = ((share * width as f64).round() as usize).max(usize::from(count > 0));
-    format!("{:<width$}", "*".repeat(stars))
-}
-
-fn bucket(index: usize) -> String {
-    let from = edge(lower_edge_ns(index));
-    if index == BUCKETS - 1 {
-        format!("{from:>9} and more")
-    } else {
-        format!("{from:>9} .. {:>7}", edge(lower_edge_ns(index + 1)))
-    }
-}
-
-/// A power of ten of nanoseconds in the unit that people say it in.
-fn edge(ns: u64) -> String {
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{} us", ns / 1_000),
-        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
-        _ => format!("{} s", ns / 1_000_000_000),
-    }
-}
-
-/// Count, mean and percentiles of every group that has anything in it.
-fn table(text: &mut String, summary: &Summary) -> std::fmt::Result {
+/// The successful connects, by their ports.
+pub(super) fn by_port(summary: &Summary) -> Vec<(String, &Group)> {
     let groups = [
         ("even ports", &summary.even),
         ("odd ports", &summary.odd),
@@ -157,297 +138,39 @@ fn table(text: &mut String, summary: &Summary) -> std::fmt::Result {
         ("single pass", &summary.only_pass),
         ("bound before", &summary.bound),
     ];
-    let groups = groups.map(|(name, group)| (name.to_owned(), group));
-    rows(text, "connect(), us", groups.iter(), |group| &group.connect)?;
-    rows(text, "port search, us", groups.iter(), |group| {
-        &group.search
-    })?;
-    let failed: Vec<_> = summary
-        .failed
-        .iter()
-        .map(|(&errno, group)| (errno::name(errno), group))
-        .collect();
-    rows(text, "failed, us", failed.iter(), |group| &group.connect)
+    groups.map(|(name, group)| (name.to_owned(), group)).into()
 }
 
-fn rows<'a>(
-    text: &mut String,
-    title: &str,
-    groups: impl Iterator<Item = &'a (String, &'a Group)>,
-    of: fn(&Group) -> &Latency,
-) -> std::fmt::Result {
-    let mut titled = false;
-    for (name, group) in groups {
-        let latency = of(group);
-        let (Some(mean), Some(max)) = (latency.mean_ns(), latency.max_ns()) else {
-            continue;
-        };
-        if !std::mem::replace(&mut titled, true) {
-            let columns = ["mean", "p50", "p90", "p99", "p99.9", "max"];
-            write!(text, "\n{title:<16}{:>9}", "count")?;
-            columns
-                .iter()
-                .try_for_each(|column| write!(text, " {column:>8}"))?;
-            text.push('\n');
-        }
-        write!(text, "  {name:<14}{:>9}", latency.count())?;
-        let quantiles = [0.5, 0.9, 0.99, 0.999];
-        let quantiles = quantiles.map(|share| latency.quantile_ns(share).unwrap_or(0) as f64);
-        for ns in [mean].into_iter().chain(quantiles).chain([max as f64]) {
-            write!(text, " {:>8}", microseconds(ns))?;
-        }
-        text.push('\n');
-    }
-    Ok(())
-}
-
-/// Microseconds with one decimal, as long as that fits a column; up to 99 s do without.
-fn microseconds(ns: f64) -> String {
-    let us = ns / 1e3;
-    if us < 999_999.95 {
-        format!("{us:.1}")
-    } else {
-        format!("{us:.0}")
-    }
-}
-
-fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> std::fmt::Result {
-    if checks.mode == "off" {
-        return Ok(());
-    }
-    writeln!(text)?;
-    if checks.mode == "sampled" && checks.bursts == 0 {
-        writeln!(
-            text,
-            "port checks, sampled: the first burst has not ended; {} overlapped",
-            counted(summary.checks_watched, "connect()", "connect()s"),
-        )?;
-    } else if checks.mode == "sampled" {
-        writeln!(
-            text,
-            "port checks, sampled: {} of {:.1} ms in all; {} overlapped",
-            counted(checks.bursts, "burst", "bursts"),
-            checks.watched.as_secs_f64() * 1e3,
-            counted(summary.checks_watched, "connect()", "connect()s"),
-        )?;
-    } else {
-        writeln!(
-            text,
-            "port checks, {}: every call, which slows connect() down",
-            checks.mode
-        )?;
-    }
-    if summary.checks_counted > 0 {
-        writeln!(
-            text,
-            "{:.1} calls for each connect()",
-            summary.checks as f64 / summary.checks_counted as f64
-        )?;
-    }
-    let mut seen = false;
-    for (name, function) in checks
-        .functions
-        .iter()
-        .filter(|(_, function)| function.calls > 0)
-    {
-        seen = true;
-        check_function(text, name, function)?;
-    }
-    if !seen {
-        writeln!(
-            text,
-            "no call was seen: no candidate port that was in use was looked at"
-        )?;
-    }
-    Ok(())
-}
-
-fn check_function(text: &mut String, name: &str, function: &CheckEstablished) -> std::fmt::Result {
-    write!(text, "{name}: {}", counted(function.calls, "call", "calls"))?;
-    if function.timed == 0 {
-        return writeln!(text);
-    }
-    writeln!(
-        text,
-        ", mean {:.0} ns, max {} ns",
-        function.total_ns as f64 / function.timed as f64,
-        function.max_ns,
-    )?;
-    if function.timed < function.calls {
-        writeln!(
-            text,
-            "  {} not timed: preempted or migrated in the middle, or cut by a burst's end",
-            function.calls - function.timed
-        )?;
-    }
-    let most = function.buckets.iter().copied().max().unwrap_or(0);
-    for row in occupied(function.buckets.iter().copied())
-        .into_iter()
-        .flatten()
-    {
-        let count = function.buckets[row];
-        writeln!(
-            text,
-            "{:<22} {count:>9} |{}|",
-            bucket(row),
-            bar(count, most, SINGLE_BAR)
-        )?;
-    }
-    Ok(())
-}
-
-/// The identity, always; what was lost and why; what the kernel itself missed.
-fn accounting(text: &mut String, accounting: &Accounting) -> std::fmt::Result {
-    let kernel = &accounting.kernel;
-    write!(
-        text,
-        "\nentered {} = reported {} + lost {} + in flight {}",
-        kernel.entered,
-        accounting.decoded,
-        accounting.lost(),
-        accounting.in_flight,
-    )?;
-    let in_ring = accounting.in_ring() - accounting.undecodable.min(accounting.in_ring());
-    if in_ring > 0 {
-        write!(text, " + in the ring {in_ring}")?;
-    }
-    writeln!(text)?;
-    for (count, what) in [
-        (
-            kernel.ring_full,
-            "lost: the ring buffer was full; --ring-buffer makes it larger",
-        ),
-        (
-            kernel.in_flight_full,
-            "lost: too many in flight at once; --max-in-flight raises it",
-        ),
-        (
-            kernel.return_missed,
-            "lost: the return was not seen; --attach fentry sees all",
-        ),
-        (
-            accounting.undecodable,
-            "lost: the entry in the ring buffer was no record",
-        ),
-        (
-            kernel.search_return_missed,
-            "reported without search time: its return was not seen",
-        ),
-        (kernel.filtered, "more were left out by the filters"),
-    ] {
-        if count > 0 {
-            writeln!(text, "{count:>9} {what}")?;
-        }
-    }
-    let misses = [
-        ("programs skipped", accounting.recursion_misses),
-        ("kretprobe slots", accounting.kretprobe_misses),
-    ];
-    let misses: Vec<String> = misses
-        .iter()
-        .filter_map(|(name, count)| count.map(|count| format!("{name} {count}")))
-        .collect();
-    if !misses.is_empty() {
-        writeln!(
-            text,
-            "the kernel's own counts of misses: {}",
-            misses.join(", ")
-        )?;
-    }
-    if !accounting.adds_up() {
-        writeln!(
-            text,
-            "INCOMPLETE: {} entered, {} accounted for",
-            kernel.entered,
-            accounting.accounted()
-        )?;
-    } else if !accounting.complete() {
-        writeln!(
-            text,
-            "INCOMPLETE: the kernel skipped programs, so calls may not have been seen"
-        )?;
-    }
-    Ok(())
-}
-
-/// A number with its noun.
-fn counted(count: u64, one: &str, more: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { more })
+/// Those that failed, by errno.
+pub(super) fn failures(summary: &Summary) -> Vec<(String, &Group)> {
+    let known = summary.failed.iter();
+    let known = known.map(|(&errno, group)| (errno::name(errno), group));
+    let fast = ("below minimum".to_owned(), &summary.failed_fast);
+    known.chain([fast]).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
     use super::*;
     use crate::{
-        aggregate::summary::tests::example,
-        event::{Connect, PortRange, SourcePort},
+        accounting::Accounting,
+        aggregate::{Groups, fast, summary::tests::example},
+        event::{Connect, PortRange},
+        report::{
+            Checks,
+            example::{of_groups, parity as report},
+        },
     };
 
-    /// Two even connects, one odd one that searched long, one bound, one failed.
-    fn report() -> Report {
-        let mut summary = Summary::default();
-        summary.record(&example(20_000));
-        summary.record(&Connect {
-            connect_ns: 100_000,
-            ..example(20_002)
-        });
-        let search_ns = Some(2_000_000);
-        summary.record(&Connect {
-            connect_ns: 2_100_000,
-            search_ns,
-            ..example(20_001)
-        });
-        summary.record(&Connect {
-            port: SourcePort::Bound(80),
-            ..example(0)
-        });
-        let failed = Connect {
-            port: SourcePort::None,
-            errno: libc::EADDRNOTAVAIL,
-            ..example(0)
-        };
-        summary.record(&Connect {
-            connect_ns: 4_000_000,
-            search_ns,
-            checks_watched: true,
-            ..failed
-        });
-        let mut checks = CheckEstablished {
-            calls: 3,
-            timed: 2,
-            total_ns: 1_500,
-            ..CheckEstablished::default()
-        };
-        checks.max_ns = 1_000;
-        checks.buckets[2] = 1;
-        checks.buckets[3] = 1;
-        Report {
-            kernel: "6.12.0".to_owned(),
-            attached: "fentry/fexit".to_owned(),
-            at: SystemTime::UNIX_EPOCH,
-            elapsed: Duration::from_millis(1_500),
-            summary,
-            checks: Checks {
-                mode: "sampled".to_owned(),
-                bursts: 1,
-                watched: Duration::from_millis(70),
-                functions: vec![("__inet_check_established", checks)],
-            },
-            accounting: Accounting {
-                kernel: connect_trace_common::Counters {
-                    entered: 7,
-                    reported: 5,
-                    ring_full: 1,
-                    filtered: 12,
-                    ..Default::default()
-                },
-                decoded: 5,
-                in_flight: 1,
-                recursion_misses: Some(0),
-                ..Accounting::default()
-            },
+    fn render(report: &Report) -> String {
+        super::render(report, Paint(false))
+    }
+
+    #[track_caller]
+    fn assert_fits(text: &str) {
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}\n{text}");
+            assert_eq!(line, line.trim_end(), "no blanks at the end");
         }
     }
 
@@ -475,10 +198,7 @@ mod tests {
             by_parity: true,
         };
         report.summary.ranges.insert(range, u64::from(u32::MAX));
-        for line in render(&report).lines() {
-            assert!(line.chars().count() <= 80, "{line}");
-            assert_eq!(line, line.trim_end(), "no blanks at the end");
-        }
+        assert_fits(&render(&report));
     }
 
     #[test]
@@ -511,9 +231,66 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_shows_the_least_of_counts_and_nothing_for_none() {
-        assert_eq!(bar(0, 1_000_000, 4), "    ");
-        assert_eq!(bar(1, 1_000_000, 4), "*   ");
-        assert_eq!(bar(1_000_000, 1_000_000, 4), "****");
+    fn percentiles_without_the_fast_ones_are_a_dash() {
+        let mut report = report();
+        report.summary.merge_fast(&fast::tests::example(7));
+        let text = render(&report);
+        let row = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            let line = line.unwrap_or_else(|| panic!("{name} is missing from\n{text}"));
+            line[name.len()..]
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            row("  even ports "),
+            ["9", "28.9", "-", "-", "-", "-", "100.0"]
+        );
+        assert_eq!(row("  odd ports ")[2], "2100.0");
+        assert_eq!(row("  below minimum ")[0], "7");
+        assert!(text.starts_with("19 connect()s in "), "{text}");
+        assert!(text.contains("\nbelow --min-latency: 14 are in "), "{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn the_filters_are_told() {
+        let mut report = report();
+        report.filters = (1..=20).map(|pid| format!("--pid {pid}")).collect();
+        let text = render(&report);
+        assert!(text.contains("\nonly --pid 1 --pid 2 "), "{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn warnings_come_last_and_in_colour_only_where_that_is_wanted() {
+        let report = report();
+        let plain = render(&report);
+        let colour = super::render(&report, Paint(true));
+        assert!(!plain.contains('\x1b') && colour.contains("\x1b["));
+        let stripped = anstream::adapter::strip_str(&colour).to_string();
+        assert_eq!(stripped, plain, "nothing but colour differs");
+        let (_, last) = plain.split_once("\n\nwarning: ").unwrap();
+        assert!(!last.contains("\n\n"), "{plain}");
+    }
+
+    #[test]
+    fn every_way_to_split_fits_80_columns() {
+        use clap::ValueEnum as _;
+        for &by in By::value_variants() {
+            let mut groups = Groups::new(by);
+            for pid in 0..30 {
+                let slow = 99_999_999_000;
+                groups.record(&Connect {
+                    pid: pid + 4_194_000,
+                    connect_ns: (slow * u64::from(pid % 2)).max(10_u64.pow(pid % 11)),
+                    destination: Some(([255, 255, 255, 255 - pid as u8], 65_535).into()),
+                    ..example(65_534 + (pid % 2) as u16)
+                });
+            }
+            groups.merge_fast(&fast::tests::example(1_000_000));
+            assert_fits(&render(&of_groups(groups)));
+        }
     }
 }

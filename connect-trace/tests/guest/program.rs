@@ -39,14 +39,14 @@ const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const GROUP: &str = "connect_trace/";
 
 /// `connect-trace` with these arguments.
-fn connect_trace(arguments: &str) -> Command {
+pub fn connect_trace(arguments: &str) -> Command {
     let mut command = Command::new("connect-trace");
     command.args(arguments.split_whitespace());
     command
 }
 
 /// Starts it, and waits until it traces.
-fn tracing(arguments: &str) -> Result<Process> {
+pub fn tracing(arguments: &str) -> Result<Process> {
     let mut process = Process::start(connect_trace(arguments))?;
     process.wait_for_stderr("Tracing connect()")?;
     Ok(process)
@@ -60,12 +60,12 @@ fn attach(mode: AttachMode) -> &'static str {
 }
 
 /// Waits for its good end.
-fn report(process: Process) -> Result<Ended> {
+pub fn report(process: Process) -> Result<Ended> {
     process.end()?.successful()
 }
 
 #[track_caller]
-fn assert_fits_a_terminal(ended: &Ended) {
+pub fn assert_fits_a_terminal(ended: &Ended) {
     for line in ended.stdout.lines() {
         let columns = line.chars().count();
         assert!(columns <= WIDTH, "{columns} columns in {line:?}: {ended}");

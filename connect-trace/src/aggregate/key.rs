@@ -1,0 +1,79 @@
+//! What a connect has in common with the others of its group.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::by::By;
+use crate::event::{Comm, Connect, Family, Pass, SourcePort};
+
+/// What the connects of one group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// What became of the source port.
+    Parity(Parity),
+    /// The pass of the search that found the port; `None` where none did.
+    Pass(Option<Pass>),
+    /// What the kernel's function returned, 0 for success.
+    Errno(i32),
+    /// Destination; `None` where the call failed before the port search.
+    Destination(Option<SocketAddr>),
+    /// Source address; `None` where the call failed before the port search.
+    Source(Option<IpAddr>),
+    /// Process (thread-group) id.
+    Pid(u32),
+    /// Name of the thread.
+    Comm(Comm),
+    /// Real user id.
+    Uid(u32),
+    /// Cgroup (v2) id.
+    Cgroup(u64),
+    /// Inode number of the network namespace; `None` on a kernel without namespaces.
+    Netns(Option<u32>),
+    /// Family of the socket.
+    Family(Family),
+}
+
+/// What became of the source port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parity {
+    /// The search found an even port.
+    Even,
+    /// The search found an odd port.
+    Odd,
+    /// The socket had its port before.
+    Bound,
+    /// The connect failed.
+    Failed,
+}
+
+impl Parity {
+    /// That of a connect.
+    #[must_use]
+    pub fn of(connect: &Connect) -> Self {
+        match connect.port {
+            _ if connect.errno != 0 => Self::Failed,
+            SourcePort::Searched(port) if port % 2 == 0 => Self::Even,
+            SourcePort::Searched(_) => Self::Odd,
+            SourcePort::Bound(_) | SourcePort::None => Self::Bound,
+        }
+    }
+}
+
+impl Key {
+    /// That of a connect.
+    #[must_use]
+    pub fn of(connect: &Connect, by: By) -> Self {
+        match by {
+            By::Parity => Self::Parity(Parity::of(connect)),
+            By::Pass => Self::Pass(connect.pass()),
+            By::Errno => Self::Errno(connect.errno),
+            By::Destination => Self::Destination(connect.destination),
+            By::Source => Self::Source(connect.source),
+            By::Pid => Self::Pid(connect.pid),
+            By::Comm => Self::Comm(connect.comm),
+            By::Uid => Self::Uid(connect.uid),
+            By::Cgroup => Self::Cgroup(connect.cgroup_id),
+            By::Netns => Self::Netns(connect.netns),
+            By::Family => Self::Family(connect.family),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What was seen of the port checks, and where every call is accounted for.
+
+use std::fmt::{self, Write as _};
+
+use connect_trace_common::CheckEstablished;
+
+use super::{Checks, histogram, numbers::counted, paint::Paint};
+use crate::{accounting::Accounting, aggregate::Summary};
+
+/// What was seen of `__inet{,6}_check_established`.
+pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> fmt::Result {
+    if checks.mode == "off" {
+        return Ok(());
+    }
+    writeln!(text)?;
+    if checks.mode == "sampled" && checks.bursts == 0 {
+        writeln!(
+            text,
+            "port checks, sampled: the first burst has not ended; {} overlapped",
+            counted(summary.checks_watched, "connect()", "connect()s"),
+        )?;
+    } else if checks.mode == "sampled" {
+        writeln!(
+            text,
+            "port checks, sampled: {} of {:.1} ms in all; {} overlapped",
+            counted(checks.bursts, "burst", "bursts"),
+            checks.watched.as_secs_f64() * 1e3,
+            counted(summary.checks_watched, "connect()", "connect()s"),
+        )?;
+    } else {
+        writeln!(
+            text,
+            "port checks, {}: every call, which slows connect() down",
+            checks.mode
+        )?;
+    }
+    if summary.checks_counted > 0 {
+        writeln!(
+            text,
+            "{:.1} calls for each connect()",
+            summary.checks as f64 / summary.checks_counted as f64
+        )?;
+    }
+    let mut seen = false;
+    for (name, function) in checks
+        .functions
+        .iter()
+        .filter(|(_, function)| function.calls > 0)
+    {
+        seen = true;
+        check_function(text, name, function)?;
+    }
+    if !seen {
+        writeln!(
+            text,
+            "no call was seen: no candidate port that was in use was looked at"
+        )?;
+    }
+    Ok(())
+}
+
+fn check_function(text: &mut String, name: &str, function: &CheckEstablished) -> fmt::Result {
+    write!(text, "{name}: {}", counted(function.calls, "call", "calls"))?;
+    if function.timed == 0 {
+        return writeln!(text);
+    }
+    writeln!(
+        text,
+        ", mean {:.0} ns, max {} ns",
+        function.total_ns as f64 / function.timed as f64,
+        function.max_ns,
+    )?;
+    if function.timed < function.calls {
+        writeln!(
+            text,
+            "  {} not timed: preempted or migrated in the middle, or cut by a burst's end",
+            function.calls - function.timed
+        )?;
+    }
+    histogram::single(text, &function.buckets)
+}
+
+/// The identity, always; what was lost and why; what the kernel itself missed.
+pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accounting) -> fmt::Result {
+    let kernel = &accounting.kernel;
+    write!(
+        text,
+        "\nentered {} = reported {} + lost {} + in flight {}",
+        kernel.entered,
+        accounting.decoded,
+        accounting.lost(),
+        accounting.in_flight,
+    )?;
+    let in_ring = accounting.in_ring() - accounting.undecodable.min(accounting.in_ring());
+    if in_ring > 0 {
+        write!(text, " + in the ring {in_ring}")?;
+    }
+    writeln!(text)?;
+    for (count, what) in [
+        (
+            kernel.ring_full,
+            "lost: the ring buffer was full; --ring-buffer makes it larger",
+        ),
+        (
+            kernel.in_flight_full,
+            "lost: too many in flight at once; --max-in-flight raises it",
+        ),
+        (
+            kernel.return_missed,
+            "lost: the return was not seen; --attach fentry sees all",
+        ),
+        (
+            accounting.undecodable,
+            "lost: the entry in the ring buffer was no record",
+        ),
+        (
+            kernel.search_return_missed,
+            "reported without search time: its return was not seen",
+        ),
+        (kernel.filtered, "more were left out by the filters"),
+    ] {
+        if count > 0 {
+            writeln!(text, "{count:>9} {what}")?;
+        }
+    }
+    let misses = [
+        ("programs skipped", accounting.recursion_misses),
+        ("kretprobe slots", accounting.kretprobe_misses),
+    ];
+    let misses: Vec<String> = misses
+        .iter()
+        .filter_map(|(name, count)| count.map(|count| format!("{name} {count}")))
+        .collect();
+    if !misses.is_empty() {
+        writeln!(
+            text,
+            "the kernel's own counts of misses: {}",
+            misses.join(", ")
+        )?;
+    }
+    if !accounting.adds_up() {
+        writeln!(
+            text,
+            "{}: {} entered, {} accounted for",
+            paint.warning("INCOMPLETE"),
+            kernel.entered,
+            accounting.accounted()
+        )?;
+    } else if !accounting.complete() {
+        writeln!(
+            text,
+            "{}: the kernel skipped programs, so calls may not have been seen",
+            paint.warning("INCOMPLETE")
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Reports for the tests of what writes them.
+
+use std::time::{Duration, SystemTime};
+
+use connect_trace_common::CheckEstablished;
+
+use super::{Checks, Report};
+use crate::{
+    accounting::Accounting,
+    aggregate::{Groups, Precision, Summary, by::By, summary::tests::example},
+    event::{Connect, SourcePort},
+};
+
+/// By `--by`, with nothing else in it.
+pub(crate) fn of_groups(groups: Groups) -> Report {
+    Report {
+        by: groups.by(),
+        precision: groups.precision(),
+        top: groups.top(10),
+        ..parity()
+    }
+}
+
+/// Two even connects, one odd one that searched long, one bound, one failed.
+pub(crate) fn parity() -> Report {
+    let mut summary = Summary::default();
+    summary.record(&example(20_000));
+    summary.record(&Connect {
+        connect_ns: 100_000,
+        ..example(20_002)
+    });
+    let search_ns = Some(2_000_000);
+    summary.record(&Connect {
+        connect_ns: 2_100_000,
+        search_ns,
+        ..example(20_001)
+    });
+    summary.record(&Connect {
+        port: SourcePort::Bound(80),
+        ..example(0)
+    });
+    let failed = Connect {
+        port: SourcePort::None,
+        errno: libc::EADDRNOTAVAIL,
+        ..example(0)
+    };
+    summary.record(&Connect {
+        connect_ns: 4_000_000,
+        search_ns,
+        checks_watched: true,
+        ..failed
+    });
+    let mut checks = CheckEstablished {
+        calls: 3,
+        timed: 2,
+        total_ns: 1_500,
+        ..CheckEstablished::default()
+    };
+    checks.max_ns = 1_000;
+    checks.buckets[2] = 1;
+    checks.buckets[3] = 1;
+    Report {
+        kernel: "6.12.0".to_owned(),
+        attached: "fentry/fexit".to_owned(),
+        at: SystemTime::UNIX_EPOCH,
+        elapsed: Duration::from_millis(1_500),
+        filters: Vec::new(),
+        by: By::Parity,
+        precision: Precision::Fine,
+        top: summary.by_parity(),
+        clock_step_ns: None,
+        summary,
+        checks: Checks {
+            mode: "sampled".to_owned(),
+            bursts: 1,
+            watched: Duration::from_millis(70),
+            functions: vec![("__inet_check_established", checks)],
+        },
+        accounting: Accounting {
+            kernel: connect_trace_common::Counters {
+                entered: 7,
+                reported: 5,
+                ring_full: 1,
+                filtered: 12,
+                ..Default::default()
+            },
+            decoded: 5,
+            in_flight: 1,
+            recursion_misses: Some(0),
+            ..Accounting::default()
+        },
+    }
+}

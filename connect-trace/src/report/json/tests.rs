@@ -1,0 +1,294 @@
+//! JSON is what its schema and its documentation say.
+
+use std::collections::BTreeSet;
+
+use clap::ValueEnum as _;
+use jsonschema::Validator;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    aggregate::{Groups, by::By, fast, summary::tests::example},
+    event::{Comm, SourcePort, tests::any_connect},
+    report::example::{of_groups, parity},
+};
+
+const SCHEMA_TEXT: &str = include_str!("../../../../docs/output.schema.json");
+const DOCS: &str = include_str!("../../../../docs/output.md");
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA_TEXT).unwrap()
+}
+
+fn validator() -> Validator {
+    let schema = schema();
+    jsonschema::draft202012::meta::validate(&schema).unwrap_or_else(|error| panic!("{error}"));
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
+#[track_caller]
+fn assert_valid(value: &Value) {
+    let errors: Vec<String> = validator()
+        .iter_errors(value)
+        .map(|error| format!("{} at {}", error, error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{value:#}");
+}
+
+fn event(connect: &Connect) -> Value {
+    let mut line = Vec::new();
+    write_event(&mut line, connect, &Clock::fixed(0)).unwrap();
+    parsed(&line)
+}
+
+fn report(report: &Report) -> Value {
+    let mut line = Vec::new();
+    write_report(&mut line, report).unwrap();
+    parsed(&line)
+}
+
+#[track_caller]
+fn parsed(line: &[u8]) -> Value {
+    let text = std::str::from_utf8(line).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.ends_with('\n'), "{text}");
+    serde_json::from_str(text).unwrap()
+}
+
+/// Without a port, a destination, or a search.
+fn unreachable() -> Connect {
+    Connect {
+        errno: libc::ENETUNREACH,
+        port: SourcePort::None,
+        source: None,
+        destination: None,
+        search_ns: None,
+        range: None,
+        netns: None,
+        ..example(0)
+    }
+}
+
+#[test]
+fn an_event_is_this_line() {
+    let connect = Connect {
+        comm: Comm::of("a\"\x07"),
+        checks: Some(7),
+        ..example(20_001)
+    };
+    let expected = json!({
+        "schema": "connect-trace/1",
+        "type": "event",
+        "time": "1970-01-01T00:00:00.000001000Z",
+        "start_ns": 1_000,
+        "connect_ns": 20_000,
+        "search_ns": 5_000,
+        "family": "IPv4",
+        "source_address": "127.0.0.1",
+        "source_port": 20_001,
+        "port_origin": "search",
+        "port_range": { "low": 20_000, "high": 21_999, "by_parity": true },
+        "pass": "second",
+        "destination_address": "127.0.0.1",
+        "destination_port": 443,
+        "errno": 0,
+        "errno_name": null,
+        "pid": 1,
+        "tid": 1,
+        "comm": "a\\\"\\x07",
+        "uid": 0,
+        "netns": 4_026_531_840_u32,
+        "cgroup_id": 1,
+        "checks": 7,
+        "checks_watched": false,
+    });
+    assert_eq!(event(&connect), expected);
+    assert_valid(&expected);
+}
+
+#[test]
+fn what_a_connect_has_not_got_is_null() {
+    let event = event(&unreachable());
+    for field in [
+        "search_ns",
+        "source_address",
+        "source_port",
+        "port_range",
+        "pass",
+        "destination_address",
+        "destination_port",
+        "netns",
+        "checks",
+    ] {
+        assert_eq!(event.get(field), Some(&Value::Null), "{field}");
+    }
+    assert_eq!(event["errno_name"], "ENETUNREACH");
+    assert_valid(&event);
+}
+
+#[test]
+fn a_report_adds_up() {
+    let report = report(&parity());
+    assert_valid(&report);
+    let counts = |groups: &Value| -> Vec<(String, u64)> {
+        let groups = groups.as_array().unwrap().iter();
+        groups
+            .map(|group| {
+                let key = group["key"].as_str().unwrap().to_owned();
+                (key, group["connect"]["count"].as_u64().unwrap())
+            })
+            .collect()
+    };
+    let expected = [("even", 2), ("odd", 1), ("bound", 1), ("failed", 1)];
+    let expected = expected.map(|(key, count)| (key.to_owned(), count));
+    assert_eq!(counts(&report["groups"]), expected);
+    assert_eq!(report["connects"], 5);
+    assert_eq!(counts(&report["passes"]).len(), 2);
+    assert_eq!(report["failures"][0]["errno_name"], "EADDRNOTAVAIL");
+    let even = &report["groups"][0]["connect"];
+    assert_eq!(
+        (&even["total_ns"], &even["max_ns"]),
+        (&json!(120_000), &json!(100_000))
+    );
+    let buckets = json!([
+        { "from_ns": 10_000, "to_ns": 100_000, "count": 1 },
+        { "from_ns": 100_000, "to_ns": 1_000_000, "count": 1 },
+    ]);
+    assert_eq!(even["buckets"], buckets);
+    assert_eq!(report["start"], "1969-12-31T23:59:58.500000000Z");
+    assert_eq!(report["accounting"]["lost"], 1);
+    let kinds = report["warnings"].as_array().unwrap().iter();
+    let kinds: Vec<&Value> = kinds.map(|warning| &warning["kind"]).collect();
+    assert_eq!(kinds, ["lost", "watched", "few_samples"]);
+}
+
+#[test]
+fn percentiles_without_the_fast_connects_are_null() {
+    let mut slow = parity();
+    slow.summary.merge_fast(&fast::tests::example(3));
+    slow.top = slow.summary.by_parity();
+    let report = report(&slow);
+    assert_valid(&report);
+    let even = &report["groups"][0]["connect"];
+    assert_eq!((&even["count"], &even["p50_ns"]), (&json!(5), &Value::Null));
+    assert_eq!(report["connects_fast"], 6);
+    assert_eq!(report["failures"][1]["errno"], Value::Null);
+}
+
+#[test]
+fn every_way_to_split_is_valid() {
+    for &by in By::value_variants() {
+        let mut groups = Groups::new(by);
+        for pid in 0..30 {
+            groups.record(&Connect { pid, ..example(1) });
+        }
+        groups.record(&Connect {
+            connect_ns: u64::MAX,
+            ..unreachable()
+        });
+        groups.merge_fast(&fast::tests::example(1));
+        let mut split = of_groups(groups);
+        split.filters = vec!["--comm a\\x1bb".to_owned()];
+        split.clock_step_ns = Some(1);
+        assert_valid(&report(&split));
+    }
+}
+
+/// Every object within a value, by its path.
+fn objects(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.push(path.to_owned());
+            for (name, field) in fields {
+                objects(field, &format!("{path}/{name}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (number, item) in items.iter().enumerate() {
+                objects(item, &format!("{path}/{number}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_field_more_or_less_or_of_another_type_is_not_valid() {
+    let validator = validator();
+    let mut groups = Groups::new(By::Pid);
+    for pid in 0..30 {
+        groups.record(&Connect { pid, ..example(1) });
+    }
+    groups.merge_fast(&fast::tests::example(1));
+    let mut tried = 0;
+    for valid in [event(&example(20_000)), report(&of_groups(groups))] {
+        let mut paths = Vec::new();
+        objects(&valid, "", &mut paths);
+        for path in paths {
+            let mut wrong = valid.clone();
+            wrong.pointer_mut(&path).unwrap()["extra"] = json!(1);
+            assert!(!validator.is_valid(&wrong), "one more at {path}");
+            let names: Vec<String> = valid
+                .pointer(&path)
+                .unwrap()
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect();
+            for name in names {
+                let mut wrong = valid.clone();
+                let object = wrong.pointer_mut(&path).unwrap().as_object_mut().unwrap();
+                object.remove(&name);
+                assert!(!validator.is_valid(&wrong), "{path} without {name}");
+                let mut wrong = valid.clone();
+                wrong.pointer_mut(&path).unwrap()[&name] = json!([[]]);
+                assert!(!validator.is_valid(&wrong), "another {name} at {path}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+/// Names of all properties in a schema.
+fn properties(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::Object(named)) = fields.get("properties") {
+                found.extend(named.keys().cloned());
+            }
+            fields.values().for_each(|field| properties(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| properties(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_documentation_defines_every_field_and_no_other() {
+    let mut expected = BTreeSet::new();
+    properties(&schema(), &mut expected);
+    // A row of a table defines what its first column names.
+    let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split_once(" |").map(|(cell, _)| cell));
+    let defined: BTreeSet<String> = cells
+        .flat_map(|cell| cell.split(", "))
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(defined, expected);
+}
+
+proptest! {
+    #[test]
+    fn every_event_is_valid_and_says_what_the_record_did(connect in any_connect()) {
+        let event = event(&connect);
+        assert_valid(&event);
+        let comm = connect.comm.to_string();
+        prop_assert_eq!(event["comm"].as_str(), Some(comm.as_str()));
+        prop_assert_eq!(event["connect_ns"].as_u64(), Some(connect.connect_ns));
+        prop_assert_eq!(event["search_ns"].as_u64(), connect.search_ns);
+        prop_assert_eq!(event["cgroup_id"].as_u64(), Some(connect.cgroup_id));
+    }
+}

@@ -1,0 +1,129 @@
+//! What the kinds of connects are called, in text and JSON alike.
+
+use super::errno;
+use crate::{
+    aggregate::{Key, by::By, key::Parity},
+    event::{Family, Pass, SourcePort},
+};
+
+pub(super) fn family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+        Family::Mapped => "v4-mapped",
+    }
+}
+
+pub(super) fn pass(pass: Pass) -> &'static str {
+    match pass {
+        Pass::First => "first",
+        Pass::Second => "second",
+        Pass::Only => "single",
+    }
+}
+
+pub(super) fn port_origin(port: SourcePort) -> &'static str {
+    match port {
+        SourcePort::None => "none",
+        SourcePort::Bound(_) => "bind",
+        SourcePort::Searched(_) => "search",
+    }
+}
+
+/// As `--by` takes it.
+pub(super) fn by(by: By) -> &'static str {
+    match by {
+        By::Parity => "parity",
+        By::Pass => "pass",
+        By::Errno => "errno",
+        By::Destination => "destination",
+        By::Source => "source",
+        By::Pid => "pid",
+        By::Comm => "comm",
+        By::Uid => "uid",
+        By::Cgroup => "cgroup",
+        By::Netns => "netns",
+        By::Family => "family",
+    }
+}
+
+/// The key of a group. Nothing in it but what prints.
+pub(super) fn key(key: Key) -> String {
+    let none = || "none".to_owned();
+    match key {
+        Key::Parity(Parity::Even) => "even".to_owned(),
+        Key::Parity(Parity::Odd) => "odd".to_owned(),
+        Key::Parity(Parity::Bound) => "bound".to_owned(),
+        Key::Parity(Parity::Failed) => "failed".to_owned(),
+        Key::Pass(found) => found.map_or_else(none, |found| pass(found).to_owned()),
+        Key::Errno(0) => "ok".to_owned(),
+        Key::Errno(errno) => errno::name(errno),
+        Key::Destination(destination) => destination.map_or_else(none, |to| to.to_string()),
+        Key::Source(source) => source.map_or_else(none, |from| from.to_string()),
+        Key::Pid(id) | Key::Uid(id) => id.to_string(),
+        Key::Comm(comm) => comm.to_string(),
+        Key::Cgroup(id) => id.to_string(),
+        Key::Netns(inode) => inode.map_or_else(none, |inode| inode.to_string()),
+        Key::Family(of_socket) => family(of_socket).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+    use crate::{
+        aggregate::summary::tests::example,
+        event::{Comm, Connect},
+    };
+
+    #[test]
+    fn every_way_to_split_has_a_name_and_keys_with_names() {
+        let connect = Connect {
+            comm: Comm::of("a\x1b"),
+            ..example(20_001)
+        };
+        let expected = [
+            ("parity", "odd"),
+            ("pass", "second"),
+            ("errno", "ok"),
+            ("destination", "127.0.0.1:443"),
+            ("source", "127.0.0.1"),
+            ("pid", "1"),
+            ("comm", "a\\x1b"),
+            ("uid", "0"),
+            ("cgroup", "1"),
+            ("netns", "4026531840"),
+            ("family", "IPv4"),
+        ];
+        let found: Vec<_> = By::value_variants()
+            .iter()
+            .map(|&of| (by(of), key(Key::of(&connect, of))))
+            .collect();
+        for ((of, key), (expected, expected_key)) in found.iter().zip(expected) {
+            assert_eq!((*of, key.as_str()), (expected, expected_key));
+            let typed = By::from_str(of, false);
+            assert!(typed.is_ok(), "--by {of} is not what is typed");
+        }
+        assert_eq!(found.len(), expected.len());
+    }
+
+    #[test]
+    fn what_a_failed_connect_has_not_got_is_none() {
+        let connect = Connect {
+            errno: libc::ENETUNREACH,
+            port: SourcePort::None,
+            source: None,
+            destination: None,
+            netns: None,
+            range: None,
+            ..example(0)
+        };
+        for by in [By::Destination, By::Source, By::Netns, By::Pass] {
+            assert_eq!(key(Key::of(&connect, by)), "none", "{by:?}");
+        }
+        assert_eq!(key(Key::of(&connect, By::Parity)), "failed");
+        assert_eq!(key(Key::of(&connect, By::Errno)), "ENETUNREACH");
+    }
+}

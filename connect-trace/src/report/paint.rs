@@ -1,0 +1,29 @@
+//! Colour, for what must not be overlooked.
+
+use anstyle::{AnsiColor, Style};
+
+/// Whether there is colour: only on a terminal, and not with `NO_COLOR`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paint(pub bool);
+
+impl Paint {
+    /// A title: bold.
+    #[must_use]
+    pub fn title(self, text: &str) -> String {
+        self.with(Style::new().bold(), text)
+    }
+
+    /// A warning: yellow.
+    #[must_use]
+    pub fn warning(self, text: &str) -> String {
+        self.with(AnsiColor::Yellow.on_default().bold(), text)
+    }
+
+    fn with(self, style: Style, text: &str) -> String {
+        if self.0 {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What makes the figures of a report doubtful.
+
+use super::Report;
+use crate::aggregate::{Latency, groups::MOST_GROUPS};
+
+/// Fewer connects than these have no 99th percentile that is not their longest time.
+const FEW: u64 = 100;
+
+/// Groups that a warning names.
+const NAMED: usize = 4;
+
+/// A share of connects that overlapped a burst from which on the times are said to be too long.
+const OVERLAP: f64 = 0.05;
+
+/// A reason to doubt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about, for programs.
+    pub kind: &'static str,
+    /// For people.
+    pub text: String,
+}
+
+/// Every reason to doubt this report.
+#[must_use]
+pub fn warnings(report: &Report) -> Vec<Warning> {
+    [
+        lost(report),
+        incomplete(report),
+        skipped(report),
+        overlap(report),
+        few_samples(report),
+        evicted(report),
+        clock_step(report),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(kind, text)| Warning { kind, text })
+    .collect()
+}
+
+type Reason = Option<(&'static str, String)>;
+
+fn lost(report: &Report) -> Reason {
+    let lost = report.accounting.lost();
+    let entered = report.accounting.kernel.entered;
+    (lost > 0).then(|| {
+        let text =
+            format!("{lost} of {entered} connects since the start were lost, and are in no figure");
+        ("lost", text)
+    })
+}
+
+fn incomplete(report: &Report) -> Reason {
+    (!report.accounting.adds_up()).then(|| {
+        let text = "the account does not add up: connects may be missing".to_owned();
+        ("incomplete", text)
+    })
+}
+
+fn skipped(report: &Report) -> Reason {
+    let skipped = report.accounting.recursion_misses.unwrap_or(0);
+    (skipped > 0).then(|| {
+        let text = format!(
+            "the kernel skipped {skipped} runs of programs: connects may be missing; \
+             --attach kprobe sees all"
+        );
+        ("programs_skipped", text)
+    })
+}
+
+fn overlap(report: &Report) -> Reason {
+    let (overlapped, all) = (report.summary.checks_watched, report.summary.connects);
+    (overlapped as f64 > all as f64 * OVERLAP).then(|| {
+        let text = format!(
+            "{overlapped} of {all} connects ran while port checks were watched, which makes a long \
+             search longer; --check-established off avoids it"
+        );
+        ("watched", text)
+    })
+}
+
+fn few_samples(report: &Report) -> Reason {
+    let is_few = |latency: &Latency| latency.has_percentiles() && latency.count() < FEW;
+    let few: Vec<String> = report
+        .shown_groups()
+        .into_iter()
+        .filter(|(_, group)| is_few(&group.connect))
+        .map(|(name, group)| format!("{name} ({})", group.connect.count()))
+        .collect();
+    (!few.is_empty()).then(|| {
+        let shown = few[..few.len().min(NAMED)].join(", ");
+        let more = match few.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let text = format!("p99 of fewer than {FEW} connects: {shown}{more}");
+        ("few_samples", text)
+    })
+}
+
+fn evicted(report: &Report) -> Reason {
+    let evictions = report.top.rest.as_ref().map_or(0, |rest| rest.evictions);
+    (evictions > 0).then(|| {
+        let text = format!(
+            "more than {MOST_GROUPS} groups: {evictions} times, one of little time went to the rest; \
+             if it came again, its own figures lack that"
+        );
+        ("groups_evicted", text)
+    })
+}
+
+fn clock_step(report: &Report) -> Reason {
+    report.clock_step_ns.map(|ns| {
+        let text = format!(
+            "the clock was set by {:+.3} s, or the host slept: times of day before and after do not \
+             fit together",
+            ns as f64 / 1e9
+        );
+        ("clock_step", text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        aggregate::{Groups, by::By, summary::tests::example as connect},
+        report::example::{of_groups, parity},
+    };
+
+    fn kinds(report: &Report) -> Vec<&'static str> {
+        warnings(report)
+            .iter()
+            .map(|warning| warning.kind)
+            .collect()
+    }
+
+    fn sound() -> Report {
+        let mut report = parity();
+        report.accounting.kernel.ring_full = 0;
+        report.accounting.kernel.entered -= 1;
+        report.summary = Default::default();
+        for _ in 0..FEW {
+            report.summary.record(&connect(20_000));
+        }
+        report
+    }
+
+    #[test]
+    fn a_sound_report_has_no_warning() {
+        assert_eq!(kinds(&sound()), [""; 0]);
+    }
+
+    #[test]
+    fn few_connects_have_no_99th_percentile() {
+        let mut report = sound();
+        report.summary.record(&connect(20_001));
+        let found = warnings(&report);
+        // The odd port was found by the second pass.
+        assert_eq!(
+            found[0].text,
+            "p99 of fewer than 100 connects: odd ports (1), second pass (1)"
+        );
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn what_is_missing_is_warned_of() {
+        let mut report = sound();
+        report.accounting.kernel.ring_full = 1;
+        assert_eq!(kinds(&report), ["lost", "incomplete"]);
+        report.accounting.kernel.entered += 1;
+        assert_eq!(kinds(&report), ["lost"]);
+        report.accounting.recursion_misses = Some(1);
+        assert_eq!(kinds(&report), ["lost", "programs_skipped"]);
+    }
+
+    #[test]
+    fn bursts_may_overlap_a_twentieth() {
+        let mut report = sound();
+        report.summary.checks_watched = 5;
+        assert_eq!(kinds(&report), [""; 0]);
+        report.summary.checks_watched = 6;
+        assert_eq!(kinds(&report), ["watched"]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_with_its_sign() {
+        let mut report = sound();
+        report.clock_step_ns = Some(-1_500_000_000);
+        let found = warnings(&report);
+        assert_eq!(found[0].kind, "clock_step");
+        assert!(found[0].text.contains(" -1.500 s"), "{}", found[0].text);
+    }
+
+    #[test]
+    fn groups_without_room_are_told() {
+        let mut groups = Groups::new(By::Pid);
+        for pid in 0..=MOST_GROUPS as u32 {
+            groups.record(&crate::event::Connect { pid, ..connect(0) });
+        }
+        let report = of_groups(groups);
+        let found = warnings(&report);
+        assert!(
+            found.iter().any(|warning| warning.kind == "groups_evicted"),
+            "{found:?}"
+        );
+    }
+}
