@@ -17,6 +17,7 @@ use crate::{
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
     probes::checks::{Burst, Families},
+    recording::Keeper,
     report::Checks,
     tracer::Tracer,
 };
@@ -40,11 +41,16 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut daemon = Daemon::start(config)?;
+    let recording = Keeper::create(config.record.as_deref())?;
+    let mut daemon = Daemon::start(config, recording)?;
     let ended = runtime.block_on(daemon.trace(config));
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
-    ended.and(last).map(|()| ExitCode::SUCCESS)
+    ended.and(last)?;
+    if daemon.recording.failed() {
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A trace and what has come of it since the last report.
@@ -54,14 +60,16 @@ struct Daemon {
     /// When the report that is being collected began.
     since: Instant,
     schedule: BurstSchedule,
+    recording: Keeper,
 }
 
 impl Daemon {
-    fn start(config: &Config) -> Result<Self> {
+    fn start(config: &Config, mut recording: Keeper) -> Result<Self> {
         let mut tracer = Tracer::start(&config.probes)?;
         let probes = tracer.probes();
         let attached = probes.mode().to_string();
         let notes = probes.notes().join("; ");
+        recording.begin(&attached, &config.probes.filters);
         let end = if config.duration.is_some() {
             ""
         } else {
@@ -76,6 +84,7 @@ impl Daemon {
             output: Output::new(&config.output, kernel::release(), attached),
             since: Instant::now(),
             schedule: BurstSchedule::default(),
+            recording,
         })
     }
 
@@ -116,7 +125,7 @@ impl Daemon {
                         }));
                     }
                 }
-                _ = report.tick() => self.report()?,
+                _ = report.tick() => self.report(false)?,
                 done = async { burst.as_mut().expect("guarded by the condition").await },
                     if burst.is_some() =>
                 {
@@ -134,16 +143,19 @@ impl Daemon {
             tracer,
             output,
             schedule,
+            recording,
             ..
         } = self;
         let mut printed = Ok(());
         tracer.drain(budget, |connect| {
             schedule.saw(connect);
+            recording.connect(connect);
             let taken = output.connect(connect);
             if printed.is_ok() {
                 printed = taken;
             }
         });
+        recording.tick();
         printed
     }
 
@@ -152,12 +164,12 @@ impl Daemon {
         let stopped = self.tracer.stop();
         // Nothing more comes: all that is left is read, however much.
         let drained = self.drain(Duration::MAX);
-        let reported = self.report();
+        let reported = self.report(true);
         stopped.and(drained).and(reported)
     }
 
     /// Prints what has come since the last report.
-    fn report(&mut self) -> Result<()> {
+    fn report(&mut self, is_last: bool) -> Result<()> {
         let drained = self.drain(DRAIN_BUDGET);
         let probes = self.tracer.probes();
         let mode = probes.watcher().mode();
@@ -175,6 +187,9 @@ impl Daemon {
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
         let accounting = self.tracer.accounting()?;
+        if is_last {
+            self.recording.finish(&checks, &accounting);
+        }
         let reported = self
             .output
             .report(SystemTime::now(), elapsed, checks, accounting);

@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser as _};
 use connect_trace::{
     cli::{Cli, Command},
     config::Config,
-    daemon,
+    daemon, replay,
 };
 
 fn main() -> ExitCode {
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         None => return daemon::run(&Config::resolve(cli.trace)?),
-        Some(Command::Report(_)) => anyhow::bail!("report: not yet"),
+        Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(_)) => anyhow::bail!("check: not yet"),
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();

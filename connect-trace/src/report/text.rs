@@ -298,6 +298,9 @@ fn check_function(text: &mut String, name: &str, function: &CheckEstablished) ->
 
 /// The identity, always; what was lost and why; what the kernel itself missed.
 fn accounting(text: &mut String, accounting: &Accounting) -> std::fmt::Result {
+    if let Some(unknown) = accounting.unknown {
+        return writeln!(text, "\n{unknown}");
+    }
     let kernel = &accounting.kernel;
     write!(
         text,
