@@ -2,8 +2,9 @@
 //!
 //! Data goes one way: [`probes`] (the eBPF programs in the kernel) → their ring buffer →
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
-//! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`] is where every call is
-//! accounted for; [`recording`] is the connects in a file, and [`replay`] their reports from there. The command line is [`cli`], checked into a [`config`].
+//! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
+//! is where every call is accounted for; [`recording`] is the connects in a file, and [`replay`] their
+//! reports from there. The command line is [`cli`], checked into a [`config`].
 
 pub mod accounting;
 pub mod aggregate;

@@ -4,7 +4,8 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! and `peer` compares with another tracer. The other modules are what these are written with.
+//! `recording` about what it keeps, and `peer` compares with another tracer. The other modules are what
+//! these are written with.
 
 #[path = "guest/checks.rs"]
 mod checks;
@@ -18,6 +19,8 @@ mod peer;
 mod process;
 #[path = "guest/program.rs"]
 mod program;
+#[path = "guest/recording.rs"]
+mod recording;
 #[path = "guest/records.rs"]
 mod records;
 #[path = "guest/socket.rs"]
@@ -39,11 +42,12 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
 /// Tests that are run for each way to attach.
-const FOR_EACH_MODE: [&[Test<AttachMode>]; 5] = [
+const FOR_EACH_MODE: [&[Test<AttachMode>]; 6] = [
     records::TESTS,
     losses::TESTS,
     checks::TESTS,
     program::TESTS_OF_MODES,
+    recording::TESTS_OF_MODES,
     peer::TESTS,
 ];
 
@@ -62,7 +66,7 @@ fn main() -> ExitCode {
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
-    let of_none = program::TESTS.iter().map(|test| {
+    let of_none = program::TESTS.iter().chain(recording::TESTS).map(|test| {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });

@@ -39,20 +39,20 @@ const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const GROUP: &str = "connect_trace/";
 
 /// `connect-trace` with these arguments.
-fn connect_trace(arguments: &str) -> Command {
+pub fn connect_trace(arguments: &str) -> Command {
     let mut command = Command::new("connect-trace");
     command.args(arguments.split_whitespace());
     command
 }
 
 /// Starts it, and waits until it traces.
-fn tracing(arguments: &str) -> Result<Process> {
+pub fn tracing(arguments: &str) -> Result<Process> {
     let mut process = Process::start(connect_trace(arguments))?;
     process.wait_for_stderr("Tracing connect()")?;
     Ok(process)
 }
 
-fn attach(mode: AttachMode) -> &'static str {
+pub fn attach(mode: AttachMode) -> &'static str {
     match mode {
         AttachMode::Fentry => "--attach fentry",
         AttachMode::Kprobe => "--attach kprobe",
