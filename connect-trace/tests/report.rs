@@ -22,7 +22,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(test: &str) -> Self {
         let path = env::temp_dir().join(format!("connect-trace-{test}-{}", process::id()));
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).expect("the folder for temporary files takes one more");
         Self(path)
     }
 
@@ -33,45 +33,46 @@ impl Folder {
 
     /// A file in it.
     fn file(&self, name: &str, bytes: &[u8]) -> String {
-        fs::write(self.path(name), bytes).unwrap();
+        fs::write(self.path(name), bytes).expect("the folder is there");
         self.path(name)
     }
 
     /// A recording in it: of three seconds, with an even connect in the first and odd ones in the last.
     fn recording(&self, name: &str, filters: &str) -> String {
         let path = self.path(name);
-        let mut writer = Writer::create(path.as_ref()).unwrap();
-        writer
-            .begin(&Start {
-                version: "0.1.0".to_owned(),
-                host: "web1".to_owned(),
-                kernel: "6.12.0".to_owned(),
-                attached: "fentry/fexit".to_owned(),
-                filters: filters.to_owned(),
-                wall_ns: 1_700_000_000 * SECOND,
-                monotonic_ns: 10 * SECOND,
-            })
-            .unwrap();
-        for (second, port) in [(0, 20_000), (2, 20_001), (2, 20_003)] {
-            writer.connect(&connect(second, port)).unwrap();
-        }
-        let mut accounting = Accounting::default();
-        accounting.kernel.entered = 3;
-        accounting.kernel.reported = 3;
-        accounting.decoded = 3;
-        writer
-            .finish(|events| End {
-                events,
-                monotonic_ns: 13 * SECOND,
-                checks: Checks {
-                    mode: "off".to_owned(),
-                    ..Checks::default()
-                },
-                accounting,
-            })
-            .unwrap();
+        write(&path, filters).expect("the folder takes a small file");
         path
     }
+}
+
+fn write(path: &str, filters: &str) -> anyhow::Result<()> {
+    let mut writer = Writer::create(path.as_ref())?;
+    writer.begin(&Start {
+        version: "0.1.0".to_owned(),
+        host: "web1".to_owned(),
+        kernel: "6.12.0".to_owned(),
+        attached: "fentry/fexit".to_owned(),
+        filters: filters.to_owned(),
+        wall_ns: 1_700_000_000 * SECOND,
+        monotonic_ns: 10 * SECOND,
+    })?;
+    for (second, port) in [(0, 20_000), (2, 20_001), (2, 20_003)] {
+        writer.connect(&connect(second, port))?;
+    }
+    let mut accounting = Accounting::default();
+    accounting.kernel.entered = 3;
+    accounting.kernel.reported = 3;
+    accounting.decoded = 3;
+    writer.finish(|events| End {
+        events,
+        monotonic_ns: 13 * SECOND,
+        checks: Checks {
+            mode: "off".to_owned(),
+            ..Checks::default()
+        },
+        accounting,
+    })?;
+    Ok(())
 }
 
 impl Drop for Folder {

@@ -62,16 +62,12 @@ impl Writer {
                 path.display()
             );
         }
-        let mut compressor = Compressor::new(LEVEL).context("set zstd up")?;
-        compressor
-            .set_parameter(CParameter::ChecksumFlag(true))
-            .context("set zstd up")?;
         Ok(Self {
             path: path.to_owned(),
             regular: metadata.is_file(),
             created,
             file,
-            compressor,
+            compressor: compressor().context("set zstd up")?,
             lines: Vec::new(),
             events: 0,
             since: Instant::now(),
@@ -173,6 +169,13 @@ impl Drop for Writer {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Makes frames that have a checksum.
+pub(super) fn compressor() -> io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::new(LEVEL)?;
+    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    Ok(compressor)
 }
 
 /// Opens a file for writing, without a change of what it holds, and says whether it is new.

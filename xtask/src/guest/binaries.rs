@@ -83,8 +83,12 @@ fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// The program that one of cargo's JSON messages names.
+/// The program of tests that one of cargo's JSON messages names. The command that is tested is built
+/// along, and may come last.
 fn executable_in(message: &str) -> Option<PathBuf> {
+    if !message.contains(r#""kind":["test"]"#) {
+        return None;
+    }
     let (_, rest) = message.split_once(r#""executable":""#)?;
     let (path, _) = rest.split_once('"')?;
     // Paths with characters that JSON escapes are not worth a parser.
@@ -97,12 +101,15 @@ mod tests {
 
     #[test]
     fn the_tests_program_is_found_in_cargos_messages() {
-        let message =
-            r#"{"reason":"compiler-artifact","executable":"/t/deps/guest-1a","fresh":true}"#;
-        assert_eq!(executable_in(message), Some("/t/deps/guest-1a".into()));
+        let message = |kind: &str, executable: &str| {
+            format!(r#"{{"target":{{"kind":["{kind}"]}},"executable":{executable},"fresh":true}}"#)
+        };
+        let program = r#""/t/deps/guest-1a""#;
         assert_eq!(
-            executable_in(r#"{"reason":"compiler-artifact","executable":null}"#),
-            None
+            executable_in(&message("test", program)),
+            Some("/t/deps/guest-1a".into())
         );
+        assert_eq!(executable_in(&message("bin", program)), None);
+        assert_eq!(executable_in(&message("test", "null")), None);
     }
 }
