@@ -1,6 +1,8 @@
 //! Where every call of connect() is accounted for:
 //! entered = reported + left out + lost, by reason + in flight.
 
+use std::fmt;
+
 use connect_trace_common::Counters;
 
 /// The calls since the probes were attached.
@@ -21,6 +23,28 @@ pub struct Accounting {
     pub kretprobe_misses: Option<u64>,
     /// How far the counters moved while they were read; 0 when the probes are detached.
     pub moved: u64,
+    /// Why none of this is known: it is of a recording, and is zero.
+    pub unknown: Option<Unknown>,
+}
+
+/// Why a recording does not tell what became of every call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// It was cut, and the account stands at the end.
+    Cut,
+    /// This is the report of an interval of it, and the account is that of the whole.
+    Interval,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Cut => {
+                "INCOMPLETE: the recording was cut, and with it the account of what was lost"
+            }
+            Self::Interval => "the account is in the last report: it is of the whole recording",
+        })
+    }
 }
 
 impl Accounting {
@@ -64,7 +88,10 @@ impl Accounting {
     /// child that was to be followed was.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.adds_up() && self.recursion_misses.unwrap_or(0) == 0 && self.kernel.not_followed == 0
+        self.unknown.is_none()
+            && self.adds_up()
+            && self.recursion_misses.unwrap_or(0) == 0
+            && self.kernel.not_followed == 0
     }
 }
 

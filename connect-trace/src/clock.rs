@@ -93,6 +93,13 @@ fn read(clock: libc::clockid_t) -> i128 {
     i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec)
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`, and so of the records.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    // The time since the boot is not negative.
+    u64::try_from(read(libc::CLOCK_MONOTONIC)).unwrap_or(0)
+}
+
 /// A time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
@@ -119,17 +126,34 @@ impl Time {
         }
     }
 
-    /// Local time as `HH:MM:SS`.
-    #[must_use]
-    pub fn of_day(self) -> String {
+    fn local(self) -> libc::tm {
         let seconds = self.unix_ns.div_euclid(SECOND);
         let seconds = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
         // SAFETY: all zeros is a valid tm, and localtime_r fills it or leaves it so.
-        let local = unsafe {
+        unsafe {
             let mut local: libc::tm = std::mem::zeroed();
             libc::localtime_r(&raw const seconds, &raw mut local);
             local
-        };
+        }
+    }
+
+    /// Local date and time as `YYYY-MM-DD HH:MM:SS`.
+    #[must_use]
+    pub fn date_and_time(self) -> String {
+        let local = self.local();
+        format!(
+            "{:04}-{:02}-{:02} {}",
+            i64::from(local.tm_year) + 1900,
+            local.tm_mon + 1,
+            local.tm_mday,
+            self.of_day()
+        )
+    }
+
+    /// Local time as `HH:MM:SS`.
+    #[must_use]
+    pub fn of_day(self) -> String {
+        let local = self.local();
         format!(
             "{:02}:{:02}:{:02}",
             local.tm_hour, local.tm_min, local.tm_sec

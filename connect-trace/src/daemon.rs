@@ -19,6 +19,7 @@ use crate::{
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
     probes::checks::{Burst, Families},
+    recording::Keeper,
     report::{Checks, KernelSide, filter_words},
     status_line::StatusLine,
     tracer::Tracer,
@@ -48,6 +49,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let recording = Keeper::create(config.record.as_deref())?;
     let mut config = config.clone();
     let mut command = None;
     if !config.command.is_empty() {
@@ -56,17 +58,22 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         config.probes.filters.follow = true;
         command = Some(held);
     }
-    let mut daemon = Daemon::start(&config)?;
+    let mut daemon = Daemon::start(&config, recording)?;
     if let Some(command) = &mut command {
         command.release()?;
     }
     let ended = runtime.block_on(daemon.trace(&config, command.as_mut()));
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
+    let recorded = !daemon.recording.failed();
     drop(daemon);
     ended.and(last)?;
     let status = command.map_or(Ok(None), |mut command| command.ended())?;
-    Ok(status.map_or(ExitCode::SUCCESS, exit_as))
+    Ok(match status {
+        Some(status) if !status.success() => exit_as(status),
+        _ if recorded => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// A trace and what has come of it since the last report.
@@ -78,14 +85,16 @@ struct Daemon {
     schedule: BurstSchedule,
     /// Connects without a record by the last report.
     fast: FastConnects,
+    recording: Keeper,
 }
 
 impl Daemon {
-    fn start(config: &Config) -> Result<Self> {
+    fn start(config: &Config, mut recording: Keeper) -> Result<Self> {
         let mut tracer = Tracer::start(&config.probes)?;
         let probes = tracer.probes();
         let attached = probes.mode().to_string();
         let notes = probes.notes().join("; ");
+        recording.begin(&attached, &config.probes.filters);
         let end = match (config.duration, config.command.first()) {
             (None, None) => "... Hit Ctrl-C to end.",
             _ => ".",
@@ -101,6 +110,7 @@ impl Daemon {
             since: Instant::now(),
             schedule: BurstSchedule::default(),
             fast: FastConnects::default(),
+            recording,
         })
     }
 
@@ -174,7 +184,7 @@ impl Daemon {
                     None
                 }
                 _ = report.tick() => {
-                    self.report()?;
+                    self.report(false)?;
                     None
                 }
                 done = async { burst.as_mut().expect("guarded by the condition").await },
@@ -204,16 +214,19 @@ impl Daemon {
             tracer,
             output,
             schedule,
+            recording,
             ..
         } = self;
         let mut printed = Ok(());
         tracer.drain(budget, |connect| {
             schedule.saw(connect);
+            recording.connect(connect);
             let taken = output.connect(connect);
             if printed.is_ok() {
                 printed = taken;
             }
         });
+        recording.tick();
         printed.and(output.flush())
     }
 
@@ -222,7 +235,7 @@ impl Daemon {
         let stopped = self.tracer.stop();
         // Nothing more comes: all that is left is read, however much.
         let drained = self.drain(Duration::MAX);
-        let reported = self.report();
+        let reported = self.report(true);
         stopped.and(drained).and(reported)
     }
 
@@ -234,7 +247,7 @@ impl Daemon {
     }
 
     /// Prints what has come since the last report.
-    fn report(&mut self) -> Result<()> {
+    fn report(&mut self, is_last: bool) -> Result<()> {
         let drained = self.drain(DRAIN_BUDGET);
         let probes = self.tracer.probes();
         let mode = probes.watcher().mode();
@@ -256,6 +269,12 @@ impl Daemon {
             accounting: self.tracer.accounting()?,
             fast: self.fast_connects()?,
         };
+        if is_last {
+            self.recording.finish(&KernelSide {
+                fast: self.fast,
+                ..kernel_side.clone()
+            });
+        }
         let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
         drained.and(reported)
     }

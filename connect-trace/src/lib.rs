@@ -2,9 +2,10 @@
 //!
 //! Data goes one way: [`probes`] (the eBPF programs in the kernel) → their ring buffer →
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
-//! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`] is where every call is
-//! accounted for. The command line is [`cli`], checked into a [`config`]; [`check`] says what a trace
-//! would find here.
+//! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
+//! is where every call is accounted for; [`recording`] is the connects in a file, and [`replay`] their
+//! reports from there. The command line is [`cli`], checked into a [`config`]; [`check`] says what a
+//! trace would find here.
 
 pub mod accounting;
 pub mod aggregate;
@@ -19,6 +20,8 @@ pub mod filter;
 pub mod kernel;
 pub mod output;
 pub mod probes;
+pub mod recording;
+pub mod replay;
 pub mod report;
 pub mod status_line;
 pub mod tracer;

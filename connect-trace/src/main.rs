@@ -8,7 +8,7 @@ use connect_trace::{
     check,
     cli::{Cli, Command},
     config::Config,
-    daemon,
+    daemon, replay,
 };
 
 fn main() -> ExitCode {
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         None => return daemon::run(&Config::resolve(cli.trace)?),
-        Some(Command::Report(_)) => anyhow::bail!("report: not yet"),
+        Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();

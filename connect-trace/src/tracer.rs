@@ -110,6 +110,7 @@ impl Tracer {
             recursion_misses: misses.recursion,
             kretprobe_misses: misses.returns,
             moved: if self.detached { 0 } else { moved + 1 },
+            unknown: None,
         })
     }
 }

@@ -4,9 +4,10 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! `filters` and `command` about what is traced, `output` about its events and JSON, `check` about
-//! `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
-//! `clients` with what real clients and a server count. The other modules are what these are written with.
+//! `filters` and `command` about what is traced, `output` about its events and JSON, `recording` about
+//! what it keeps, `check` about `connect-trace check` and kernels that lack something; `peer` compares
+//! with another tracer, and `clients` with what real clients and a server count. The other modules are
+//! what these are written with.
 
 #[path = "guest/check.rs"]
 mod check;
@@ -32,6 +33,8 @@ mod peer;
 mod process;
 #[path = "guest/program.rs"]
 mod program;
+#[path = "guest/recording.rs"]
+mod recording;
 #[path = "guest/records.rs"]
 mod records;
 #[path = "guest/socket.rs"]
@@ -66,6 +69,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     filters::TESTS_OF_MODES,
     command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
+    recording::TESTS_OF_MODES,
     peer::TESTS,
     clients::TESTS,
 ];
@@ -76,6 +80,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     filters::TESTS,
     command::TESTS,
     output::TESTS,
+    recording::TESTS,
 ];
 
 fn main() -> ExitCode {

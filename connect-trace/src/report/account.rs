@@ -82,6 +82,9 @@ fn check_function(text: &mut String, name: &str, function: &CheckEstablished) ->
 
 /// The identity, always; what was lost and why; what the kernel itself missed.
 pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accounting) -> fmt::Result {
+    if let Some(unknown) = accounting.unknown {
+        return writeln!(text, "\n{unknown}");
+    }
     let kernel = &accounting.kernel;
     write!(
         text,
@@ -91,6 +94,9 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
         accounting.lost(),
         accounting.in_flight,
     )?;
+    if accounting.left_out() > 0 {
+        write!(text, " + left out {}", accounting.left_out())?;
+    }
     let in_ring = accounting.in_ring() - accounting.undecodable.min(accounting.in_ring());
     if in_ring > 0 {
         write!(text, " + in the ring {in_ring}")?;
@@ -117,7 +123,19 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             kernel.search_return_missed,
             "reported without search time: its return was not seen",
         ),
-        (kernel.filtered, "more were left out by the filters"),
+        (
+            kernel.fast,
+            "left out: counted without a record, below --min-latency",
+        ),
+        (
+            kernel.succeeded,
+            "left out: succeeded, and --failed was asked for",
+        ),
+        (kernel.filtered, "more were not wanted by the filters"),
+        (
+            kernel.not_followed,
+            "processes were not followed: more than 32768 at once",
+        ),
     ] {
         if count > 0 {
             writeln!(text, "{count:>9} {what}")?;
@@ -147,11 +165,12 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             accounting.accounted()
         )?;
     } else if !accounting.complete() {
-        writeln!(
-            text,
-            "{}: the kernel skipped programs, so calls may not have been seen",
-            paint.warning("INCOMPLETE")
-        )?;
+        let why = if kernel.not_followed > 0 {
+            "children were not followed, so their calls were not seen"
+        } else {
+            "the kernel skipped programs, so calls may not have been seen"
+        };
+        writeln!(text, "{}: {why}", paint.warning("INCOMPLETE"))?;
     }
     Ok(())
 }

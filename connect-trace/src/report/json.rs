@@ -140,7 +140,7 @@ struct ReportLine<'a> {
     failures: Vec<Failure>,
     ranges: Vec<RangeCount>,
     checks: Checks<'a>,
-    accounting: Accounting,
+    accounting: Option<Accounting>,
     warnings: Vec<Warning>,
 }
 
@@ -395,8 +395,12 @@ struct Accounting {
     lost_undecodable: u64,
     in_flight: u64,
     in_ring: u64,
+    left_out: u64,
+    left_out_fast: u64,
+    left_out_succeeded: u64,
     filtered: u64,
     search_return_missed: u64,
+    not_followed: u64,
     programs_skipped: Option<u64>,
     kretprobe_misses: Option<u64>,
     adds_up: bool,
@@ -404,9 +408,10 @@ struct Accounting {
 }
 
 impl Accounting {
-    fn of(accounting: &crate::accounting::Accounting) -> Self {
+    /// None where a recording does not tell.
+    fn of(accounting: &crate::accounting::Accounting) -> Option<Self> {
         let kernel = &accounting.kernel;
-        Self {
+        accounting.unknown.is_none().then(|| Self {
             entered: kernel.entered,
             reported: accounting.decoded,
             lost: accounting.lost(),
@@ -416,13 +421,17 @@ impl Accounting {
             lost_undecodable: accounting.undecodable,
             in_flight: accounting.in_flight,
             in_ring: accounting.in_ring().saturating_sub(accounting.undecodable),
+            left_out: accounting.left_out(),
+            left_out_fast: kernel.fast,
+            left_out_succeeded: kernel.succeeded,
             filtered: kernel.filtered,
             search_return_missed: kernel.search_return_missed,
+            not_followed: kernel.not_followed,
             programs_skipped: accounting.recursion_misses,
             kretprobe_misses: accounting.kretprobe_misses,
             adds_up: accounting.adds_up(),
             complete: accounting.complete(),
-        }
+        })
     }
 }
 

@@ -52,7 +52,7 @@ pub fn tracing(arguments: &str) -> Result<Process> {
     Ok(process)
 }
 
-fn attach(mode: AttachMode) -> &'static str {
+pub fn attach(mode: AttachMode) -> &'static str {
     match mode {
         AttachMode::Fentry => "--attach fentry",
         AttachMode::Kprobe => "--attach kprobe",

@@ -1,0 +1,170 @@
+//! What a recording of a million connects costs: to write, on the disk, and to report.
+//!
+//! `cargo run --release -p connect-trace --example recording -- FILE [connect-trace report's options]`
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use connect_trace::{
+    accounting::Accounting,
+    cli::{Cli, Command},
+    event::{Comm, Connect, Family, PortRange, SourcePort},
+    recording::{End, Start, Writer},
+    replay,
+    report::{Checks, KernelSide},
+};
+
+const EVENTS: u64 = 1_000_000;
+
+fn main() -> Result<()> {
+    let mut arguments: Vec<_> = env::args_os().skip(1).collect();
+    let file = arguments
+        .first()
+        .context("name a file that does not exist yet")?;
+    let path = Path::new(file).to_owned();
+
+    let connects: Vec<Connect> = connects().take(EVENTS as usize).collect();
+    let before = cpu_time();
+    write(&path, &connects)?;
+    let wrote = cpu_time() - before;
+    let bytes = fs::metadata(&path)?.len();
+
+    arguments.splice(0..0, ["connect-trace".into(), "report".into()]);
+    let Some(Command::Report(args)) = Cli::parse_from(arguments).command else {
+        unreachable!("the arguments begin with report");
+    };
+    let (start, before) = (Instant::now(), cpu_time());
+    replay::run(&args)?;
+    let (elapsed, read) = (start.elapsed(), cpu_time() - before);
+    io::stdout().flush()?;
+    eprintln!(
+        "{EVENTS} connect()s: {:.1} MB; written in {:.2} s of CPU; \
+         reported in {:.2} s, {:.2} s of CPU",
+        bytes as f64 / 1e6,
+        wrote.as_secs_f64(),
+        elapsed.as_secs_f64(),
+        read.as_secs_f64(),
+    );
+    Ok(())
+}
+
+fn write(path: &Path, connects: &[Connect]) -> Result<()> {
+    let mut writer = Writer::create(path)?;
+    writer.begin(&Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: "example".to_owned(),
+        kernel: "none".to_owned(),
+        attached: "nothing".to_owned(),
+        filters: String::new(),
+        wall_ns: 1_700_000_000_000_000_000,
+        monotonic_ns: connects.first().map_or(0, |connect| connect.start_ns),
+    })?;
+    for connect in connects {
+        writer.connect(connect)?;
+    }
+    let mut accounting = Accounting::default();
+    accounting.kernel.entered = EVENTS;
+    accounting.kernel.reported = EVENTS;
+    accounting.decoded = EVENTS;
+    writer.finish(|events| End {
+        events,
+        monotonic_ns: connects.last().map_or(0, |connect| connect.start_ns),
+        kernel_side: KernelSide {
+            checks: Checks {
+                mode: "off".to_owned(),
+                ..Checks::default()
+            },
+            accounting,
+            ..KernelSide::default()
+        },
+    })?;
+    Ok(())
+}
+
+/// Six programs on one range, of which a third find an odd port after a long search, and 1% none.
+fn connects() -> impl Iterator<Item = Connect> {
+    const NAMES: [&str; 6] = [
+        "curl",
+        "nginx",
+        "java",
+        "python3",
+        "pool-12-thread-",
+        "envoy",
+    ];
+    let mut random = random(0x9e37_79b9_7f4a_7c15);
+    let mut start_ns = 5_000_000_000_000;
+    std::iter::repeat_with(move || {
+        let mut below = |limit: u64| random() % limit;
+        start_ns += below(40_000);
+        let odd = below(3) == 0;
+        let fails = below(100) == 0;
+        let spread: f64 = (0..4)
+            .map(|_| below(1 << 20) as f64 / f64::from(1 << 20))
+            .sum();
+        let typical = if odd || fails { 900_000.0 } else { 3_000.0 };
+        let search_ns = (typical * (spread - 2.0).exp()) as u64;
+        let program = below(6);
+        let pid = 1_200 + 331 * program as u32;
+        let ports = [443, 5_432, 6_379, 8_080];
+        let to = Ipv4Addr::new(10, 1, 0, below(50) as u8);
+        Connect {
+            start_ns,
+            connect_ns: search_ns + 9_000 + below(12_000),
+            search_ns: Some(search_ns),
+            family: if below(10) == 0 {
+                Family::Mapped
+            } else {
+                Family::V4
+            },
+            source: Some(IpAddr::from([10, 0, 0, below(4) as u8])),
+            port: if fails {
+                SourcePort::None
+            } else {
+                SourcePort::Searched(32_768 + 2 * below(14_116) as u16 + u16::from(odd))
+            },
+            destination: Some(SocketAddr::new(to.into(), ports[below(4) as usize])),
+            errno: if fails { libc::EADDRNOTAVAIL } else { 0 },
+            pid,
+            tid: pid + below(16) as u32,
+            comm: Comm::of(NAMES[program as usize]),
+            uid: [0, 33, 1_000][(program % 3) as usize],
+            netns: Some(4_026_531_840 + 57 * (program % 3) as u32),
+            cgroup_id: 4_000 + 13 * program,
+            range: Some(PortRange {
+                low: 32_768,
+                high: 60_999,
+                by_parity: true,
+            }),
+            checks: None,
+            checks_watched: below(1_000) == 0,
+        }
+    })
+}
+
+/// Xorshift: the same numbers in every run.
+fn random(mut state: u64) -> impl FnMut() -> u64 {
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// CPU time of this process, user and system.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid timespec, and this clock is there on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

@@ -1,0 +1,468 @@
+//! What a recording says of its trace: a note at its start and one at its end. Lines of `key: value`, and
+//! a last one with a checksum of the others.
+
+use std::{collections::HashMap, fmt::Write as _, str::FromStr, time::Duration};
+
+use connect_trace_common::{BUCKETS, CheckEstablished, Counters, FastGroup, Times};
+
+use super::FORMAT;
+use crate::{
+    accounting::Accounting,
+    aggregate::FastConnects,
+    kernel::prototypes::CHECKS,
+    report::{Checks, KernelSide},
+};
+
+/// First lines of the notes. That of the start stands in every recording of every format.
+const START: &str = "connect-trace recording";
+const END: &str = "connect-trace end";
+
+/// What is known when a trace begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The version of connect-trace that wrote the recording.
+    pub version: String,
+    /// Name of the host, `/proc/sys/kernel/hostname`.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// How the programs were attached, in words.
+    pub attached: String,
+    /// The options that left connects out, as they are typed; empty where there were none.
+    pub filters: String,
+    /// The time of day, nanoseconds since 1970 (`CLOCK_REALTIME`).
+    pub wall_ns: u64,
+    /// The same moment on the clock of the events (`CLOCK_MONOTONIC`).
+    pub monotonic_ns: u64,
+}
+
+/// What is known when a trace has ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Connects in the recording.
+    pub events: u64,
+    /// When it ended, nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// What the kernel's side knows of the whole trace.
+    pub kernel_side: KernelSide,
+}
+
+/// Why a note is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoteError {
+    /// It is somebody else's.
+    Foreign,
+    /// Of a format that is not known yet: its number, and the version of connect-trace that wrote it.
+    Newer(u32, String),
+    /// Its checksum is not that of its text, or something is missing.
+    Damaged,
+}
+
+impl Start {
+    /// The text of the note.
+    pub(super) fn text(&self) -> String {
+        let mut note = Note::new(START);
+        note.line("format", FORMAT);
+        note.line("version", &self.version);
+        note.line("host", &self.host);
+        note.line("kernel", &self.kernel);
+        note.line("attached", &self.attached);
+        note.line("filters", &self.filters);
+        note.line("started_wall_ns", self.wall_ns);
+        note.line("started_monotonic_ns", self.monotonic_ns);
+        note.finish()
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
+        if !bytes.starts_with(START.as_bytes()) {
+            return Err(NoteError::Foreign);
+        }
+        // A newer format is told before anything else of it is understood.
+        let lines = lines(bytes);
+        match lines.number::<u32>("format") {
+            Some(format) if format > FORMAT => {
+                let version = lines.text("version").unwrap_or_default();
+                return Err(NoteError::Newer(format, version));
+            }
+            _ => {}
+        }
+        let lines = checked(bytes).ok_or(NoteError::Damaged)?;
+        let start = || {
+            Some(Self {
+                version: lines.text("version")?,
+                host: lines.text("host")?,
+                kernel: lines.text("kernel")?,
+                attached: lines.text("attached")?,
+                filters: lines.text("filters")?,
+                wall_ns: lines.number("started_wall_ns")?,
+                monotonic_ns: lines.number("started_monotonic_ns")?,
+            })
+        };
+        start().ok_or(NoteError::Damaged)
+    }
+}
+
+impl End {
+    /// The text of the note.
+    pub(super) fn text(&self) -> String {
+        let Accounting {
+            kernel,
+            decoded,
+            undecodable,
+            in_flight,
+            recursion_misses,
+            kretprobe_misses,
+            moved,
+            unknown: _,
+        } = self.kernel_side.accounting;
+        let Counters {
+            entered,
+            reported,
+            ring_full,
+            in_flight_full,
+            return_missed,
+            filtered,
+            search_return_missed,
+            succeeded,
+            fast,
+            not_followed,
+        } = kernel;
+        let checks = &self.kernel_side.checks;
+        let mut note = Note::new(END);
+        note.line("events", self.events);
+        note.line("ended_monotonic_ns", self.monotonic_ns);
+        note.line("entered", entered);
+        note.line("reported", reported);
+        note.line("ring_full", ring_full);
+        note.line("in_flight_full", in_flight_full);
+        note.line("return_missed", return_missed);
+        note.line("filtered", filtered);
+        note.line("search_return_missed", search_return_missed);
+        note.line("succeeded", succeeded);
+        note.line("fast", fast);
+        note.line("not_followed", not_followed);
+        note.line("decoded", decoded);
+        note.line("undecodable", undecodable);
+        note.line("in_flight", in_flight);
+        if let Some(misses) = recursion_misses {
+            note.line("recursion_misses", misses);
+        }
+        if let Some(misses) = kretprobe_misses {
+            note.line("kretprobe_misses", misses);
+        }
+        note.line("moved", moved);
+        note.line("checks", &checks.mode);
+        note.line("checks_bursts", checks.bursts);
+        note.line(
+            "checks_watched_ns",
+            u64::try_from(checks.watched.as_nanos()).unwrap_or(u64::MAX),
+        );
+        for (name, seen) in &checks.functions {
+            let CheckEstablished {
+                calls,
+                timed,
+                total_ns,
+                max_ns,
+                buckets,
+            } = seen;
+            let numbers = [calls, timed, total_ns, max_ns];
+            let numbers: Vec<String> = numbers
+                .into_iter()
+                .chain(buckets)
+                .map(u64::to_string)
+                .collect();
+            note.line(name, numbers.join(" "));
+        }
+        for (name, times) in fast_times(&self.kernel_side.fast) {
+            let Times {
+                count,
+                total_ns,
+                max_ns,
+                buckets,
+            } = times;
+            let numbers = [count, total_ns, max_ns].into_iter().chain(buckets);
+            let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+            note.line(name, numbers.join(" "));
+        }
+        note.finish()
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
+        if !bytes.starts_with(END.as_bytes()) {
+            return Err(NoteError::Foreign);
+        }
+        let lines = checked(bytes).ok_or(NoteError::Damaged)?;
+        Self::of(&lines).ok_or(NoteError::Damaged)
+    }
+
+    fn of(lines: &Lines) -> Option<Self> {
+        let functions = CHECKS
+            .iter()
+            .filter_map(|function| Some((function.name, check(&lines.text(function.name)?)?)))
+            .collect();
+        let group = |name: &str| {
+            let times = |what: &str| times(&lines.text(&format!("fast_{name}_{what}"))?);
+            Some(FastGroup {
+                connect: times("connect")?,
+                search: times("search")?,
+            })
+        };
+        let kernel_side = KernelSide {
+            checks: Checks {
+                mode: lines.text("checks")?,
+                bursts: lines.number("checks_bursts")?,
+                watched: Duration::from_nanos(lines.number("checks_watched_ns")?),
+                functions,
+            },
+            accounting: Accounting {
+                kernel: Counters {
+                    entered: lines.number("entered")?,
+                    reported: lines.number("reported")?,
+                    ring_full: lines.number("ring_full")?,
+                    in_flight_full: lines.number("in_flight_full")?,
+                    return_missed: lines.number("return_missed")?,
+                    filtered: lines.number("filtered")?,
+                    search_return_missed: lines.number("search_return_missed")?,
+                    succeeded: lines.number("succeeded")?,
+                    fast: lines.number("fast")?,
+                    not_followed: lines.number("not_followed")?,
+                },
+                decoded: lines.number("decoded")?,
+                undecodable: lines.number("undecodable")?,
+                in_flight: lines.number("in_flight")?,
+                recursion_misses: lines.number("recursion_misses"),
+                kretprobe_misses: lines.number("kretprobe_misses"),
+                moved: lines.number("moved")?,
+                unknown: None,
+            },
+            fast: FastConnects {
+                even: group("even")?,
+                odd: group("odd")?,
+                bound: group("bound")?,
+                failed: group("failed")?,
+            },
+        };
+        Some(Self {
+            events: lines.number("events")?,
+            monotonic_ns: lines.number("ended_monotonic_ns")?,
+            kernel_side,
+        })
+    }
+}
+
+/// The times of the fast connects, each with its key.
+fn fast_times(fast: &FastConnects) -> [(&'static str, Times); 8] {
+    [
+        ("fast_even_connect", fast.even.connect),
+        ("fast_even_search", fast.even.search),
+        ("fast_odd_connect", fast.odd.connect),
+        ("fast_odd_search", fast.odd.search),
+        ("fast_bound_connect", fast.bound.connect),
+        ("fast_bound_search", fast.bound.search),
+        ("fast_failed_connect", fast.failed.connect),
+        ("fast_failed_search", fast.failed.search),
+    ]
+}
+
+fn times(text: &str) -> Option<Times> {
+    let numbers = numbers(text)?;
+    let (&[count, total_ns, max_ns], buckets) = numbers.split_first_chunk()?;
+    Some(Times {
+        count,
+        total_ns,
+        max_ns,
+        buckets: <[u64; BUCKETS]>::try_from(buckets).ok()?,
+    })
+}
+
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    text.split(' ').map(|number| number.parse().ok()).collect()
+}
+
+fn check(text: &str) -> Option<CheckEstablished> {
+    let numbers = numbers(text)?;
+    let (&[calls, timed, total_ns, max_ns], buckets) = numbers.split_first_chunk()?;
+    Some(CheckEstablished {
+        calls,
+        timed,
+        total_ns,
+        max_ns,
+        buckets: <[u64; BUCKETS]>::try_from(buckets).ok()?,
+    })
+}
+
+/// A note that is being written.
+struct Note(String);
+
+impl Note {
+    fn new(title: &str) -> Self {
+        Self(format!("{title}\n"))
+    }
+
+    fn line(&mut self, key: &str, value: impl ToString) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{key}: {}", printable(&value.to_string()));
+    }
+
+    fn finish(mut self) -> String {
+        let sum = checksum(self.0.as_bytes());
+        let _ = writeln!(self.0, "{CHECKSUM}{sum:016x}");
+        self.0
+    }
+}
+
+const CHECKSUM: &str = "checksum: ";
+
+/// The lines of a note that has the checksum it says.
+fn checked(bytes: &[u8]) -> Option<Lines> {
+    // The checksum's line has one length.
+    let at = bytes.len().checked_sub(CHECKSUM.len() + 16 + 1)?;
+    let (text, last) = bytes.split_at(at);
+    let expected = format!("{CHECKSUM}{:016x}\n", checksum(text));
+    (last == expected.as_bytes()).then(|| lines(text))
+}
+
+/// FNV-1a, of 64 bits.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The values by their keys.
+struct Lines(HashMap<String, String>);
+
+fn lines(bytes: &[u8]) -> Lines {
+    let text = String::from_utf8_lossy(bytes);
+    let pairs = text.lines().filter_map(|line| line.split_once(": "));
+    Lines(
+        pairs
+            .map(|(key, value)| (key.to_owned(), printable(value)))
+            .collect(),
+    )
+}
+
+impl Lines {
+    fn text(&self, key: &str) -> Option<String> {
+        self.0.get(key).cloned()
+    }
+
+    fn number<T: FromStr>(&self, key: &str) -> Option<T> {
+        self.0.get(key)?.parse().ok()
+    }
+}
+
+/// On one line, and harmless on a terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::aggregate::fast;
+
+    pub fn start() -> Start {
+        Start {
+            version: "0.1.0".to_owned(),
+            host: "web1".to_owned(),
+            kernel: "6.12.0".to_owned(),
+            attached: "fentry/fexit".to_owned(),
+            filters: String::new(),
+            wall_ns: 1_700_000_000_000_000_000,
+            monotonic_ns: 5_000_000_000,
+        }
+    }
+
+    pub fn end(events: u64) -> End {
+        End {
+            events,
+            monotonic_ns: 7_000_000_000,
+            kernel_side: KernelSide {
+                checks: Checks {
+                    mode: "sampled".to_owned(),
+                    bursts: 2,
+                    watched: Duration::from_millis(30),
+                    functions: CHECKS
+                        .iter()
+                        .zip(1..)
+                        .map(|(function, calls)| {
+                            let mut seen = CheckEstablished {
+                                calls,
+                                ..CheckEstablished::default()
+                            };
+                            seen.buckets[2] = calls;
+                            (function.name, seen)
+                        })
+                        .collect(),
+                },
+                accounting: Accounting {
+                    kernel: Counters {
+                        entered: events + 19,
+                        reported: events,
+                        ring_full: 1,
+                        in_flight_full: 2,
+                        return_missed: 3,
+                        filtered: 4,
+                        search_return_missed: 5,
+                        succeeded: 6,
+                        fast: 7,
+                        not_followed: 8,
+                    },
+                    decoded: events,
+                    recursion_misses: Some(7),
+                    ..Accounting::default()
+                },
+                fast: fast::tests::example(9),
+            },
+        }
+    }
+
+    #[test]
+    fn a_start_is_read_as_it_was_written() {
+        let start = Start {
+            filters: "--comm a: b --dport 443".to_owned(),
+            ..start()
+        };
+        assert_eq!(Start::parse(start.text().as_bytes()), Ok(start));
+    }
+
+    #[test]
+    fn an_end_is_read_as_it_was_written() {
+        let end = end(94);
+        let read = End::parse(end.text().as_bytes()).unwrap();
+        assert_eq!(read.kernel_side.accounting, end.kernel_side.accounting);
+        assert_eq!(format!("{read:?}"), format!("{end:?}"));
+    }
+
+    #[test]
+    fn a_byte_that_changed_is_noticed() {
+        let text = start().text().into_bytes();
+        for at in START.len()..text.len() {
+            let mut changed = text.clone();
+            changed[at] ^= 1;
+            let read = Start::parse(&changed);
+            assert!(
+                matches!(read, Err(NoteError::Damaged | NoteError::Newer(..))),
+                "byte {at}: {read:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_told_whatever_else_it_says() {
+        let text = "connect-trace recording\nformat: 2\nversion: 3.1.4\nsomething new\n";
+        let expected = NoteError::Newer(2, "3.1.4".to_owned());
+        assert_eq!(Start::parse(text.as_bytes()), Err(expected));
+    }
+
+    #[test]
+    fn a_name_cannot_add_a_line_or_reach_the_terminal() {
+        let start = Start {
+            host: "a\nformat: 9\x1b[2J".to_owned(),
+            ..start()
+        };
+        let read = Start::parse(start.text().as_bytes()).unwrap();
+        assert_eq!(read.host, "a?format: 9?[2J");
+    }
+}

@@ -1,0 +1,238 @@
+//! Reads a recording, as far as it goes: one that was cut, or is damaged, gives the connects before that.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, ErrorKind, Read},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use zstd::bulk::Decompressor;
+
+use super::{
+    FORMAT, columns,
+    frames::{self, Fault, Frame, Frames, MOST_CONTENTS},
+    notes::{End, NoteError, Start},
+};
+use crate::event::Connect;
+
+/// A recording that is being read.
+pub struct Recording<R = File> {
+    start: Start,
+    frames: Frames<R>,
+    decompressor: Decompressor<'static>,
+    lines: Vec<u8>,
+    events: u64,
+    ending: Option<Ending>,
+}
+
+/// How a recording ends.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// As it should.
+    Whole(Box<End>),
+    /// Otherwise: what comes after so many connects is dropped.
+    Broken(Broken),
+}
+
+/// Why a recording does not end as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Connects that were read.
+    pub events: u64,
+    /// Byte of the file that the rest begins at.
+    pub offset: u64,
+    /// What is wrong there; `None` where the file just ends.
+    pub damage: Option<String>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            events,
+            offset,
+            damage,
+        } = self;
+        let s = if *events == 1 { "" } else { "s" };
+        match damage {
+            None => write!(
+                formatter,
+                "cut at byte {offset}: the trace was killed, or is still running, or the disk was full; \
+                 {events} connect(){s} read"
+            ),
+            Some(damage) => write!(
+                formatter,
+                "damaged at byte {offset} ({damage}); {events} connect(){s} before it read, \
+                 the rest dropped"
+            ),
+        }
+    }
+}
+
+impl Recording {
+    /// Opens a recording.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is empty or none of ours, of a newer format, or ends before its
+    /// first connect could come.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let file = File::open(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
+            _ => anyhow!("{name}: cannot be read: {error}"),
+        })?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            bail!("{name}: is a directory; name the recordings in it");
+        }
+        Self::new(file).with_context(|| name.to_string())
+    }
+}
+
+impl<R: Read> Recording<R> {
+    /// A recording from its bytes.
+    ///
+    /// # Errors
+    /// As [`Recording::open`].
+    pub fn new(source: R) -> Result<Self> {
+        let mut frames = Frames::new(source);
+        let start = start(&mut frames)?;
+        Ok(Self {
+            start,
+            frames,
+            decompressor: Decompressor::new().context("set zstd up")?,
+            lines: Vec::with_capacity(MOST_CONTENTS),
+            events: 0,
+            ending: None,
+        })
+    }
+
+    /// What is known of its trace.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// The next connects, at most a batch; none at the end.
+    pub fn next_batch(&mut self) -> Vec<Connect> {
+        let mut connects = Vec::new();
+        while connects.is_empty() && self.ending.is_none() {
+            let offset = self.frames.offset();
+            let ended = match self.frames.next() {
+                Ok(Some(Frame::Contents(frame))) => {
+                    self.lines.clear();
+                    let taken = self
+                        .decompressor
+                        .decompress_to_buffer(frame, &mut self.lines)
+                        .map_err(|error| error.to_string())
+                        .and_then(|_| {
+                            parse(&self.lines).ok_or_else(|| "a line of other columns".to_owned())
+                        });
+                    match taken {
+                        Ok(taken) => {
+                            connects = taken;
+                            continue;
+                        }
+                        Err(damage) => Err(Some(damage)),
+                    }
+                }
+                Ok(Some(Frame::Note(note))) => match End::parse(note) {
+                    Ok(end) => Ok(end),
+                    // Notes of later versions of this format may come to stand anywhere.
+                    Err(NoteError::Foreign) => continue,
+                    Err(_) => Err(Some("the note of the end".to_owned())),
+                },
+                Ok(None) | Err(Fault::Cut) => Err(None),
+                Err(Fault::Damaged(damage)) => Err(Some(damage)),
+                Err(Fault::Unreadable(error)) => Err(Some(error.to_string())),
+            };
+            let ended = ended.and_then(|end| self.check_end(end));
+            self.ending = Some(match ended {
+                Ok(end) => Ending::Whole(Box::new(end)),
+                Err(damage) => Ending::Broken(Broken {
+                    events: self.events,
+                    offset,
+                    damage,
+                }),
+            });
+        }
+        self.events += connects.len() as u64;
+        connects
+    }
+
+    /// Nothing comes after the end, and everything came before it.
+    fn check_end(&mut self, end: End) -> Result<End, Option<String>> {
+        if end.events != self.events {
+            let missing = format!("the end says {} connect()s", end.events);
+            return Err(Some(missing));
+        }
+        match self.frames.peek(1) {
+            Ok([]) => Ok(end),
+            _ => Err(Some("something follows the end".to_owned())),
+        }
+    }
+
+    /// How it ends, once [`next_batch`](Self::next_batch) has come to it.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+}
+
+/// Reads what comes before the first connect.
+fn start(frames: &mut Frames<impl Read>) -> Result<Start> {
+    const FOREIGN: &str = "is no recording of connect-trace --record";
+    const CUT: &str = "was cut before its first connect(); there is nothing in it to report";
+    let fault = |fault| match fault {
+        Fault::Unreadable(error) => unreadable(error),
+        Fault::Cut => anyhow!(CUT),
+        Fault::Damaged(_) => anyhow!(FOREIGN),
+    };
+    let head = frames::head();
+    let beginning = frames.peek(head.len()).map_err(fault)?;
+    if beginning.is_empty() {
+        bail!("is empty: nothing was recorded, or there was no room on the disk");
+    }
+    if beginning.len() < head.len() && head.starts_with(beginning) {
+        bail!(CUT);
+    }
+    let is_head = beginning == head;
+    // A newer format may have other columns: it is known by its note alone.
+    match frames.next() {
+        Ok(Some(Frame::Contents(_))) => {}
+        Ok(_) | Err(Fault::Cut | Fault::Damaged(_)) => bail!(FOREIGN),
+        Err(Fault::Unreadable(error)) => return Err(unreadable(error)),
+    }
+    let note = match frames.next() {
+        Ok(Some(Frame::Note(note))) => note,
+        Ok(None) | Err(Fault::Cut) if is_head => bail!(CUT),
+        Err(Fault::Damaged(_)) | Ok(Some(_)) if is_head => {
+            bail!("is damaged: the note at its beginning is not there")
+        }
+        Err(Fault::Unreadable(error)) => return Err(unreadable(error)),
+        _ => bail!(FOREIGN),
+    };
+    match Start::parse(note) {
+        Ok(start) if is_head => Ok(start),
+        Err(NoteError::Newer(format, version)) => bail!(
+            "is a recording of format {format}, by connect-trace {version}; this is {} and knows formats \
+             up to {FORMAT}: take that version, or a later one",
+            env!("CARGO_PKG_VERSION")
+        ),
+        Err(NoteError::Foreign) => bail!(FOREIGN),
+        Ok(_) | Err(NoteError::Damaged) => bail!("is damaged: its beginning has changed"),
+    }
+}
+
+fn unreadable(error: io::Error) -> anyhow::Error {
+    anyhow!("cannot be read: {error}")
+}
+
+/// The connects of a batch, if all lines are whole.
+fn parse(lines: &[u8]) -> Option<Vec<Connect>> {
+    let lines = lines.strip_suffix(b"\n")?;
+    lines
+        .split(|&byte| byte == b'\n')
+        .map(columns::parse)
+        .collect()
+}

@@ -1,0 +1,272 @@
+//! Recordings: what is in them, what a kill and a full disk leave, and what `report` makes of them.
+
+use std::{
+    env, fs,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use connect_trace::{
+    event::Connect,
+    probes::AttachMode,
+    recording::{Ending, Recording},
+};
+
+use crate::{
+    Test,
+    matching::{Extent, matched},
+    process::{Ended, Process, until},
+    program::{attach, connect_trace, tracing},
+    truth::{Truth, truth},
+};
+
+pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
+    a_recording_has_what_truth_says_and_gives_the_report_of_its_trace,
+    a_killed_recording_has_what_was_written_before,
+];
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    a_full_disk_ends_the_recording_and_not_the_trace,
+    a_recording_that_cannot_be_created_is_said_before_tracing,
+    a_recording_that_may_not_be_read_is_named,
+];
+
+/// A folder of a test's own, which goes with it.
+struct Folder {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Folder {
+    fn new(name: &str) -> Result<Self> {
+        let path = env::temp_dir().join(format!("recording-{name}"));
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self {
+            path,
+            mounted: false,
+        })
+    }
+
+    /// One that is a file system of its own.
+    fn mounted(name: &str, options: &str) -> Result<Self> {
+        let mut folder = Self::new(name)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]);
+        mount.arg(&folder.path);
+        Process::start(mount)?.end()?.successful()?;
+        folder.mounted = true;
+        Ok(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path.join("r.csv.zst")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.mounted {
+            let unmounted = Command::new("umount").arg(&self.path).status();
+            if !unmounted.is_ok_and(|status| status.success()) {
+                eprintln!("cannot unmount {}", self.path.display());
+                return;
+            }
+        }
+        // Errors leave a file in a guest that ends soon.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Starts a trace that is recorded.
+fn recording(file: &Path, arguments: &str) -> Result<Process> {
+    tracing(&format!("--record {} {arguments}", file.display()))
+}
+
+/// All that can be read.
+fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
+    let mut recording = Recording::open(file)?;
+    let mut connects = Vec::new();
+    loop {
+        let batch = recording.next_batch();
+        if batch.is_empty() {
+            break;
+        }
+        connects.extend(batch);
+    }
+    let ending = recording.ending().context("it has been read")?.clone();
+    Ok((connects, ending))
+}
+
+/// Waits until so many connects can be read, while it is being written.
+fn wait_for(file: &Path, count: usize) -> Result<()> {
+    until(&format!("{} has {count} connects", file.display()), || {
+        Ok((read(file)?.0.len() >= count).then_some(()))
+    })
+}
+
+fn report(file: &Path) -> Result<Ended> {
+    Process::start(connect_trace(&format!("report {}", file.display())))?.end()
+}
+
+fn after_the_first_line(text: &str) -> &str {
+    text.split_once('\n').map_or("", |(_, rest)| rest)
+}
+
+fn a_recording_has_what_truth_says_and_gives_the_report_of_its_trace(
+    mode: AttachMode,
+) -> Result<()> {
+    let folder = Folder::new("whole")?;
+    let process = recording(&folder.file(), attach(mode))?;
+    let mut records = Vec::new();
+    for case in [
+        "v4 --count 20",
+        "v6",
+        "mapped",
+        "bind-port",
+        "bind-any",
+        "bind-address",
+        "refused",
+        "unreachable",
+        "v6-unreachable",
+        "taken",
+        "nonblocking",
+        "exhaust 27000-27255 --set-range --extra 5",
+    ] {
+        records.extend(truth(case)?);
+    }
+    process.signal(libc::SIGINT)?;
+    let traced = process.end()?.successful()?;
+
+    let (connects, ending) = read(&folder.file())?;
+    matched(&records, &connects, Extent::Exact)?;
+    let Ending::Whole(end) = ending else {
+        anyhow::bail!("{ending:?}");
+    };
+    assert_eq!(end.events, connects.len() as u64);
+    assert_eq!(end.kernel_side.accounting.kernel.entered, end.events);
+    assert!(
+        end.kernel_side.accounting.complete(),
+        "{:?}",
+        end.kernel_side.accounting
+    );
+
+    let reported = report(&folder.file())?.successful()?;
+    assert_eq!(
+        after_the_first_line(&reported.stdout),
+        after_the_first_line(&traced.stdout),
+        "all but the seconds is the same"
+    );
+    let counted = |ended: &Ended| ended.stdout.split(' ').next().map(str::to_owned);
+    assert_eq!(counted(&reported), counted(&traced));
+    Ok(())
+}
+
+fn a_killed_recording_has_what_was_written_before(mode: AttachMode) -> Result<()> {
+    let folder = Folder::new("killed")?;
+    let process = recording(&folder.file(), attach(mode))?;
+    let mut records = truth("v4 --count 30")?;
+    wait_for(&folder.file(), 30)?;
+    records.extend(truth("v6 --count 500")?);
+    process.signal(libc::SIGKILL)?;
+    process.end()?;
+
+    let (connects, ending) = read(&folder.file())?;
+    matched(&records, &connects, Extent::Fewer)?;
+    assert!(connects.len() >= 30, "{} connects", connects.len());
+    ensure!(matches!(ending, Ending::Broken(_)), "{ending:?}");
+    let reported = report(&folder.file())?;
+    assert_eq!(reported.status.code(), Some(1), "{reported}");
+    let counted = format!("{} connect()s in ", connects.len());
+    assert!(reported.stdout.starts_with(&counted), "{reported}");
+    assert!(
+        reported
+            .stdout
+            .contains("\nINCOMPLETE: the recording was cut"),
+        "{reported}"
+    );
+    assert!(reported.stderr.contains(": cut at byte "), "{reported}");
+    assert_eq!(reported.stderr.lines().count(), 1, "{reported}");
+    Ok(())
+}
+
+fn a_full_disk_ends_the_recording_and_not_the_trace((): ()) -> Result<()> {
+    // Two pages: room for some hundred connects.
+    let folder = Folder::mounted("full", "size=8k")?;
+    let mut process = recording(&folder.file(), "")?;
+    let records = truth("v4 --count 25")?;
+    wait_for(&folder.file(), records.len())?;
+    let mut more = 0;
+    for _ in 0..3 {
+        let ended = Truth::start("rate --threads 1 --seconds 1")?.end_with_text()?;
+        let mut lines = ended.stdout.lines();
+        let calls = lines.find_map(|line| line.strip_prefix("calls\t"));
+        more += calls
+            .with_context(|| format!("{ended}"))?
+            .parse::<usize>()?;
+    }
+    process.wait_for_stderr("No space left on device")?;
+    process.signal(libc::SIGINT)?;
+    let traced = process.end()?;
+
+    assert_eq!(traced.status.code(), Some(1), "{traced}");
+    let all = records.len() + more;
+    let identity = format!("entered {all} = reported {all} + lost 0 + in flight 0\n");
+    assert!(traced.stdout.contains(&identity), "{all} calls: {traced}");
+    let complaints = traced.stderr.matches("connect-trace: ").count();
+    assert_eq!(complaints, 1, "{traced}");
+    let (connects, ending) = read(&folder.file())?;
+    let kept = format!("with {} connect()s kept", connects.len());
+    assert!(traced.stderr.contains(&kept), "{kept}: {traced}");
+    assert!((records.len()..all).contains(&connects.len()), "{kept}");
+    let of_truth = connects
+        .iter()
+        .filter(|connect| connect.pid == records[0].pid);
+    let of_truth: Vec<Connect> = of_truth.copied().collect();
+    matched(&records, &of_truth, Extent::Exact)?;
+    // What did not fit was cut off: the file ends with a whole batch.
+    let Ending::Broken(broken) = ending else {
+        anyhow::bail!("{ending:?}");
+    };
+    assert_eq!(
+        broken.offset,
+        fs::metadata(folder.file())?.len(),
+        "{broken}"
+    );
+    Ok(())
+}
+
+fn a_recording_that_cannot_be_created_is_said_before_tracing((): ()) -> Result<()> {
+    let folder = Folder::new("uncreated")?;
+    let read_only = Folder::mounted("read-only", "ro")?;
+    fs::write(folder.file(), "precious")?;
+    for (path, expected) in [
+        (read_only.file(), "Read-only file system"),
+        (folder.path.clone(), "is a directory"),
+        (folder.path.join("nothing/file"), "no such directory"),
+        (folder.file(), "not overwritten"),
+    ] {
+        let arguments = format!("-d 1 --record {}", path.display());
+        let ended = Process::start(connect_trace(&arguments))?.end()?;
+        assert_eq!(ended.status.code(), Some(1), "{ended}");
+        assert_eq!(ended.stdout, "", "{ended}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+        assert!(ended.stderr.contains(expected), "{ended}");
+    }
+    assert_eq!(fs::read_to_string(folder.file())?, "precious");
+    Ok(())
+}
+
+fn a_recording_that_may_not_be_read_is_named((): ()) -> Result<()> {
+    let folder = Folder::new("unreadable")?;
+    let process = recording(&folder.file(), "-d 0.2")?;
+    process.end()?.successful()?;
+    let mut command = connect_trace(&format!("report {}", folder.file().display()));
+    command.uid(65_534).gid(65_534);
+    let ended = Process::start(command)?.end()?;
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    assert_eq!(ended.stdout, "", "{ended}");
+    assert!(ended.stderr.contains("Permission denied"), "{ended}");
+    Ok(())
+}
