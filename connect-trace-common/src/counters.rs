@@ -6,7 +6,7 @@ use crate::buckets::BUCKETS;
 
 /// Counted in the kernel, one copy per CPU, since the probes were attached.
 ///
-/// entered = reported + ring_full + in_flight_full + return_missed + still in flight.
+/// entered = reported + fast + succeeded + ring_full + in_flight_full + return_missed + still in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Counters {
@@ -24,6 +24,50 @@ pub struct Counters {
     pub filtered: u64,
     /// Returns of `__inet_hash_connect` that were not seen although their connect() was reported.
     pub search_return_missed: u64,
+    /// Calls that succeeded where only failed ones are wanted.
+    pub succeeded: u64,
+    /// Calls that were faster than records are wanted of, and are in [`FastGroup`].
+    pub fast: u64,
+    /// Processes that were forked by traced ones and are not traced: the map of processes was full.
+    pub not_followed: u64,
+}
+
+/// Times that are aggregated in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Times {
+    /// Number of times.
+    pub count: u64,
+    /// Sum of the times.
+    pub total_ns: u64,
+    /// Longest time.
+    pub max_ns: u64,
+    /// Times by [`crate::power_of_ten`].
+    pub buckets: [u64; BUCKETS],
+}
+
+/// The connects that were too fast to get a record, one copy per CPU, by what became of their source
+/// ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FastGroup {
+    /// In `tcp_v4_connect` or `tcp_v6_connect`.
+    pub connect: Times,
+    /// In `__inet_hash_connect`.
+    pub search: Times,
+}
+
+impl FastGroup {
+    /// Successful, with an even port that the search found.
+    pub const EVEN: u32 = 0;
+    /// Successful, with an odd port that the search found.
+    pub const ODD: u32 = 1;
+    /// Successful, with a port that the socket had before.
+    pub const BOUND: u32 = 2;
+    /// Failed.
+    pub const FAILED: u32 = 3;
+    /// Number of groups.
+    pub const GROUPS: u32 = 4;
 }
 
 /// Calls of `__inet_check_established` or `__inet6_check_established` while they were watched, one

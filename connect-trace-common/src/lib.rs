@@ -7,8 +7,10 @@
 
 pub mod buckets;
 pub mod counters;
+pub mod filter;
 pub mod record;
 
 pub use buckets::{BUCKETS, power_of_ten};
-pub use counters::{CheckEstablished, Control, Counters};
+pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
+pub use filter::FilterBits;
 pub use record::{ConnectRecord, Flags, InFlight};

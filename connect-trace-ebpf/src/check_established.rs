@@ -2,7 +2,7 @@
 //! for one connect(), so they are counted and timed here, and none of them is a record.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use connect_trace_common::{CheckEstablished, power_of_ten};
+use connect_trace_common::{CheckEstablished, FilterBits, power_of_ten};
 
 use crate::{
     filter,
@@ -19,7 +19,7 @@ pub const V6: u32 = 1;
 #[inline(always)]
 pub fn counted(function: u32) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if filter::wants(pid_tgid) {
+    if wants(pid_tgid) {
         call(function, pid_tgid);
     }
 }
@@ -28,7 +28,7 @@ pub fn counted(function: u32) {
 #[inline(always)]
 pub fn entered(function: u32) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants(pid_tgid) {
+    if !wants(pid_tgid) {
         return;
     }
     call(function, pid_tgid);
@@ -39,6 +39,13 @@ pub fn entered(function: u32) {
             (*running).start_ns = bpf_ktime_get_ns();
         }
     }
+}
+
+/// Whether this is a call of a traced connect(): where nothing is left out, all are.
+#[inline(always)]
+fn wants(pid_tgid: u64) -> bool {
+    let at_entry = FilterBits(!(FilterBits::FOLLOW.0 | FilterBits::FAILED.0));
+    !filter::filters().any(at_entry) || IN_FLIGHT.get_ptr(&pid_tgid).is_some()
 }
 
 #[inline(always)]

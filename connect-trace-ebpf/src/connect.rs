@@ -12,11 +12,11 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::warn;
-use connect_trace_common::{ConnectRecord, Flags, InFlight};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
 
 use crate::{
-    filter,
-    layout::COUNT_CHECKS,
+    fast, filter,
+    layout::{COUNT_CHECKS, MIN_LATENCY_NS},
     maps::{CONTROL, IN_FLIGHT, RECORDS, add, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
 };
@@ -35,9 +35,14 @@ pub enum Function {
 
 /// At the entry of `tcp_v4_connect` or `tcp_v6_connect`.
 #[inline(always)]
-pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock<M>) {
+pub fn entered<M: Memory>(
+    ctx: &impl EbpfContext,
+    function: Function,
+    sock: Sock<M>,
+    address: *const u8,
+) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants(pid_tgid) {
+    if !filter::wants_process(pid_tgid) {
         if function == Function::V6 || sock.family() == AF_INET {
             count(counter!(filtered));
         }
@@ -51,6 +56,10 @@ pub fn entered<M: Memory>(ctx: &impl EbpfContext, function: Function, sock: Sock
             // SAFETY: a live map value, and only its own thread writes to it.
             unsafe { (*call).record.flags.set(Flags::MAPPED) };
         }
+        return;
+    }
+    if !filter::wants_call(function, sock, address) {
+        count(counter!(filtered));
         return;
     }
 
@@ -127,14 +136,11 @@ fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
     }
 }
 
-/// This thread and its call in flight, where the filters want it. There is none for a call that began
+/// This thread and its call in flight. There is none for a call that the filters do not want, that began
 /// before the probes, or that found the map full and is counted there.
 #[inline(always)]
 fn in_flight() -> Option<(u64, &'static mut InFlight)> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants(pid_tgid) {
-        return None;
-    }
     let call = IN_FLIGHT.get_ptr_mut(&pid_tgid)?;
     // SAFETY: a live map value, and only its own thread uses it, until it removes it.
     Some((pid_tgid, unsafe { &mut *call }))
@@ -191,6 +197,11 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }
+    if filter::filters().any(FilterBits::FAILED) && ret == 0 {
+        count(counter!(succeeded));
+        let _ = IN_FLIGHT.remove(&pid_tgid);
+        return;
+    }
     let record = &mut call.record;
     record.connect_ns = now - record.start_ns;
     record.ret = ret;
@@ -208,6 +219,12 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {
         record.search_ns = 0;
         count(counter!(search_return_missed));
+    }
+    if record.connect_ns < MIN_LATENCY_NS.load() {
+        fast::add_call(record);
+        count(counter!(fast));
+        let _ = IN_FLIGHT.remove(&pid_tgid);
+        return;
     }
     let written = RECORDS
         .output(&*record, u64::from(BPF_RB_NO_WAKEUP))

@@ -1,10 +1,114 @@
-//! What is traced, decided before any other work.
+//! What is traced, decided before any other work: cheap questions first, and a filter that a run does
+//! not have is not in the program that the verifier makes of this.
 
-use crate::{layout::FILTER_PIDS, maps::PIDS};
+use aya_ebpf::{
+    btf_maps::lpm_trie::Key,
+    helpers::{bpf_get_current_comm, bpf_get_current_uid_gid, bpf_probe_read_kernel},
+};
+use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
 
-/// Whether calls of this thread are traced.
+use crate::{
+    connect::Function,
+    layout::{CGROUP_COUNT, FILTERS},
+    maps::{CGROUPS, COMMS, DADDRS, DPORTS, NETNS, PIDS, UIDS},
+    sock::{Memory, Sock},
+};
+
+/// The filters of this run.
 #[inline(always)]
-pub fn wants(pid_tgid: u64) -> bool {
+pub fn filters() -> FilterBits {
+    FilterBits(FILTERS.load())
+}
+
+/// Whether calls of this thread's process are traced.
+#[inline(always)]
+pub fn wants_process(pid_tgid: u64) -> bool {
     let pid = (pid_tgid >> 32) as u32;
-    FILTER_PIDS.load() == 0 || PIDS.get_ptr(&pid).is_some()
+    !filters().any(FilterBits::PIDS) || PIDS.get_ptr(&pid).is_some()
+}
+
+/// Whether this call of a traced process is traced. `address` is the `struct sockaddr *` that it was
+/// given.
+#[inline(always)]
+pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) -> bool {
+    let filters = filters();
+    if filters.any(FilterBits::UIDS) {
+        let uid = bpf_get_current_uid_gid() as u32;
+        if UIDS.get_ptr(&uid).is_none() {
+            return false;
+        }
+    }
+    if filters.any(FilterBits::COMMS) {
+        let comm = bpf_get_current_comm().unwrap_or([0; 16]);
+        if COMMS.get_ptr(&comm).is_none() {
+            return false;
+        }
+    }
+    if filters.any(FilterBits::NETNS) {
+        let inode = sock.net().map_or(0, |net| net.inode());
+        if NETNS.get_ptr(&inode).is_none() {
+            return false;
+        }
+    }
+    if filters.any(FilterBits::DPORTS) && !wants_port(address) {
+        return false;
+    }
+    let of_address = FilterBits(FilterBits::DADDRS.0 | FilterBits::V4.0 | FilterBits::V6.0);
+    if filters.any(of_address) && !wants_address(function, address) {
+        return false;
+    }
+    !filters.any(FilterBits::CGROUPS) || wants_cgroup()
+}
+
+#[inline(always)]
+fn wants_port(address: *const u8) -> bool {
+    /// In `struct sockaddr_in` and `struct sockaddr_in6`.
+    const PORT: usize = 2;
+    let port = u16::from_be(read(address, PORT));
+    let word = DPORTS.get_ptr(u32::from(port / 64));
+    // SAFETY: a live map value that nobody writes to while the programs run.
+    let word = word.map_or(0, |word| unsafe { *word });
+    word >> (port % 64) & 1 == 1
+}
+
+#[inline(always)]
+fn wants_address(function: Function, address: *const u8) -> bool {
+    /// `sin_addr` of `struct sockaddr_in`, `sin6_addr` of `struct sockaddr_in6`.
+    const V4_ADDRESS: usize = 4;
+    const V6_ADDRESS: usize = 8;
+    let words: [u32; 4] = match function {
+        Function::V4 => [0, 0, 0xffff_u32.to_be(), read(address, V4_ADDRESS)],
+        Function::V6 => read(address, V6_ADDRESS),
+    };
+    let is_v4 = words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be();
+    let filters = filters();
+    if filters.any(FilterBits::V4) && !is_v4 || filters.any(FilterBits::V6) && is_v4 {
+        return false;
+    }
+    // SAFETY: both are sixteen bytes of plain data.
+    let bytes: [u8; 16] = unsafe { core::mem::transmute(words) };
+    !filters.any(FilterBits::DADDRS) || DADDRS.get(&Key::new(128, bytes)).is_some()
+}
+
+#[inline(always)]
+fn wants_cgroup() -> bool {
+    for index in 0..MOST_CGROUPS as u32 {
+        if index >= CGROUP_COUNT.load() {
+            return false;
+        }
+        if CGROUPS.current_task_under_cgroup(index) == Ok(true) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Of an address that the program passed, which the kernel has copied already; zeros where that fails.
+#[inline(always)]
+fn read<T: Copy>(address: *const u8, offset: usize) -> T {
+    // SAFETY: the helper checks the address; T is plain data for which all zeros is valid.
+    unsafe {
+        bpf_probe_read_kernel(address.wrapping_add(offset).cast::<T>())
+            .unwrap_or(core::mem::zeroed())
+    }
 }

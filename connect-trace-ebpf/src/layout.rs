@@ -37,6 +37,12 @@ offsets! {
     NET_INUM;
     /// `net.ipv4.ip_local_ports.range`
     NET_PORT_RANGE;
+    /// `task_struct.tgid`; only read to follow children
+    TASK_TGID;
+    /// `task_struct.signal`
+    TASK_SIGNAL;
+    /// `signal_struct.live`
+    SIGNAL_LIVE;
     /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3)
     INET_LOCAL_PORT_RANGE;
 }
@@ -45,9 +51,17 @@ offsets! {
 #[unsafe(no_mangle)]
 pub static NET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
 
-/// Whether only the processes in `PIDS` are traced.
+/// The filters: [`connect_trace_common::FilterBits`].
 #[unsafe(no_mangle)]
-pub static FILTER_PIDS: Global<u32> = Global::new(0);
+pub static FILTERS: Global<u32> = Global::new(0);
+
+/// Number of cgroups in the map `CGROUPS`.
+#[unsafe(no_mangle)]
+pub static CGROUP_COUNT: Global<u32> = Global::new(0);
+
+/// Calls that took less get no record, and are counted in the map `FAST`.
+#[unsafe(no_mangle)]
+pub static MIN_LATENCY_NS: Global<u64> = Global::new(0);
 
 /// Whether the calls of `__inet{,6}_check_established` are counted for each connect().
 #[unsafe(no_mangle)]

@@ -2,10 +2,12 @@
 //! options before it loads the object.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, CgroupArray, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use connect_trace_common::{CheckEstablished, ConnectRecord, Control, Counters, InFlight};
+use connect_trace_common::{
+    CheckEstablished, ConnectRecord, Control, Counters, FastGroup, InFlight, filter::MOST_CGROUPS,
+};
 
 /// Records on their way to the daemon.
 #[btf_map]
@@ -15,9 +17,37 @@ pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
 #[btf_map]
 pub static IN_FLIGHT: HashMap<u64, InFlight, 16_384> = HashMap::new();
 
-/// The traced processes, where [`crate::layout::FILTER_PIDS`] is set.
+/// The traced processes; one that has ended is taken out.
 #[btf_map]
 pub static PIDS: HashMap<u32, u8, 1024> = HashMap::new();
+
+/// The traced users.
+#[btf_map]
+pub static UIDS: HashMap<u32, u8, 1> = HashMap::new();
+
+/// The traced names of threads.
+#[btf_map]
+pub static COMMS: HashMap<[u8; 16], u8, 1> = HashMap::new();
+
+/// The traced network namespaces, by inode number.
+#[btf_map]
+pub static NETNS: HashMap<u32, u8, 1> = HashMap::new();
+
+/// A bit for each destination port: bit `port % 64` of word `port / 64`.
+#[btf_map]
+pub static DPORTS: Array<u64, 1024> = Array::new();
+
+/// The traced destinations: prefixes of addresses, IPv4 v4-mapped, in network order.
+#[btf_map]
+pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
+
+/// The traced cgroups.
+#[btf_map]
+pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
+
+/// The calls that get no record because they were fast.
+#[btf_map]
+pub static FAST: PerCpuArray<FastGroup, { FastGroup::GROUPS as usize }> = PerCpuArray::new();
 
 /// What the identity of the report is made of.
 #[btf_map]

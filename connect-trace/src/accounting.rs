@@ -1,5 +1,5 @@
 //! Where every call of connect() is accounted for:
-//! entered = reported + lost, by reason + in flight.
+//! entered = reported + left out + lost, by reason + in flight.
 
 use connect_trace_common::Counters;
 
@@ -39,10 +39,17 @@ impl Accounting {
             + self.undecodable
     }
 
+    /// Calls without a record because none was wanted: of a success, or of a fast call.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.kernel.succeeded + self.kernel.fast
+    }
+
     /// Everything that the calls that entered have become.
     #[must_use]
     pub fn accounted(&self) -> u64 {
-        self.decoded + self.in_ring() + self.lost() - self.undecodable + self.in_flight
+        self.decoded + self.in_ring() + self.left_out() + self.lost() - self.undecodable
+            + self.in_flight
     }
 
     /// Whether every call is accounted for. While probes are attached, a difference of no more than
@@ -53,10 +60,11 @@ impl Accounting {
             && (self.moved > 0 || self.in_ring() == self.undecodable)
     }
 
-    /// Whether the report covers every call: the counters add up, and the kernel ran every program.
+    /// Whether the report covers every call: the counters add up, the kernel ran every program, and every
+    /// child that was to be followed was.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.adds_up() && self.recursion_misses.unwrap_or(0) == 0
+        self.adds_up() && self.recursion_misses.unwrap_or(0) == 0 && self.kernel.not_followed == 0
     }
 }
 
@@ -74,6 +82,7 @@ mod tests {
                 return_missed: 2,
                 filtered: 1_000,
                 search_return_missed: 5,
+                ..Counters::default()
             },
             decoded: 90,
             in_flight: 1,
@@ -86,6 +95,24 @@ mod tests {
         let accounting = example();
         assert_eq!((accounting.lost(), accounting.accounted()), (9, 100));
         assert!(accounting.complete());
+    }
+
+    #[test]
+    fn a_call_that_needs_no_record_is_accounted_for() {
+        let mut accounting = example();
+        accounting.kernel.entered += 7;
+        assert!(!accounting.adds_up());
+        accounting.kernel.fast = 4;
+        accounting.kernel.succeeded = 3;
+        assert!(accounting.adds_up());
+        assert_eq!(accounting.left_out(), 7);
+    }
+
+    #[test]
+    fn a_child_that_was_not_followed_makes_it_incomplete() {
+        let mut accounting = example();
+        accounting.kernel.not_followed = 1;
+        assert!(accounting.adds_up() && !accounting.complete());
     }
 
     #[test]

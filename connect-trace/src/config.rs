@@ -41,6 +41,9 @@ impl Config {
     /// # Errors
     /// Names the process, cgroup, user or namespace that does not exist.
     pub fn resolve(args: TraceArgs) -> Result<Self> {
+        if !args.filters.pids.is_empty() || !args.command.is_empty() {
+            access::check_pid_namespace()?;
+        }
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
@@ -62,9 +65,6 @@ impl Config {
 }
 
 fn filters(args: &FilterArgs) -> Result<Filters> {
-    if !args.pids.is_empty() {
-        access::check_pid_namespace()?;
-    }
     for pid in &args.pids {
         ensure!(
             Path::new("/proc").join(pid.to_string()).exists(),
@@ -95,7 +95,10 @@ pub fn filters_of_recording(args: &FilterArgs) -> Result<Filters> {
     };
     let cgroup = |text: &str| {
         let id = number("--cgroup", text)?;
-        Ok(Cgroup { id, level: 0 })
+        Ok(Cgroup {
+            id,
+            folder: PathBuf::new(),
+        })
     };
     Ok(Filters {
         cgroups: resolve_all(&args.cgroups, cgroup)?,
@@ -157,16 +160,11 @@ fn cgroup(path: &str) -> Result<Cgroup> {
             folder.display()
         );
     };
-    let level = folder
-        .strip_prefix(root)
-        .with_context(|| format!("--cgroup {path}: outside of {root}"))?
-        .components()
-        .count();
     Ok(Cgroup {
         id: fs::metadata(&folder)
             .with_context(|| format!("--cgroup {path}"))?
             .ino(),
-        level: u32::try_from(level)?,
+        folder,
     })
 }
 

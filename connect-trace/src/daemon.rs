@@ -12,12 +12,14 @@ use tokio::{
 };
 
 use crate::{
+    command::{Command, exit_as},
     config::Config,
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
     probes::checks::{Burst, Families},
     report::Checks,
+    status_line::StatusLine,
     tracer::Tracer,
 };
 
@@ -27,9 +29,14 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
-/// Pause after a burst as a multiple of what it cost: attaching and detaching wait for grace periods of
-/// the kernel, mostly 50 to 200 ms, at times a second, of which up to 100 ms are one CPU's work.
-const BURST_PAUSE: u32 = 100;
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
+/// periods of the kernel, mostly 50 to 200 ms, at times more than a second, in which connects are two to
+/// four times as long.
+const BURST_PAUSE: u32 = 200;
+/// The first one is attached before the connects, so its time says little.
+const BURST_PAUSE_LEAST: Duration = Duration::from_secs(60);
 
 /// Traces until the end and prints the reports. The status is that of the command, where there is one.
 ///
@@ -40,11 +47,25 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut daemon = Daemon::start(config)?;
-    let ended = runtime.block_on(daemon.trace(config));
+    let mut config = config.clone();
+    let mut command = None;
+    if !config.command.is_empty() {
+        let held = Command::hold(&config.command)?;
+        config.probes.filters.pids = vec![held.pid()];
+        config.probes.filters.follow = true;
+        command = Some(held);
+    }
+    let mut daemon = Daemon::start(&config)?;
+    if let Some(command) = &mut command {
+        command.release()?;
+    }
+    let ended = runtime.block_on(daemon.trace(&config, command.as_mut()));
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
-    ended.and(last).map(|()| ExitCode::SUCCESS)
+    drop(daemon);
+    ended.and(last)?;
+    let status = command.map_or(Ok(None), |mut command| command.ended())?;
+    Ok(status.map_or(ExitCode::SUCCESS, exit_as))
 }
 
 /// A trace and what has come of it since the last report.
@@ -62,10 +83,9 @@ impl Daemon {
         let probes = tracer.probes();
         let attached = probes.mode().to_string();
         let notes = probes.notes().join("; ");
-        let end = if config.duration.is_some() {
-            ""
-        } else {
-            "... Hit Ctrl-C to end."
+        let end = match (config.duration, config.command.first()) {
+            (None, None) => "... Hit Ctrl-C to end.",
+            _ => ".",
         };
         if !config.quiet {
             eprintln!("Attached by {attached}: {notes}.");
@@ -79,12 +99,17 @@ impl Daemon {
         })
     }
 
-    /// Until a signal or the end of the time.
-    async fn trace(&mut self, config: &Config) -> Result<()> {
+    /// Until a signal, the end of the time, or that of all that is traced.
+    async fn trace(&mut self, config: &Config, mut command: Option<&mut Command>) -> Result<()> {
         let start = Instant::now();
         let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
         let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
+        let mut child = signal(SignalKind::child()).context("wait for SIGCHLD")?;
+        let mut status_line = StatusLine::new(config);
+        let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
+        let only_some = !config.probes.filters.pids.is_empty();
+        let mut signalled = false;
         let mut drain = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let never = Duration::from_secs(u32::MAX.into());
@@ -97,15 +122,34 @@ impl Daemon {
         let bursts = self.tracer.probes().watcher().bursts();
         let mut burst = None;
 
+        // It may have ended before SIGCHLD was waited for.
+        if let Some(command) = &mut command
+            && command.ended()?.is_some()
+        {
+            return Ok(());
+        }
         loop {
-            tokio::select! {
+            let received = tokio::select! {
                 biased;
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                _ = hangup.recv() => break,
+                _ = interrupt.recv() => Some(libc::SIGINT),
+                _ = terminate.recv() => Some(libc::SIGTERM),
+                _ = hangup.recv() => Some(libc::SIGHUP),
+                _ = child.recv() => {
+                    if let Some(command) = &mut command && command.ended()?.is_some() {
+                        break;
+                    }
+                    None
+                }
                 () = &mut end => break,
                 _ = drain.tick() => {
                     self.drain(DRAIN_BUDGET)?;
+                    if only_some && command.is_none() && !self.tracer.probes().any_process()? {
+                        if !config.quiet {
+                            drop(status_line.take());
+                            eprintln!("All traced processes have ended.");
+                        }
+                        break;
+                    }
                     if let (Some(bursts), None) = (&bursts, &burst)
                         && let Some(due) = self.schedule.due()
                     {
@@ -115,14 +159,35 @@ impl Daemon {
                             Due::Burst(families) => bursts.run(families),
                         }));
                     }
+                    None
                 }
-                _ = report.tick() => self.report()?,
+                _ = status.tick(), if status_line.is_some() => {
+                    let lost = self.tracer.accounting()?.lost();
+                    if let Some(line) = &mut status_line {
+                        line.update(start.elapsed(), self.tracer.decoded(), lost);
+                    }
+                    None
+                }
+                _ = report.tick() => {
+                    self.report()?;
+                    None
+                }
                 done = async { burst.as_mut().expect("guarded by the condition").await },
                     if burst.is_some() =>
                 {
                     burst = None;
                     self.schedule.done(done.context("a burst of watching failed")??);
+                    None
                 }
+            };
+            // A command decides for itself what a signal is to it; the second one is for us.
+            match (received, &command) {
+                (Some(signal), Some(command)) if !signalled => {
+                    command.pass_on(signal);
+                    signalled = true;
+                }
+                (Some(_), _) => break,
+                (None, _) => {}
             }
         }
         Ok(())
@@ -183,7 +248,7 @@ impl Daemon {
 }
 
 /// When `__inet{,6}_check_established` is watched: from the start until there was something to see,
-/// and then not without traffic, and not for more than a hundredth of the time.
+/// and then not without traffic, and not for more than a two-hundredth of the time.
 #[derive(Default)]
 struct BurstSchedule {
     /// The families that searched for a port since the last burst.
@@ -229,7 +294,11 @@ impl BurstSchedule {
     fn done(&mut self, burst: Burst) {
         self.bursts += 1;
         self.watched += burst.watched;
-        self.next = Some(Instant::now() + burst.attaching * BURST_PAUSE);
+        let took = match self.next {
+            None => burst.attaching,
+            Some(_) => burst.watched + burst.attaching,
+        };
+        self.next = Some(Instant::now() + (took * BURST_PAUSE).max(BURST_PAUSE_LEAST));
     }
 }
 
@@ -239,7 +308,7 @@ mod tests {
     use crate::aggregate::summary::tests::example;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_waits_for_traffic_and_then_for_a_hundred_times_what_the_last_one_cost() {
+    async fn a_burst_waits_for_traffic_and_then_for_two_hundred_times_what_the_last_one_took() {
         let burst = |attaching| Burst {
             watched: Duration::from_millis(3),
             attaching: Duration::from_millis(attaching),
@@ -250,13 +319,14 @@ mod tests {
         schedule.saw(&example(20_000));
         assert_eq!(schedule.due(), Some(Due::EndOfFirst));
 
-        schedule.done(burst(50));
+        schedule.done(burst(5_000));
+        schedule.done(burst(497));
         schedule.saw(&Connect {
             family: Family::V6,
             ..example(20_000)
         });
-        tokio::time::advance(Duration::from_millis(4_999)).await;
-        assert_eq!(schedule.due(), None, "a hundredth of the time");
+        tokio::time::advance(Duration::from_millis(99_999)).await;
+        assert_eq!(schedule.due(), None, "a two-hundredth of the time");
         tokio::time::advance(Duration::from_millis(1)).await;
         let families = Families {
             v4: false,
@@ -264,11 +334,15 @@ mod tests {
         };
         assert_eq!(schedule.due(), Some(Due::Burst(families)), "what searched");
         schedule.done(burst(50));
+        schedule.saw(&example(20_000));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(schedule.due(), None, "a minute at least");
+        schedule.families = Families::default();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(schedule.due(), None, "no traffic since");
         assert_eq!(
             (schedule.bursts, schedule.watched),
-            (2, Duration::from_millis(6))
+            (3, Duration::from_millis(9))
         );
     }
 }

@@ -3,7 +3,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -54,8 +55,8 @@ pub enum IpVersion {
 pub struct Cgroup {
     /// Its id: the inode number of its directory.
     pub id: u64,
-    /// How many directories it lies below the root of the hierarchy, which is 0.
-    pub level: u32,
+    /// Its directory; empty where only the id is known, of a recording.
+    pub folder: PathBuf,
 }
 
 /// A network, in IPv6 notation: IPv4 is v4-mapped.
@@ -81,6 +82,17 @@ impl Cidr {
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         bits(address) & mask(self.length) == self.network
+    }
+
+    /// Whether there are addresses of this protocol in it.
+    #[must_use]
+    pub fn has(self, version: IpVersion) -> bool {
+        let all_v4 = Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let within_v4 = self.length >= all_v4.length && self.network & mask(96) == all_v4.network;
+        match version {
+            IpVersion::V6 => !within_v4,
+            IpVersion::V4 => within_v4 || all_v4.network & mask(self.length) == self.network,
+        }
     }
 
     /// The address in network order, IPv4 v4-mapped, and the number of bits that count.

@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use connect_trace::{
     check,
     cli::{Cli, Command},
@@ -12,7 +12,7 @@ use connect_trace::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     start_log(&cli);
     match run(cli) {
         Ok(status) => status,

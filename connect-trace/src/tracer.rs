@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
+use connect_trace_common::Counters;
 
 use crate::{
     accounting::Accounting,
@@ -71,6 +72,12 @@ impl Tracer {
         self.probes.flush_log();
     }
 
+    /// Number of connects that were handed over.
+    #[must_use]
+    pub fn decoded(&self) -> u64 {
+        self.decoded
+    }
+
     /// Detaches the probes. What is in the ring buffer can still be drained.
     ///
     /// # Errors
@@ -93,7 +100,8 @@ impl Tracer {
         let misses = self.probes.misses()?;
         // Between the two readings calls may have entered, and calls in flight returned. A reading of
         // all CPUs takes its time too: one call more is within the tolerance.
-        let moved = (after.entered - before.entered) + (after.reported - before.reported);
+        let ended = |counters: &Counters| counters.reported + counters.succeeded + counters.fast;
+        let moved = (after.entered - before.entered) + (ended(&after) - ended(&before));
         Ok(Accounting {
             kernel: after,
             decoded: self.decoded,

@@ -59,6 +59,24 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--ring-buffer", "3M"],
         &["--max-in-flight", "0"],
         &["argument"],
+        &["-4", "-6"],
+        &["-4", "--daddr", "::1"],
+        &["--follow"],
+        &["--follow", "--", "true"],
+        &["--pid", "1", "--", "true"],
+        &["--duration", "1", "--", "true"],
+        &["--quiet", "--verbose"],
+        &["--dport", "0"],
+        &["--dport", "9-8"],
+        &["--daddr", "10.0.0.0/33"],
+        &["--min-latency", "1"],
+        &["--min-latency", "1ms", "--by", "pid"],
+        &["--by", "colour"],
+        &["--top", "0"],
+        &["--format", "xml"],
+        &["report"],
+        &["--events", "report", "file"],
+        &["completions", "tcsh"],
     ] {
         let output = connect_trace(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
@@ -75,6 +93,69 @@ fn an_unknown_process_is_named_and_exit_status_1() {
     let message = text(&output.stderr);
     assert!(message.contains("--pid"), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn what_a_filter_names_and_does_not_exist_is_named_and_exit_status_1() {
+    for (option, name) in [
+        ("--cgroup", "/no/such/cgroup"),
+        ("--uid", "no-such-user"),
+        ("--netns", "4194304"),
+        ("--netns", "/no/such/namespace"),
+        ("--netns", "/etc/passwd"),
+    ] {
+        let output = connect_trace(&[option, name]);
+        assert_eq!(output.status.code(), Some(1), "{option} {name}");
+        let message = text(&output.stderr);
+        assert!(
+            message.starts_with(&format!("connect-trace: {option} {name}: ")),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(output.stdout.is_empty(), "{option} {name}");
+    }
+}
+
+/// The help of every command, as it is; `UPDATE_SNAPSHOTS=1` writes it anew.
+#[test]
+fn the_help_is_as_it_was_last_looked_at() {
+    for (name, arguments) in [
+        ("short", &["-h"][..]),
+        ("long", &["--help"]),
+        ("report", &["report", "--help"]),
+        ("check", &["check", "--help"]),
+    ] {
+        let help = text(&connect_trace(arguments).stdout);
+        let file = format!("{}/tests/help/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(&file, &help).expect("the folder is there");
+        }
+        let expected = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(help, expected, "{file}");
+    }
+}
+
+#[test]
+fn completions_know_the_options_of_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = connect_trace(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        for option in ["min-latency", "check-established", "report"] {
+            assert!(script.contains(option), "{option} of {shell}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_page_has_the_options_and_the_examples() {
+    let output = connect_trace(&["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = text(&output.stdout);
+    assert!(page.contains(".TH connect-trace 1"), "{page}");
+    for part in ["min\\-latency", "Examples:", "Exit status:"] {
+        assert!(page.contains(part), "{part} is not in:\n{page}");
+    }
 }
 
 #[test]

@@ -4,17 +4,26 @@
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
-//! `check` about `connect-trace check` and kernels that lack something, and `peer` compares with
-//! another tracer. The other modules are what these are written with.
+//! `filters` and `command` about what is traced, `check` about `connect-trace check` and kernels that lack
+//! something; `peer` compares with another tracer, and `clients` with what real clients and a server
+//! count. The other modules are what these are written with.
 
 #[path = "guest/check.rs"]
 mod check;
 #[path = "guest/checks.rs"]
 mod checks;
+#[path = "guest/clients.rs"]
+mod clients;
+#[path = "guest/command.rs"]
+mod command;
+#[path = "guest/filters.rs"]
+mod filters;
 #[path = "guest/losses.rs"]
 mod losses;
 #[path = "guest/matching.rs"]
 mod matching;
+#[path = "guest/nginx.rs"]
+mod nginx;
 #[path = "guest/peer.rs"]
 mod peer;
 #[path = "guest/process.rs"]
@@ -25,6 +34,8 @@ mod program;
 mod records;
 #[path = "guest/socket.rs"]
 mod socket;
+#[path = "guest/tcp.rs"]
+mod tcp;
 #[path = "guest/trace.rs"]
 mod trace;
 #[path = "guest/truth.rs"]
@@ -46,13 +57,19 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
 /// Tests that are run for each way to attach.
-const FOR_EACH_MODE: [&[Test<AttachMode>]; 5] = [
+const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     records::TESTS,
     losses::TESTS,
     checks::TESTS,
+    filters::TESTS_OF_MODES,
+    command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
     peer::TESTS,
+    clients::TESTS,
 ];
+
+/// Tests that no way to attach matters to.
+const FOR_NO_MODE: &[&[Test<()>]] = &[program::TESTS, filters::TESTS, command::TESTS];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -63,13 +80,13 @@ fn main() -> ExitCode {
         ("kprobe", AttachMode::Kprobe),
     ];
     let of_modes = modes.into_iter().flat_map(|(prefix, mode)| {
-        let tests = FOR_EACH_MODE.into_iter().flatten();
+        let tests = FOR_EACH_MODE.iter().copied().flatten();
         tests.map(move |test| {
             let run = test.run;
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
-    let of_none = program::TESTS.iter().map(|test| {
+    let of_none = FOR_NO_MODE.iter().copied().flatten().map(|test| {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });

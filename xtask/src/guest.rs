@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use connect_trace_guest::job::Job;
 
 pub(crate) use self::machine::{Hardware, Outcome, Stream};
+use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::Kernel;
 use crate::tools::qemu;
@@ -26,6 +27,8 @@ pub(crate) const PROGRAMS: &str = "/usr/local/bin";
 pub(crate) struct Kit {
     programs: Vec<PathBuf>,
     tools: GuestTools,
+    /// Only where they are asked for.
+    clients: Option<GuestClients>,
 }
 
 /// What one guest is to do.
@@ -53,7 +56,19 @@ impl Kit {
         } else {
             binaries::built()?
         };
-        Ok(Self { programs, tools })
+        Ok(Self {
+            programs,
+            tools,
+            clients: None,
+        })
+    }
+
+    /// Also gives guests the clients that tests compare with: curl, wrk, nginx and Python.
+    pub(crate) fn with_clients(self) -> Result<Self> {
+        Ok(Self {
+            clients: Some(GuestClients::ensure()?),
+            ..self
+        })
     }
 
     /// Boots a kernel, does the task and passes on what its command writes.
@@ -74,7 +89,9 @@ impl Kit {
             .iter()
             .find(is_init)
             .context("init was not built")?;
-        let mut image = image::Image::new(init, &self.tools.libraries())?;
+        let mut libraries = self.tools.libraries().to_vec();
+        libraries.extend(self.clients.iter().flat_map(GuestClients::libraries));
+        let mut image = image::Image::new(init, &libraries)?;
         for (source, path) in &task.inputs {
             image.add_file(path, source)?;
         }
@@ -83,6 +100,13 @@ impl Kit {
         }
         for program in self.tools.programs() {
             image.add_file(&in_folder("/usr/sbin", &program), &program)?;
+        }
+        if let Some(clients) = &self.clients {
+            for (program, path) in clients.programs() {
+                image.add_file(&path, &program)?;
+            }
+            let (modules, path) = clients.python_modules();
+            image.add_tree(&path, &modules, GuestClients::python_leaves_out())?;
         }
         let busybox = self.tools.busybox();
         image.add_busybox(&busybox)?;

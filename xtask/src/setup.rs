@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
 use crate::tools::{self, cargo_deny, qemu, report};
@@ -29,6 +30,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("qemu", "present");
         GuestTools::ensure()?;
         report("guest tools", "present");
+        GuestClients::ensure()?;
+        report("clients", "present");
         for series in kernels::tested() {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));

@@ -112,7 +112,7 @@ fn test_guests(options: &Options, tally: &mut Tally) -> Result<()> {
     } else {
         get_kernels(&options.kernels)?
     };
-    let kit = Kit::prepare(true)?;
+    let kit = Kit::prepare(true)?.with_clients()?;
     let program = binaries::build_tests()?;
 
     let waiting = Mutex::new(kernels.iter().enumerate().collect::<VecDeque<_>>());

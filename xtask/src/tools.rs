@@ -4,6 +4,7 @@
 pub(crate) mod bpf_linker;
 pub(crate) mod cargo_deny;
 pub(crate) mod debian;
+pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub(crate) mod kernels;
 pub(crate) mod nightly;

@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// More arguments for the kernel
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
     append: Vec<String>,
+    /// Also have curl, wrk, nginx and python3 in the machine
+    #[arg(long)]
+    clients: bool,
     /// Take our programs as they were built last
     #[arg(long)]
     no_build: bool,
@@ -136,7 +139,10 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
         tools::ensure_for_build()?;
     }
     let kernels = get_kernels(&options.kernels.choices)?;
-    let kit = Kit::prepare(!options.no_build)?;
+    let mut kit = Kit::prepare(!options.no_build)?;
+    if options.clients {
+        kit = kit.with_clients()?;
+    }
 
     let mut first_failure = 0;
     for kernel in &kernels {

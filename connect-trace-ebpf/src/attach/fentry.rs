@@ -16,12 +16,15 @@ use crate::{
 /// `__inet_hash_connect` the second.
 const CONNECT_SOCK: usize = 0;
 const SEARCH_SOCK: usize = 1;
+/// The `struct sockaddr *` of `tcp_v4_connect` and `tcp_v6_connect`.
+const CONNECT_ADDRESS: usize = 1;
 /// The return value follows the arguments: `tcp_v4_connect` and `tcp_v6_connect` have three.
 const CONNECT_RETURN: usize = 3;
 
 #[fentry]
 fn fentry_tcp_v4_connect(ctx: FEntryContext) -> i32 {
-    connect::entered(&ctx, Function::V4, Sock(Typed(ctx.arg(CONNECT_SOCK))));
+    let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
+    connect::entered(&ctx, Function::V4, sock, ctx.arg(CONNECT_ADDRESS));
     0
 }
 
@@ -35,7 +38,8 @@ fn fexit_tcp_v4_connect(ctx: FExitContext) -> i32 {
 
 #[fentry]
 fn fentry_tcp_v6_connect(ctx: FEntryContext) -> i32 {
-    connect::entered(&ctx, Function::V6, Sock(Typed(ctx.arg(CONNECT_SOCK))));
+    let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
+    connect::entered(&ctx, Function::V6, sock, ctx.arg(CONNECT_ADDRESS));
     0
 }
 

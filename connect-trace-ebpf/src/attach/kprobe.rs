@@ -12,14 +12,15 @@ use crate::{
     sock::{Sock, Untyped},
 };
 
-/// The argument that is the `struct sock *`, as in `fentry.rs`.
+/// The arguments, as in `fentry.rs`.
 const CONNECT_SOCK: usize = 0;
 const SEARCH_SOCK: usize = 1;
+const CONNECT_ADDRESS: usize = 1;
 
 #[kprobe]
 fn kprobe_tcp_v4_connect(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(CONNECT_SOCK) {
-        connect::entered(&ctx, Function::V4, Sock(Untyped(sock)));
+    if let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) {
+        connect::entered(&ctx, Function::V4, Sock(Untyped(sock)), address);
     }
     0
 }
@@ -34,8 +35,8 @@ fn kretprobe_tcp_v4_connect(ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_tcp_v6_connect(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(CONNECT_SOCK) {
-        connect::entered(&ctx, Function::V6, Sock(Untyped(sock)));
+    if let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) {
+        connect::entered(&ctx, Function::V6, Sock(Untyped(sock)), address);
     }
     0
 }

@@ -3,4 +3,4 @@
 
 mod fentry;
 mod kprobe;
-mod thread_exit;
+mod process;

@@ -6,7 +6,7 @@ use std::{net::IpAddr, str::FromStr, time::Duration};
 use clap::Args;
 
 use super::values::latency;
-use crate::filter::Cidr;
+use crate::filter::{Cidr, IpVersion};
 
 /// The largest process id that Linux allows, `PID_MAX_LIMIT`.
 const MAX_PID: i64 = 1 << 22;
@@ -64,6 +64,23 @@ pub struct FilterArgs {
     /// all
     #[arg(short = 'm', long, value_name = "TIME", value_parser = latency)]
     pub min_latency: Option<Duration>,
+}
+
+impl FilterArgs {
+    /// What in these filters excludes everything.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let none_of = |wanted: IpVersion| {
+            let mut networks = self.daddrs.iter();
+            !self.daddrs.is_empty() && networks.all(|network| !network.has(wanted))
+        };
+        if self.ipv4 && none_of(IpVersion::V4) {
+            return Some("no --daddr is an IPv4 network, which --ipv4 asks for".to_owned());
+        }
+        if self.ipv6 && none_of(IpVersion::V6) {
+            return Some("no --daddr is an IPv6 network, which --ipv6 asks for".to_owned());
+        }
+        None
+    }
 }
 
 /// A range of ports, both ends included.

@@ -5,7 +5,7 @@ mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
 pub use self::filters::{FilterArgs, PortSpan};
@@ -68,6 +68,37 @@ pub struct Cli {
     pub trace: TraceArgs,
 }
 
+impl Cli {
+    /// Reads the command line; ends the program where it is wrong.
+    #[must_use]
+    pub fn read() -> Self {
+        let cli = Self::parse();
+        if let Some(what) = cli.contradiction() {
+            Self::command()
+                .error(ErrorKind::ArgumentConflict, what)
+                .exit();
+        }
+        cli
+    }
+
+    /// What in it excludes everything.
+    fn contradiction(&self) -> Option<String> {
+        let (filters, output) = match &self.command {
+            None => (&self.trace.filters, &self.trace.output),
+            Some(Command::Report(report)) => (&report.filters, &report.output),
+            Some(_) => return None,
+        };
+        if filters.min_latency.is_some() && output.by != By::Parity && self.command.is_none() {
+            return Some(
+                "--min-latency leaves fast connects without a record, so that they cannot be split by \
+                 anything but --by parity"
+                    .to_owned(),
+            );
+        }
+        filters.contradiction()
+    }
+}
+
 /// What else there is than tracing.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -100,7 +131,7 @@ pub struct TraceArgs {
     #[arg(
         last = true,
         value_name = "COMMAND",
-        conflicts_with_all = ["pids", "follow"],
+        conflicts_with_all = ["pids", "follow", "duration"],
         help_heading = "What to trace"
     )]
     pub command: Vec<OsString>,
@@ -266,9 +297,32 @@ impl From<CheckEstablished> for CheckMode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    #[test]
+    fn what_excludes_everything_is_said() {
+        let contradiction = |arguments: &str| {
+            let arguments = format!("connect-trace {arguments}");
+            let cli = Cli::try_parse_from(arguments.split(' ')).unwrap();
+            cli.contradiction()
+        };
+        for wrong in [
+            "-4 --daddr ::1",
+            "-6 --daddr 10.0.0.0/8 --daddr 127.0.0.1",
+            "--min-latency 1ms --by pid",
+        ] {
+            assert!(contradiction(wrong).is_some(), "{wrong}");
+        }
+        for right in [
+            "-4 --daddr 10.0.0.0/8 --daddr ::1",
+            "-4 --daddr ::/0",
+            "-6 --daddr fd00::/8",
+            "--min-latency 1ms",
+            "report --min-latency 1ms --by pid FILE",
+        ] {
+            assert_eq!(contradiction(right), None, "{right}");
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

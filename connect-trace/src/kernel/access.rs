@@ -149,7 +149,8 @@ pub fn check_pid_namespace() -> Result<()> {
     ensure!(
         is_namespace("pid", INITIAL_PID_NAMESPACE),
         Lack::new(
-            "--pid takes ids of the host, and this process has a process-id namespace of its own",
+            "--pid and a COMMAND take process ids of the host, and this process has a namespace of its \
+             own for them",
             "run it in the host's (docker run --pid=host)"
         )
     );

@@ -47,6 +47,9 @@ const FIELDS: &[Field] = &[
     optional("SOCK_NET", "sock", "__sk_common.skc_net.net"),
     required("NET_INUM", "net", "ns.inum"),
     optional("NET_PORT_RANGE", "net", "ipv4.ip_local_ports.range"),
+    required("TASK_TGID", "task_struct", "tgid"),
+    required("TASK_SIGNAL", "task_struct", "signal"),
+    required("SIGNAL_LIVE", "signal_struct", "live"),
     optional("INET_LOCAL_PORT_RANGE", "inet_sock", "local_port_range"),
 ];
 

@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use bytemuck::{Pod, Zeroable};
-use connect_trace_common::{CheckEstablished, Control, Counters, InFlight};
+use connect_trace_common::{CheckEstablished, Control, Counters, FastGroup, InFlight, Times};
 
 use super::object;
 
@@ -20,24 +20,11 @@ struct Plain<T>(T);
 // SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
-/// Names the processes to trace.
-pub(super) fn set_pids(ebpf: &mut Ebpf, pids: &[u32]) -> Result<()> {
-    // Stays in the object: the programs that are loaded later refer to it.
-    let map = ebpf
-        .map_mut("PIDS")
-        .context("the eBPF object has no map PIDS")?;
-    let mut map: HashMap<_, u32, u8> = map.try_into().context("map PIDS")?;
-    for pid in pids {
-        map.insert(pid, 1, 0)
-            .with_context(|| format!("add pid {pid} to map PIDS"))?;
-    }
-    Ok(())
-}
-
 /// The maps.
 pub struct Maps {
     counters: PerCpuArray<MapData, Plain<Counters>>,
     checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
+    fast: PerCpuArray<MapData, Plain<FastGroup>>,
     in_flight: HashMap<MapData, u64, Plain<InFlight>>,
     control: Mutex<Array<MapData, Plain<Control>>>,
 }
@@ -48,6 +35,7 @@ impl Maps {
         Ok(Self {
             counters: object::take(ebpf, "COUNTERS")?,
             checks: object::take(ebpf, "CHECKS")?,
+            fast: object::take(ebpf, "FAST")?,
             in_flight: object::take(ebpf, "IN_FLIGHT")?,
             control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
@@ -75,6 +63,9 @@ impl Maps {
             sum.return_missed += cpu.return_missed;
             sum.filtered += cpu.filtered;
             sum.search_return_missed += cpu.search_return_missed;
+            sum.succeeded += cpu.succeeded;
+            sum.fast += cpu.fast;
+            sum.not_followed += cpu.not_followed;
         }
         Ok(sum)
     }
@@ -99,6 +90,22 @@ impl Maps {
         Ok(sums)
     }
 
+    /// The connects that were too fast for a record, all CPUs together, in the order of the constants of
+    /// [`FastGroup`].
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn fast(&self) -> Result<[FastGroup; FastGroup::GROUPS as usize]> {
+        let mut sums = [FastGroup::zeroed(); FastGroup::GROUPS as usize];
+        for (slot, sum) in (0..).zip(&mut sums) {
+            for Plain(cpu) in self.fast.get(&slot, 0).context("read map FAST")?.iter() {
+                add_times(&mut sum.connect, &cpu.connect);
+                add_times(&mut sum.search, &cpu.search);
+            }
+        }
+        Ok(sums)
+    }
+
     /// Number of calls in flight.
     ///
     /// # Errors
@@ -110,5 +117,14 @@ impl Maps {
             count += 1;
         }
         Ok(count)
+    }
+}
+
+fn add_times(sum: &mut Times, more: &Times) {
+    sum.count += more.count;
+    sum.total_ns += more.total_ns;
+    sum.max_ns = sum.max_ns.max(more.max_ns);
+    for (bucket, more) in sum.buckets.iter_mut().zip(more.buckets) {
+        *bucket += more;
     }
 }

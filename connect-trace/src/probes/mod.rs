@@ -8,6 +8,7 @@
 pub mod checks;
 pub(crate) mod choice;
 mod fentry;
+mod filters;
 mod janitor;
 mod kprobe;
 pub mod maps;
@@ -127,7 +128,7 @@ impl Probes {
     ) -> Result<Self> {
         let mut ebpf = load(config, layout)?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
-        maps::set_pids(&mut ebpf, &config.filters.pids)?;
+        filters::fill(&mut ebpf, &config.filters)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!("the programs cannot log: {error}"))
@@ -137,7 +138,10 @@ impl Probes {
             notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
         }
 
-        attach_thread_exit(&mut ebpf)?;
+        attach_tracepoint(&mut ebpf, "thread_exit", "sched_process_exit")?;
+        if config.filters.follow {
+            attach_tracepoint(&mut ebpf, "process_fork", "sched_process_fork")?;
+        }
         let return_events = match mode {
             AttachMode::Fentry => {
                 fentry::attach(&mut ebpf, &functions.connect())?;
@@ -145,6 +149,7 @@ impl Probes {
             }
             AttachMode::Kprobe => kprobe::attach(&mut ebpf, &functions.connect(), &mut notes)?,
         };
+        filters::forget_ended(&mut ebpf, &config.filters.pids)?;
         let programs = Programs::of(&ebpf)?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         let watcher = Watcher::start(
@@ -190,6 +195,14 @@ impl Probes {
     #[must_use]
     pub fn maps(&self) -> &Maps {
         &self.maps
+    }
+
+    /// Whether any process of `--pid` is left, with its children where they are followed.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn any_process(&self) -> Result<bool> {
+        filters::any_process(&lock(&self.ebpf))
     }
 
     /// Watches `__inet{,6}_check_established`.
@@ -247,7 +260,7 @@ impl Probes {
 fn load(config: &ProbeConfig, layout: &Layout) -> Result<Ebpf> {
     object::load(&Options {
         globals: &layout.globals,
-        pids: &config.filters.pids,
+        filters: &config.filters,
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
@@ -328,19 +341,19 @@ impl Functions {
     }
 }
 
-fn attach_thread_exit(ebpf: &mut Ebpf) -> Result<()> {
-    load_thread_exit(ebpf)?
-        .attach("sched_process_exit")
-        .context("attach to tracepoint sched_process_exit")?;
+fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    load_tracepoint(ebpf, name)?
+        .attach(tracepoint)
+        .with_context(|| format!("attach to tracepoint {tracepoint}"))?;
     Ok(())
 }
 
-fn load_thread_exit(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint> {
-    let program: &mut RawTracePoint = object::program(ebpf, "thread_exit")?;
+fn load_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+    let program: &mut RawTracePoint = object::program(ebpf, name)?;
     program
         .load()
         .map_err(object::refusal)
-        .context("load program thread_exit")?;
+        .with_context(|| format!("load program {name}"))?;
     Ok(program)
 }
 

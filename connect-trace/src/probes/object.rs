@@ -9,14 +9,16 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
+use super::filters;
+use crate::filter::Filters;
 use crate::kernel::lack::Lack;
 
 /// What the object is loaded with.
 pub(super) struct Options<'a> {
     /// Globals of `connect-trace-ebpf/src/layout.rs`.
     pub(super) globals: &'a [(&'static str, u32)],
-    /// Processes to trace; empty for all.
-    pub(super) pids: &'a [u32],
+    /// Which connects are wanted.
+    pub(super) filters: &'a Filters,
     /// Size of the map `RECORDS` in bytes.
     pub(super) ring_buffer_bytes: u32,
     /// Size of the map `IN_FLIGHT`.
@@ -27,18 +29,26 @@ pub(super) struct Options<'a> {
 
 /// Creates the maps; no program is loaded yet.
 pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
-    let filter_pids = u32::from(!options.pids.is_empty());
+    let filters = filters::bits(options.filters).0;
+    let cgroups = u32::try_from(options.filters.cgroups.len())?;
+    let min_latency = options.filters.min_latency.unwrap_or_default();
+    let min_latency_ns = u64::try_from(min_latency.as_nanos())?;
     let count_checks = u32::from(options.count_checks);
     let mut loader = EbpfLoader::new();
     for (name, value) in options.globals {
         loader.override_global(name, value, true);
     }
     loader
-        .override_global("FILTER_PIDS", &filter_pids, true)
+        .override_global("FILTERS", &filters, true)
+        .override_global("CGROUP_COUNT", &cgroups, true)
+        .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
         .override_global("COUNT_CHECKS", &count_checks, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
-        .map_max_entries("IN_FLIGHT", options.max_in_flight)
-        .map_max_entries("PIDS", u32::try_from(options.pids.len().max(1))?)
+        .map_max_entries("IN_FLIGHT", options.max_in_flight);
+    for (map, size) in filters::sizes(options.filters) {
+        loader.map_max_entries(map, u32::try_from(size.max(1))?);
+    }
+    loader
         .load(include_bytes_aligned!(env!(
             "CONNECT_TRACE_BPF_OBJECT_PATH"
         )))

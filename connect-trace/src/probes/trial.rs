@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use anyhow::{Context as _, Result};
 use aya::programs::Program;
 
-use super::{AttachMode, Functions, ProbeConfig, fentry, kprobe, load, load_thread_exit, misses};
+use super::{AttachMode, Functions, ProbeConfig, fentry, kprobe, load, load_tracepoint, misses};
 use crate::kernel::layout::Layout;
 
 /// What the kernel took.
@@ -30,7 +30,7 @@ pub(crate) fn load_all(
         AttachMode::Kprobe => kprobe::offered()?,
     }
     let mut ebpf = load(config, layout)?;
-    load_thread_exit(&mut ebpf)?;
+    load_tracepoint(&mut ebpf, "thread_exit")?;
     let all = functions.connect().into_iter().chain(functions.checks());
     match mode {
         AttachMode::Fentry => {

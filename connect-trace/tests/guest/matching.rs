@@ -126,7 +126,8 @@ fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
     let at = &mut differences;
     at.compare("pid", truth.pid, connect.pid);
     at.compare("family", family(truth.family), connect.family);
-    at.compare("comm", "truth", connect.comm.to_string().as_str());
+    at.compare("comm", truth.comm.as_str(), &connect.comm.to_string());
+    at.compare("uid", truth.uid, connect.uid);
     at.compare("netns", Some(truth.netns), connect.netns.map(u64::from));
     if let Some(cgroup) = truth.cgroup {
         at.compare("cgroup", cgroup, connect.cgroup_id);

@@ -36,15 +36,18 @@ impl Truth {
 
     /// Starts a case whose connects come after [`release`](Self::release).
     pub fn hold(case: &str) -> Result<Self> {
+        let mut command = Command::new("truth");
+        command.args(case.split_whitespace());
+        Self::hold_command(command)
+    }
+
+    /// The same of a command that runs `truth` in some way, and takes more arguments of it.
+    pub fn hold_command(mut command: Command) -> Result<Self> {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let gate = env::temp_dir().join(format!("truth-{}-{number}", process::id()));
         let range = Range::read()?;
-        let mut command = Command::new("truth");
-        command
-            .args(case.split_whitespace())
-            .arg("--wait-file")
-            .arg(&gate);
+        command.arg("--wait-file").arg(&gate);
         Ok(Self {
             process: Process::start(command)?,
             gate,

@@ -83,8 +83,12 @@ fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// The program that one of cargo's JSON messages names.
+/// The tests' program that one of cargo's JSON messages names. The command is built as well, before them
+/// or after.
 fn executable_in(message: &str) -> Option<PathBuf> {
+    if !message.contains(r#""kind":["test"]"#) {
+        return None;
+    }
     let (_, rest) = message.split_once(r#""executable":""#)?;
     let (path, _) = rest.split_once('"')?;
     // Paths with characters that JSON escapes are not worth a parser.
@@ -97,11 +101,16 @@ mod tests {
 
     #[test]
     fn the_tests_program_is_found_in_cargos_messages() {
-        let message =
-            r#"{"reason":"compiler-artifact","executable":"/t/deps/guest-1a","fresh":true}"#;
-        assert_eq!(executable_in(message), Some("/t/deps/guest-1a".into()));
+        let message = |kind: &str, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"]}},"executable":{executable}}}"#
+            )
+        };
+        let found = executable_in(&message("test", r#""/t/deps/guest-1a""#));
+        assert_eq!(found, Some("/t/deps/guest-1a".into()));
+        assert_eq!(executable_in(&message("test", "null")), None);
         assert_eq!(
-            executable_in(r#"{"reason":"compiler-artifact","executable":null}"#),
+            executable_in(&message("bin", r#""/t/connect-trace""#)),
             None
         );
     }

@@ -70,6 +70,31 @@ impl Image {
         Ok(())
     }
 
+    /// Adds the files below a folder of the host, without libraries, links, and what has one of these
+    /// names.
+    pub(crate) fn add_tree(&mut self, path: &str, folder: &Path, left_out: &[&str]) -> Result<()> {
+        let unreadable = || format!("cannot copy {} into a guest", folder.display());
+        for entry in fs::read_dir(folder).with_context(unreadable)? {
+            let entry = entry.with_context(unreadable)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if left_out.contains(&name.as_ref()) {
+                continue;
+            }
+            let path = format!("{path}/{name}");
+            let source = entry.path();
+            let kind = entry.file_type().with_context(unreadable)?;
+            if kind.is_dir() {
+                self.add_tree(&path, &source, left_out)?;
+            } else if kind.is_file() {
+                let content = fs::read(&source)
+                    .with_context(|| format!("cannot read {}", source.display()))?;
+                self.add_content(&path, &content);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a plain file with this content.
     pub(crate) fn add_content(&mut self, path: &str, content: &[u8]) {
         self.add(path, 0o644, content);
@@ -117,5 +142,42 @@ impl Image {
             self.add_folder(parent);
         }
         self.paths.insert(path.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_added_without_what_is_left_out_and_links() {
+        let folder = std::env::temp_dir().join(format!("xtask-tree-{}", std::process::id()));
+        for path in ["package/test", "test"] {
+            fs::create_dir_all(folder.join(path)).unwrap();
+        }
+        for path in [
+            "init",
+            "package/module.py",
+            "package/test/more.py",
+            "test/case.py",
+        ] {
+            fs::write(folder.join(path), path).unwrap();
+        }
+        std::os::unix::fs::symlink("/nowhere", folder.join("package/link.py")).unwrap();
+        let mut image = Image::new(&folder.join("init"), &[]).unwrap();
+        let before = image.paths.clone();
+        image.add_tree("/lib/tree", &folder, &["test"]).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+
+        let added: Vec<_> = image.paths.difference(&before).collect();
+        assert_eq!(
+            added,
+            [
+                "/lib/tree",
+                "/lib/tree/init",
+                "/lib/tree/package",
+                "/lib/tree/package/module.py"
+            ]
+        );
     }
 }

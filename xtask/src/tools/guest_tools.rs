@@ -1,6 +1,6 @@
 //! The programs of others that guests need: a shell, and the peers that tests compare with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -29,17 +29,7 @@ pub(crate) struct GuestTools {
 impl GuestTools {
     /// Fetches them unless that was done before.
     pub(crate) fn ensure() -> Result<Self> {
-        let _lock = lock()?;
-        let folder = workspace::tools().join("guest-tools");
-        if !folder.exists() {
-            report(
-                "guest tools",
-                &format!("fetching {} from Debian's {SUITE}", PACKAGES.join(", ")),
-            );
-            let unpacked = scratch_folder("guest-tools")?;
-            Suite::open(SUITE)?.unpack(&PACKAGES, &unpacked)?;
-            replace_folder(&unpacked, &folder)?;
-        }
+        let folder = unpacked("guest-tools", &PACKAGES)?;
         Ok(Self { folder })
     }
 
@@ -55,6 +45,27 @@ impl GuestTools {
 
     /// Where libraries lie that the machine may not have.
     pub(crate) fn libraries(&self) -> [PathBuf; 2] {
-        ["lib", "usr/lib"].map(|lib| self.folder.join(lib).join("x86_64-linux-gnu"))
+        libraries(&self.folder)
     }
+}
+
+/// A folder of this name with these packages unpacked; they are fetched unless that was done before.
+pub(super) fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let _lock = lock()?;
+    let folder = workspace::tools().join(name);
+    if !folder.exists() {
+        report(
+            &name.replace('-', " "),
+            &format!("fetching {} from Debian's {SUITE}", packages.join(", ")),
+        );
+        let unpacked = scratch_folder(name)?;
+        Suite::open(SUITE)?.unpack(packages, &unpacked)?;
+        replace_folder(&unpacked, &folder)?;
+    }
+    Ok(folder)
+}
+
+/// Where libraries lie in a folder of unpacked packages.
+pub(super) fn libraries(folder: &Path) -> [PathBuf; 2] {
+    ["lib", "usr/lib"].map(|lib| folder.join(lib).join("x86_64-linux-gnu"))
 }

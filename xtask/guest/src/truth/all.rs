@@ -10,6 +10,28 @@ use super::namespace::in_fresh;
 use super::range::PortRange;
 use super::record::{Explicit, Family, Record};
 
+/// Connects that differ in all that a filter can ask for.
+pub(super) fn mixed() -> Result<Vec<Record>> {
+    let mut parts = vec![
+        cases::plain("v4", Family::V4, 2)?,
+        cases::plain("v6", Family::V6, 2)?,
+        cases::plain("mapped", Family::Mapped, 2)?,
+        cases::refused(1)?,
+        cases::taken(1)?,
+    ];
+    // SAFETY: the call has no arguments and cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        parts.push(cases::unreachable(
+            "unreachable",
+            &[Family::V4, Family::Mapped],
+            1,
+        )?);
+        parts.push(cases::unreachable("v6-unreachable", &[Family::V6], 1)?);
+        parts.push(cases::netns(2)?);
+    }
+    Ok(parts.concat())
+}
+
 /// All but `idle` and `rate`, which have no records.
 pub(super) fn all() -> Result<Vec<Record>> {
     let range = PortRange::new(20_000, 20_063)?;

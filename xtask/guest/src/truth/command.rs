@@ -99,6 +99,9 @@ enum Case {
         #[arg(long, default_value_t = 1)]
         seconds: u64,
     },
+    /// A few connects of each family to several ports, with and without success: 0, ECONNREFUSED seen as
+    /// 0, EADDRNOTAVAIL; and with root, ENETUNREACH in another namespace
+    Mixed,
     /// Every case that prints lines, each as it is without options or smaller (takes root)
     All,
     /// As many connects as can be, closed by a reset: prints only "calls", "connected", "errno N",
@@ -229,6 +232,7 @@ impl Case {
                 thread::sleep(Duration::from_secs(seconds));
                 Ok(Vec::new())
             }
+            Self::Mixed => all::mixed(),
             Self::All => all::all(),
             Self::Rate { .. } | Self::Exhaust(_) => Ok(Vec::new()),
         }

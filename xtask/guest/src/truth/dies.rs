@@ -134,7 +134,7 @@ mod tests {
     fn a_connect_that_was_only_begun_has_no_outcome() {
         let line = |tid: u32, start: u64, end: &str| {
             format!(
-                "dies\t1\t{tid}\t4\t{start}\t{end}\t127.0.0.1\t2000\t1\tunknown\tnone\t{}\n",
+                "dies\t1\t{tid}\t4\t{start}\t{end}\t127.0.0.1\t2000\t1\tunknown\t0\ttruth\tnone\t{}\n",
                 if end.starts_with("0\t") {
                     "unknown"
                 } else {

@@ -93,7 +93,7 @@ mod tests {
         let line = |port: u16, errno: i32, end_ns: u64| {
             format!(
                 "exhaust\t1\t1\t4\t1000\t{end_ns}\t{errno}\t{errno}\t127.0.0.1\t{port}\t127.0.0.1\
-                 \t2000\t1\tunknown\tnone\tyes"
+                 \t2000\t1\tunknown\t0\ttruth\tnone\tyes"
             )
             .parse::<Record>()
             .unwrap()

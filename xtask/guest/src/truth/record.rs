@@ -57,6 +57,10 @@ pub struct Record {
     pub netns: u64,
     /// The id of the thread's cgroup, if cgroup2 is mounted at /sys/fs/cgroup.
     pub cgroup: Option<u64>,
+    /// The process' real user id.
+    pub uid: u32,
+    /// The thread's name.
+    pub comm: String,
     /// What was bound before.
     pub explicit: Explicit,
     /// How it ended; none if the process died before it could say. The kernel may well have finished
@@ -83,7 +87,8 @@ pub struct Outcome {
 impl Record {
     /// The names of the columns, in the order of [`Display`]: the first line of every report.
     pub const HEADER: &'static str = "case\tpid\ttid\tfamily\tstart_ns\tend_ns\terrno\tkernel_errno\
-        \tlocal_addr\tlocal_port\tremote_addr\tremote_port\tnetns\tcgroup\texplicit\tenters_search";
+        \tlocal_addr\tlocal_port\tremote_addr\tremote_port\tnetns\tcgroup\tuid\tcomm\
+        \texplicit\tenters_search";
 
     /// The records of a whole report. Whatever precedes the header is skipped.
     pub fn parse_report(report: &str) -> Result<Vec<Record>> {
@@ -106,6 +111,8 @@ impl Display for Record {
             start_ns,
             remote,
             netns,
+            uid,
+            comm,
             explicit,
             ..
         } = self;
@@ -133,7 +140,7 @@ impl Display for Record {
         let (ip, port) = (remote.ip(), remote.port());
         write!(
             f,
-            "\t{ip}\t{port}\t{netns}\t{cgroup}\t{explicit}\t{enters_search}"
+            "\t{ip}\t{port}\t{netns}\t{cgroup}\t{uid}\t{comm}\t{explicit}\t{enters_search}"
         )
     }
 }
@@ -165,10 +172,12 @@ fn parse(line: &str) -> Result<Record> {
             remote_port,
             netns,
             cgroup,
+            uid,
+            comm,
             explicit,
             enters_search,
         ],
-    ) = <[&str; 16]>::try_from(columns.as_slice())
+    ) = <[&str; 18]>::try_from(columns.as_slice())
     else {
         bail!("it has {} columns instead of {expected}", columns.len());
     };
@@ -207,6 +216,8 @@ fn parse(line: &str) -> Result<Record> {
             UNKNOWN => None,
             _ => Some(value("cgroup", cgroup)?),
         },
+        uid: value("uid", uid)?,
+        comm: comm.into(),
         explicit: explicit.parse()?,
         outcome,
     })
@@ -296,6 +307,8 @@ mod tests {
             remote: "127.0.0.1:2000".parse().unwrap(),
             netns: 4_026_531_840,
             cgroup: Some(1),
+            uid: 1000,
+            comm: "truth".into(),
             explicit: Explicit::None,
             outcome: Some(Outcome {
                 end_ns: 2_000,
@@ -310,7 +323,7 @@ mod tests {
     #[test]
     fn a_line_has_the_columns_of_the_header() {
         let line = "v4\t10\t11\t4\t1000\t2000\t111\t0\t0.0.0.0\t32768\t127.0.0.1\t2000\t4026531840\
-            \t1\tnone\tyes";
+            \t1\t1000\ttruth\tnone\tyes";
         assert_eq!(finished().to_string(), line);
         assert_eq!(line.split('\t').count(), Record::HEADER.split('\t').count());
     }
@@ -365,7 +378,7 @@ mod tests {
     fn a_bad_line_is_named_with_its_column() {
         let line = finished().to_string();
         let error = |line: &str| format!("{:#}", line.parse::<Record>().unwrap_err());
-        assert!(error("v4\t1").contains("2 columns instead of 16"));
+        assert!(error("v4\t1").contains("2 columns instead of 18"));
         assert!(error(&line.replace("\t2000\t111", "\tx\t111")).contains("end_ns is \"x\""));
         assert!(error(&line.replace("yes", "maybe")).contains("neither yes nor no"));
     }

@@ -17,6 +17,8 @@ pub(super) struct Witness {
     tid: u32,
     netns: u64,
     cgroup: Option<u64>,
+    uid: u32,
+    comm: String,
     records: Vec<Record>,
     held: Vec<Socket>,
 }
@@ -33,6 +35,12 @@ impl Witness {
                 .with_context(|| format!("reading the thread's network namespace, {netns}"))?
                 .ino(),
             cgroup: cgroup(),
+            // SAFETY: the call has no arguments and cannot fail.
+            uid: unsafe { libc::getuid() },
+            comm: fs::read_to_string("/proc/thread-self/comm")
+                .context("reading the thread's name")?
+                .trim_end()
+                .to_owned(),
             records: Vec::new(),
             held: Vec::new(),
         })
@@ -95,6 +103,8 @@ impl Witness {
             remote: to,
             netns: self.netns,
             cgroup: self.cgroup,
+            uid: self.uid,
+            comm: self.comm.clone(),
             explicit: socket.explicit(),
             outcome: None,
         }

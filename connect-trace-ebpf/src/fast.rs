@@ -1,0 +1,47 @@
+//! The connects that are faster than records are wanted of: aggregated here, so that the counts and
+//! the buckets of a report are those of all connects.
+
+use connect_trace_common::{ConnectRecord, FastGroup, Flags, Times, power_of_ten};
+
+use crate::maps::{FAST, add};
+
+/// Adds a call that has returned.
+#[inline(always)]
+pub fn add_call(record: &ConnectRecord) {
+    let group = if record.ret != 0 {
+        FastGroup::FAILED
+    } else if record.flags.has(Flags::PORT_BOUND) || record.source_port == 0 {
+        FastGroup::BOUND
+    } else if record.source_port % 2 == 0 {
+        FastGroup::EVEN
+    } else {
+        FastGroup::ODD
+    };
+    let Some(group) = FAST.get_ptr_mut(group) else {
+        return;
+    };
+    // SAFETY: a live map value of this CPU.
+    let (connect, search) = unsafe { (&raw mut (*group).connect, &raw mut (*group).search) };
+    add_time(connect, record.connect_ns);
+    if record.flags.has(Flags::SEARCH_TIMED) {
+        add_time(search, record.search_ns);
+    }
+}
+
+#[inline(always)]
+fn add_time(times: *mut Times, ns: u64) {
+    // SAFETY: a live map value of this CPU; the bucket is below the length by construction.
+    unsafe {
+        add(&raw mut (*times).count, 1);
+        add(&raw mut (*times).total_ns, ns);
+        add(
+            (&raw mut (*times).buckets)
+                .cast::<u64>()
+                .add(power_of_ten(ns)),
+            1,
+        );
+        if ns > (*times).max_ns {
+            (*times).max_ns = ns;
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The command that is traced: its process exists before the probes, so that they can be told of it, and
+//! runs when they are attached.
+
+use std::{
+    ffi::{CString, OsString},
+    fs::File,
+    io::{self, PipeWriter, Read as _, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStrExt as _, process::ExitStatusExt as _},
+    },
+    process::{ExitCode, ExitStatus},
+    ptr,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+/// A command that waits to be started, or runs.
+pub struct Command {
+    name: String,
+    process: libc::pid_t,
+    /// Closed without a word, it ends the process.
+    gate: Option<PipeWriter>,
+    /// Where the process says why it could not become the command.
+    failure: io::PipeReader,
+    ended: Option<ExitStatus>,
+}
+
+impl Command {
+    /// Forks the process that will become the command, with its arguments.
+    ///
+    /// # Errors
+    /// Where the system has no room for it, or an argument contains a zero byte.
+    pub fn hold(arguments: &[OsString]) -> Result<Self> {
+        let name = arguments
+            .first()
+            .context("there is no command")?
+            .to_string_lossy()
+            .into_owned();
+        // Everything that the child needs is made before the fork: after it, only async-signal-safe
+        // calls are allowed.
+        let texts: Vec<CString> = arguments
+            .iter()
+            .map(|argument| CString::new(argument.as_bytes()))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{name}: an argument contains a zero byte"))?;
+        let mut pointers: Vec<*const libc::c_char> =
+            texts.iter().map(|text| text.as_ptr()).collect();
+        pointers.push(ptr::null());
+        let (wait, gate) = io::pipe().context("make a pipe")?;
+        let (failure, failed) = io::pipe().context("make a pipe")?;
+        // SAFETY: the child calls async-signal-safe functions only, and never returns.
+        let process = match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()).context("start a process"),
+            // SAFETY: this is the child; the pipes are open in it, and the pointers end with a null.
+            0 => unsafe {
+                libc::close(gate.as_raw_fd());
+                become_command(wait.as_raw_fd(), failed.as_raw_fd(), &pointers)
+            },
+            process => process,
+        };
+        Ok(Self {
+            name,
+            process,
+            gate: Some(gate),
+            failure,
+            ended: None,
+        })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.unsigned_abs()
+    }
+
+    /// Lets the command begin.
+    ///
+    /// # Errors
+    /// Where there is no such command, or it cannot be run.
+    pub fn release(&mut self) -> Result<()> {
+        if let Some(mut gate) = self.gate.take() {
+            gate.write_all(&[1])
+                .with_context(|| format!("start {}", self.name))?;
+        }
+        let mut errno = [0; 4];
+        match self.failure.read_exact(&mut errno) {
+            // The descriptor closes as the process becomes the command.
+            Err(_) => Ok(()),
+            Ok(()) => {
+                let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
+                Err(anyhow!("cannot start {}: {error}", self.name))
+            }
+        }
+    }
+
+    /// Its status, once it has ended.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.wait(libc::WNOHANG)
+                .with_context(|| format!("wait for {}", self.name))?;
+        }
+        Ok(self.ended)
+    }
+
+    fn wait(&mut self, options: libc::c_int) -> io::Result<()> {
+        let mut status = 0;
+        // SAFETY: our own child, which has not been waited for, and room for its status.
+        match unsafe { libc::waitpid(self.process, &raw mut status, options) } {
+            0 => {}
+            -1 => return Err(io::Error::last_os_error()),
+            _ => self.ended = Some(ExitStatus::from_raw(status)),
+        }
+        Ok(())
+    }
+
+    /// Passes a signal on; but Ctrl-C comes from the terminal to both.
+    pub fn pass_on(&self, signal: libc::c_int) {
+        if self.ended.is_some() || signal == libc::SIGINT && in_foreground() {
+            return;
+        }
+        // SAFETY: no pointers; the child has not been waited for, so the id is its own.
+        if unsafe { libc::kill(self.process, signal) } < 0 {
+            log::warn!(
+                "cannot pass signal {signal} on to {}: {}",
+                self.name,
+                io::Error::last_os_error()
+            );
+        }
+    }
+}
+
+impl Drop for Command {
+    /// One that was never released goes; one that runs is left alone.
+    fn drop(&mut self) {
+        if self.gate.take().is_some() {
+            let _ = self.wait(0);
+        }
+    }
+}
+
+/// Ends this process as the command ended: with its exit status, or by its signal.
+pub fn exit_as(status: ExitStatus) -> ExitCode {
+    if let Some(signal) = status.signal() {
+        // SAFETY: no pointers but the default handler, and our own process.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
+    // Where the signal does not end a process: as a shell says it.
+    let code = status
+        .code()
+        .or(status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Whether this process is in the foreground of its terminal.
+fn in_foreground() -> bool {
+    let Ok(terminal) = File::open("/dev/tty") else {
+        return false;
+    };
+    // SAFETY: no pointers; the descriptor is open.
+    unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
+}
+
+/// The life of the child until it is the command.
+///
+/// # Safety
+/// Only in the child of a fork, with both descriptors open, and `arguments` ending with a null. Calls
+/// nothing that is not async-signal-safe (signal-safety(7)) and never returns.
+unsafe fn become_command(
+    wait: libc::c_int,
+    failed: libc::c_int,
+    arguments: &[*const libc::c_char],
+) -> ! {
+    // SAFETY: system calls on our own descriptors and memory.
+    unsafe {
+        let mut byte = 0_u8;
+        let read = loop {
+            let read = libc::read(wait, (&raw mut byte).cast(), 1);
+            if read >= 0 || *libc::__errno_location() != libc::EINTR {
+                break read;
+            }
+        };
+        if read != 1 {
+            libc::_exit(0);
+        }
+        // Rust ignores it in this process, and a command does not expect that.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execvp(arguments[0], arguments.as_ptr());
+        let errno = *libc::__errno_location();
+        libc::write(failed, (&raw const errno).cast(), size_of_val(&errno));
+        libc::_exit(127)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<ExitStatus> {
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let mut command = Command::hold(&arguments)?;
+        command.release()?;
+        loop {
+            if let Some(status) = command.ended()? {
+                return Ok(status);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn the_status_is_that_of_the_command() {
+        assert_eq!(run("true").unwrap().code(), Some(0));
+        assert_eq!(run("false").unwrap().code(), Some(1));
+    }
+
+    #[test]
+    fn the_signal_is_that_of_the_command() {
+        let arguments = ["sh", "-c", "kill -TERM $$"].map(OsString::from);
+        let mut command = Command::hold(&arguments).unwrap();
+        command.release().unwrap();
+        command.wait(0).unwrap();
+        let status = command.ended().unwrap().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_named() {
+        let error = run("no-such-command-at-all").unwrap_err().to_string();
+        assert!(error.contains("no-such-command-at-all"), "{error}");
+        assert!(error.contains("No such file"), "{error}");
+    }
+
+    #[test]
+    fn one_that_was_never_released_does_nothing() {
+        let file = std::env::temp_dir().join(format!("connect-trace-{}", std::process::id()));
+        let arguments = ["touch".into(), file.clone().into_os_string()];
+        drop(Command::hold(&arguments).unwrap());
+        assert!(!file.exists());
+    }
+}

@@ -1,0 +1,149 @@
+//! The filters as the programs take them: bits, and maps with what is wanted.
+
+use std::{fs::File, hash::Hash, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    maps::{
+        Array, CgroupArray, HashMap, Map, MapData,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
+use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
+
+use crate::filter::{Filters, IpVersion};
+
+/// Room for the children of a traced process.
+const FOLLOWED: usize = 32_768;
+
+/// The bits that the programs are loaded with.
+pub(super) fn bits(filters: &Filters) -> FilterBits {
+    let mut bits = FilterBits::default();
+    for (wanted, bit) in [
+        (!filters.pids.is_empty(), FilterBits::PIDS),
+        (filters.follow, FilterBits::FOLLOW),
+        (!filters.uids.is_empty(), FilterBits::UIDS),
+        (!filters.comms.is_empty(), FilterBits::COMMS),
+        (!filters.netns.is_empty(), FilterBits::NETNS),
+        (!filters.dports.is_empty(), FilterBits::DPORTS),
+        (!filters.daddrs.is_empty(), FilterBits::DADDRS),
+        (!filters.cgroups.is_empty(), FilterBits::CGROUPS),
+        (filters.version == Some(IpVersion::V4), FilterBits::V4),
+        (filters.version == Some(IpVersion::V6), FilterBits::V6),
+        (filters.failed, FilterBits::FAILED),
+    ] {
+        bits.set_if(wanted, bit);
+    }
+    bits
+}
+
+/// Sizes of the maps, by name.
+pub(super) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
+    let followed = if filters.follow { FOLLOWED } else { 0 };
+    [
+        ("PIDS", filters.pids.len() + followed),
+        ("UIDS", filters.uids.len()),
+        ("COMMS", filters.comms.len()),
+        ("NETNS", filters.netns.len()),
+        ("DADDRS", filters.daddrs.len()),
+    ]
+}
+
+/// Fills the maps. They stay in the object: the programs that are loaded later refer to them.
+pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
+    fill_set(ebpf, "PIDS", &filters.pids)?;
+    fill_set(ebpf, "UIDS", &filters.uids)?;
+    fill_set(ebpf, "NETNS", &filters.netns)?;
+    let comms: Vec<[u8; 16]> = filters.comms.iter().map(|comm| comm.0).collect();
+    fill_set(ebpf, "COMMS", &comms)?;
+
+    let mut daddrs: LpmTrie<_, [u8; 16], u8> = map(ebpf, "DADDRS")?.try_into()?;
+    for network in &filters.daddrs {
+        let (address, length) = network.prefix();
+        daddrs
+            .insert(&Key::new(length.into(), address), 1, 0)
+            .with_context(|| format!("add {network} to map DADDRS"))?;
+    }
+
+    let mut words = [0_u64; 1024];
+    let ports = filters.dports.iter().flat_map(|span| span.low..=span.high);
+    for port in ports {
+        words[usize::from(port / 64)] |= 1 << (port % 64);
+    }
+    let mut dports: Array<_, u64> = map(ebpf, "DPORTS")?.try_into()?;
+    for (index, word) in (0..).zip(words).filter(|&(_, word)| word != 0) {
+        dports.set(index, word, 0).context("write map DPORTS")?;
+    }
+
+    ensure!(
+        filters.cgroups.len() <= MOST_CGROUPS,
+        "--cgroup can be given {MOST_CGROUPS} times, not {}",
+        filters.cgroups.len()
+    );
+    let mut cgroups: CgroupArray<_> = map(ebpf, "CGROUPS")?.try_into()?;
+    for (index, cgroup) in (0..).zip(&filters.cgroups) {
+        let folder = cgroup.folder.display();
+        let opened = File::open(&cgroup.folder).with_context(|| format!("open {folder}"))?;
+        cgroups
+            .set(index, opened, 0)
+            .with_context(|| format!("add {folder} to map CGROUPS"))?;
+    }
+    Ok(())
+}
+
+/// Takes processes out that ended before the programs could see it.
+pub(super) fn forget_ended(ebpf: &mut Ebpf, pids: &[u32]) -> Result<()> {
+    let mut set: HashMap<&mut MapData, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
+    for pid in pids {
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            // It may have ended after the programs were attached.
+            let _ = set.remove(pid);
+        }
+    }
+    Ok(())
+}
+
+/// Whether any process is left to trace, where only some are.
+pub(super) fn any_process(ebpf: &Ebpf) -> Result<bool> {
+    let pids = ebpf
+        .map("PIDS")
+        .context("the eBPF object has no map PIDS")?;
+    let pids: HashMap<_, u32, u8> = pids.try_into().context("map PIDS")?;
+    let any = pids.keys().next().transpose();
+    Ok(any.context("read map PIDS")?.is_some())
+}
+
+fn fill_set<K: aya::Pod + Hash>(ebpf: &mut Ebpf, name: &str, keys: &[K]) -> Result<()> {
+    let mut set: HashMap<&mut MapData, K, u8> = map(ebpf, name)?.try_into()?;
+    for key in keys {
+        set.insert(key, 1, 0)
+            .with_context(|| format!("add to map {name}"))?;
+    }
+    Ok(())
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name)
+        .with_context(|| format!("the eBPF object has no map {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_not_there_has_no_bit() {
+        assert_eq!(bits(&Filters::default()), FilterBits(0));
+        let filters = Filters {
+            pids: vec![1],
+            failed: true,
+            version: Some(IpVersion::V6),
+            ..Filters::default()
+        };
+        let bits = bits(&filters);
+        assert!(bits.any(FilterBits::PIDS) && bits.any(FilterBits::FAILED));
+        assert!(bits.any(FilterBits::V6) && !bits.any(FilterBits::V4));
+        assert!(!bits.any(FilterBits::UIDS));
+    }
+}

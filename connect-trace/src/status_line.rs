@@ -1,0 +1,69 @@
+//! The line on a terminal's stderr that says that tracing goes on.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use crate::config::Config;
+
+/// The line, where there is a place for it.
+pub struct StatusLine {
+    shown: bool,
+}
+
+impl StatusLine {
+    /// None where stderr is no terminal, where it would be in the way of what is printed on stdout, and
+    /// with `--quiet`.
+    #[must_use]
+    pub fn new(config: &Config) -> Option<Self> {
+        let streams = config.output.events || config.output.interval.is_some();
+        let in_the_way = io::stdout().is_terminal() && streams || !config.command.is_empty();
+        let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        let wanted = io::stderr().is_terminal() && !in_the_way && !config.quiet && !dumb;
+        wanted.then_some(Self { shown: false })
+    }
+
+    /// Shows how it stands.
+    pub fn update(&mut self, elapsed: Duration, connects: u64, lost: u64) {
+        let line = text(elapsed, connects, lost);
+        let columns = columns().unwrap_or(80);
+        // A line that wraps could not be taken back.
+        let line: String = line.chars().take(columns.saturating_sub(1)).collect();
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
+        self.shown = true;
+    }
+}
+
+impl Drop for StatusLine {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn text(elapsed: Duration, connects: u64, lost: u64) -> String {
+    format!("{} s, {connects} connects, {lost} lost", elapsed.as_secs())
+}
+
+/// Columns of the terminal that stderr is.
+fn columns() -> Option<usize> {
+    // SAFETY: all zeros is a valid winsize.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the request fills a winsize.
+    let result = unsafe { libc::ioctl(2, libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_time_connects_and_losses() {
+        let line = text(Duration::from_millis(12_900), 3_456, 7);
+        assert_eq!(line, "12 s, 3456 connects, 7 lost");
+    }
+}

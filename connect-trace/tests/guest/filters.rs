@@ -1,0 +1,363 @@
+//! A filter lets pass every call that belongs, and no other: each alone by both ways to attach, and each
+//! with each other one.
+
+use std::{
+    fs,
+    os::unix::{fs::MetadataExt as _, fs::symlink, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use connect_trace::{
+    cli::PortSpan,
+    event::{Comm, SourcePort},
+    filter::{Cgroup, Cidr, Filters, IpVersion},
+    probes::{AttachMode, ProbeConfig},
+};
+use connect_trace_common::FastGroup;
+use connect_trace_guest::truth::{Family, Record};
+
+use crate::{
+    Test,
+    matching::{Extent, matched},
+    process::until,
+    trace::{Session, config},
+    truth::{Truth, truth},
+};
+
+pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
+    each_filter_alone_lets_pass_what_belongs_and_no_other,
+    a_process_that_ends_is_no_longer_traced,
+    the_fast_ones_are_counted_without_a_record,
+];
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    each_two_filters_let_pass_what_belongs_to_both,
+    all_filters_at_once_let_pass_what_belongs_to_all,
+];
+
+const UID: u32 = 1_000;
+const NAME: &str = "verity";
+/// Of the first listener of a case, which is not the only one.
+const PORTS: PortSpan = PortSpan {
+    low: 2_000,
+    high: 2_000,
+};
+const NETWORKS: [&str; 2] = ["127.0.0.0/8", "2001:db8::/32"];
+const CGROUP: &str = "/sys/fs/cgroup/connect-trace-test";
+
+/// A filter of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Pid,
+    PidAndChildren,
+    Cgroup,
+    Uid,
+    Netns,
+    Dport,
+    Daddr,
+    Comm,
+    V4,
+    V6,
+    Failed,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind::Pid,
+    Kind::PidAndChildren,
+    Kind::Cgroup,
+    Kind::Uid,
+    Kind::Netns,
+    Kind::Dport,
+    Kind::Daddr,
+    Kind::Comm,
+    Kind::V4,
+    Kind::V6,
+    Kind::Failed,
+];
+
+/// Processes that wait to connect, each of its own sort.
+struct Workers {
+    truths: [Truth; 5],
+    ids: Ids,
+    cgroup: Option<Cgroup>,
+}
+
+/// Their process ids.
+struct Ids {
+    plain: u32,
+    /// A shell, whose child connects.
+    shell: u32,
+    of_user: u32,
+    of_name: u32,
+    /// In a cgroup below the one that is asked for.
+    in_cgroup: u32,
+}
+
+impl Workers {
+    fn hold() -> Result<Self> {
+        let named = PathBuf::from("/tmp").join(NAME);
+        if !named.exists() {
+            symlink(path_of("truth")?, &named).context("give truth another name")?;
+        }
+        let mut of_name = Command::new(named);
+        of_name.arg("mixed");
+        let mut of_user = Command::new("truth");
+        of_user.arg("mixed").uid(UID).gid(UID);
+        let mut shell = Command::new("sh");
+        // Children are followed that are forked after the start: so the shell waits too. truth is not
+        // its last command, so that it starts a process for it.
+        let script = r#"until [ -e "$2" ]; do sleep 0.1; done; truth mixed "$@"; exit $?"#;
+        shell.args(["-c", script, "sh"]);
+        let truths = [
+            Truth::hold("mixed")?,
+            Truth::hold_command(shell)?,
+            Truth::hold_command(of_user)?,
+            Truth::hold_command(of_name)?,
+            Truth::hold("mixed")?,
+        ];
+        let [plain, shell, of_user, of_name, in_cgroup] = truths.each_ref().map(Truth::pid);
+        Ok(Self {
+            truths,
+            ids: Ids {
+                plain,
+                shell,
+                of_user,
+                of_name,
+                in_cgroup,
+            },
+            cgroup: move_to_cgroup(in_cgroup)?,
+        })
+    }
+
+    /// Adds the filter of a kind; none where this kernel has none.
+    fn add_filter(&self, kind: Kind, filters: &mut Filters) -> Option<()> {
+        match kind {
+            Kind::Pid => filters.pids.push(self.ids.plain),
+            Kind::PidAndChildren => {
+                filters.pids.push(self.ids.shell);
+                filters.follow = true;
+            }
+            Kind::Cgroup => filters.cgroups.push(self.cgroup.clone()?),
+            Kind::Uid => filters.uids.push(UID),
+            Kind::Netns => filters.netns.push(own_netns() as u32),
+            Kind::Dport => filters.dports.push(PORTS),
+            Kind::Daddr => filters.daddrs.extend(NETWORKS.map(|text| {
+                text.parse::<Cidr>()
+                    .expect("these are networks, as the test of the parser says")
+            })),
+            Kind::Comm => filters.comms.push(Comm::of(NAME)),
+            Kind::V4 => filters.version = Some(IpVersion::V4),
+            Kind::V6 => filters.version = Some(IpVersion::V6),
+            Kind::Failed => filters.failed = true,
+        }
+        Some(())
+    }
+
+    /// Lets them connect, one after the other, and traces that with these filters. Returns how many
+    /// calls passed and how many there were; none where this kernel lacks what a filter asks for.
+    fn traced(self, mode: AttachMode, kinds: &[Kind]) -> Result<Option<(usize, usize)>> {
+        let mut filters = Filters::default();
+        for &kind in kinds {
+            if self.add_filter(kind, &mut filters).is_none() {
+                return Ok(None);
+            }
+        }
+        let session = Session::start(&ProbeConfig {
+            filters,
+            ..config(mode)
+        })?;
+        let mut records = Vec::new();
+        for truth in self.truths {
+            truth.release()?;
+            records.extend(truth.end()?);
+        }
+        let trace = session.end()?;
+        let belong = |record: &&Record| self.ids.belongs(kinds, record);
+        matched(
+            records.iter().filter(belong),
+            &trace.connects,
+            Extent::Exact,
+        )?;
+        trace.assert_complete();
+        Ok(Some((trace.connects.len(), records.len())))
+    }
+}
+
+impl Ids {
+    /// Whether a call of truth's belongs to all of these, asked of truth.
+    fn belongs(&self, kinds: &[Kind], record: &Record) -> bool {
+        // Processes are alternatives.
+        let is_process = |kind: &Kind| matches!(kind, Kind::Pid | Kind::PidAndChildren);
+        let mut processes = kinds.iter().copied().filter(is_process).peekable();
+        let others = kinds.iter().copied().filter(|kind| !is_process(kind));
+        (processes.peek().is_none() || processes.any(|kind| self.belongs_to(kind, record))) && {
+            others
+        }
+        .all(|kind| self.belongs_to(kind, record))
+    }
+
+    fn belongs_to(&self, kind: Kind, record: &Record) -> bool {
+        match kind {
+            Kind::Pid => record.pid == self.plain,
+            // The child's id is not known before it runs; those of all others are.
+            Kind::PidAndChildren => {
+                let others = [self.plain, self.of_user, self.of_name, self.in_cgroup];
+                assert_ne!(record.pid, self.shell, "a shell makes no connects");
+                !others.contains(&record.pid)
+            }
+            Kind::Cgroup => record.pid == self.in_cgroup,
+            Kind::Uid => record.uid == UID,
+            Kind::Netns => record.netns == own_netns(),
+            Kind::Dport => (PORTS.low..=PORTS.high).contains(&record.remote.port()),
+            Kind::Daddr => {
+                let ip = record.remote.ip().to_canonical().to_string();
+                ip.starts_with("127.") || ip.starts_with("2001:db8:")
+            }
+            Kind::Comm => record.comm == NAME,
+            Kind::V4 => record.family != Family::V6,
+            Kind::V6 => record.family == Family::V6,
+            Kind::Failed => record
+                .outcome
+                .as_ref()
+                .is_some_and(|outcome| outcome.kernel_errno != Some(0)),
+        }
+    }
+}
+
+fn each_filter_alone_lets_pass_what_belongs_and_no_other(mode: AttachMode) -> Result<()> {
+    for kind in KINDS {
+        let passed = Workers::hold()?.traced(mode, &[kind]);
+        let passed = passed.with_context(|| format!("filter {kind:?}"))?;
+        if let Some((passed, all)) = passed {
+            assert!(passed > 0 && passed < all, "{kind:?}: {passed} of {all}");
+        }
+    }
+    Ok(())
+}
+
+/// By kprobe, which any kernel takes: how a call is seen does not matter to two filters together.
+fn each_two_filters_let_pass_what_belongs_to_both((): ()) -> Result<()> {
+    for (index, first) in KINDS.into_iter().enumerate() {
+        for second in KINDS.into_iter().skip(index + 1) {
+            if (first, second) == (Kind::V4, Kind::V6) {
+                continue;
+            }
+            let passed = Workers::hold()?.traced(AttachMode::Kprobe, &[first, second]);
+            passed.with_context(|| format!("filters {first:?} and {second:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn all_filters_at_once_let_pass_what_belongs_to_all((): ()) -> Result<()> {
+    let kinds = [Kind::Uid, Kind::Netns, Kind::Daddr, Kind::V4, Kind::Failed];
+    let passed = Workers::hold()?.traced(AttachMode::Kprobe, &kinds)?;
+    let passed = passed.context("none of these takes a cgroup")?;
+    assert!(passed.0 > 0, "{passed:?}");
+    Ok(())
+}
+
+fn a_process_that_ends_is_no_longer_traced(mode: AttachMode) -> Result<()> {
+    let worker = Truth::hold("v4 --count 3")?;
+    let mut session = Session::start(&ProbeConfig {
+        filters: Filters {
+            pids: vec![worker.pid()],
+            ..Filters::default()
+        },
+        ..config(mode)
+    })?;
+    assert!(session.tracer.probes().any_process()?);
+    worker.release()?;
+    let records = worker.end()?;
+    until("the process is forgotten", || {
+        Ok((!session.tracer.probes().any_process()?).then_some(()))
+    })?;
+    let trace = session.end()?;
+    matched(&records, &trace.connects, Extent::Exact)?;
+    Ok(())
+}
+
+fn the_fast_ones_are_counted_without_a_record(mode: AttachMode) -> Result<()> {
+    // Some searches of an exhausted range are long, and those of a fresh one are short.
+    let range = truth("exhaust 27000-27999 --set-range --extra 20")?;
+    let mut times: Vec<u64> = range
+        .iter()
+        .filter_map(|record| Some(record.outcome.as_ref()?.end_ns - record.start_ns))
+        .collect();
+    times.sort_unstable();
+    let least = Duration::from_nanos(times[times.len() / 2]);
+
+    let mut session = Session::start(&ProbeConfig {
+        filters: Filters {
+            min_latency: Some(least),
+            ..Filters::default()
+        },
+        ..config(mode)
+    })?;
+    let records = truth("exhaust 27000-27999 --set-range --extra 20")?;
+    let fast = session.tracer.probes().maps().fast()?;
+    let trace = session.end()?;
+    trace.assert_complete();
+    let pairs = matched(&records, &trace.connects, Extent::Fewer)?;
+    let slow: Vec<_> = pairs.iter().filter_map(|pair| pair.connect).collect();
+    for connect in &slow {
+        assert!(u128::from(connect.connect_ns) >= least.as_nanos());
+    }
+    assert!(!slow.is_empty() && slow.len() < records.len());
+    let of = |wanted: fn(u16) -> bool| {
+        let ends = records.iter().filter_map(|record| record.outcome.as_ref());
+        let is_wanted = |port: u16, errno: i32| errno == 0 && wanted(port);
+        let all = ends.filter(|end| is_wanted(end.local.port(), end.errno));
+        let slow = slow.iter().filter(|connect| match connect.port {
+            SourcePort::Searched(port) => is_wanted(port, connect.errno),
+            _ => false,
+        });
+        (all.count() - slow.count()) as u64
+    };
+    let counts = fast.map(|group| group.connect.count);
+    assert_eq!(counts[FastGroup::EVEN as usize], of(|port| port % 2 == 0));
+    assert_eq!(counts[FastGroup::ODD as usize], of(|port| port % 2 == 1));
+    assert_eq!(counts[FastGroup::BOUND as usize], 0);
+    let all = counts.iter().sum::<u64>() + slow.len() as u64;
+    assert_eq!(all, records.len() as u64);
+    for group in fast {
+        for times in [group.connect, group.search] {
+            assert_eq!(times.buckets.iter().sum::<u64>(), times.count);
+            assert!(u128::from(times.max_ns) < least.as_nanos());
+            assert!(times.max_ns <= times.total_ns && times.total_ns <= times.max_ns * times.count);
+        }
+    }
+    Ok(())
+}
+
+/// The inode of the network namespace that all workers are in at first.
+fn own_netns() -> u64 {
+    let found = fs::metadata("/proc/self/ns/net");
+    found.expect("every process has one").ino()
+}
+
+/// Into a cgroup below the one that is asked for; none where there is no hierarchy of version 2.
+fn move_to_cgroup(pid: u32) -> Result<Option<Cgroup>> {
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return Ok(None);
+    }
+    let below = Path::new(CGROUP).join("below");
+    fs::create_dir_all(&below)?;
+    fs::write(below.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("move a process to {}", below.display()))?;
+    Ok(Some(Cgroup {
+        id: fs::metadata(CGROUP)?.ino(),
+        folder: CGROUP.into(),
+    }))
+}
+
+fn path_of(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").context("there is no PATH")?;
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.exists());
+    found.with_context(|| format!("{program} is not on the PATH"))
+}

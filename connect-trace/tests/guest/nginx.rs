@@ -1,0 +1,52 @@
+//! The server nginx, which counts the connections that it accepts.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::Process;
+
+/// Where it listens, on all addresses.
+pub const PORT: u16 = 8080;
+
+const CONFIGURATION: &str = include_str!("clients/nginx.conf");
+const FOLDER: &str = "/tmp/nginx";
+
+/// nginx, while it runs. A request takes a connection of its own, unless its path begins with `/kept`.
+pub struct Nginx {
+    _process: Process,
+}
+
+impl Nginx {
+    /// Starts it and waits until it listens.
+    pub fn start() -> Result<Self> {
+        fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}"))?;
+        let path = format!("{FOLDER}/nginx.conf");
+        fs::write(&path, CONFIGURATION).with_context(|| format!("cannot write {path}"))?;
+        let mut command = Command::new("nginx");
+        command.args(["-e", "stderr", "-c", &path]);
+        let mut process = Process::start(command)?;
+        // Said when the sockets are open.
+        process.wait_for_stderr("getrlimit(RLIMIT_NOFILE)")?;
+        Ok(Self { _process: process })
+    }
+
+    /// How many connections it has accepted, with the one that asks. Those that wait to be accepted come
+    /// before that one, and so are counted.
+    pub fn accepted(&self) -> Result<u64> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("nginx")?;
+        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let counts = text
+            .split_once("server accepts handled requests\n")
+            .and_then(|(_, counts)| counts.split_whitespace().next());
+        let accepted = counts.with_context(|| format!("nginx says {text:?}"))?;
+        Ok(accepted.parse()?)
+    }
+}

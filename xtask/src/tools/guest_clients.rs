@@ -1,0 +1,104 @@
+//! Real clients for the guests' tests, which compare with what the clients themselves count, and a
+//! server for them. Other guests boot without them, as they are several times the size of the rest.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::guest_tools;
+
+/// The programs' packages, and those of the libraries that they need; most are those of curl. The
+/// C library is the machine's own, which is not older, and libz that of the guests' tools.
+const PACKAGES: [&str; 35] = [
+    "curl",
+    "libbrotli1",
+    "libcom-err2",
+    "libcrypt1",
+    "libcurl4",
+    "libexpat1",
+    "libffi8",
+    "libgmp10",
+    "libgnutls30",
+    "libgssapi-krb5-2",
+    "libhogweed6",
+    "libidn2-0",
+    "libk5crypto3",
+    "libkeyutils1",
+    "libkrb5-3",
+    "libkrb5support0",
+    "libldap-2.5-0",
+    "libluajit-5.1-2",
+    "libnettle8",
+    "libnghttp2-14",
+    "libp11-kit0",
+    "libpcre2-8-0",
+    "libpsl5",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "librtmp1",
+    "libsasl2-2",
+    "libssh2-1",
+    "libssl3",
+    "libtasn1-6",
+    "libunistring2",
+    "libzstd1",
+    "nginx",
+    "python3.11-minimal",
+    "wrk",
+];
+
+/// Where Python's own modules lie, in the folder and in a guest.
+const PYTHON: &str = "usr/lib/python3.11";
+
+/// Python's modules that are compiled: those that asyncio needs.
+const EXTENSIONS: [&str; 3] = ["_asyncio", "_contextvars", "_typing"];
+
+/// Python's folders that asyncio does without: the other compiled modules, which would take more
+/// libraries, and large ones.
+const LEFT_OUT: [&str; 3] = ["lib-dynload", "pydoc_data", "test"];
+
+/// The folder where they lie unpacked.
+pub(crate) struct GuestClients {
+    folder: PathBuf,
+}
+
+impl GuestClients {
+    /// Fetches them unless that was done before.
+    pub(crate) fn ensure() -> Result<Self> {
+        let folder = guest_tools::unpacked("clients", &PACKAGES)?;
+        Ok(Self { folder })
+    }
+
+    /// The programs, and where they go in a guest. They need the libraries in
+    /// [`GuestClients::libraries`].
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (PathBuf, String)> {
+        let programs = [
+            ("usr/bin/curl", "usr/bin/curl"),
+            ("usr/bin/wrk", "usr/bin/wrk"),
+            ("usr/sbin/nginx", "usr/sbin/nginx"),
+            ("usr/bin/python3.11", "usr/bin/python3"),
+        ];
+        let programs = programs.map(|(ours, guests)| (ours.to_owned(), guests.to_owned()));
+        let extensions = EXTENSIONS.map(|name| {
+            let path = format!("{PYTHON}/lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so");
+            (path.clone(), path)
+        });
+        let all = programs.into_iter().chain(extensions);
+        all.map(|(ours, guests)| (self.folder.join(ours), format!("/{guests}")))
+    }
+
+    /// The folder of Python's own modules, and where it goes in a guest.
+    pub(crate) fn python_modules(&self) -> (PathBuf, String) {
+        (self.folder.join(PYTHON), format!("/{PYTHON}"))
+    }
+
+    /// Names in that folder that guests do without.
+    pub(crate) fn python_leaves_out() -> &'static [&'static str] {
+        &LEFT_OUT
+    }
+
+    /// Where libraries lie that the machine may not have.
+    pub(crate) fn libraries(&self) -> [PathBuf; 2] {
+        guest_tools::libraries(&self.folder)
+    }
+}
