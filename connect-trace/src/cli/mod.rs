@@ -205,7 +205,7 @@ pub struct OutputArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = number_of_groups)]
     pub top: usize,
 
-    /// Text for people, or JSON Lines for programs
+    /// Text for people, or JSON Lines for programs: docs/output.md has the fields
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 
@@ -233,7 +233,7 @@ pub struct ReportArgs {
 /// `connect-trace check`
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// Text for people, or JSON for programs: docs/check.md has its fields
+    /// Text for people, or JSON for programs: docs/check.md has the fields
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 }
@@ -244,7 +244,7 @@ pub enum Format {
     /// for people
     #[default]
     Text,
-    /// JSON Lines; docs/output.md defines the fields
+    /// JSON, an object a line
     Json,
 }
 

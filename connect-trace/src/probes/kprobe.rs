@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
-use super::{descriptor, object, return_events::ReturnEvents};
+use super::{descriptor, object, perf_event, return_events::ReturnEvents};
 use crate::kernel::{lack::Lack, prototypes::Function, switches};
 
 /// Through which perf_event_open(2) makes a kprobe.
@@ -54,7 +54,7 @@ pub(super) fn attach(
     Ok(events)
 }
 
-/// Whether the kernel has kprobes, and they are not turned off.
+/// Whether the kernel has kprobes, they are not turned off, and this process may attach to them.
 pub(super) fn offered() -> Result<()> {
     ensure!(
         Path::new(KPROBE_PMU).exists(),
@@ -64,7 +64,8 @@ pub(super) fn offered() -> Result<()> {
         )
     );
     switches::kprobes()?;
-    switches::ftrace()
+    switches::ftrace()?;
+    perf_event::offered()
 }
 
 /// Loads the program of this name.

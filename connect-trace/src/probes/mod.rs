@@ -14,6 +14,7 @@ mod kprobe;
 pub mod maps;
 mod misses;
 mod object;
+mod perf_event;
 pub(crate) mod return_events;
 pub(crate) mod trial;
 

@@ -8,36 +8,20 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
 
-use super::janitor::Janitor;
+use super::{janitor::Janitor, perf_event};
 use crate::kernel::lack::Lack;
 
 /// Where tracefs is mounted: its own place, and the older one within debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// Group of our events. Each is named after its function and the process id of its maker.
 const GROUP: &str = "connect_trace";
-
-// linux/perf_event.h; the libc crate has none of these.
-const PERF_TYPE_TRACEPOINT: u32 = 2;
-const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
-const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
-const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
-
-/// The beginning of `struct perf_event_attr`, `PERF_ATTR_SIZE_VER0`; all that a tracepoint needs.
-#[repr(C)]
-#[derive(Default)]
-struct PerfEventAttr {
-    kind: u32,
-    size: u32,
-    config: u64,
-    rest: [u64; 6],
-}
 
 /// Return events of this process.
 pub(crate) struct ReturnEvents {
@@ -90,12 +74,7 @@ impl ReturnEvents {
             .trim()
             .parse()
             .with_context(|| format!("{} has no number", path.display()))?;
-        let event = open_tracepoint(id)
-            .and_then(|event| {
-                ioctl(&event, PERF_EVENT_IOC_SET_BPF, program.as_fd().as_raw_fd())?;
-                ioctl(&event, PERF_EVENT_IOC_ENABLE, 0)?;
-                Ok(event)
-            })
+        let event = perf_event::attach_to_tracepoint(id, program.as_fd().as_raw_fd())
             .with_context(|| format!("attach to the return event of {function}"))?;
         self.attached.push(event);
         Ok(())
@@ -188,41 +167,6 @@ fn write(list: &Path, command: &str) -> io::Result<()> {
         .append(true)
         .open(list)?
         .write_all(command.as_bytes())
-}
-
-fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
-    let attr = PerfEventAttr {
-        kind: PERF_TYPE_TRACEPOINT,
-        size: size_of::<PerfEventAttr>() as u32,
-        config: id,
-        ..PerfEventAttr::default()
-    };
-    // The program runs on every CPU, whatever CPU the event is opened on (as libbpf does it).
-    let (any_process, cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
-    // SAFETY: `attr` is a valid perf_event_attr of the size it names.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attr,
-            any_process,
-            cpu,
-            no_group,
-            PERF_FLAG_FD_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else owns; the kernel's are ints.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
-}
-
-fn ioctl(event: &OwnedFd, request: libc::Ioctl, argument: libc::c_int) -> io::Result<()> {
-    // SAFETY: both requests take an int by value.
-    match unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
