@@ -6,10 +6,12 @@ use std::{
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
+    sync::mpsc,
+    thread,
     time::{Duration, SystemTime},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use self::comparison::{Comparison, Row};
 use crate::{
@@ -91,7 +93,7 @@ fn wall_clock(start: &Start, monotonic_ns: u64) -> SystemTime {
 
 /// Prints the reports of one recording. The inner error is what is wrong with its end.
 fn replay(
-    mut recording: Recording,
+    recording: Recording,
     filters: &Filters,
     args: &OutputArgs,
     mut row: Option<&mut Row>,
@@ -102,11 +104,7 @@ fn replay(
         .with_clock(Clock::fixed(i64::try_from(offset_ns).unwrap_or(0)))
         .with_filters(words(&start, filters));
     let mut intervals = Intervals::new(output, start, args.interval);
-    loop {
-        let batch = recording.next_batch();
-        if batch.is_empty() {
-            break;
-        }
+    let ending = each_batch(recording, |batch| {
         for connect in &batch {
             intervals.pass(connect)?;
             if filters.matches(connect) {
@@ -116,17 +114,44 @@ fn replay(
                 }
             }
         }
-    }
-    let (end, message) = match recording.ending() {
-        Some(Ending::Whole(end)) => (Some(&**end), Ok(())),
-        Some(Ending::Broken(broken)) => (None, Err(broken.to_string())),
-        None => (None, Ok(())),
+        Ok(())
+    })?;
+    let (end, message) = match &ending {
+        Ending::Whole(end) => (Some(&**end), Ok(())),
+        Ending::Broken(broken) => (None, Err(broken.to_string())),
     };
-    if let (Some(row), Some(end)) = (&mut row, end) {
+    if let (Some(row), Some(end)) = (row, end) {
         row.end(end);
     }
     intervals.end(end)?;
     Ok(message)
+}
+
+/// Hands over the batches of a recording while a thread reads the next ones.
+fn each_batch(
+    mut recording: Recording,
+    mut each: impl FnMut(Vec<Connect>) -> Result<()>,
+) -> Result<Ending> {
+    /// Batches that are ready and wait.
+    const AHEAD: usize = 4;
+    let (sender, batches) = mpsc::sync_channel(AHEAD);
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            loop {
+                let batch = recording.next_batch();
+                // Nobody takes it any more where stdout refused.
+                if batch.is_empty() || sender.send(batch).is_err() {
+                    return recording.ending().cloned();
+                }
+            }
+        });
+        // Owned by this loop: with an error it goes, and the reader ends.
+        for batch in batches {
+            each(batch)?;
+        }
+        let ending = reader.join().ok().flatten();
+        ending.context("the reading of the recording ended early")
+    })
 }
 
 /// The reports of a recording: by intervals of the events' own time, or one.

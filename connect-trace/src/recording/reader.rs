@@ -14,6 +14,7 @@ use super::{
     FORMAT, columns,
     frames::{self, Fault, Frame, Frames, MOST_CONTENTS},
     notes::{End, NoteError, Start},
+    writer::BATCH_EVENTS,
 };
 use crate::event::Connect;
 
@@ -229,10 +230,10 @@ fn unreadable(error: io::Error) -> anyhow::Error {
 }
 
 /// The connects of a batch, if all lines are whole.
-fn parse(lines: &[u8]) -> Option<Vec<Connect>> {
-    let lines = lines.strip_suffix(b"\n")?;
-    lines
-        .split(|&byte| byte == b'\n')
-        .map(columns::parse)
-        .collect()
+fn parse(mut lines: &[u8]) -> Option<Vec<Connect>> {
+    let mut connects = Vec::with_capacity(BATCH_EVENTS);
+    while !lines.is_empty() {
+        connects.push(columns::take(&mut lines)?);
+    }
+    (!connects.is_empty()).then_some(connects)
 }

@@ -117,7 +117,8 @@ proptest! {
         bytes[at] ^= change;
         if let Ok((read, ended)) = read(&bytes) {
             prop_assert!(connects.starts_with(&read));
-            prop_assert!(ended.is_err());
+            // A bit without a meaning changes nothing.
+            prop_assert!(ended.is_err() || read == connects);
         }
     }
 
