@@ -31,6 +31,9 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 
+/// What an output that refuses is told with.
+const STDOUT: &str = "cannot print on stdout";
+
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
@@ -227,7 +230,7 @@ impl Daemon {
             }
         });
         recording.tick();
-        printed.and(output.flush())
+        printed.and(output.flush()).context(STDOUT)
     }
 
     /// Detaches, and prints what has come since the last report.
@@ -275,7 +278,10 @@ impl Daemon {
                 ..kernel_side.clone()
             });
         }
-        let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
+        let reported = self
+            .output
+            .report(SystemTime::now(), elapsed, kernel_side)
+            .context(STDOUT);
         drained.and(reported)
     }
 }

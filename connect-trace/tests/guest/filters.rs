@@ -22,7 +22,7 @@ use connect_trace_guest::truth::{Family, Record};
 use crate::{
     Test,
     matching::{Extent, matched},
-    process::until,
+    process::{program, until},
     trace::{Session, config},
     truth::{Truth, truth},
 };
@@ -100,7 +100,7 @@ impl Workers {
     fn hold() -> Result<Self> {
         let named = PathBuf::from("/tmp").join(NAME);
         if !named.exists() {
-            symlink(path_of("truth")?, &named).context("give truth another name")?;
+            symlink(program("truth")?, &named).context("give truth another name")?;
         }
         let mut of_name = Command::new(named);
         of_name.arg("mixed");
@@ -352,12 +352,4 @@ fn move_to_cgroup(pid: u32) -> Result<Option<Cgroup>> {
         id: fs::metadata(CGROUP)?.ino(),
         folder: CGROUP.into(),
     }))
-}
-
-fn path_of(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").context("there is no PATH")?;
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|path| path.exists());
-    found.with_context(|| format!("{program} is not on the PATH"))
 }

@@ -1,8 +1,9 @@
 //! A program that a test runs: in the background until it is waited for, within a time limit.
 
 use std::{
-    fmt,
+    env, fmt,
     io::Read,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -29,6 +30,15 @@ pub fn until<T>(what: &str, mut answer: impl FnMut() -> Result<Option<T>>) -> Re
         );
         thread::sleep(PAUSE);
     }
+}
+
+/// Where a program is.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").context("there is no PATH")?;
+    let mut found = env::split_paths(&path).map(|folder| folder.join(name));
+    found
+        .find(|path| path.exists())
+        .with_context(|| format!("{name} is not on the PATH"))
 }
 
 /// A program that runs. Dropping it kills it.

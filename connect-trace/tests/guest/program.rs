@@ -7,7 +7,7 @@ use connect_trace::probes::AttachMode;
 
 use crate::{
     Test,
-    process::{Ended, Process, until},
+    process::{Ended, Process, program, until},
     truth::{Truth, truth},
 };
 
@@ -22,6 +22,8 @@ pub const TESTS: &[Test<()>] = crate::tests![
     without_connects_the_report_says_so,
     a_termination_ends_it_with_the_report,
     a_closed_pipe_ends_it_well,
+    a_full_disk_behind_stdout_is_one_message,
+    a_name_of_any_bytes_never_reaches_the_terminal_raw,
     a_process_that_is_not_there_is_named,
     wrong_usage_has_a_status_of_its_own,
     without_privileges_it_says_what_it_takes,
@@ -212,6 +214,37 @@ fn a_closed_pipe_ends_it_well((): ()) -> Result<()> {
             assert!(!ended.stderr.contains(trouble), "{ended}");
         }
     }
+    Ok(())
+}
+
+fn a_full_disk_behind_stdout_is_one_message((): ()) -> Result<()> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "connect-trace -q -d 0.3 >/dev/full"]);
+    let ended = Process::start(shell)?.end()?;
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+    for part in ["stdout", "No space left on device"] {
+        assert!(ended.stderr.contains(part), "{part}: {ended}");
+    }
+    Ok(())
+}
+
+fn a_name_of_any_bytes_never_reaches_the_terminal_raw((): ()) -> Result<()> {
+    let name = "/tmp/\u{1b}[2J\u{7}\u{9b}\n";
+    let copied = fs::copy(program("truth")?, name);
+    copied.context("give truth a name that does harm")?;
+    for format in ["text", "json"] {
+        let process = tracing(&format!("--events --by comm --format {format}"))?;
+        let mut truth = Command::new(name);
+        truth.args(["v4", "--count", "2"]);
+        Process::start(truth)?.end()?.successful()?;
+        process.signal(libc::SIGINT)?;
+        let ended = report(process)?;
+        assert!(ended.stdout.contains(r"x1b[2J"), "{ended}");
+        let raw = |character: char| character.is_control() && character != '\n';
+        assert!(!ended.stdout.contains(raw), "{ended}");
+    }
+    fs::remove_file(name)?;
     Ok(())
 }
 
