@@ -36,7 +36,7 @@ printf "%-28s %10s %10s\n" "mean, us" even odd
 measure untraced 4
 for attach in fentry kprobe; do
     traced "$attach" off 4
-    # Long enough for the first burst and, where it takes little, a second.
+    # With the first burst; a second comes after a minute at least.
     traced "$attach" sampled 24
     traced "$attach" count 2
     traced "$attach" time 2

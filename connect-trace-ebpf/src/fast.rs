@@ -12,7 +12,7 @@ pub fn add_call(record: &ConnectRecord) {
         FastGroup::FAILED
     } else if record.flags.has(Flags::PORT_BOUND) || record.source_port == 0 {
         FastGroup::BOUND
-    } else if record.source_port % 2 == 0 {
+    } else if record.source_port.is_multiple_of(2) {
         FastGroup::EVEN
     } else {
         FastGroup::ODD

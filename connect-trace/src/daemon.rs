@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
@@ -52,6 +52,11 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // Before anybody is told that there is a trace to end.
+    let signals = {
+        let _context = runtime.enter();
+        Signals::catch()?
+    };
     let recording = Keeper::create(config.record.as_deref())?;
     let mut config = config.clone();
     let mut command = None;
@@ -65,7 +70,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     if let Some(command) = &mut command {
         command.release()?;
     }
-    let ended = runtime.block_on(daemon.trace(&config, command.as_mut()));
+    let ended = runtime.block_on(daemon.trace(&config, signals, command.as_mut()));
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
     let recorded = !daemon.recording.failed();
@@ -77,6 +82,25 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         _ if recorded => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// The signals that a trace answers.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("wait for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("wait for SIGTERM")?,
+            hangup: signal(SignalKind::hangup()).context("wait for SIGHUP")?,
+            child: signal(SignalKind::child()).context("wait for SIGCHLD")?,
+        })
+    }
 }
 
 /// A trace and what has come of it since the last report.
@@ -118,12 +142,13 @@ impl Daemon {
     }
 
     /// Until a signal, the end of the time, or that of all that is traced.
-    async fn trace(&mut self, config: &Config, mut command: Option<&mut Command>) -> Result<()> {
+    async fn trace(
+        &mut self,
+        config: &Config,
+        mut signals: Signals,
+        mut command: Option<&mut Command>,
+    ) -> Result<()> {
         let start = Instant::now();
-        let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
-        let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
-        let mut child = signal(SignalKind::child()).context("wait for SIGCHLD")?;
         let mut status_line = StatusLine::new(config);
         let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
         let only_some = !config.probes.filters.pids.is_empty();
@@ -149,10 +174,10 @@ impl Daemon {
         loop {
             let received = tokio::select! {
                 biased;
-                _ = interrupt.recv() => Some(libc::SIGINT),
-                _ = terminate.recv() => Some(libc::SIGTERM),
-                _ = hangup.recv() => Some(libc::SIGHUP),
-                _ = child.recv() => {
+                _ = signals.interrupt.recv() => Some(libc::SIGINT),
+                _ = signals.terminate.recv() => Some(libc::SIGTERM),
+                _ = signals.hangup.recv() => Some(libc::SIGHUP),
+                _ = signals.child.recv() => {
                     if let Some(command) = &mut command && command.ended()?.is_some() {
                         break;
                     }

@@ -5,6 +5,7 @@
 //! bursts, and between these nothing is attached to them at all.
 
 use std::{
+    cmp::Reverse,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -317,13 +318,18 @@ impl Inner {
         Ok(checks.iter().map(|function| function.timed).sum())
     }
 
-    /// Detaches, the entries first.
+    /// Detaches, the entries first, and one function after the other: a step can wait for grace periods of
+    /// the kernel, in which what is still attached makes connects longer.
     fn detach(&mut self) -> Result<()> {
         if self.watch.is_multiple_of(2) {
             return Ok(());
         }
         let mut ebpf = lock(&self.ebpf);
-        for link in self.links.drain(..).rev() {
+        // Attached were all returns, and then all entries.
+        let functions = self.links.len().div_ceil(2);
+        let mut links: Vec<_> = self.links.drain(..).rev().enumerate().collect();
+        links.sort_by_key(|(position, _)| Reverse(position % functions));
+        for (_, link) in links {
             match link {
                 Link::Entry(name, link) => {
                     object::program::<aya::programs::FEntry>(&mut ebpf, &name)?.detach(link)

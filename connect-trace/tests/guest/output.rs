@@ -192,7 +192,7 @@ fn groups_add_up_to_all_connects((): ()) -> Result<()> {
         assert_eq!(number(&line["connects"]), 9, "{line}");
         assert_eq!(line["groups"].as_array().map(Vec::len), Some(1), "{line}");
         assert_adds_up(line);
-        let one_for_all = ["comm", "uid", "cgroup", "netns"].contains(&by);
+        let one_for_all = ["comm", "uid", "cgroup"].contains(&by);
         assert_eq!(line["rest"].is_null(), one_for_all, "{line}");
     }
     Ok(())
@@ -230,14 +230,12 @@ fn lines_of_events_have_a_header_and_fit_their_terminal((): ()) -> Result<()> {
         let lines: Vec<&str> = ended.stdout.lines().collect();
         let events = |name: &str| lines.iter().filter(|line| line.contains(name)).count();
         assert_eq!(events(" truth "), 6, "{ended}");
-        assert_eq!(
-            events(" ENETUNREACH"),
-            2 + 1,
-            "two, and the report: {ended}"
-        );
-        // Once before the events, and once more after a report.
+        // In the report it stands at the beginning of a line.
+        let failed = lines.iter().filter(|line| line.ends_with(" ENETUNREACH"));
+        assert_eq!(failed.count(), 2, "{ended}");
+        // Once before the events, and once more after each report that more follow.
         let headers = lines.iter().filter(|line| line.starts_with("TIME "));
-        assert_eq!(headers.count(), 2, "{ended}");
+        assert!((2..=6).contains(&headers.count()), "{ended}");
         for line in &lines {
             let of_them = line.chars().count();
             assert!(of_them <= width, "{of_them} columns in {line:?}: {ended}");
@@ -297,7 +295,9 @@ fn a_clock_that_is_set_is_warned_of((): ()) -> Result<()> {
                 == 1
         })
         .collect();
-    assert_eq!(steps[..2], [true, false], "{ended}");
+    // Which report it falls into depends on the machine's load.
+    let told = steps.iter().filter(|&&told| told).count();
+    assert_eq!(told, 1, "{ended}");
     Ok(())
 }
 
