@@ -102,23 +102,20 @@ impl EventLines {
         })
     }
 
-    /// The parts side by side. What does not fit its column takes room from names first, then from the
-    /// padding of others; a line whose numbers and addresses do not fit is longer than the terminal.
+    /// The parts side by side. What does not fit its column takes free room from other texts, then cuts
+    /// names, then takes the free room of numbers; a line whose numbers and addresses do not fit is longer
+    /// than the terminal.
     fn line(&self, mut cells: [Cell; 8]) -> String {
         let needed: usize = cells.iter().map(Cell::needed).sum::<usize>() + cells.len() - 1;
         let mut excess = needed.saturating_sub(self.columns.max(COMPACT));
-        for cell in &mut cells {
-            if let Kind::Name { least } = cell.kind {
-                let taken = excess.min(cell.width.saturating_sub(least));
-                cell.width -= taken;
-                excess -= taken;
-            }
-        }
-        // The free room of texts rather than of numbers.
-        for of_number in [false, true] {
+        for step in [
+            Kind::least_of_text,
+            Kind::least_of_name,
+            Kind::least_of_number,
+        ] {
             for cell in &mut cells {
-                if matches!(cell.kind, Kind::Number) == of_number {
-                    let taken = excess.min(cell.width.saturating_sub(cell.length()));
+                if let Some(least) = step(cell.kind, cell.length()) {
+                    let taken = excess.min(cell.width.saturating_sub(least));
                     cell.width -= taken;
                     excess -= taken;
                 }
@@ -126,6 +123,24 @@ impl EventLines {
         }
         let line = cells.map(|cell| cell.padded()).join(" ");
         line.trim_end().to_owned()
+    }
+}
+
+impl Kind {
+    /// To how many columns a text of this length can go without a loss; `None` where it is a number.
+    fn least_of_text(self, length: usize) -> Option<usize> {
+        (!matches!(self, Self::Number)).then_some(length)
+    }
+
+    fn least_of_name(self, length: usize) -> Option<usize> {
+        match self {
+            Self::Name { least } => Some(least.min(length)),
+            Self::Left | Self::Number => None,
+        }
+    }
+
+    fn least_of_number(self, length: usize) -> Option<usize> {
+        matches!(self, Self::Number).then_some(length)
     }
 }
 

@@ -68,6 +68,7 @@ fn work(port: &Port) -> Result<u8, String> {
         load_module(module).map_err(|error| format!("cannot load {module:?}: {error}"))?;
     }
     raise_loopback().map_err(|error| format!("cannot raise the interface lo: {error}"))?;
+    seed_random().map_err(|error| format!("cannot seed /dev/random: {error}"))?;
     raise_open_files().map_err(|error| format!("cannot raise RLIMIT_NOFILE: {error}"))?;
 
     let status = run_command(&job, port)?;
@@ -265,6 +266,28 @@ fn raise_loopback() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: `request` is a valid ifreq with its name and flags set.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// Lets getrandom() answer: a guest without a random device gathers nothing for minutes, and every
+/// program that asks would wait. What is random there is nobody's secret.
+fn seed_random() -> io::Result<()> {
+    /// `struct rand_pool_info` with its buffer.
+    #[repr(C)]
+    struct Pool {
+        entropy_bits: libc::c_int,
+        bytes: libc::c_int,
+        buffer: [u8; 64],
+    }
+    /// `_IOW('R', 0x03, int[2])`
+    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    let random = File::options().write(true).open("/dev/random")?;
+    let pool = Pool {
+        entropy_bits: 512,
+        bytes: 64,
+        buffer: [0x5a; 64],
+    };
+    // SAFETY: the request reads a rand_pool_info and as many bytes behind it as that says.
+    check(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const pool) })
 }
 
 fn raise_open_files() -> io::Result<()> {
