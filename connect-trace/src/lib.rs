@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod event;
 pub mod filter;
 pub mod kernel;
+pub mod load;
 pub mod output;
 pub mod probes;
 pub mod recording;

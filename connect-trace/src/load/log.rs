@@ -1,0 +1,203 @@
+//! Every attempt of one or more runs in a file: a line of JSON behind `# `, which says what was run and where,
+//! then CSV. Most readers of CSV take `#` for a comment if they are told to.
+
+use std::io::{self, BufRead, Read, Write};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::attempt::Attempt;
+
+/// The version of the file's layout.
+pub const FORMAT: u32 = 1;
+
+/// What was run, and where.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Head {
+    /// [`FORMAT`].
+    pub connect_trace_load: u32,
+    /// Of the machine, by uname.
+    pub kernel: String,
+    /// When the first run began, seconds since 1970.
+    pub began_unix_s: u64,
+    /// The runs, in the order in which they were made.
+    pub runs: Vec<Run>,
+}
+
+/// One run: one strategy, once.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Run {
+    /// The strategy's name, with its parameter where it has one: `window-500`.
+    pub strategy: String,
+    /// `tcp`, `udp` or `udplite`.
+    pub protocol: String,
+    /// Which repeat of this strategy, from 1.
+    pub repeat: u32,
+    /// Lowest and highest port of the range.
+    pub range: [u16; 2],
+    /// How many source addresses were used.
+    pub addresses: u32,
+    /// How many connections could be open at once: the range's ports, but reserved ones, for each address.
+    pub capacity: u32,
+    /// How many threads opened connections.
+    pub threads: u16,
+    /// The seed of what is random.
+    pub seed: u64,
+    /// Time of the whole run.
+    pub total_ns: u64,
+    /// How many connections were asked for: lines of the file.
+    pub attempts: u64,
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// Where the writer fails.
+pub fn write(to: &mut impl Write, head: &Head, attempts: &[Attempt]) -> Result<()> {
+    writeln!(to, "# {}", serde_json::to_string(head)?)?;
+    let mut lines = csv::Writer::from_writer(to);
+    for attempt in attempts {
+        lines.serialize(attempt)?;
+    }
+    lines.flush()?;
+    Ok(())
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Where it is not such a file, is of a newer format, is cut or damaged: the message says where.
+pub fn read(mut from: impl BufRead) -> Result<(Head, Vec<Attempt>)> {
+    const FOREIGN: &str = "it is not what `connect-trace load --csv` writes";
+    let mut first = Vec::new();
+    from.read_until(b'\n', &mut first)?;
+    ensure!(!first.is_empty(), "it is empty");
+    let json = first.strip_prefix(b"# ").context(FOREIGN)?;
+    let version: Version = serde_json::from_slice(json).context(FOREIGN)?;
+    if version.connect_trace_load != FORMAT {
+        bail!(
+            "it is of format {}, and this connect-trace reads format {FORMAT}: use the one that wrote it",
+            version.connect_trace_load
+        );
+    }
+    let head: Head = serde_json::from_slice(json).context("its first line is damaged")?;
+    let mut attempts = Vec::new();
+    let mut rest = Watched { from, last: 0 };
+    for line in csv::Reader::from_reader(&mut rest).into_deserialize() {
+        let attempt: Attempt = line.with_context(|| format!("line {}", attempts.len() + 3))?;
+        ensure!(
+            usize::from(attempt.run) < head.runs.len(),
+            "line {}: there is no run {}",
+            attempts.len() + 3,
+            attempt.run
+        );
+        attempts.push(attempt);
+    }
+    let expected: u64 = head.runs.iter().map(|run| run.attempts).sum();
+    ensure!(
+        attempts.len() as u64 == expected && rest.last == b'\n',
+        "it is cut: {} of {expected} connections are in it",
+        attempts.len()
+    );
+    Ok((head, attempts))
+}
+
+#[derive(Deserialize)]
+struct Version {
+    connect_trace_load: u32,
+}
+
+/// Knows the last byte that was read: a number that is cut is a number too.
+struct Watched<R> {
+    from: R,
+    last: u8,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        if let Some(&last) = buffer[..length].last() {
+            self.last = last;
+        }
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn example() -> (Head, Vec<Attempt>) {
+        let run = Run {
+            strategy: "window-500".to_owned(),
+            protocol: "tcp".to_owned(),
+            repeat: 1,
+            range: [9024, 65535],
+            addresses: 1,
+            capacity: 56_512,
+            threads: 1,
+            seed: 7,
+            total_ns: 1_500_000,
+            attempts: 2,
+        };
+        let head = Head {
+            connect_trace_load: FORMAT,
+            kernel: "6.12.107".to_owned(),
+            began_unix_s: 1_795_000_000,
+            runs: vec![run],
+        };
+        let good = Attempt {
+            run: 0,
+            number: 0,
+            thread: 0,
+            start_ns: 10,
+            prepare_ns: 2_000,
+            connect_ns: 20_000,
+            tries: 1,
+            held: 0,
+            source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port: Some(9025),
+            errno: 0,
+        };
+        let failed = Attempt {
+            number: 1,
+            source: None,
+            port: None,
+            errno: libc::EADDRNOTAVAIL,
+            ..good
+        };
+        (head, vec![good, failed])
+    }
+
+    fn written() -> Vec<u8> {
+        let (head, attempts) = example();
+        let mut file = Vec::new();
+        write(&mut file, &head, &attempts).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(read(written().as_slice()).unwrap(), example());
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error_wherever_it_is_cut() {
+        let file = written();
+        for length in 0..file.len() {
+            assert!(read(&file[..length]).is_err(), "{length} of {}", file.len());
+        }
+    }
+
+    #[test]
+    fn foreign_and_newer_files_are_told() {
+        let why = |file: &[u8]| format!("{:#}", read(file).unwrap_err());
+        assert_eq!(why(b""), "it is empty");
+        assert!(why(b"a,b\n1,2\n").starts_with("it is not what"));
+        assert!(why(b"# a comment\n1,2\n").starts_with("it is not what"));
+        let newer = br#"# {"connect_trace_load":2,"other":[]}"#;
+        assert!(why(newer).contains("format 2"), "{}", why(newer));
+    }
+}
