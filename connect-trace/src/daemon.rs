@@ -90,6 +90,8 @@ struct Signals {
     terminate: Signal,
     hangup: Signal,
     child: Signal,
+    /// Caught so that it does not end us where files may not grow (`ulimit -f`): writing fails then.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -99,6 +101,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate()).context("wait for SIGTERM")?,
             hangup: signal(SignalKind::hangup()).context("wait for SIGHUP")?,
             child: signal(SignalKind::child()).context("wait for SIGCHLD")?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ)).context("catch SIGXFSZ")?,
         })
     }
 }

@@ -4,11 +4,12 @@ mod comparison;
 
 use std::{
     io::{self, Write as _},
+    mem,
     path::Path,
     process::ExitCode,
     sync::mpsc,
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -23,7 +24,7 @@ use crate::{
     filter::Filters,
     output::Output,
     recording::{End, Ending, Recording, Start},
-    report::{Checks, KernelSide, filter_words},
+    report::{Checks, KernelSide, filter_words, json},
 };
 
 /// Prints the reports of every file; of several, a comparison at the end. What is wrong with one is said
@@ -58,6 +59,9 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
         if row.is_some() {
             heading(path, recording.start())?;
         }
+        if args.output.format == Format::Json {
+            json::write_recording(&mut io::stdout(), path, recording.start())?;
+        }
         if let Err(message) = replay(recording, &filters, &args.output, row.as_mut())? {
             eprintln!("connect-trace: {}: {message}", path.display());
             status = ExitCode::FAILURE;
@@ -80,15 +84,8 @@ fn heading(path: &Path, start: &Start) -> io::Result<()> {
         "=== {} ===\n{}, {}",
         path.display(),
         start.host,
-        Time::from(wall_clock(start, start.monotonic_ns)).date_and_time(),
+        Time::from(start.wall_clock(start.monotonic_ns)).date_and_time(),
     )
-}
-
-/// The time of day at a moment of the events' clock.
-fn wall_clock(start: &Start, monotonic_ns: u64) -> SystemTime {
-    let since = monotonic_ns.saturating_sub(start.monotonic_ns);
-    let wall = Duration::from_nanos(start.wall_ns.saturating_add(since));
-    SystemTime::UNIX_EPOCH + wall
 }
 
 /// Prints the reports of one recording. The inner error is what is wrong with its end.
@@ -108,7 +105,7 @@ fn replay(
         for connect in &batch {
             intervals.pass(connect)?;
             if filters.matches(connect) {
-                intervals.output.connect(connect)?;
+                intervals.connect(connect)?;
                 if let Some(row) = &mut row {
                     row.connect(connect);
                 }
@@ -116,15 +113,34 @@ fn replay(
         }
         Ok(())
     })?;
-    let (end, message) = match &ending {
-        Ending::Whole(end) => (Some(&**end), Ok(())),
-        Ending::Broken(broken) => (None, Err(broken.to_string())),
-    };
-    if let (Some(row), Some(end)) = (row, end) {
-        row.end(end);
+    match ending {
+        Ending::Whole(mut end) => {
+            leave_out_fast(&mut end, filters);
+            if let Some(row) = row {
+                row.end(&end.kernel_side);
+            }
+            intervals.end(*end)?;
+            Ok(Ok(()))
+        }
+        Ending::Broken(broken) => {
+            intervals.cut()?;
+            Ok(Err(broken.to_string()))
+        }
     }
-    intervals.end(end)?;
-    Ok(message)
+}
+
+/// Of connects below the trace's `--min-latency` there is only a sum: whether a filter would have wanted
+/// them is not known.
+fn leave_out_fast(end: &mut End, filters: &Filters) {
+    let fast = mem::take(&mut end.kernel_side.fast);
+    if filter_words(filters).is_empty() {
+        end.kernel_side.fast = fast;
+    } else if fast.count() > 0 {
+        eprintln!(
+            "{} connect()s below the trace's --min-latency were only counted: the filters leave them out",
+            fast.count()
+        );
+    }
 }
 
 /// Hands over the batches of a recording while a thread reads the next ones.
@@ -161,6 +177,8 @@ struct Intervals {
     interval_ns: Option<u64>,
     /// When the report that is being collected began.
     since_ns: u64,
+    /// Connects in it so far.
+    connects: u64,
     /// When the last connect so far ended.
     last_ns: u64,
 }
@@ -171,6 +189,7 @@ impl Intervals {
             output,
             interval_ns: interval.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
             since_ns: start.monotonic_ns,
+            connects: 0,
             last_ns: start.monotonic_ns,
             start,
         }
@@ -184,30 +203,45 @@ impl Intervals {
         self.pass_until(now)
     }
 
+    fn connect(&mut self, connect: &Connect) -> Result<()> {
+        self.connects += 1;
+        self.output.connect(connect)
+    }
+
     fn pass_until(&mut self, now: u64) -> Result<()> {
         let Some(interval) = self.interval_ns else {
             return Ok(());
         };
         while now.saturating_sub(self.since_ns) >= interval {
-            self.report(self.since_ns + interval, unknown(Unknown::Interval))?;
+            // One report of all intervals in a row in which nothing was: they may be years.
+            let intervals = match self.connects {
+                0 => (now - self.since_ns) / interval,
+                _ => 1,
+            };
+            let until = self.since_ns + intervals * interval;
+            self.report(until, unknown(Unknown::Interval))?;
         }
         Ok(())
     }
 
     /// Prints the last report.
-    fn end(&mut self, end: Option<&End>) -> Result<()> {
-        let Some(end) = end else {
-            return self.report(self.last_ns, unknown(Unknown::Cut));
-        };
+    fn end(&mut self, end: End) -> Result<()> {
         let now = end.monotonic_ns.max(self.last_ns);
-        self.pass_until(now)?;
-        self.report(now, end.kernel_side.clone())
+        // An interval that ends with the recording is the last report.
+        self.pass_until(now.saturating_sub(1))?;
+        self.report(now, end.kernel_side)
+    }
+
+    /// Prints the last report of a recording that has no end.
+    fn cut(&mut self) -> Result<()> {
+        self.report(self.last_ns, unknown(Unknown::Cut))
     }
 
     fn report(&mut self, until_ns: u64, kernel_side: KernelSide) -> Result<()> {
         let elapsed = Duration::from_nanos(until_ns.saturating_sub(self.since_ns));
         self.since_ns = until_ns;
-        let at = wall_clock(&self.start, until_ns);
+        self.connects = 0;
+        let at = self.start.wall_clock(until_ns);
         self.output.report(at, elapsed, kernel_side)
     }
 }

@@ -13,6 +13,7 @@ use connect_trace::{
     recording::{End, Start, Writer},
     report::{Checks, KernelSide},
 };
+use serde_json::{Value, json};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -215,6 +216,62 @@ fn several_stand_side_by_side_at_the_end() {
         "{out}"
     );
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+}
+
+#[test]
+fn json_says_which_file_its_lines_are_of() {
+    let folder = Folder::new("json");
+    let (one, other) = (
+        folder.recording("a", ""),
+        folder.recording("b", "--dport 443"),
+    );
+    let output = report(&[&one, &other, "--format", "json", "--events"]);
+    let schema: Value =
+        serde_json::from_str(include_str!("../../docs/output.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let out = text(&output.stdout);
+    let lines: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for line in &lines {
+        let errors: Vec<_> = schema.iter_errors(line).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?} in {line}");
+    }
+    let types: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["type"].as_str())
+        .collect();
+    let of_one = ["recording", "event", "event", "event", "report"];
+    assert_eq!(types, [of_one, of_one].concat(), "{out}");
+    assert_eq!(
+        (&lines[0]["file"], &lines[5]["file"]),
+        (&json!(one), &json!(other))
+    );
+    assert_eq!(lines[0]["start"], "2023-11-14T22:13:20.000000000Z");
+    assert_eq!(lines[5]["filters"], "--dport 443");
+}
+
+#[test]
+fn intervals_in_which_nothing_was_are_one_report() {
+    let folder = Folder::new("gap");
+    let out = reported(&[&folder.recording("a", ""), "-i", "0.25"]);
+    let of: Vec<&str> = out.lines().filter(|line| line.contains(" s")).collect();
+    let of: Vec<&str> = of
+        .into_iter()
+        .filter(|line| line.contains("connect()") && line.contains(" in "))
+        .collect();
+    assert_eq!(
+        of,
+        [
+            "0 connect()s in 0.50 s",
+            "1 connect() in 0.25 s",
+            "0 connect()s in 1.75 s",
+            "2 connect()s in 0.25 s",
+            "0 connect()s in 0.25 s",
+        ],
+        "{out}"
+    );
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! What a recording says of its trace: a note at its start and one at its end. Lines of `key: value`, and
 //! a last one with a checksum of the others.
 
-use std::{collections::HashMap, fmt::Write as _, str::FromStr, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use connect_trace_common::{BUCKETS, CheckEstablished, Counters, FastGroup, Times};
 
@@ -59,6 +64,14 @@ pub(super) enum NoteError {
 }
 
 impl Start {
+    /// The time of day at a moment of the events' clock.
+    #[must_use]
+    pub fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
+        let since = monotonic_ns.saturating_sub(self.monotonic_ns);
+        let wall = Duration::from_nanos(self.wall_ns.saturating_add(since));
+        SystemTime::UNIX_EPOCH + wall
+    }
+
     /// The text of the note.
     pub(super) fn text(&self) -> String {
         let mut note = Note::new(START);

@@ -2,12 +2,11 @@
 
 use std::{fmt, path::Path};
 
-use super::wall_clock;
 use crate::{
     aggregate::{Latency, Summary},
     clock::Time,
     event::Connect,
-    recording::{End, Start},
+    recording::Start,
     report::KernelSide,
 };
 
@@ -40,7 +39,7 @@ impl Row {
                 "{:.16}, Linux {:.28}, {}",
                 start.host,
                 start.kernel,
-                Time::from(wall_clock(start, start.monotonic_ns)).date_and_time(),
+                Time::from(start.wall_clock(start.monotonic_ns)).date_and_time(),
             ),
             summary: Summary::default(),
             lost: None,
@@ -52,10 +51,10 @@ impl Row {
         self.summary.record(connect);
     }
 
-    pub fn end(&mut self, end: &End) {
+    pub fn end(&mut self, kernel_side: &KernelSide) {
         let KernelSide {
             accounting, fast, ..
-        } = &end.kernel_side;
+        } = kernel_side;
         self.summary.merge_fast(fast);
         self.lost = Some(accounting.lost());
         self.complete = accounting.complete();

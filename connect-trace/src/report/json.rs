@@ -1,7 +1,11 @@
 //! JSON Lines: one object for each report and each event. `docs/output.schema.json` and
 //! `docs/output.md` say what is in them. What is not known is null.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
 
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
@@ -11,6 +15,7 @@ use crate::{
     aggregate::{Group, Latency},
     clock::{Clock, Time},
     event::{Connect, PortRange},
+    recording::Start,
 };
 
 /// Changes when a field goes, or means something else; not when one is added.
@@ -36,10 +41,51 @@ pub fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Res
     line(out, &ReportLine::of(report))
 }
 
+/// Writes what the lines that follow are of.
+///
+/// # Errors
+/// Where `out` refuses.
+pub fn write_recording(
+    out: &mut (impl Write + ?Sized),
+    file: &Path,
+    start: &Start,
+) -> io::Result<()> {
+    line(out, &Recording::of(file, start))
+}
+
 fn line(out: &mut (impl Write + ?Sized), object: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(object)?;
     text.push(b'\n');
     out.write_all(&text)
+}
+
+#[derive(Serialize)]
+struct Recording<'a> {
+    schema: &'static str,
+    r#type: &'static str,
+    file: String,
+    host: &'a str,
+    kernel: &'a str,
+    attached: &'a str,
+    filters: &'a str,
+    start: String,
+    version: &'a str,
+}
+
+impl<'a> Recording<'a> {
+    fn of(file: &Path, start: &'a Start) -> Self {
+        Self {
+            schema: SCHEMA,
+            r#type: "recording",
+            file: file.as_os_str().as_bytes().escape_ascii().to_string(),
+            host: &start.host,
+            kernel: &start.kernel,
+            attached: &start.attached,
+            filters: &start.filters,
+            start: Time::from(start.wall_clock(start.monotonic_ns)).rfc3339(),
+            version: &start.version,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -29,6 +29,7 @@ pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
 
 pub const TESTS: &[Test<()>] = crate::tests![
     a_full_disk_ends_the_recording_and_not_the_trace,
+    a_limit_of_file_size_ends_the_recording_and_not_the_trace,
     a_recording_that_cannot_be_created_is_said_before_tracing,
     a_recording_that_may_not_be_read_is_named,
 ];
@@ -188,6 +189,24 @@ fn a_killed_recording_has_what_was_written_before(mode: AttachMode) -> Result<()
     );
     assert!(reported.stderr.contains(": cut at byte "), "{reported}");
     assert_eq!(reported.stderr.lines().count(), 1, "{reported}");
+    Ok(())
+}
+
+fn a_limit_of_file_size_ends_the_recording_and_not_the_trace((): ()) -> Result<()> {
+    let folder = Folder::new("limit")?;
+    // One block of 512 bytes: the head fits, and no batch.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 1; exec connect-trace --record \"$0\""]);
+    command.arg(folder.file());
+    let mut process = Process::start(command)?;
+    process.wait_for_stderr("Tracing connect()")?;
+    truth("v4 --count 25")?;
+    process.wait_for_stderr("File too large")?;
+    process.signal(libc::SIGINT)?;
+    let traced = process.end()?;
+    assert_eq!(traced.status.code(), Some(1), "{traced}");
+    let identity = "entered 25 = reported 25 + lost 0 + in flight 0\n";
+    assert!(traced.stdout.contains(identity), "{traced}");
     Ok(())
 }
 
