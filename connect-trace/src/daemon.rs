@@ -129,14 +129,16 @@ impl Daemon {
             (None, None) => "... Hit Ctrl-C to end.",
             _ => ".",
         };
+        // Before it is said that tracing goes on: from then on the clock may be set.
+        let output = Output::new(&config.output, kernel::release(), attached.clone())
+            .with_filters(filter_words(&config.probes.filters));
         if !config.quiet {
             eprintln!("Attached by {attached}: {notes}.");
             eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
         }
         Ok(Self {
             tracer,
-            output: Output::new(&config.output, kernel::release(), attached)
-                .with_filters(filter_words(&config.probes.filters)),
+            output,
             since: Instant::now(),
             schedule: BurstSchedule::default(),
             fast: FastConnects::default(),
