@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::config::Config;
+use crate::{config::Config, report::terminal};
 
 /// The line, where there is a place for it.
 pub struct StatusLine {
@@ -28,7 +28,7 @@ impl StatusLine {
     /// Shows how it stands.
     pub fn update(&mut self, elapsed: Duration, connects: u64, lost: u64) {
         let line = text(elapsed, connects, lost);
-        let columns = columns().unwrap_or(80);
+        let columns = terminal::columns_of(io::stderr()).unwrap_or(80);
         // A line that wraps could not be taken back.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
         let _ = write!(io::stderr(), "\r{line}\x1b[K");
@@ -46,15 +46,6 @@ impl Drop for StatusLine {
 
 fn text(elapsed: Duration, connects: u64, lost: u64) -> String {
     format!("{} s, {connects} connects, {lost} lost", elapsed.as_secs())
-}
-
-/// Columns of the terminal that stderr is.
-fn columns() -> Option<usize> {
-    // SAFETY: all zeros is a valid winsize.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: the request fills a winsize.
-    let result = unsafe { libc::ioctl(2, libc::TIOCGWINSZ, &raw mut size) };
-    (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 #[cfg(test)]

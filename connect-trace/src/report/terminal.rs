@@ -1,6 +1,9 @@
 //! What text is printed on: how wide it is, and whether it takes colour.
 
-use std::{env, io};
+use std::{
+    env, io,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 use anstream::{AutoStream, ColorChoice};
 
@@ -22,7 +25,7 @@ pub fn columns() -> usize {
     variable
         .as_deref()
         .and_then(number_of_columns)
-        .or_else(of_terminal)
+        .or_else(|| columns_of(io::stdout()))
         .unwrap_or(COLUMNS)
 }
 
@@ -31,16 +34,14 @@ fn number_of_columns(text: &str) -> Option<usize> {
     text.parse().ok().filter(|&columns| columns > 0)
 }
 
-/// `None` where stdout is no terminal, or one that does not know its width.
-fn of_terminal() -> Option<usize> {
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+/// Columns of the terminal that a stream is; `None` where it is none, or one that does not know its width.
+#[must_use]
+pub fn columns_of(stream: impl AsFd) -> Option<usize> {
+    // SAFETY: all zeros is a valid winsize.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    let stream = stream.as_fd().as_raw_fd();
     // SAFETY: the request writes a winsize, which `size` is, and keeps no pointer to it.
-    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    let result = unsafe { libc::ioctl(stream, libc::TIOCGWINSZ, &raw mut size) };
     (result == 0 && size.ws_col > 0).then(|| size.ws_col.into())
 }
 
