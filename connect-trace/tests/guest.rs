@@ -41,6 +41,8 @@ mod records;
 mod socket;
 #[path = "guest/tcp.rs"]
 mod tcp;
+#[path = "guest/terminal.rs"]
+mod terminal;
 #[path = "guest/trace.rs"]
 mod trace;
 #[path = "guest/truth.rs"]
@@ -80,6 +82,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     filters::TESTS,
     command::TESTS,
     output::TESTS,
+    terminal::TESTS,
     recording::TESTS,
 ];
 
