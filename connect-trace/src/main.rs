@@ -8,7 +8,7 @@ use connect_trace::{
     check,
     cli::{Cli, Command},
     config::Config,
-    daemon, replay,
+    daemon, load, replay,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +29,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         None => return daemon::run(&Config::resolve(cli.trace)?),
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
+        Some(Command::Load(args)) => return load::run(&args),
+        Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "connect-trace", &mut text);

@@ -36,7 +36,8 @@ pub fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Res
     line(out, &ReportLine::of(report))
 }
 
-fn line(out: &mut (impl Write + ?Sized), object: &impl Serialize) -> io::Result<()> {
+/// Writes an object and ends its line.
+pub(crate) fn line(out: &mut (impl Write + ?Sized), object: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(object)?;
     text.push(b'\n');
     out.write_all(&text)
@@ -270,8 +271,9 @@ impl GroupTimes {
     }
 }
 
+/// A distribution of times.
 #[derive(Serialize)]
-struct Times {
+pub(crate) struct Times {
     count: u64,
     total_ns: u64,
     mean_ns: Option<f64>,
@@ -284,7 +286,7 @@ struct Times {
 }
 
 impl Times {
-    fn of(latency: &Latency) -> Self {
+    pub(crate) fn of(latency: &Latency) -> Self {
         Self {
             count: latency.count(),
             total_ns: saturated(latency.total_ns()),
