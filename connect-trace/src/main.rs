@@ -7,6 +7,7 @@ use clap::CommandFactory as _;
 use connect_trace::{
     check,
     cli::{Cli, Command},
+    compare,
     config::Config,
     daemon, load, replay,
 };
@@ -30,6 +31,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
+        Some(Command::Compare(args)) => return compare::run(&args, &mut compare::UserSpace),
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();

@@ -10,13 +10,14 @@ use std::{
     net::{IpAddr, TcpListener},
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, ExitCode, Output},
 };
 
 use connect_trace::load::{
     attempt::Attempt,
     log::{self, Head},
 };
+use libtest_mimic::{Arguments, Trial};
 
 /// Runs the command to its end.
 fn connect_trace(arguments: &[&str]) -> Output {
@@ -31,16 +32,116 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
 }
 
-/// Whether this process can have a namespace; where it cannot, that is said, and there is nothing to test.
-fn can_run() -> bool {
-    let output = connect_trace(&["load", "-c", "1", "--range", RANGE]);
-    if output.status.success() {
-        return true;
+/// A test, and whether it makes a private namespace.
+type Test = (&'static str, fn(), bool);
+
+/// Tests that need a namespace are ignored, and counted as such, where the kernel gives this process none.
+fn main() -> ExitCode {
+    let tests: &[Test] = &[
+        (
+            "the_default_takes_all_even_ports_before_the_first_odd_one",
+            the_default_takes_all_even_ports_before_the_first_odd_one,
+            true,
+        ),
+        (
+            "an_odd_lowest_port_has_the_odd_ports_first",
+            an_odd_lowest_port_has_the_odd_ports_first,
+            true,
+        ),
+        (
+            "the_full_range_takes_ports_of_both_parities_from_the_start_or_says_that_it_cannot",
+            the_full_range_takes_ports_of_both_parities_from_the_start_or_says_that_it_cannot,
+            true,
+        ),
+        (
+            "two_addresses_have_twice_the_ports_and_twice_the_first_pass",
+            two_addresses_have_twice_the_ports_and_twice_the_first_pass,
+            true,
+        ),
+        (
+            "select_test_repeat_finds_every_port_and_counts_its_tries",
+            select_test_repeat_finds_every_port_and_counts_its_tries,
+            true,
+        ),
+        (
+            "the_same_seed_asks_for_the_same_and_another_one_does_not",
+            the_same_seed_asks_for_the_same_and_another_one_does_not,
+            true,
+        ),
+        (
+            "several_strategies_are_runs_of_one_log_each_in_a_fresh_namespace",
+            several_strategies_are_runs_of_one_log_each_in_a_fresh_namespace,
+            true,
+        ),
+        ("threads_share_the_ports", threads_share_the_ports, true),
+        (
+            "more_connections_than_open_files_are_held_all_the_same",
+            more_connections_than_open_files_are_held_all_the_same,
+            true,
+        ),
+        (
+            "closing_keeps_no_more_open_than_asked_for",
+            closing_keeps_no_more_open_than_asked_for,
+            true,
+        ),
+        ("occupancy_ends_a_run", occupancy_ends_a_run, true),
+        (
+            "udp_uses_every_port_without_a_listener",
+            udp_uses_every_port_without_a_listener,
+            true,
+        ),
+        (
+            "a_target_is_connected_to_from_the_present_network",
+            a_target_is_connected_to_from_the_present_network,
+            false,
+        ),
+        (
+            "json_is_a_line_for_each_run_that_says_what_the_text_says",
+            json_is_a_line_for_each_run_that_says_what_the_text_says,
+            true,
+        ),
+        (
+            "wrong_usage_is_one_message_and_exit_status_2",
+            wrong_usage_is_one_message_and_exit_status_2,
+            false,
+        ),
+        (
+            "an_address_that_is_not_there_is_named_and_nothing_is_written",
+            an_address_that_is_not_there_is_named_and_nothing_is_written,
+            true,
+        ),
+        (
+            "an_output_that_cannot_be_written_is_told_before_anything_is_run",
+            an_output_that_cannot_be_written_is_told_before_anything_is_run,
+            false,
+        ),
+        (
+            "the_process_of_a_run_is_no_command_for_people",
+            the_process_of_a_run_is_no_command_for_people,
+            false,
+        ),
+        ("a_full_disk_is_told", a_full_disk_is_told, true),
+    ];
+    let arguments = Arguments::from_args();
+    let why = no_namespace();
+    if let Some(why) = &why {
+        eprintln!("tests in a private namespace are skipped: {why}");
     }
+    let trials = tests.iter().map(|&(name, test, namespace)| {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        trial.with_ignored_flag(namespace && why.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Why this process can have no namespace; none where it can.
+fn no_namespace() -> Option<String> {
+    let output = connect_trace(&["load", "-c", "1", "--range", RANGE]);
     let why = text(&output.stderr);
-    assert!(why.contains("namespace"), "{why}");
-    eprintln!("skipped: {why}");
-    false
+    (!output.status.success() && why.contains("namespace")).then_some(why)
 }
 
 /// 200 ports.
@@ -93,11 +194,7 @@ fn ports(attempts: &[Attempt]) -> Vec<u16> {
     attempts.iter().filter_map(|attempt| attempt.port).collect()
 }
 
-#[test]
 fn the_default_takes_all_even_ports_before_the_first_odd_one() {
-    if !can_run() {
-        return;
-    }
     for (family, version) in [("-4", false), ("-6", true)] {
         let (head, attempts) = attempts_of("default", &[family]);
         assert_eq!(attempts.len(), 200);
@@ -118,11 +215,7 @@ fn the_default_takes_all_even_ports_before_the_first_odd_one() {
     }
 }
 
-#[test]
 fn an_odd_lowest_port_has_the_odd_ports_first() {
-    if !can_run() {
-        return;
-    }
     let (_, attempts) = attempts_of("odd", &["--range", "20001-20200"]);
     let ports = ports(&attempts);
     assert!(ports[..100].iter().all(|port| port % 2 == 1), "{ports:?}");
@@ -130,16 +223,11 @@ fn an_odd_lowest_port_has_the_odd_ports_first() {
 }
 
 /// The kernel of this machine may be older than either change: then the command says so.
-#[test]
 fn the_full_range_takes_ports_of_both_parities_from_the_start_or_says_that_it_cannot() {
-    if !can_run() {
-        return;
-    }
     let output = connect_trace(&["load", "full-range", "--range", RANGE]);
     let (out, message) = (text(&output.stdout), text(&output.stderr));
     if !output.status.success() {
         assert!(message.contains("6.1.32"), "{message}");
-        eprintln!("skipped: {message}");
         return;
     }
     let (_, attempts) = attempts_of("full", &["full-range"]);
@@ -153,11 +241,7 @@ fn the_full_range_takes_ports_of_both_parities_from_the_start_or_says_that_it_ca
     }
 }
 
-#[test]
 fn two_addresses_have_twice_the_ports_and_twice_the_first_pass() {
-    if !can_run() {
-        return;
-    }
     for family in ["-4", "-6"] {
         let (head, attempts) = attempts_of("addresses", &["addresses", family]);
         assert_eq!((head.runs[0].addresses, head.runs[0].capacity), (2, 400));
@@ -173,11 +257,7 @@ fn two_addresses_have_twice_the_ports_and_twice_the_first_pass() {
     }
 }
 
-#[test]
 fn select_test_repeat_finds_every_port_and_counts_its_tries() {
-    if !can_run() {
-        return;
-    }
     let (_, attempts) = attempts_of(
         "repeat",
         &["select-test-repeat", "--tries", "100000", "--seed", "5"],
@@ -195,11 +275,7 @@ fn select_test_repeat_finds_every_port_and_counts_its_tries() {
     assert!(few.iter().all(|attempt| attempt.tries <= 2));
 }
 
-#[test]
 fn the_same_seed_asks_for_the_same_and_another_one_does_not() {
-    if !can_run() {
-        return;
-    }
     let ports_with = |seed| {
         let asked = [
             "select-test-repeat",
@@ -214,11 +290,7 @@ fn the_same_seed_asks_for_the_same_and_another_one_does_not() {
     assert_ne!(ports_with("1"), ports_with("2"));
 }
 
-#[test]
 fn several_strategies_are_runs_of_one_log_each_in_a_fresh_namespace() {
-    if !can_run() {
-        return;
-    }
     let (head, attempts) = attempts_of("several", &["default", "select-test-repeat", "default"]);
     let names: Vec<&str> = head.runs.iter().map(|run| run.strategy.as_str()).collect();
     assert_eq!(names, ["default", "select-test-repeat", "default"]);
@@ -228,11 +300,7 @@ fn several_strategies_are_runs_of_one_log_each_in_a_fresh_namespace() {
     }
 }
 
-#[test]
 fn threads_share_the_ports() {
-    if !can_run() {
-        return;
-    }
     let (_, attempts) = attempts_of("threads", &["--threads", "4"]);
     let different: BTreeSet<u16> = ports(&attempts).into_iter().collect();
     assert_eq!(different.len(), 200);
@@ -243,11 +311,7 @@ fn threads_share_the_ports() {
     );
 }
 
-#[test]
 fn more_connections_than_open_files_are_held_all_the_same() {
-    if !can_run() {
-        return;
-    }
     let folder = Folder::new("files");
     let csv = folder.path("attempts.csv");
     let mut command = Command::new(env!("CARGO_BIN_EXE_connect-trace"));
@@ -294,11 +358,7 @@ fn limited(command: &mut Command, files: u64) -> &mut Command {
     }
 }
 
-#[test]
 fn closing_keeps_no_more_open_than_asked_for() {
-    if !can_run() {
-        return;
-    }
     let asked = ["--close", "--until-occupancy", "10%", "-c", "100"];
     let (_, attempts) = attempts_of("close", &asked);
     assert_eq!(attempts.len(), 100);
@@ -307,27 +367,18 @@ fn closing_keeps_no_more_open_than_asked_for() {
     assert!(attempts.iter().all(|attempt| attempt.errno == 0));
 }
 
-#[test]
 fn occupancy_ends_a_run() {
-    if !can_run() {
-        return;
-    }
     let (_, attempts) = attempts_of("until", &["--until-occupancy", "80%"]);
     assert_eq!(attempts.len(), 160);
 }
 
-#[test]
 fn udp_uses_every_port_without_a_listener() {
-    if !can_run() {
-        return;
-    }
     let (head, attempts) = attempts_of("udp", &["--protocol", "udp"]);
     assert_eq!(head.runs[0].protocol, "udp");
     let different: BTreeSet<u16> = ports(&attempts).into_iter().collect();
     assert_eq!(different.len(), 200);
 }
 
-#[test]
 fn a_target_is_connected_to_from_the_present_network() {
     let server = TcpListener::bind("127.0.0.1:0").expect("the loopback has a port");
     let target = server.local_addr().expect("it has one").to_string();
@@ -347,11 +398,7 @@ fn a_target_is_connected_to_from_the_present_network() {
     assert!(why.contains("--target") && why.contains("refused"), "{why}");
 }
 
-#[test]
 fn json_is_a_line_for_each_run_that_says_what_the_text_says() {
-    if !can_run() {
-        return;
-    }
     let output = connect_trace(&[
         "load", "default", "default", "--range", RANGE, "--format", "json",
     ]);
@@ -384,7 +431,6 @@ fn json_is_a_line_for_each_run_that_says_what_the_text_says() {
     );
 }
 
-#[test]
 fn wrong_usage_is_one_message_and_exit_status_2() {
     for wrong in [
         &["--range", "20199-20000"][..],
@@ -423,11 +469,7 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
     }
 }
 
-#[test]
 fn an_address_that_is_not_there_is_named_and_nothing_is_written() {
-    if !can_run() {
-        return;
-    }
     let folder = Folder::new("no-address");
     let csv = folder.path("attempts.csv");
     let addresses = "192.0.2.1,192.0.2.2";
@@ -439,7 +481,6 @@ fn an_address_that_is_not_there_is_named_and_nothing_is_written() {
     assert!(folder.names().is_empty(), "{:?}", folder.names());
 }
 
-#[test]
 fn an_output_that_cannot_be_written_is_told_before_anything_is_run() {
     for csv in ["/no/such/folder/attempts.csv", "/", "/proc/attempts.csv"] {
         let output = connect_trace(&["load", "--csv", csv]);
@@ -448,14 +489,14 @@ fn an_output_that_cannot_be_written_is_told_before_anything_is_run() {
         assert!(why.contains(&format!("cannot write {csv}")), "{why}");
         assert!(output.stdout.is_empty());
     }
-    if can_run() {
-        let output = connect_trace(&["load", "--csv", "/dev/full", "--range", RANGE]);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output.stderr).contains("cannot write /dev/full"));
-    }
 }
 
-#[test]
+fn a_full_disk_is_told() {
+    let output = connect_trace(&["load", "--csv", "/dev/full", "--range", RANGE]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot write /dev/full"));
+}
+
 fn the_process_of_a_run_is_no_command_for_people() {
     let output = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
         .arg("load-runner")

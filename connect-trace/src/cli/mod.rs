@@ -1,5 +1,6 @@
 //! The command line, as it is typed. What needs this host to be understood is checked in `config.rs`.
 
+mod compare;
 mod filters;
 mod load;
 mod values;
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 
 use self::values::{number_of_groups, ring_buffer, seconds};
 pub use self::{
+    compare::CompareArgs,
     filters::{FilterArgs, PortSpan},
     load::{LoadArgs, StrategyName, WorkloadArgs},
 };
@@ -33,6 +35,7 @@ Examples:
   connect-trace --record FILE      keep every connect(); then
   connect-trace report FILE        the same reports from what was kept
   connect-trace load full-range    open connections by a strategy; measure each
+  connect-trace compare            which strategy is best here? a few minutes
   connect-trace check              can this host be traced, and how?
 
 Reading the report:
@@ -97,6 +100,7 @@ impl Cli {
             None => (&self.trace.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Load(load)) => return load.contradiction(),
+            Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
         };
         if filters.min_latency.is_some() && output.by != By::Parity && self.command.is_none() {
@@ -119,6 +123,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Open connections by a strategy of choosing source ports, and measure each; needs no BPF
     Load(Box<LoadArgs>),
+    /// Compare strategies of choosing source ports on this kernel, and recommend one
+    Compare(Box<CompareArgs>),
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,
@@ -138,6 +144,7 @@ impl Command {
         match self {
             Self::Report(_) => Some("report"),
             Self::Load(_) => Some("load"),
+            Self::Compare(_) => Some("compare"),
             _ => None,
         }
     }

@@ -126,7 +126,8 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
         }
     }
     for (number, plan) in plans.into_iter().enumerate() {
-        let done = make(plan, features, &mut journal)?;
+        let (done, attempts) = make(plan, features)?;
+        journal.add(&done, attempts);
         let mut out = io::stdout().lock();
         match args.common.format {
             Format::Text => {
@@ -165,25 +166,24 @@ pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     Ok(Some(features))
 }
 
-/// Makes a run, and keeps its attempts for the log if there is one.
+/// Makes a run: what it came to, and its attempts.
 ///
 /// # Errors
 /// Says why there was no run.
-pub fn make(plan: Plan, features: Option<Features>, journal: &mut Journal) -> Result<Done> {
+pub fn make(plan: Plan, features: Option<Features>) -> Result<(Done, Vec<Attempt>)> {
     let mut progress = Progress::new(plan.strategy.to_string(), plan.connections);
     let (outcome, attempts) = process::make(&plan, &mut |done, errors| {
         progress.update(done, errors);
     })?;
-    drop(progress);
     let figures = Figures::of(&attempts, plan.range);
     let caveat = features.and_then(|features| features.caveat(plan.strategy, plan.protocol));
-    journal.add(plan.run(outcome.total_ns, attempts.len() as u64), attempts);
-    Ok(Done {
+    let done = Done {
         plan,
         outcome,
         figures,
         caveat,
-    })
+    };
+    Ok((done, attempts))
 }
 
 /// The attempts of all runs, for `--csv`.
@@ -209,12 +209,15 @@ impl Journal {
         })
     }
 
-    fn add(&mut self, run: Run, attempts: Vec<Attempt>) {
+    /// Keeps the attempts of a run, if there is a file for them.
+    pub fn add(&mut self, done: &Done, attempts: Vec<Attempt>) {
         if self.file.is_none() {
             return;
         }
         let number = self.runs.len() as u16;
-        self.runs.push(run);
+        let total_ns = done.outcome.total_ns;
+        self.runs
+            .push(done.plan.run(total_ns, attempts.len() as u64));
         let attempts = attempts.into_iter();
         self.attempts.extend(attempts.map(|attempt| Attempt {
             run: number,
