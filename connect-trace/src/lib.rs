@@ -4,7 +4,8 @@
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
 //! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
 //! is where every call is accounted for; [`recording`] is the connects in a file, and [`replay`] their
-//! reports from there. The command line is [`cli`], checked into a [`config`]; [`check`] says what a
+//! reports from there. [`load`] makes connections by a strategy, and [`compare`] compares strategies. The
+//! command line is [`cli`], checked into a [`config`]; [`check`] says what a
 //! trace would find here.
 
 pub mod accounting;
@@ -13,6 +14,7 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod compare;
 pub mod config;
 pub mod daemon;
 pub mod event;

@@ -7,8 +7,9 @@ use clap::CommandFactory as _;
 use connect_trace::{
     check,
     cli::{Cli, Command},
+    compare,
     config::Config,
-    daemon, replay,
+    daemon, load, replay,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +30,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         None => return daemon::run(&Config::resolve(cli.trace)?),
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
+        Some(Command::Load(args)) => return load::run(&args),
+        Some(Command::Compare(args)) => return compare::run(&args, &mut compare::UserSpace),
+        Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "connect-trace", &mut text);

@@ -9,7 +9,10 @@ use std::{
 use crate::{config::Config, report::terminal};
 
 /// The line, where there is a place for it.
-pub struct StatusLine {
+pub struct StatusLine(Line);
+
+/// A line on stderr that is written anew each time, and goes in the end.
+pub(crate) struct Line {
     shown: bool,
 }
 
@@ -20,14 +23,25 @@ impl StatusLine {
     pub fn new(config: &Config) -> Option<Self> {
         let streams = config.output.events || config.output.interval.is_some();
         let in_the_way = io::stdout().is_terminal() && streams || !config.command.is_empty();
-        let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        let wanted = io::stderr().is_terminal() && !in_the_way && !config.quiet && !dumb;
-        wanted.then_some(Self { shown: false })
+        let wanted = !in_the_way && !config.quiet;
+        wanted.then(Line::on_terminal).flatten().map(Self)
     }
 
     /// Shows how it stands.
     pub fn update(&mut self, elapsed: Duration, connects: u64, lost: u64) {
-        let line = text(elapsed, connects, lost);
+        self.0.show(&text(elapsed, connects, lost));
+    }
+}
+
+impl Line {
+    /// None where stderr is no terminal that can take a line back.
+    pub(crate) fn on_terminal() -> Option<Self> {
+        let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        (io::stderr().is_terminal() && !dumb).then_some(Self { shown: false })
+    }
+
+    /// Shows this instead of what it showed.
+    pub(crate) fn show(&mut self, line: &str) {
         let columns = terminal::columns_of(io::stderr()).unwrap_or(80);
         // A line that wraps could not be taken back.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
@@ -36,7 +50,7 @@ impl StatusLine {
     }
 }
 
-impl Drop for StatusLine {
+impl Drop for Line {
     fn drop(&mut self) {
         if self.shown {
             let _ = write!(io::stderr(), "\r\x1b[K");

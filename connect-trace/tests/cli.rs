@@ -124,6 +124,8 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("long", &["--help"]),
         ("report", &["report", "--help"]),
         ("check", &["check", "--help"]),
+        ("load", &["load", "--help"]),
+        ("compare", &["compare", "--help"]),
     ] {
         let help = text(&connect_trace(arguments).stdout);
         let file = format!("{}/tests/help/{name}.txt", env!("CARGO_MANIFEST_DIR"));

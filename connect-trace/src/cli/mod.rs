@@ -1,6 +1,8 @@
 //! The command line, as it is typed. What needs this host to be understood is checked in `config.rs`.
 
+mod compare;
 mod filters;
+mod load;
 mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -8,8 +10,12 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
-pub use self::filters::{FilterArgs, PortSpan};
 use self::values::{number_of_groups, ring_buffer, seconds};
+pub use self::{
+    compare::CompareArgs,
+    filters::{FilterArgs, PortSpan},
+    load::{LoadArgs, StrategyName, WorkloadArgs},
+};
 use crate::{
     aggregate::by::By,
     probes::{AttachMode, checks::CheckMode},
@@ -28,6 +34,8 @@ Examples:
   connect-trace --format json      for programs; docs/output.md has the fields
   connect-trace --record FILE      keep every connect(); then
   connect-trace report FILE        the same reports from what was kept
+  connect-trace load full-range    open connections by a strategy; measure each
+  connect-trace compare            which strategy is best here? a few minutes
   connect-trace check              can this host be traced, and how?
 
 Reading the report:
@@ -74,7 +82,12 @@ impl Cli {
     pub fn read() -> Self {
         let cli = Self::parse();
         if let Some(what) = cli.contradiction() {
-            Self::command()
+            let mut command = Self::command();
+            // So that subcommands know their full names.
+            command.build();
+            let used = cli.command.as_ref().and_then(Command::name);
+            let used = used.and_then(|name| command.find_subcommand(name).cloned());
+            used.unwrap_or(command)
                 .error(ErrorKind::ArgumentConflict, what)
                 .exit();
         }
@@ -86,6 +99,8 @@ impl Cli {
         let (filters, output) = match &self.command {
             None => (&self.trace.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
+            Some(Command::Load(load)) => return load.contradiction(),
+            Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
         };
         if filters.min_latency.is_some() && output.by != By::Parity && self.command.is_none() {
@@ -106,6 +121,13 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Say what this kernel offers, what will be used, and what is missing
     Check(CheckArgs),
+    /// Open connections by a strategy of choosing source ports, and measure each; needs no BPF
+    Load(Box<LoadArgs>),
+    /// Compare strategies of choosing source ports on this kernel, and recommend one
+    Compare(Box<CompareArgs>),
+    /// The process that makes a run of `load`; connect-trace starts it by itself
+    #[command(hide = true)]
+    LoadRunner,
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -114,6 +136,18 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+impl Command {
+    /// The name of one that can contradict itself.
+    fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Report(_) => Some("report"),
+            Self::Load(_) => Some("load"),
+            Self::Compare(_) => Some("compare"),
+            _ => None,
+        }
+    }
 }
 
 /// Tracing.

@@ -12,7 +12,7 @@ const PAIR_BAR: usize = 16;
 const SINGLE_BAR: usize = 40;
 
 /// The buckets of even and odd ports side by side, to one scale.
-pub(super) fn pair(
+pub(crate) fn pair(
     text: &mut String,
     paint: Paint,
     title: &str,

@@ -53,7 +53,8 @@ pub fn write_recording(
     line(out, &Recording::of(file, start))
 }
 
-fn line(out: &mut (impl Write + ?Sized), object: &impl Serialize) -> io::Result<()> {
+/// Writes an object and ends its line.
+pub(crate) fn line(out: &mut (impl Write + ?Sized), object: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(object)?;
     text.push(b'\n');
     out.write_all(&text)
@@ -316,8 +317,9 @@ impl GroupTimes {
     }
 }
 
+/// A distribution of times.
 #[derive(Serialize)]
-struct Times {
+pub(crate) struct Times {
     count: u64,
     total_ns: u64,
     mean_ns: Option<f64>,
@@ -330,7 +332,7 @@ struct Times {
 }
 
 impl Times {
-    fn of(latency: &Latency) -> Self {
+    pub(crate) fn of(latency: &Latency) -> Self {
         Self {
             count: latency.count(),
             total_ns: saturated(latency.total_ns()),

@@ -1,16 +1,16 @@
 //! What a report and an event say, and the formats that they are written in. Nothing here knows of BPF.
 
 mod account;
-mod errno;
+pub(crate) mod errno;
 pub mod event_line;
 mod filter_words;
 mod groups_text;
-mod histogram;
+pub(crate) mod histogram;
 pub mod json;
 mod names;
-mod numbers;
+pub(crate) mod numbers;
 pub mod paint;
-mod table;
+pub(crate) mod table;
 pub mod terminal;
 pub mod text;
 pub mod warnings;

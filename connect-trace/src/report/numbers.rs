@@ -5,10 +5,10 @@ use std::fmt::{self, Write as _};
 use anstream::adapter::strip_str;
 
 /// Columns that every report fits in.
-pub(super) const WIDTH: usize = 80;
+pub(crate) const WIDTH: usize = 80;
 
 /// A power of ten of nanoseconds in the unit that people say it in.
-pub(super) fn edge(ns: u64) -> String {
+pub(crate) fn edge(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
         1_000..1_000_000 => format!("{} us", ns / 1_000),
@@ -18,7 +18,7 @@ pub(super) fn edge(ns: u64) -> String {
 }
 
 /// Microseconds with one decimal, as long as that fits a column; up to 99 s do without.
-pub(super) fn microseconds(ns: f64) -> String {
+pub(crate) fn microseconds(ns: f64) -> String {
     let us = ns / 1e3;
     if us < 999_999.95 {
         format!("{us:.1}")
@@ -28,18 +28,18 @@ pub(super) fn microseconds(ns: f64) -> String {
 }
 
 /// The same, or a dash for what is not known.
-pub(super) fn microseconds_or_dash(ns: Option<f64>) -> String {
+pub(crate) fn microseconds_or_dash(ns: Option<f64>) -> String {
     ns.map_or_else(|| "-".to_owned(), microseconds)
 }
 
 /// A number with its noun.
-pub(super) fn counted(count: u64, one: &str, more: &str) -> String {
+pub(crate) fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// Words, broken before the width of a report. `first` may have colour; lines after the first begin with
 /// `indent`.
-pub(super) fn wrapped(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
+pub(crate) fn wrapped(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
     let mut column = strip_str(first).to_string().chars().count();
     write!(text, "{first}")?;
     for word in words.split(' ') {

@@ -3,16 +3,16 @@
 use std::fmt::{self, Write as _};
 
 use super::{numbers::microseconds_or_dash, paint::Paint};
-use crate::aggregate::{Group, Latency};
+use crate::aggregate::Latency;
 
 /// Count, mean and percentiles of the groups that have any times. A percentile that is not known is a
 /// dash.
-pub(super) fn rows(
+pub(crate) fn rows<G>(
     text: &mut String,
     paint: Paint,
     title: &str,
-    groups: &[(String, &Group)],
-    of: fn(&Group) -> &Latency,
+    groups: &[(String, &G)],
+    of: fn(&G) -> &Latency,
 ) -> fmt::Result {
     let mut titled = false;
     for (name, group) in groups {

@@ -1,0 +1,231 @@
+//! Which strategy to use, in words, with what was measured for and against each.
+
+use super::{Comparison, Row};
+use crate::{
+    load::{plan::Protocol, strategy::Strategy},
+    report::numbers::microseconds,
+};
+
+/// More errors than this share make a strategy unfit.
+const MOST_ERRORS: f64 = 0.001;
+
+/// A strategy that is simpler to use is taken if it takes no more than this of the fastest one's time.
+const AS_GOOD: f64 = 1.3;
+
+/// The strategy to use; none where every one of them fails.
+#[must_use]
+pub fn best(comparison: &Comparison) -> Option<&Row> {
+    let fit = || {
+        let rows = comparison.rows.iter();
+        rows.filter(|row| row.error_share() <= MOST_ERRORS)
+            .filter_map(|row| row.mean_ns().map(|mean| (row, mean)))
+    };
+    let fastest = fit().map(|(_, mean)| mean).reduce(f64::min)?;
+    fit()
+        .filter(|&(_, mean)| mean <= fastest * AS_GOOD)
+        .min_by_key(|(row, _)| effort(row.strategy))
+        .map(|(row, _)| row)
+}
+
+/// What it takes to use it, from nothing on.
+fn effort(strategy: Strategy) -> u8 {
+    match strategy {
+        Strategy::Default => 0,
+        Strategy::FullRange => 1,
+        Strategy::Window(_) => 2,
+        Strategy::Addresses => 3,
+        Strategy::SelectTestRepeat => 4,
+    }
+}
+
+/// The recommendation: its first sentence, the reasons, and the limits.
+#[must_use]
+pub fn words(comparison: &Comparison) -> Vec<String> {
+    let mut words = vec![recommendation(comparison)];
+    words.extend(comparison.rows.iter().filter_map(|row| of(comparison, row)));
+    if !comparison.left_out.is_empty() {
+        let names: Vec<String> = comparison
+            .left_out
+            .iter()
+            .map(Strategy::to_string)
+            .collect();
+        words.push(format!(
+            "Left out: {}, for this kernel refuses IP_LOCAL_PORT_RANGE (Linux 6.3 has it, and 6.1 from 6.1.32 \
+             on); from 6.8 on full-range is what to use.",
+            names.join(", ")
+        ));
+    }
+    words.push(
+        "Limits: one destination over the loopback, all connections held, nobody else on the ports. Ports that \
+         other programs take by bind(), with port 0 too, are passed over by every search, and bind() without \
+         SO_REUSEADDR fails on ports in use. TIME_WAIT keeps ports as open connections do. Each further \
+         destination has the range anew."
+            .to_owned(),
+    );
+    words
+}
+
+fn recommendation(comparison: &Comparison) -> String {
+    let what = format!(
+        "{} connections to one destination from {} ports on Linux {}",
+        comparison.connections,
+        comparison.range.ports(),
+        comparison.kernel
+    );
+    let Some(best) = best(comparison) else {
+        return format!(
+            "For {what}, every strategy that was tried fails too often: use more source addresses, a wider \
+             range, or fewer connections."
+        );
+    };
+    let why = match best.strategy {
+        Strategy::Default => "nothing needs to be changed",
+        Strategy::Addresses => {
+            "more addresses multiply the ports, and with them the first, fast pass"
+        }
+        Strategy::SelectTestRepeat => "no search of the kernel's; mind the tries near exhaustion",
+        Strategy::Window(_) => "a short search at a random place; mind its errors near exhaustion",
+        Strategy::FullRange => {
+            "its search takes even and odd ports alike, and fails only if all are in use"
+        }
+    };
+    let mean = best.mean_ns().unwrap_or(0.0);
+    format!(
+        "For {what}: {}, {why}. A connection takes {} us in the mean, with {} errors.",
+        best.strategy,
+        microseconds(mean),
+        errors(best)
+    )
+}
+
+/// What was measured of a strategy that its user has to know; nothing where there is nothing to mind.
+fn of(comparison: &Comparison, row: &Row) -> Option<String> {
+    let name = row.strategy;
+    let mean = microseconds(row.mean_ns()?);
+    match name {
+        Strategy::Default => {
+            let first_pass = row.samples.iter().filter_map(|run| run.first_pass).min()?;
+            let second = row.curve.steps.iter().rev().find_map(|step| step.mean_ns());
+            (comparison.protocol == Protocol::Tcp).then(|| {
+                format!(
+                    "{name}: its first pass is used up after {first_pass} connections ({}); from there on each \
+                     one scans all ports of that parity, and takes {} us in the end. Good as long as fewer \
+                     are open.",
+                    percent(f64::from(first_pass) / f64::from(comparison.range.ports())),
+                    microseconds(second.unwrap_or(0.0)),
+                )
+            })
+        }
+        Strategy::Addresses => Some(format!(
+            "{name}: {mean} us with {} errors; the same step comes once the ports of one parity are used up on \
+             all of them.",
+            errors(row)
+        )),
+        Strategy::SelectTestRepeat => {
+            let tries = row.spread(|run| Some(run.tries))?.mean;
+            let until = row.curve.rises_by(2.0);
+            let good = until.map_or("it stayed as fast as at the beginning".to_owned(), |share| {
+                format!(
+                    "a connection takes more than twice the time from {} of the ports on (70 to 80 % is where it \
+                     is commonly said to be good for)",
+                    percent(share)
+                )
+            });
+            Some(format!(
+                "{name}: {tries:.1} tries for a connection in the mean; {good}. Every try that fails costs a \
+                 socket."
+            ))
+        }
+        Strategy::Window(_) => row.curve.fails_from().map(|share| {
+            format!(
+                "{name}: {} of all fail, the first of them at {} of the ports in use, because all ports of a \
+                 window are: narrow windows fail earlier, wide ones search longer. Try again on EADDRNOTAVAIL.",
+                percent(row.error_share()),
+                percent(share)
+            )
+        }),
+        Strategy::FullRange if !comparison.features.mixed && comparison.protocol == Protocol::Tcp => {
+            Some(format!(
+                "{name}: cannot help on this kernel, whose search takes one parity first with that option too; \
+                 Linux 6.8 and later do not."
+            ))
+        }
+        Strategy::FullRange => row.curve.rises_by(2.0).map(|share| {
+            format!(
+                "{name}: a connection takes more than twice the time from {} of the ports on.",
+                percent(share)
+            )
+        }),
+    }
+}
+
+fn errors(row: &Row) -> String {
+    row.spread(|run| Some(run.errors as f64))
+        .map_or_else(|| "no".to_owned(), |spread| format!("{:.0}", spread.mean))
+}
+
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 1.0 {
+        format!("{percent:.2} %")
+    } else {
+        format!("{percent:.0} %")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::comparison;
+
+    #[test]
+    fn the_fastest_without_errors_is_recommended() {
+        let all = comparison();
+        assert_eq!(best(&all).unwrap().strategy, Strategy::FullRange);
+        let text = words(&all).join("\n");
+        assert!(text.contains("full-range, its search"), "{text}");
+        assert!(
+            text.contains("used up after 100 connections (50 %)"),
+            "{text}"
+        );
+        assert!(text.contains("window-100: 10 % of all fail"), "{text}");
+        assert!(text.contains("bind()"), "{text}");
+    }
+
+    #[test]
+    fn the_default_is_enough_where_it_is_as_fast() {
+        let mut few = comparison();
+        for sample in &mut few.rows[0].samples {
+            sample.mean_ns = Some(21_000.0);
+        }
+        assert_eq!(best(&few).unwrap().strategy, Strategy::Default);
+        assert!(words(&few)[0].contains("nothing needs to be changed"));
+    }
+
+    #[test]
+    fn where_all_fail_that_is_said() {
+        let mut all = comparison();
+        for row in &mut all.rows {
+            row.samples.iter_mut().for_each(|run| run.errors = 20);
+        }
+        assert!(best(&all).is_none());
+        assert!(words(&all)[0].contains("fails too often"));
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_what_newer_ones_have() {
+        let mut old = comparison();
+        old.features.mixed = false;
+        assert!(
+            words(&old)
+                .join("\n")
+                .contains("cannot help on this kernel")
+        );
+        old.left_out = vec![Strategy::Window(500), Strategy::FullRange];
+        let text = words(&old).join("\n");
+        assert!(
+            text.contains("Left out: window-500, full-range, for"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! A comparison for tests.
+
+use super::{Comparison, Row};
+use crate::load::{
+    Done,
+    features::Features,
+    figures::{Figures, tests::attempt},
+    runner::Outcome,
+    strategy::Strategy,
+    workload::tests::workload,
+};
+
+/// Three strategies on 200 ports, each run twice: the default with the step in the middle, a window of which one
+/// in ten fails, the full range.
+pub(crate) fn comparison() -> Comparison {
+    let strategies = [
+        Strategy::Default,
+        Strategy::Window(100),
+        Strategy::FullRange,
+    ];
+    let plan = workload()
+        .plan(Strategy::Default, 1)
+        .expect("it goes together");
+    Comparison {
+        kernel: "6.12.107".to_owned(),
+        how: "from user space alone, without a trace".to_owned(),
+        range: plan.range,
+        protocol: plan.protocol,
+        v6: false,
+        connections: 200,
+        threads: 1,
+        repeats: 2,
+        seed: 1,
+        features: Features {
+            port_range: true,
+            mixed: true,
+            udplite: true,
+        },
+        left_out: Vec::new(),
+        rows: strategies.map(row).into(),
+    }
+}
+
+fn row(strategy: Strategy) -> Row {
+    let mut row = Row::new(strategy);
+    for repeat in 1..=2 {
+        let plan = workload().plan(strategy, repeat).expect("it goes together");
+        let attempts: Vec<_> = (0..200)
+            .map(|number| {
+                let mut attempt = attempt(number, Some(port(strategy, number as u16)));
+                if strategy == Strategy::Default && number >= 100 {
+                    attempt.connect_ns = 2_000_000 * u64::from(repeat);
+                }
+                if matches!(strategy, Strategy::Window(_)) && number >= 180 {
+                    attempt.port = None;
+                    attempt.errno = libc::EADDRNOTAVAIL;
+                }
+                attempt
+            })
+            .collect();
+        let done = Done {
+            figures: Figures::of(&attempts, plan.range),
+            plan,
+            outcome: Outcome {
+                total_ns: 200_000_000 * u64::from(repeat),
+                listener_drops: Some(0),
+            },
+            caveat: None,
+        };
+        row.add(&done, &attempts, None);
+    }
+    row
+}
+
+/// Even ports first by default, else as they come.
+fn port(strategy: Strategy, number: u16) -> u16 {
+    if strategy == Strategy::Default {
+        20_000 + number % 100 * 2 + number / 100
+    } else {
+        20_000 + number
+    }
+}

@@ -1,0 +1,180 @@
+//! `connect-trace compare`: several strategies on one workload, and which of them to use here.
+//!
+//! `row` is what the runs of a strategy come to, `curve` its times by how full the range is, `advice` what
+//! follows; `text` and `json` say it.
+
+mod advice;
+mod curve;
+mod json;
+mod row;
+mod text;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Error, Result};
+use fastrand::Rng;
+
+pub use self::{
+    curve::{Curve, Step},
+    row::{Row, Sample, Spread},
+};
+use crate::{
+    cli::{CompareArgs, Format},
+    load::{
+        self, Done, Journal,
+        attempt::Attempt,
+        features::Features,
+        file::LogFile,
+        plan::{Plan, Protocol, Range},
+        process,
+        strategy::Strategy,
+    },
+    report::terminal,
+};
+
+/// What watches the runs from the kernel's side.
+pub trait Watcher {
+    /// How, in words that follow "measured".
+    fn how(&self) -> String;
+
+    /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean, where
+    /// that is known.
+    ///
+    /// # Errors
+    /// Those of the run.
+    fn watch(
+        &mut self,
+        plan: &Plan,
+        run: &mut dyn FnMut() -> Result<(Done, Vec<Attempt>)>,
+    ) -> Result<(Done, Vec<Attempt>, Option<f64>)>;
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug)]
+pub struct UserSpace;
+
+impl Watcher for UserSpace {
+    fn how(&self) -> String {
+        "from user space alone, without a trace".to_owned()
+    }
+
+    fn watch(
+        &mut self,
+        _: &Plan,
+        run: &mut dyn FnMut() -> Result<(Done, Vec<Attempt>)>,
+    ) -> Result<(Done, Vec<Attempt>, Option<f64>)> {
+        run().map(|(done, attempts)| (done, attempts, None))
+    }
+}
+
+/// Strategies that were compared.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The kernel's release.
+    pub kernel: String,
+    /// How it was measured.
+    pub how: String,
+    /// The range of ports.
+    pub range: Range,
+    /// What the sockets spoke.
+    pub protocol: Protocol,
+    /// Whether they were of IPv6.
+    pub v6: bool,
+    /// Connections that each run was asked for.
+    pub connections: u32,
+    /// Threads that opened them.
+    pub threads: u16,
+    /// How often each strategy was run.
+    pub repeats: u32,
+    /// What the order of the runs, and each run, began with.
+    pub seed: u64,
+    /// What the kernel offers.
+    pub features: Features,
+    /// Strategies that this kernel refuses.
+    pub left_out: Vec<Strategy>,
+    /// One for each strategy.
+    pub rows: Vec<Row>,
+}
+
+/// `connect-trace compare`
+///
+/// # Errors
+/// Says why a run could not be made.
+pub fn run(args: &CompareArgs, watcher: &mut dyn Watcher) -> Result<ExitCode> {
+    let mut journal = Journal::prepare(args.common.csv.as_deref().map(LogFile::prepare))?;
+    let features = process::features()?;
+    let comparison = compare(args, features, watcher, &mut journal)?;
+    let mut out = io::stdout().lock();
+    match args.common.format {
+        Format::Text => out.write_all(text::render(&comparison, terminal::paint()).as_bytes())?,
+        Format::Json => json::write(&mut out, &comparison)?,
+    }
+    out.flush()?;
+    journal.write()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compare(
+    args: &CompareArgs,
+    features: Features,
+    watcher: &mut dyn Watcher,
+    journal: &mut Journal,
+) -> Result<Comparison> {
+    let protocol = args.common.protocol.into();
+    let refused = |strategy: &Strategy| features.check(*strategy, protocol).is_err();
+    // What nobody asked for by name may be left out.
+    let (left_out, strategies): (Vec<_>, Vec<_>) = args
+        .strategies()
+        .into_iter()
+        .partition(|strategy| args.strategies.is_empty() && refused(strategy));
+    for &strategy in &strategies {
+        features.check(strategy, protocol)?;
+    }
+    if strategies.is_empty() {
+        // Then all were refused for the same reason.
+        features.check(Strategy::Default, protocol)?;
+    }
+    let mut rows: Vec<Row> = strategies.iter().copied().map(Row::new).collect();
+    let plans = in_random_order(args, &strategies)?;
+    let first = plans[0].1.clone();
+    let count = plans.len();
+    for (number, (row, plan)) in plans.into_iter().enumerate() {
+        log::info!("run {} of {count}: {}", number + 1, plan.strategy);
+        let (done, attempts, scanned) =
+            watcher.watch(&plan, &mut || load::make(plan.clone(), Some(features)))?;
+        rows[row].add(&done, &attempts, scanned);
+        journal.add(&done, attempts);
+    }
+    Ok(Comparison {
+        kernel: crate::kernel::release(),
+        how: watcher.how(),
+        range: first.range,
+        protocol: first.protocol,
+        v6: first.v6,
+        connections: first.connections,
+        threads: first.threads,
+        repeats: args.repeats,
+        seed: args.common.seed,
+        features,
+        left_out,
+        rows,
+    })
+}
+
+/// Every run, with the number of its row, so that what happens beside them meets all strategies alike.
+fn in_random_order(args: &CompareArgs, strategies: &[Strategy]) -> Result<Vec<(usize, Plan)>> {
+    let mut plans = Vec::new();
+    for (row, &strategy) in strategies.iter().enumerate() {
+        for repeat in 1..=args.repeats {
+            plans.push((row, args.plan(strategy, repeat).map_err(Error::msg)?));
+        }
+    }
+    Rng::with_seed(args.common.seed).shuffle(&mut plans);
+    Ok(plans)
+}
+
+#[cfg(test)]
+pub(crate) mod example;

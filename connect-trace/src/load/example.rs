@@ -1,0 +1,31 @@
+//! A run for tests.
+
+use super::{
+    Done,
+    figures::{Figures, tests::attempt},
+    runner::Outcome,
+    strategy::Strategy,
+    workload::tests::workload,
+};
+
+/// 200 ports by select-test-repeat, the last of which was not found.
+pub(crate) fn done() -> Done {
+    let plan = workload()
+        .plan(Strategy::SelectTestRepeat, 1)
+        .expect("it goes together");
+    let attempts: Vec<_> = (0..200)
+        .map(|number| {
+            let port = (number < 199).then_some(20_000 + number as u16);
+            attempt(number, port)
+        })
+        .collect();
+    Done {
+        figures: Figures::of(&attempts, plan.range),
+        plan,
+        outcome: Outcome {
+            total_ns: 250_000_000,
+            listener_drops: Some(1),
+        },
+        caveat: None,
+    }
+}

@@ -1,0 +1,139 @@
+//! What this kernel offers to the strategies, found out by trying, in a private namespace.
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    namespace,
+    plan::{Protocol, Range, loopback},
+    socket::{Socket, raw},
+    strategy::Strategy,
+};
+use crate::kernel;
+
+/// Few ports, so that half of them are soon used up; enough that they come by chance in no order.
+const TINY: Range = Range {
+    low: 40_000,
+    high: 40_063,
+};
+
+/// A port outside of them.
+const LISTENER: u16 = 39_999;
+
+/// What this kernel offers.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Features {
+    /// `IP_LOCAL_PORT_RANGE` can be set.
+    pub port_range: bool,
+    /// A socket that has it set searches even and odd ports alike: the change of Linux 6.8.
+    pub mixed: bool,
+    /// There is UDP-Lite.
+    pub udplite: bool,
+}
+
+impl Features {
+    /// Checks that the strategy can be used.
+    ///
+    /// # Errors
+    /// Names the option that the kernel refuses, and the kernel that has it.
+    pub fn check(self, strategy: Strategy, protocol: Protocol) -> Result<()> {
+        let release = kernel::release();
+        ensure!(
+            self.port_range || !strategy.needs_port_range(),
+            "the strategy {strategy} sets IP_LOCAL_PORT_RANGE, which this kernel ({release}) refuses: Linux \
+             6.3 has it, and 6.1 from 6.1.32 on"
+        );
+        ensure!(
+            self.udplite || protocol != Protocol::UdpLite,
+            "this kernel ({release}) has no UDP-Lite: Linux has it up to 7.0"
+        );
+        Ok(())
+    }
+
+    /// What is to be said where the strategy can be used, and does not do here what it is for.
+    #[must_use]
+    pub fn caveat(self, strategy: Strategy, protocol: Protocol) -> Option<&'static str> {
+        (strategy == Strategy::FullRange && protocol == Protocol::Tcp && !self.mixed).then_some(
+            "full-range cannot help on this kernel: with IP_LOCAL_PORT_RANGE too, its search takes all \
+             ports of one parity before the others; Linux 6.8 and later do not",
+        )
+    }
+}
+
+/// Tries it. Moves this process to a namespace of its own.
+pub(super) fn of_this_kernel() -> Result<Features> {
+    namespace::enter()?;
+    namespace::set_port_range(TINY)?;
+    let port_range = Socket::open(Protocol::Tcp, false)?
+        .set_port_range(TINY.low, TINY.high)
+        .is_ok();
+    Ok(Features {
+        port_range,
+        mixed: port_range
+            && is_mixed().context("trying how a search with IP_LOCAL_PORT_RANGE goes")?,
+        udplite: Socket::open(Protocol::UdpLite, false).is_ok(),
+    })
+}
+
+/// Whether ports of both parities come before half of all are used up.
+fn is_mixed() -> Result<bool> {
+    let listener = Socket::open(Protocol::Tcp, false)?;
+    let at = raw(loopback(false), LISTENER);
+    listener.bind(&at)?;
+    listener.listen(128)?;
+    let mut open = Vec::new();
+    let mut odd = 0;
+    for _ in 0..TINY.ports() / 2 {
+        let socket = Socket::open(Protocol::Tcp, false)?;
+        socket.set_port_range(TINY.low, TINY.high)?;
+        socket.connect(&at)?;
+        let local = socket.local()?.context("a socket of IPv4 has an address")?;
+        odd += u32::from(local.port() % 2);
+        open.push(socket);
+    }
+    Ok(odd > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_refuses_is_told_with_the_kernel_that_has_it() {
+        let old = Features {
+            port_range: false,
+            mixed: false,
+            udplite: true,
+        };
+        for strategy in [Strategy::Window(500), Strategy::FullRange] {
+            let why = old.check(strategy, Protocol::Tcp).unwrap_err().to_string();
+            assert!(why.contains("6.3") && why.contains("6.1.32"), "{why}");
+        }
+        old.check(Strategy::SelectTestRepeat, Protocol::UdpLite)
+            .unwrap();
+        let new = Features {
+            udplite: false,
+            ..old
+        };
+        let why = new.check(Strategy::Default, Protocol::UdpLite).unwrap_err();
+        assert!(why.to_string().contains("7.0"), "{why}");
+    }
+
+    #[test]
+    fn full_range_is_said_to_be_of_no_help_only_where_it_is_not() {
+        let between = Features {
+            port_range: true,
+            mixed: false,
+            udplite: true,
+        };
+        let caveat = between.caveat(Strategy::FullRange, Protocol::Tcp);
+        assert!(caveat.unwrap().contains("6.8"));
+        assert_eq!(between.caveat(Strategy::Window(500), Protocol::Tcp), None);
+        assert_eq!(between.caveat(Strategy::FullRange, Protocol::Udp), None);
+        let new = Features {
+            mixed: true,
+            ..between
+        };
+        assert_eq!(new.caveat(Strategy::FullRange, Protocol::Tcp), None);
+    }
+}

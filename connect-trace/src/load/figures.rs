@@ -1,0 +1,181 @@
+//! What the attempts of one run come to.
+
+use std::collections::BTreeMap;
+
+use super::{attempt::Attempt, plan::Range};
+use crate::aggregate::Latency;
+
+/// Times of attempts that have something in common.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// Time in the connect() that decided.
+    pub connect: Latency,
+    /// Time in what the strategy does besides.
+    pub prepare: Latency,
+    /// Both together: what a program waits for its connection.
+    pub whole: Latency,
+}
+
+impl Times {
+    fn record(&mut self, attempt: &Attempt) {
+        self.connect.record(attempt.connect_ns);
+        self.prepare.record(attempt.prepare_ns);
+        self.whole.record(whole_ns(attempt));
+    }
+
+    /// Adds the times of another one.
+    pub fn merge(&mut self, other: &Self) {
+        self.connect.merge(&other.connect);
+        self.prepare.merge(&other.prepare);
+        self.whole.merge(&other.whole);
+    }
+}
+
+/// What the attempts of one run come to.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Every attempt.
+    pub attempts: u64,
+    /// Those that succeeded, with an even port.
+    pub even: Times,
+    /// Those that succeeded, with an odd port.
+    pub odd: Times,
+    /// Those that failed, by errno.
+    pub failed: BTreeMap<i32, Times>,
+    /// How many attempts came before the first port of the other parity than the range's lowest: there the
+    /// default search has used up its first pass. `None` where no such port came.
+    pub first_pass: Option<u32>,
+    /// How many ports were tried, and most for one attempt.
+    pub tries: u64,
+    /// Most of them for one attempt.
+    pub most_tries: u32,
+    /// Most connections that were open at once.
+    pub most_held: u32,
+}
+
+impl Figures {
+    /// Of these attempts, in the order of their numbers.
+    #[must_use]
+    pub fn of(attempts: &[Attempt], range: Range) -> Self {
+        let mut figures = Self::default();
+        for attempt in attempts {
+            figures.attempts += 1;
+            figures.tries += u64::from(attempt.tries);
+            figures.most_tries = figures.most_tries.max(attempt.tries);
+            let held = attempt.held + u32::from(attempt.errno == 0);
+            figures.most_held = figures.most_held.max(held);
+            match attempt.port {
+                Some(port) => {
+                    let is_even = port % 2 == 0;
+                    if is_even {
+                        &mut figures.even
+                    } else {
+                        &mut figures.odd
+                    }
+                    .record(attempt);
+                    if port % 2 != range.low % 2 {
+                        figures.first_pass.get_or_insert(attempt.number);
+                    }
+                }
+                None => figures
+                    .failed
+                    .entry(attempt.errno)
+                    .or_default()
+                    .record(attempt),
+            }
+        }
+        figures
+    }
+
+    /// How many failed.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        let failed = self.failed.values();
+        failed.map(|times| times.whole.count()).sum()
+    }
+
+    /// How many succeeded.
+    #[must_use]
+    pub fn successes(&self) -> u64 {
+        self.even.whole.count() + self.odd.whole.count()
+    }
+
+    /// The times of all that succeeded.
+    #[must_use]
+    pub fn successful(&self) -> Times {
+        let mut all = self.even.clone();
+        all.merge(&self.odd);
+        all
+    }
+}
+
+/// All the time that an attempt took.
+#[must_use]
+pub fn whole_ns(attempt: &Attempt) -> u64 {
+    attempt.prepare_ns.saturating_add(attempt.connect_ns)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// One of so many; of the range's lowest port's parity for the first half.
+    pub(crate) fn attempt(number: u32, port: Option<u16>) -> Attempt {
+        Attempt {
+            run: 0,
+            number,
+            thread: 0,
+            start_ns: u64::from(number) * 1_000_000,
+            prepare_ns: 1_000,
+            connect_ns: 20_000,
+            tries: 1,
+            held: number,
+            source: Some([127, 0, 0, 1].into()),
+            port,
+            errno: if port.is_some() {
+                0
+            } else {
+                libc::EADDRNOTAVAIL
+            },
+        }
+    }
+
+    const RANGE: Range = Range {
+        low: 20_000,
+        high: 20_003,
+    };
+
+    #[test]
+    fn even_odd_and_failed_are_apart_and_the_turn_is_found() {
+        let ports = [Some(20_002), Some(20_000), Some(20_001), Some(20_003), None];
+        let attempts: Vec<Attempt> = (0..).zip(ports).map(|(n, port)| attempt(n, port)).collect();
+        let figures = Figures::of(&attempts, RANGE);
+        assert_eq!((figures.successes(), figures.errors()), (4, 1));
+        assert_eq!(
+            (figures.even.whole.count(), figures.odd.whole.count()),
+            (2, 2)
+        );
+        assert_eq!(figures.first_pass, Some(2));
+        assert_eq!(
+            figures.failed[&libc::EADDRNOTAVAIL].connect.max_ns(),
+            Some(20_000)
+        );
+        assert_eq!(figures.successful().whole.mean_ns(), Some(21_000.0));
+        assert_eq!((figures.tries, figures.most_held), (5, 4));
+    }
+
+    #[test]
+    fn the_first_pass_is_that_of_the_lowest_ports_parity() {
+        let odd = Range {
+            low: 20_001,
+            high: 20_004,
+        };
+        let ports = [20_003, 20_001, 20_004];
+        let attempts: Vec<Attempt> = (0..)
+            .zip(ports)
+            .map(|(number, port)| attempt(number, Some(port)))
+            .collect();
+        assert_eq!(Figures::of(&attempts, odd).first_pass, Some(2));
+        assert_eq!(Figures::of(&attempts[..2], odd).first_pass, None);
+    }
+}

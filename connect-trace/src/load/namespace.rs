@@ -1,0 +1,240 @@
+//! A network namespace of the process's own: loopback, the range of ports, and nothing else. As root, or
+//! in a user namespace where the kernel lets anybody make one.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd as _,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{
+    plan::{Protocol, Range},
+    socket::Socket,
+};
+
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+const FIRST_UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+const BACKLOG: &str = "/proc/sys/net/core/somaxconn";
+
+/// `in6_ifreq` of linux/ipv6.h, which libc has not got for glibc.
+#[repr(C)]
+struct Ifreq6 {
+    address: libc::in6_addr,
+    prefix_length: u32,
+    index: libc::c_int,
+}
+
+/// Moves this process, which must have one thread, to a network namespace of its own.
+///
+/// # Errors
+/// Where the kernel lets this process have none.
+pub(super) fn enter() -> Result<()> {
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        enter_as_user()?;
+    }
+    raise_loopback().context(
+        "cannot raise the loopback of a private network namespace (a security module may forbid it, such \
+         as kernel.apparmor_restrict_unprivileged_userns): run it as root",
+    )
+}
+
+/// With a user namespace in which this user is root.
+fn enter_as_user() -> Result<()> {
+    // SAFETY: these take nothing and cannot fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(anyhow!(
+            "the kernel lets this process make no network namespace ({error}): run it as root, or allow user \
+             namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone, a container's seccomp \
+             profile), or use the present network by --target"
+        ));
+    }
+    let map = |file: &str, text: String| {
+        fs::write(file, &text).with_context(|| format!("cannot write {text:?} to {file}"))
+    };
+    map("/proc/self/setgroups", "deny".to_owned())?;
+    map("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    map("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+fn raise_loopback() -> Result<()> {
+    let socket = Socket::open(Protocol::Udp, false)?.into_inner();
+    // SAFETY: all of an ifreq's fields are plain numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request is an ifreq, which is what SIOCSIFFLAGS reads, and outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error()).context("SIOCSIFFLAGS");
+    }
+    Ok(())
+}
+
+/// Makes this the range of this network namespace.
+///
+/// # Errors
+/// Where it cannot be written, as in a container whose `/proc/sys` is read-only.
+pub(super) fn set_port_range(range: Range) -> Result<()> {
+    let write = |file: &str, text: String| {
+        fs::write(file, &text).with_context(|| {
+            format!(
+                "cannot write {text:?} to {file} of a private network namespace; a container needs \
+                 /proc/sys writable"
+            )
+        })
+    };
+    if range.low < 1024 {
+        // The kernel takes no range that begins among the privileged ports.
+        write(FIRST_UNPRIVILEGED, range.low.to_string())?;
+    }
+    write(PORT_RANGE, format!("{} {}", range.low, range.high))
+}
+
+/// The range of this network namespace.
+///
+/// # Errors
+/// Where it cannot be read.
+pub(super) fn port_range() -> Result<Range> {
+    let text =
+        fs::read_to_string(PORT_RANGE).with_context(|| format!("cannot read {PORT_RANGE}"))?;
+    let mut ports = text.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(low)), Some(Ok(high))) if low <= high => Ok(Range { low, high }),
+        _ => Err(anyhow!("{PORT_RANGE} holds no range: {text:?}")),
+    }
+}
+
+/// How many ports of the range the kernel never gives out: `net.ipv4.ip_local_reserved_ports`.
+pub(super) fn reserved_ports(range: Range) -> u32 {
+    reserved_within(
+        &fs::read_to_string(RESERVED_PORTS).unwrap_or_default(),
+        range,
+    )
+}
+
+fn reserved_within(list: &str, range: Range) -> u32 {
+    let spans = list.trim().split(',').filter_map(|span| {
+        let (low, high) = span.split_once('-').unwrap_or((span, span));
+        Some((low.parse::<u16>().ok()?, high.parse::<u16>().ok()?))
+    });
+    spans
+        .map(|(low, high)| (low.max(range.low), high.min(range.high)))
+        .filter(|(low, high)| low <= high)
+        .map(|(low, high)| u32::from(high - low) + 1)
+        .sum()
+}
+
+/// The longest queue of connections that nobody has accepted, `net.core.somaxconn`. A user namespace of an
+/// older kernel does not show it; its value is 4096 from Linux 5.4 on.
+pub(super) fn longest_backlog() -> u32 {
+    let text = fs::read_to_string(BACKLOG).unwrap_or_default();
+    text.trim().parse().unwrap_or(4096)
+}
+
+/// So many source addresses of the loopback.
+pub(super) fn addresses(count: u32, v6: bool) -> Vec<IpAddr> {
+    (1..=count)
+        .map(|number| -> IpAddr {
+            if v6 {
+                let first = u128::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0));
+                Ipv6Addr::from(first + u128::from(number)).into()
+            } else {
+                Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 0, 0)) + number).into()
+            }
+        })
+        .collect()
+}
+
+/// Gives the loopback these addresses, where it has not got them: all of 127.0.0.0/8 it has.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(super) fn add_addresses(addresses: &[IpAddr]) -> Result<()> {
+    for address in addresses {
+        if let IpAddr::V6(address) = address
+            && !address.is_loopback()
+        {
+            add_v6(*address).with_context(|| format!("cannot give the loopback {address}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn add_v6(address: Ipv6Addr) -> io::Result<()> {
+    let socket = Socket::open(Protocol::Udp, true)?.into_inner();
+    let request = Ifreq6 {
+        address: libc::in6_addr {
+            s6_addr: address.octets(),
+        },
+        prefix_length: 128,
+        // The loopback is the first interface of every namespace.
+        index: 1,
+    };
+    // SAFETY: the request is an in6_ifreq, which is what SIOCSIFADDR reads on an IPv6 socket, and outlives
+    // the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A counter of `TcpExt` of this network namespace, by `/proc/net/netstat`; `None` where it has none.
+pub(super) fn tcp_counter(name: &str) -> Option<u64> {
+    counter_in(&fs::read_to_string("/proc/self/net/netstat").ok()?, name)
+}
+
+fn counter_in(netstat: &str, name: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let place = names.split(' ').position(|column| column == name)?;
+    values.split(' ').nth(place)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_ports_count_as_far_as_they_are_in_the_range() {
+        let range = Range {
+            low: 100,
+            high: 199,
+        };
+        for (list, count) in [
+            ("\n", 0),
+            ("150\n", 1),
+            ("1-100,198-300,400\n", 3),
+            ("1-65535\n", 100),
+        ] {
+            assert_eq!(reserved_within(list, range), count, "{list}");
+        }
+    }
+
+    #[test]
+    fn a_counter_is_found_by_its_name() {
+        let netstat = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 2 3\nIpExt: A\nIpExt: 9\n";
+        assert_eq!(counter_in(netstat, "ListenDrops"), Some(3));
+        assert_eq!(counter_in(netstat, "A"), None);
+        assert_eq!(counter_in("", "ListenDrops"), None);
+    }
+
+    #[test]
+    fn addresses_are_of_the_loopback_or_of_a_private_network() {
+        assert_eq!(
+            addresses(2, false),
+            [IpAddr::from([127, 0, 0, 1]), [127, 0, 0, 2].into()]
+        );
+        let v6 = addresses(2, true);
+        assert_eq!(v6[1], "fd00::2".parse::<IpAddr>().unwrap());
+    }
+}

@@ -1,0 +1,105 @@
+//! Starting the process that makes a run, and listening to it.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    attempt::Attempt,
+    features::Features,
+    plan::Plan,
+    runner::{Job, Message, Outcome},
+};
+
+/// The hidden command that [`super::runner::run`] is.
+pub const COMMAND: &str = "load-runner";
+
+/// This program, whatever has become of its file.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// Finds out what the kernel offers.
+///
+/// # Errors
+/// Where there can be no private namespace.
+pub fn features() -> Result<Features> {
+    let mut runner = Runner::start(&Job::Probe)?;
+    match runner.next()? {
+        Message::Features(features) => Ok(features),
+        other => bail!("the process that tries the kernel said {other:?}"),
+    }
+}
+
+/// Makes a run. `progress` is told how many attempts were made, and how many failed.
+///
+/// # Errors
+/// Says why there was no run; attempts that fail are no error.
+pub fn make(plan: &Plan, progress: &mut dyn FnMut(u32, u32)) -> Result<(Outcome, Vec<Attempt>)> {
+    let mut runner = Runner::start(&Job::Run(plan.clone()))?;
+    loop {
+        match runner.next()? {
+            Message::Progress { done, errors } => progress(done, errors),
+            Message::Done(outcome) => return Ok((outcome, runner.attempts()?)),
+            other => bail!("the process of the run said {other:?}"),
+        }
+    }
+}
+
+/// The process; it goes when nobody listens any more.
+struct Runner {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Runner {
+    fn start(job: &Job) -> Result<Self> {
+        let mut child = Command::new(OURSELVES)
+            .arg(COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {OURSELVES} for a run"))?;
+        let mut input = child.stdin.take().context("its stdin is a pipe")?;
+        let out = child.stdout.take().context("its stdout is a pipe")?;
+        input.write_all(&serde_json::to_vec(job)?)?;
+        Ok(Self {
+            child,
+            out: BufReader::new(out),
+        })
+    }
+
+    fn next(&mut self) -> Result<Message> {
+        let mut line = String::new();
+        self.out.read_line(&mut line)?;
+        if line.is_empty() {
+            let status = self.child.wait()?;
+            bail!("the process of the run ended without a result ({status})");
+        }
+        match serde_json::from_str(&line).context("the process of the run is not understood")? {
+            Message::Failed(why) => bail!(why),
+            message => Ok(message),
+        }
+    }
+
+    fn attempts(&mut self) -> Result<Vec<Attempt>> {
+        let attempts = csv::Reader::from_reader(&mut self.out)
+            .into_deserialize()
+            .collect::<Result<Vec<Attempt>, _>>()
+            .context("the attempts of the run are not understood")?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the process of the run ended with {status}");
+        }
+        Ok(attempts)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // It has ended, or is not wanted any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

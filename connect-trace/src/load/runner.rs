@@ -1,0 +1,244 @@
+//! The process that makes one run: a namespace takes a process with one thread, and each run has its own.
+//! It is told what to do on stdin, and says on stdout what came of it: lines of JSON, then the attempts as
+//! CSV.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    attempt::Attempt,
+    features::{self, Features},
+    limits, listener, namespace,
+    plan::{Network, Plan, Protocol},
+    socket::{Socket, raw},
+    worker::{self, Work},
+};
+
+/// How often it says how far it is.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// What a runner is to do.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) enum Job {
+    /// Find out what the kernel offers.
+    Probe,
+    /// Make a run.
+    Run(Plan),
+}
+
+/// What it says.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) enum Message {
+    /// How far it is.
+    Progress { done: u32, errors: u32 },
+    /// Why it ended; nothing comes after it.
+    Failed(String),
+    /// What the kernel offers; nothing comes after it.
+    Features(Features),
+    /// The attempts follow.
+    Done(Outcome),
+}
+
+/// A run as a whole.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Time from the beginning to the end of the last attempt.
+    pub total_ns: u64,
+    /// Connections that the listener's queue had no room for, `ListenDrops`; `None` where it is not known.
+    pub listener_drops: Option<u64>,
+}
+
+/// Does what stdin says.
+///
+/// # Errors
+/// Where stdin or stdout fail; what else goes wrong is told on stdout.
+pub fn run() -> Result<()> {
+    let job: Job = serde_json::from_reader(io::stdin().lock()).context(
+        "this command is one that connect-trace starts by itself; its stdin holds no job",
+    )?;
+    let done = match &job {
+        Job::Probe => {
+            features::of_this_kernel().map(|features| (Message::Features(features), None))
+        }
+        Job::Run(plan) => {
+            make(plan).map(|(outcome, attempts)| (Message::Done(outcome), Some(attempts)))
+        }
+    };
+    let (message, attempts) =
+        done.unwrap_or_else(|error| (Message::Failed(format!("{error:#}")), None));
+    say(&message)?;
+    let mut lines = csv::Writer::from_writer(io::stdout().lock());
+    for attempt in attempts.iter().flatten() {
+        lines.serialize(attempt)?;
+    }
+    lines.flush()?;
+    Ok(())
+}
+
+fn say(message: &Message) -> Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, message)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+fn make(plan: &Plan) -> Result<(Outcome, Vec<Attempt>)> {
+    let private = matches!(plan.network, Network::Private { .. });
+    let per_table = limits::connections_per_table()?;
+    if private {
+        namespace::enter()?;
+        namespace::set_port_range(plan.range)?;
+        namespace::add_addresses(&plan.sources)?;
+    }
+    check_sources(plan)?;
+    let held = plan.close_above.unwrap_or(plan.connections);
+    check_share(plan, per_table)?;
+    limits::check(held)?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (mut queues, mut acceptors) = (Vec::new(), Vec::new());
+        if private && plan.close_above.is_none() {
+            queues = listener::open_queues(plan)?;
+        } else if private {
+            acceptors = listener::start_acceptors(scope, plan, held, per_table, &stop)?;
+        }
+        let result = connect_all(plan, per_table, || drop(queues));
+        stop.store(true, Ordering::Relaxed);
+        for acceptor in acceptors {
+            acceptor
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .context("the thread that accepts connections ended")?;
+        }
+        result
+    })
+}
+
+/// Runs the threads, and calls `close` before they close their connections: those that nobody has accepted
+/// are reset then, so that nothing is left of them.
+fn connect_all(
+    plan: &Plan,
+    per_table: usize,
+    close: impl FnOnce(),
+) -> Result<(Outcome, Vec<Attempt>)> {
+    let work = &Work::new(plan, per_table);
+    let running = &AtomicUsize::new(usize::from(plan.threads));
+    thread::scope(|scope| {
+        let (finished, all_finished) = mpsc::channel();
+        let mut threads = Vec::new();
+        for thread in 0..plan.threads {
+            let finished = finished.clone();
+            let started = worker::start(scope, move || {
+                work.run(thread, move || {
+                    if running.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        // Who waits for it may have gone.
+                        let _ = finished.send(work.elapsed_ns());
+                    }
+                })
+            });
+            match started {
+                Ok(started) => threads.push(started),
+                Err(error) => {
+                    work.fail();
+                    work.release();
+                    return Err(error);
+                }
+            }
+        }
+        let total_ns = loop {
+            match all_finished.recv_timeout(REPORT) {
+                Ok(total_ns) => break total_ns,
+                Err(RecvTimeoutError::Disconnected) => break work.elapsed_ns(),
+                Err(RecvTimeoutError::Timeout) => {
+                    let progress = work.progress();
+                    let told = say(&Message::Progress {
+                        done: progress.done,
+                        errors: progress.errors,
+                    });
+                    // Who started us has gone.
+                    if told.is_err() {
+                        work.fail();
+                    }
+                }
+            }
+        };
+        let outcome = Outcome {
+            total_ns,
+            listener_drops: match plan.network {
+                Network::Private { .. } => namespace::tcp_counter("ListenDrops"),
+                Network::Present { .. } => None,
+            },
+        };
+        close();
+        work.release();
+        let mut attempts = Vec::new();
+        for thread in threads {
+            attempts.extend(
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            );
+        }
+        attempts.sort_unstable_by_key(|attempt: &Attempt| attempt.number);
+        Ok((outcome, attempts))
+    })
+}
+
+/// Checks that this network has the addresses that are to be bound.
+fn check_sources(plan: &Plan) -> Result<()> {
+    for &source in &plan.sources {
+        if let Err(error) = has(source, plan.v6) {
+            match plan.network {
+                Network::Private { .. } => bail!(
+                    "no such address: {source} ({error}): a private namespace has the loopback's alone; give a \
+                     number of addresses, or some of 127.0.0.0/8"
+                ),
+                Network::Present { .. } => {
+                    bail!("no such address: {source} ({error}): give addresses of this machine")
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has(address: IpAddr, v6: bool) -> io::Result<()> {
+    /// How long the kernel may take until an IPv6 address that was just given can be used.
+    const SETTLING: Duration = Duration::from_secs(1);
+    let begin = Instant::now();
+    loop {
+        let bound = Socket::open(Protocol::Udp, v6)?.bind(&raw(address, 0));
+        if bound.is_ok() || !v6 || begin.elapsed() > SETTLING {
+            return bound;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Checks that each thread can hold its share, where connections are closed: it must have those that are to
+/// be closed in its own table.
+fn check_share(plan: &Plan, per_table: usize) -> Result<()> {
+    let Some(all) = plan.close_above else {
+        return Ok(());
+    };
+    let most = per_table.saturating_mul(usize::from(plan.threads));
+    if all as usize > most {
+        bail!(
+            "with --close, {most} connections can be open at once by this limit of open files, and {all} are \
+             asked for: lower --until-occupancy, raise --threads, or raise the limit (ulimit -Hn)"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! A run in the present network: asked about before, because it can use up its ports.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    plan::{Plan, Protocol},
+    socket::Socket,
+};
+
+/// How long the target may take to answer at all.
+const LONGEST_ANSWER: Duration = Duration::from_secs(3);
+
+/// Checks that it answers.
+///
+/// # Errors
+/// Says that it does not, and why.
+pub fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
+    let connect = || {
+        let socket = Socket::open(protocol, target.is_ipv6())?;
+        socket.never_block()?;
+        match socket.connect(&target.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                socket.answer(LONGEST_ANSWER)
+            }
+            result => result,
+        }
+    };
+    connect().with_context(|| {
+        format!(
+            "cannot connect to --target {target}: there must be a server that takes connections"
+        )
+    })
+}
+
+/// Whether there is somebody to ask.
+#[must_use]
+pub fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on the terminal.
+///
+/// # Errors
+/// Where the terminal fails.
+pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
+    let most = plans
+        .iter()
+        .map(|plan| plan.close_above.unwrap_or(plan.connections));
+    eprint!(
+        "This opens up to {} connections to {target} from this machine's own network. It can use up the source \
+         ports\nto it, so that other programs cannot connect. Go on? [y/N] ",
+        most.max().unwrap_or(0)
+    );
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
+    if !agreed {
+        eprintln!("Nothing was done.");
+    }
+    Ok(agreed)
+}

@@ -1,0 +1,257 @@
+//! What was asked for, checked as far as it can be without starting, and the plan of each run.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    namespace,
+    plan::{Network, Plan, Protocol, Range},
+    strategy::Strategy,
+};
+
+/// Source addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// So many of the loopback.
+    Count(u32),
+    /// These.
+    List(Vec<IpAddr>),
+}
+
+/// All that the runs of a workload have in common, as it is typed.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The private namespace's range of ports.
+    pub range: Range,
+    /// Connections to ask for; `None` for as many as can be open at once.
+    pub connections: Option<u32>,
+    /// Threads that open them.
+    pub threads: u16,
+    /// Of what is random.
+    pub seed: u64,
+    /// Share of the ports in use, 0 to 1, at which a run ends, or begins to close.
+    pub until_occupancy: Option<f64>,
+    /// Whether the oldest connection is closed for each new one, and not all are held.
+    pub close: bool,
+    /// Source addresses of all strategies but the default.
+    pub addresses: Option<Addresses>,
+    /// What the sockets speak.
+    pub protocol: Protocol,
+    /// Whether they are of IPv6, where no address says it.
+    pub v6: bool,
+    /// Most ports that select-test-repeat tries for a connection; `None` for twice those of the range.
+    pub tries: Option<u32>,
+    /// Who is connected to in the present network, instead of a private one.
+    pub target: Option<SocketAddr>,
+}
+
+/// Share of the ports that are in use where connections are closed, if none is given.
+const CLOSE_AT: f64 = 0.5;
+
+impl Workload {
+    /// The plan of a run.
+    ///
+    /// # Errors
+    /// Says what does not go together.
+    pub fn plan(&self, strategy: Strategy, repeat: u32) -> Result<Plan, String> {
+        let (range, reserved) = self.ports()?;
+        if let Strategy::Window(ports) = strategy
+            && u32::from(ports) > range.ports()
+        {
+            return Err(format!(
+                "a window of {ports} ports is wider than the range {range}, which has {}: lower --window or \
+                 widen the range",
+                range.ports()
+            ));
+        }
+        let sources = self.sources(strategy)?;
+        let capacity = (range.ports() - reserved) * sources.len().max(1) as u32;
+        let connections = self.connections.unwrap_or(capacity);
+        if connections > capacity && !self.close {
+            return Err(format!(
+                "the strategy {strategy} can have {capacity} connections open at once ({} ports, {} source \
+                 address(es)), and {connections} are asked for: lower --connections, widen the range, add \
+                 --addresses or use --close",
+                capacity / sources.len().max(1) as u32,
+                sources.len().max(1)
+            ));
+        }
+        let at = |share: f64| ((f64::from(capacity) * share).ceil() as u32).max(1);
+        Ok(Plan {
+            strategy,
+            protocol: self.protocol,
+            v6: self.v6,
+            range,
+            capacity,
+            connections,
+            until_held: self.until_occupancy.filter(|_| !self.close).map(at),
+            close_above: self
+                .close
+                .then(|| at(self.until_occupancy.unwrap_or(CLOSE_AT))),
+            threads: self.threads,
+            seed: self.seed.wrapping_add(u64::from(repeat) - 1),
+            repeat,
+            tries: self.tries.unwrap_or(range.ports() * 2),
+            network: self.network(range)?,
+            sources,
+        })
+    }
+
+    /// The ports to choose from, and how many of them the kernel never gives out.
+    fn ports(&self) -> Result<(Range, u32), String> {
+        if self.target.is_none() {
+            return Ok((self.range, 0));
+        }
+        let range = namespace::port_range().map_err(|error| format!("{error:#}"))?;
+        let reserved = namespace::reserved_ports(range);
+        if reserved >= range.ports() {
+            return Err(format!(
+                "all ports of the range {range} are reserved (net.ipv4.ip_local_reserved_ports)"
+            ));
+        }
+        Ok((range, reserved))
+    }
+
+    fn sources(&self, strategy: Strategy) -> Result<Vec<IpAddr>, String> {
+        let typed = self.addresses.as_ref();
+        let sources = match (strategy, typed) {
+            (Strategy::Default, _) => Vec::new(),
+            (_, Some(Addresses::List(list))) => list.clone(),
+            (_, Some(&Addresses::Count(1))) if strategy != Strategy::Addresses => Vec::new(),
+            (_, Some(&Addresses::Count(count))) => self.of_loopback(count)?,
+            (Strategy::Addresses, None) => self.of_loopback(2)?,
+            // What it binds, it binds with an address.
+            (Strategy::SelectTestRepeat, None) if self.target.is_none() => {
+                vec![super::plan::loopback(self.v6)]
+            }
+            (_, None) => Vec::new(),
+        };
+        if strategy == Strategy::Addresses && sources.len() < 2 {
+            return Err(
+                "the strategy addresses needs two source addresses or more: give them by --addresses"
+                    .to_owned(),
+            );
+        }
+        if let Some(other) = sources.iter().find(|source| source.is_ipv6() != self.v6) {
+            return Err(format!(
+                "--addresses {other} is not of {}, as the others or the target are",
+                if self.v6 { "IPv6" } else { "IPv4" }
+            ));
+        }
+        Ok(sources)
+    }
+
+    fn of_loopback(&self, count: u32) -> Result<Vec<IpAddr>, String> {
+        if self.target.is_some() {
+            return Err("with --target, --addresses is a list of this machine's own".to_owned());
+        }
+        Ok(namespace::addresses(count, self.v6))
+    }
+
+    fn network(&self, range: Range) -> Result<Network, String> {
+        if let Some(target) = self.target {
+            return Ok(Network::Present { target });
+        }
+        // Above it first: low ports may be privileged.
+        let outside = range.high.checked_add(1);
+        let outside = outside.or_else(|| range.low.checked_sub(1).filter(|&port| port > 0));
+        let listener = outside.ok_or_else(|| {
+            format!(
+                "the range {range} leaves no port for the listener: leave one out, such as 2-65535"
+            )
+        })?;
+        Ok(Network::Private { listener })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn workload() -> Workload {
+        Workload {
+            range: Range {
+                low: 20_000,
+                high: 20_199,
+            },
+            connections: None,
+            threads: 1,
+            seed: 1,
+            until_occupancy: None,
+            close: false,
+            addresses: None,
+            protocol: Protocol::Tcp,
+            v6: false,
+            tries: None,
+            target: None,
+        }
+    }
+
+    #[test]
+    fn all_ports_of_all_addresses_are_used_by_default() {
+        let plan = workload().plan(Strategy::Default, 1).unwrap();
+        assert_eq!((plan.capacity, plan.connections), (200, 200));
+        assert!(plan.sources.is_empty() && plan.tries == 400);
+        let plan = workload().plan(Strategy::Addresses, 1).unwrap();
+        assert_eq!((plan.capacity, plan.sources.len()), (400, 2));
+        let one = Workload {
+            addresses: Some(Addresses::Count(1)),
+            ..workload()
+        };
+        assert!(one.plan(Strategy::Addresses, 1).is_err());
+        assert_eq!(one.plan(Strategy::FullRange, 1).unwrap().capacity, 200);
+    }
+
+    #[test]
+    fn occupancy_ends_a_run_or_begins_to_close() {
+        let until = Workload {
+            until_occupancy: Some(0.8),
+            ..workload()
+        };
+        let plan = until.plan(Strategy::Default, 1).unwrap();
+        assert_eq!((plan.until_held, plan.close_above), (Some(160), None));
+        let close = Workload {
+            close: true,
+            connections: Some(1000),
+            ..workload()
+        };
+        let plan = close.plan(Strategy::Default, 1).unwrap();
+        assert_eq!((plan.until_held, plan.close_above), (None, Some(100)));
+        assert_eq!(plan.connections, 1000);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        let mut list = workload();
+        list.addresses = Some(Addresses::List(vec![
+            [127, 0, 0, 2].into(),
+            "::1".parse().unwrap(),
+        ]));
+        assert!(
+            list.plan(Strategy::Addresses, 1)
+                .unwrap_err()
+                .contains("::1")
+        );
+        let mut many = workload();
+        many.connections = Some(201);
+        let why = many.plan(Strategy::Default, 1).unwrap_err();
+        assert!(why.contains("201") && why.contains("200 ports"), "{why}");
+        assert!(many.plan(Strategy::Addresses, 1).is_ok());
+        assert!(workload().plan(Strategy::Window(201), 1).is_err());
+        assert!(workload().plan(Strategy::Window(200), 1).is_ok());
+        let mut all = workload();
+        all.range = Range {
+            low: 1,
+            high: 65_535,
+        };
+        assert!(all.plan(Strategy::Default, 1).is_err());
+        all.range.low = 2;
+        let plan = all.plan(Strategy::Default, 1).unwrap();
+        assert_eq!(plan.network, Network::Private { listener: 1 });
+    }
+
+    #[test]
+    fn each_repeat_has_a_seed_of_its_own() {
+        let seeds = [1, 2].map(|repeat| workload().plan(Strategy::Default, repeat).unwrap().seed);
+        assert_eq!(seeds, [1, 2]);
+    }
+}
