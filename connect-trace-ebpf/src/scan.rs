@@ -33,7 +33,11 @@ pub fn returned(call: &mut InFlight) {
     }
     if let Some(slot) = slot(call.port_offset) {
         let advance = slot.wrapping_sub(record.scan_start);
-        record.scan_advance = if advance >> 16 == 0 { advance as u16 } else { 0 };
+        record.scan_advance = if advance >> 16 == 0 {
+            advance as u16
+        } else {
+            0
+        };
     }
     let upper_half = (call.port_offset >> 32) as u32;
     record.scan_start = record.scan_start.wrapping_add(upper_half);

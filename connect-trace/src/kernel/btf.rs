@@ -365,10 +365,7 @@ mod tests {
     fn a_member_is_found_through_anonymous_unions_and_typedefs() {
         let btf = Btf::parse(tiny()).unwrap();
         let member = btf.member("outer", "inner.field").unwrap().unwrap();
-        assert_eq!(
-            (member.offset, member.bit, member.kind),
-            (12, 0, Kind::Int)
-        );
+        assert_eq!((member.offset, member.bit, member.kind), (12, 0, Kind::Int));
         assert_eq!(btf.member("outer", "nothing").unwrap(), None);
         assert_eq!(btf.member("nothing", "inner").unwrap(), None);
     }
@@ -419,7 +416,14 @@ mod tests {
         types.extend([0, kind(FUNC_PROTO, 2), 0, 0, 1, 0, 7]); // 8
         types.extend([offset("function"), kind(FUNC, 1), 8]); // 9
         types.extend([offset("fields"), 1 << 31 | kind(STRUCT, 2), 4]); // 10
-        types.extend([offset("pad"), 1, 4 << 24 | 8, offset("high"), 1, 4 << 24 | 12]);
+        types.extend([
+            offset("pad"),
+            1,
+            4 << 24 | 8,
+            offset("high"),
+            1,
+            4 << 24 | 12,
+        ]);
         let mut blob = Vec::new();
         blob.extend(MAGIC.to_le_bytes());
         blob.extend([1, 0]);
