@@ -24,6 +24,14 @@ impl Flags {
     pub const NETNS: Self = Self(1 << 6);
     /// `netns_range` is known.
     pub const NETNS_RANGE: Self = Self(1 << 7);
+    /// `scan_start` is known, and so is `scan_advance` with [`Self::SEARCH_TIMED`].
+    pub const SCAN_STARTED: Self = Self(1 << 8);
+    /// `sk_userlocks` was read when the search was entered: the next two bits are known.
+    pub const LOCKS: Self = Self(1 << 9);
+    /// `SOCK_BINDADDR_LOCK`: an address was bound.
+    pub const ADDRESS_LOCKED: Self = Self(1 << 10);
+    /// `SOCK_BINDPORT_LOCK`: a port was bound by its number.
+    pub const PORT_LOCKED: Self = Self(1 << 11);
 
     /// Whether every bit of `other` is set.
     #[inline(always)]
@@ -81,16 +89,23 @@ pub struct ConnectRecord {
     pub destination_port: u16,
     /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
     pub family: u16,
-    /// Makes the size a multiple of eight; always 0.
-    pub reserved: [u16; 3],
+    /// By how much the search moved the slot of `table_perturb` that its start came from, as far as this
+    /// fits; 0 where it does not, or nothing moved. See [`Flags::SCAN_STARTED`].
+    pub scan_advance: u16,
+    /// Where the search started: the slot of `table_perturb` plus the upper half of `port_offset`, from
+    /// which the kernel takes the remainder by the number of ports. See [`Flags::SCAN_STARTED`].
+    pub scan_start: u32,
 }
 
 /// A connect() that has been entered and has not returned, keyed by `pid_tgid`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct InFlight {
-    /// The record so far. `search_ns` holds the start of the search until it returns.
+    /// The record so far. `search_ns` holds the start of the search until it returns, and `scan_start`
+    /// the slot alone.
     pub record: ConnectRecord,
+    /// The argument `port_offset` of `__inet_hash_connect`: its low 16 bits are the index of the slot.
+    pub port_offset: u64,
     /// The `struct sock *`, for probes that do not see the arguments at the return.
     pub sock: u64,
     /// [`crate::Control::watch`] when the connect() was entered.

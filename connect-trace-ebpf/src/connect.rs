@@ -18,6 +18,7 @@ use crate::{
     fast, filter,
     layout::{COUNT_CHECKS, MIN_LATENCY_NS},
     maps::{CONTROL, IN_FLIGHT, RECORDS, add, count, counter},
+    scan,
     sock::{AF_INET, AF_INET6, Memory, Sock},
 };
 
@@ -84,8 +85,10 @@ pub fn entered<M: Memory>(
             source_port: 0,
             destination_port: 0,
             family,
-            reserved: [0; 3],
+            scan_advance: 0,
+            scan_start: 0,
         },
+        port_offset: 0,
         sock: sock.0.address() as u64,
         watch: watch(),
         entered_v6: u32::from(function == Function::V6),
@@ -146,9 +149,14 @@ fn in_flight() -> Option<(u64, &'static mut InFlight)> {
     Some((pid_tgid, unsafe { &mut *call }))
 }
 
+/// `SOCK_BINDADDR_LOCK`
+const ADDRESS_LOCK: u8 = 4;
+/// `SOCK_BINDPORT_LOCK`
+const PORT_LOCK: u8 = 8;
+
 /// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
 #[inline(always)]
-pub fn search_entered<M: Memory>(sock: Sock<M>) {
+pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     let Some((_, call)) = in_flight() else { return };
     let record = &mut call.record;
     let [source, destination] = if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
@@ -160,13 +168,26 @@ pub fn search_entered<M: Memory>(sock: Sock<M>) {
     record.destination = destination.bytes();
     record.destination_port = sock.destination_port();
     record.socket_range = sock.local_port_range();
-    if let Some(range) = sock.net().and_then(|net| net.port_range()) {
+    if let Some(locks) = sock.user_locks() {
+        record.flags.set(Flags::LOCKS);
+        if locks & ADDRESS_LOCK != 0 {
+            record.flags.set(Flags::ADDRESS_LOCKED);
+        }
+        if locks & PORT_LOCK != 0 {
+            record.flags.set(Flags::PORT_LOCKED);
+        }
+    }
+    let net = sock.net();
+    if let Some(range) = net.and_then(|net| net.port_range()) {
         record.netns_range = range;
         record.flags.set(Flags::NETNS_RANGE);
     }
     if sock.source_port() != 0 {
         record.flags.set(Flags::PORT_BOUND);
+    } else if net.map_or(0, |net| net.port_step_width()) == 0 {
+        scan::entered(call, port_offset);
     }
+    let record = &mut call.record;
     record.flags.set(Flags::SEARCH_ENTERED);
     // SAFETY: a helper without preconditions.
     record.search_ns = unsafe { bpf_ktime_get_ns() };
@@ -183,6 +204,7 @@ pub fn search_returned() {
         record.search_ns = now - record.search_ns;
         record.flags.set(Flags::SEARCH_TIMED);
     }
+    scan::returned(call);
 }
 
 /// At the return of `tcp_v4_connect` or `tcp_v6_connect`. `sock` makes the socket from the address

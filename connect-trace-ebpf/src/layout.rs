@@ -43,6 +43,10 @@ offsets! {
     TASK_SIGNAL;
     /// `signal_struct.live`
     SIGNAL_LIVE;
+    /// The byte of `sock.sk_userlocks`
+    SOCK_USERLOCKS;
+    /// `net.ipv4.sysctl_ip_local_port_step_width`; absent before 7.1
+    NET_PORT_STEP_WIDTH;
     /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3)
     INET_LOCAL_PORT_RANGE;
 }
@@ -50,6 +54,14 @@ offsets! {
 /// Whether `net.ipv4.ip_local_ports.range` is `int[2]` (1, before 6.8) or `high << 16 | low` (0).
 #[unsafe(no_mangle)]
 pub static NET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
+
+/// The lowest bit of `sk_userlocks` in its byte: until 6.1 it is a bit field.
+#[unsafe(no_mangle)]
+pub static SOCK_USERLOCKS_SHIFT: Global<u32> = Global::new(0);
+
+/// Address of the variable `table_perturb`, a `u32 *`; 0 where it is not known.
+#[unsafe(no_mangle)]
+pub static TABLE_PERTURB: Global<u64> = Global::new(0);
 
 /// The filters: [`connect_trace_common::FilterBits`].
 #[unsafe(no_mangle)]

@@ -38,6 +38,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
+mod scan;
+#[cfg(target_arch = "bpf")]
 mod sock;
 
 #[cfg(not(target_arch = "bpf"))]

@@ -3,8 +3,9 @@
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
 use crate::layout::{
-    ABSENT, INET_LOCAL_PORT_RANGE, NET_INUM, NET_PORT_RANGE, NET_PORT_RANGE_IS_PAIR, SOCK_DADDR,
-    SOCK_DPORT, SOCK_FAMILY, SOCK_NET, SOCK_NUM, SOCK_RCV_SADDR, SOCK_V6_DADDR, SOCK_V6_RCV_SADDR,
+    ABSENT, INET_LOCAL_PORT_RANGE, NET_INUM, NET_PORT_RANGE, NET_PORT_RANGE_IS_PAIR,
+    NET_PORT_STEP_WIDTH, SOCK_DADDR, SOCK_DPORT, SOCK_FAMILY, SOCK_NET, SOCK_NUM, SOCK_RCV_SADDR,
+    SOCK_USERLOCKS, SOCK_USERLOCKS_SHIFT, SOCK_V6_DADDR, SOCK_V6_RCV_SADDR,
 };
 
 /// `AF_INET`
@@ -93,6 +94,13 @@ impl<M: Memory> Sock<M> {
         self.0.read(SOCK_FAMILY.load())
     }
 
+    /// `sk_userlocks`, the bits from 8 on cut off where it is a field of four.
+    #[inline(always)]
+    pub fn user_locks(self) -> Option<u8> {
+        let offset = SOCK_USERLOCKS.load();
+        (offset != ABSENT).then(|| self.0.read::<u8>(offset) >> (SOCK_USERLOCKS_SHIFT.load() & 7))
+    }
+
     /// Source and destination address as IPv4 in v4-mapped form.
     #[inline(always)]
     pub fn addresses_v4(self) -> [Address; 2] {
@@ -179,6 +187,15 @@ impl<M: Memory> Net<M> {
             low >> 16
         };
         Some([low as u16, high as u16])
+    }
+
+    /// `net.ipv4.ip_local_port_step_width`: 0 where the kernel has it not.
+    #[inline(always)]
+    pub fn port_step_width(self) -> u32 {
+        match NET_PORT_STEP_WIDTH.load() {
+            ABSENT => 0,
+            offset => self.0.read(offset),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use clap::Parser as _;
 use connect_trace::{
     accounting::Accounting,
     cli::{Cli, Command},
-    event::{Comm, Connect, Family, PortRange, SourcePort},
+    event::{Comm, Connect, Family, PortRange, SourcePort, Strategy},
     recording::{End, Start, Writer},
     replay,
     report::{Checks, KernelSide},
@@ -142,6 +142,9 @@ fn connects() -> impl Iterator<Item = Connect> {
                 high: 60_999,
                 by_parity: true,
             }),
+            strategy: Some(Strategy::Default),
+            address_bound: Some(false),
+            scanned: (!fails).then(|| 1 + below(20) as u32),
             checks: None,
             checks_watched: below(1_000) == 0,
         }

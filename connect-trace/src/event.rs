@@ -7,7 +7,7 @@ use std::{
 
 use connect_trace_common::{ConnectRecord, Flags};
 
-use crate::kernel::layout::Layout;
+use crate::{kernel::layout::Layout, scan};
 
 /// One connect() call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,14 @@ pub struct Connect {
     pub cgroup_id: u64,
     /// The ports that were searched; absent where the call failed before the port search.
     pub range: Option<PortRange>,
+    /// How the port was chosen; absent where the call failed before the port search, or the kernel's sockets
+    /// do not show it.
+    pub strategy: Option<Strategy>,
+    /// Whether an address was bound before (`SOCK_BINDADDR_LOCK`); absent as `strategy`.
+    pub address_bound: Option<bool>,
+    /// Ports that the search went through, the one that it found among them; all of the range where it
+    /// found none. Absent without a search, and where it cannot be known: see [`crate::scan`].
+    pub scanned: Option<u32>,
     /// Calls of `__inet{,6}_check_established`; absent where they were not counted.
     pub checks: Option<u32>,
     /// Whether `__inet{,6}_check_established` was watched meanwhile, which slows the call down.
@@ -81,6 +89,46 @@ impl SourcePort {
     }
 }
 
+/// How the source port of a connect() is chosen, from what was done with the socket before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Strategy {
+    /// bind() to a port by its number.
+    ExplicitPort,
+    /// bind() to port 0 without `IP_BIND_ADDRESS_NO_PORT`, which chose the port.
+    Bind,
+    /// connect() chooses, for an address that was bound.
+    Address,
+    /// connect() chooses from the socket's own `IP_LOCAL_PORT_RANGE`, for an address that was bound or
+    /// for any: see [`Connect::address_bound`].
+    Range,
+    /// connect() chooses, and nothing was set before. A bind() to the unspecified address with
+    /// `IP_BIND_ADDRESS_NO_PORT` is this too: the kernel keeps no sign of it.
+    Default,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::ExplicitPort,
+        Self::Bind,
+        Self::Address,
+        Self::Range,
+        Self::Default,
+    ];
+
+    /// Its name in text, JSON and recordings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ExplicitPort => "explicit-port",
+            Self::Bind => "bind",
+            Self::Address => "address",
+            Self::Range => "range",
+            Self::Default => "default",
+        }
+    }
+}
+
 /// The ports that a search goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortRange {
@@ -91,6 +139,14 @@ pub struct PortRange {
     /// Whether ports of one parity are tried before the others. Not so with `IP_LOCAL_PORT_RANGE` from
     /// Linux 6.8 on.
     pub by_parity: bool,
+}
+
+impl PortRange {
+    /// Number of ports in it; 0 where it is upside down, as no kernel has it.
+    #[must_use]
+    pub fn width(self) -> u32 {
+        (u32::from(self.high) + 1).saturating_sub(self.low.into())
+    }
 }
 
 impl fmt::Display for PortRange {
@@ -179,6 +235,11 @@ impl Decoder {
         let record: ConnectRecord = bytemuck::try_pod_read_unaligned(bytes).ok()?;
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         let failed = record.ret != 0;
+        let locks = searched && record.flags.has(Flags::LOCKS);
+        let range = record
+            .flags
+            .has(Flags::NETNS_RANGE)
+            .then(|| self.range(&record));
         Some(Connect {
             start_ns: record.start_ns,
             connect_ns: record.connect_ns,
@@ -207,10 +268,10 @@ impl Decoder {
             uid: record.uid,
             netns: record.flags.has(Flags::NETNS).then_some(record.netns),
             cgroup_id: record.cgroup_id,
-            range: record
-                .flags
-                .has(Flags::NETNS_RANGE)
-                .then(|| self.range(&record)),
+            range,
+            strategy: locks.then(|| strategy(&record)),
+            address_bound: locks.then(|| record.flags.has(Flags::ADDRESS_LOCKED)),
+            scanned: range.and_then(|range| scanned(&record, range)),
             checks: record
                 .flags
                 .has(Flags::CHECKS_COUNTED)
@@ -239,6 +300,46 @@ impl Decoder {
     }
 }
 
+/// By what the socket had when `__inet_hash_connect` was entered. Its source address tells nothing: the
+/// route has filled it in by then.
+fn strategy(record: &ConnectRecord) -> Strategy {
+    let flags = record.flags;
+    if flags.has(Flags::PORT_BOUND) {
+        return if flags.has(Flags::PORT_LOCKED) {
+            Strategy::ExplicitPort
+        } else {
+            Strategy::Bind
+        };
+    }
+    if record.socket_range != [0; 2] {
+        Strategy::Range
+    } else if flags.has(Flags::ADDRESS_LOCKED) {
+        Strategy::Address
+    } else {
+        Strategy::Default
+    }
+}
+
+/// How many ports the search went through, where there was one and it can be known.
+fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
+    let flags = record.flags;
+    // With random steps (net.ipv4.ip_local_port_step_width) the programs do not look where it started.
+    if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
+        return None;
+    }
+    if record.ret == -libc::EADDRNOTAVAIL {
+        return scan::all(range);
+    }
+    let found = record.ret == 0 && record.source_port != 0 && flags.has(Flags::SEARCH_TIMED);
+    let start = scan::Start {
+        sum: record.scan_start,
+        advance: record.scan_advance,
+    };
+    found
+        .then(|| scan::until(range, start, record.source_port))
+        .flatten()
+}
+
 const AF_INET6: u16 = 10;
 
 fn address(bytes: [u8; 16]) -> IpAddr {
@@ -250,10 +351,12 @@ pub(crate) mod tests {
     use bytemuck::Zeroable as _;
     use proptest::prelude::*;
 
-    use super::*;
+    use proptest::strategy::Strategy as _;
+
+    use super::{Strategy, *};
 
     /// Whatever a record can be, sensible or not, but that the kernel returns errnos.
-    pub(crate) fn any_connect() -> impl Strategy<Value = Connect> {
+    pub(crate) fn any_connect() -> impl proptest::strategy::Strategy<Value = Connect> {
         let bytes = proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>());
         bytes.prop_map(|bytes| {
             let mut record: ConnectRecord = bytemuck::pod_read_unaligned(&bytes);
@@ -352,6 +455,84 @@ pub(crate) mod tests {
         // An end outside of the namespace's range counts as not set; the search has no parity even so.
         assert_eq!(range(20_101, 0), expect(20_101, 21_999, false));
         assert_eq!(range(1, 60_000), expect(20_000, 21_999, false));
+    }
+
+    #[test]
+    fn the_strategy_is_what_was_done_with_the_socket_before() {
+        let of = |flags: &[Flags], socket_range| {
+            let connect = record(|record| {
+                record.socket_range = socket_range;
+                record.flags.set(Flags::LOCKS);
+                for flag in flags {
+                    record.flags.set(*flag);
+                }
+            });
+            (
+                connect.strategy.unwrap().name(),
+                connect.address_bound.unwrap(),
+            )
+        };
+        let (address, port) = (Flags::ADDRESS_LOCKED, Flags::PORT_LOCKED);
+        let bound = Flags::PORT_BOUND;
+        assert_eq!(of(&[], [0; 2]), ("default", false));
+        assert_eq!(of(&[address], [0; 2]), ("address", true));
+        assert_eq!(of(&[], [20_100, 20_599]), ("range", false));
+        assert_eq!(of(&[address], [0, 20_599]), ("range", true));
+        assert_eq!(of(&[bound, address], [0; 2]), ("bind", true));
+        assert_eq!(of(&[bound, port], [0; 2]), ("explicit-port", false));
+        assert_eq!(of(&[bound, port], [1, 2]), ("explicit-port", false));
+        for strategy in Strategy::ALL {
+            let same = Strategy::ALL.iter().filter(|s| s.name() == strategy.name());
+            assert_eq!(same.count(), 1, "{}", strategy.name());
+        }
+    }
+
+    #[test]
+    fn a_kernel_whose_sockets_show_no_locks_has_no_strategies() {
+        let unknown = record(|record| record.socket_range = [20_100, 20_599]);
+        assert_eq!((unknown.strategy, unknown.address_bound), (None, None));
+        let early = record(|record| record.flags = Flags(Flags::LOCKS.0));
+        assert_eq!((early.strategy, early.address_bound), (None, None));
+    }
+
+    #[test]
+    fn the_ports_of_a_search_are_known_where_its_start_is() {
+        let scanned = |change: fn(&mut ConnectRecord)| {
+            record(|record| {
+                record.flags.set(Flags::SCAN_STARTED);
+                record.flags.set(Flags::SEARCH_TIMED);
+                record.scan_start = 100;
+                record.scan_advance = 42;
+                record.source_port = 20_140;
+                change(record);
+            })
+            .scanned
+        };
+        assert_eq!(scanned(|_| {}), Some(21));
+        // Half of the ports were tried in the first pass.
+        assert_eq!(scanned(|record| record.source_port = 20_141), Some(1_021));
+        assert_eq!(scanned(|record| record.scan_advance = 0), None);
+        assert_eq!(
+            scanned(|record| (record.ret, record.source_port) = (-99, 0)),
+            Some(2_000)
+        );
+        assert_eq!(
+            scanned(|record| (record.ret, record.source_port) = (-12, 0)),
+            None
+        );
+        assert_eq!(
+            scanned(|record| record.flags.set(Flags::PORT_BOUND)),
+            None,
+            "nothing was searched"
+        );
+        assert_eq!(
+            scanned(|record| record.flags.0 &= !Flags::SCAN_STARTED.0),
+            None
+        );
+        assert_eq!(
+            scanned(|record| record.flags.0 &= !Flags::SEARCH_TIMED.0),
+            None
+        );
     }
 
     #[test]

@@ -26,5 +26,6 @@ pub mod probes;
 pub mod recording;
 pub mod replay;
 pub mod report;
+pub mod scan;
 pub mod status_line;
 pub mod tracer;

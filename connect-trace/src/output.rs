@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    aggregate::{FastConnects, Groups, Precision, Summary, by::By},
+    aggregate::{Exhaustions, FastConnects, Groups, Precision, Summary, by::By},
     cli::{Format, OutputArgs},
     clock::{Clock, Time},
     event::Connect,
@@ -31,6 +31,8 @@ pub struct Output {
     summary: Summary,
     /// By `--by`; those by parity are in `summary`.
     groups: Option<Groups>,
+    /// Where ports run out, over all reports.
+    exhaustions: Exhaustions,
     /// The fast connects up to the last report.
     fast: FastConnects,
     /// The columns of the lines of events, from their header on.
@@ -63,6 +65,7 @@ impl Output {
             clock_step_ns: None,
             summary: Summary::default(),
             groups: groups(args.by),
+            exhaustions: Exhaustions::default(),
             fast: FastConnects::default(),
             lines: None,
             paint,
@@ -88,6 +91,9 @@ impl Output {
     /// Where stdout refuses; the connect is in the report even so.
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
         self.summary.record(connect);
+        if let Some(found) = self.exhaustions.record(connect) {
+            log::warn!("{found}");
+        }
         if let Some(groups) = &mut self.groups {
             groups.record(connect);
         }
@@ -188,6 +194,7 @@ impl Output {
             top,
             checks: kernel_side.checks,
             accounting: kernel_side.accounting,
+            exhausted: self.exhaustions.take(),
             clock_step_ns: self.clock_step_ns.take(),
         }
     }

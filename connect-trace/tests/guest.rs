@@ -3,7 +3,8 @@
 //!
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
-//! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
+//! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
+//! chosen and how far the search went, `program` about the command `connect-trace`,
 //! `filters` and `command` about what is traced, `output` about its events and JSON, `recording` about
 //! what it keeps, `check` about `connect-trace check` and kernels that lack something; `peer` compares
 //! with another tracer, and `clients` with what real clients and a server count. The other modules are
@@ -37,8 +38,12 @@ mod program;
 mod recording;
 #[path = "guest/records.rs"]
 mod records;
+#[path = "guest/scan.rs"]
+mod scan;
 #[path = "guest/socket.rs"]
 mod socket;
+#[path = "guest/strategy.rs"]
+mod strategy;
 #[path = "guest/tcp.rs"]
 mod tcp;
 #[path = "guest/terminal.rs"]
@@ -68,6 +73,8 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     records::TESTS,
     losses::TESTS,
     checks::TESTS,
+    strategy::TESTS,
+    scan::TESTS,
     filters::TESTS_OF_MODES,
     command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
@@ -84,6 +91,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     output::TESTS,
     terminal::TESTS,
     recording::TESTS,
+    scan::TESTS_OF_NO_MODE,
 ];
 
 fn main() -> ExitCode {

@@ -108,6 +108,9 @@ fn connect(second: u64, port: u16) -> Connect {
             high: 21_999,
             by_parity: true,
         }),
+        strategy: None,
+        address_bound: None,
+        scanned: None,
         checks: None,
         checks_watched: false,
     }

@@ -16,6 +16,8 @@ use crate::{
 /// `__inet_hash_connect` the second.
 const CONNECT_SOCK: usize = 0;
 const SEARCH_SOCK: usize = 1;
+/// The `u64 port_offset` of `__inet_hash_connect`.
+const SEARCH_PORT_OFFSET: usize = 2;
 /// The `struct sockaddr *` of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_ADDRESS: usize = 1;
 /// The return value follows the arguments: `tcp_v4_connect` and `tcp_v6_connect` have three.
@@ -53,7 +55,8 @@ fn fexit_tcp_v6_connect(ctx: FExitContext) -> i32 {
 
 #[fentry]
 fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
-    connect::search_entered(Sock(Typed(ctx.arg(SEARCH_SOCK))));
+    let sock = Sock(Typed(ctx.arg(SEARCH_SOCK)));
+    connect::search_entered(sock, ctx.arg(SEARCH_PORT_OFFSET));
     0
 }
 

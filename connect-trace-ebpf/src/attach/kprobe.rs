@@ -15,6 +15,7 @@ use crate::{
 /// The arguments, as in `fentry.rs`.
 const CONNECT_SOCK: usize = 0;
 const SEARCH_SOCK: usize = 1;
+const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
 
 #[kprobe]
@@ -51,8 +52,8 @@ fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(SEARCH_SOCK) {
-        connect::search_entered(Sock(Untyped(sock)));
+    if let (Some(sock), Some(port_offset)) = (ctx.arg(SEARCH_SOCK), ctx.arg(SEARCH_PORT_OFFSET)) {
+        connect::search_entered(Sock(Untyped(sock)), port_offset);
     }
     0
 }

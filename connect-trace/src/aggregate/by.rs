@@ -28,4 +28,6 @@ pub enum By {
     Netns,
     /// IPv4, IPv6 or v4-mapped
     Family,
+    /// how the source port is chosen; a range of the socket's own by its width
+    Strategy,
 }

@@ -1,17 +1,19 @@
-//! Times of connects that have something in common.
+//! Times of connects that have something in common, and the ports that they went through.
 
 use connect_trace_common::FastGroup;
 
-use super::{Latency, Precision};
+use super::{Latency, Precision, Scanned};
 use crate::event::Connect;
 
-/// Times of connect() and of the port search within it.
+/// Times of connect() and of the port search within it, and how far that went.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// Time in `tcp_v4_connect` or `tcp_v6_connect`.
     pub connect: Latency,
     /// Time in `__inet_hash_connect`.
     pub search: Latency,
+    /// Ports that the searches went through; without those of which the kernel only kept sums.
+    pub scanned: Scanned,
 }
 
 impl Group {
@@ -21,6 +23,7 @@ impl Group {
         Self {
             connect: Latency::new(precision),
             search: Latency::new(precision),
+            scanned: Scanned::default(),
         }
     }
 
@@ -30,12 +33,16 @@ impl Group {
         if let Some(ns) = connect.search_ns {
             self.search.record(ns);
         }
+        if let Some(ports) = connect.scanned {
+            self.scanned.record(ports);
+        }
     }
 
     /// Adds the connects of another one of the same precision.
     pub fn merge(&mut self, other: &Self) {
         self.connect.merge(&other.connect);
         self.search.merge(&other.search);
+        self.scanned.merge(&other.scanned);
     }
 
     /// Adds connects of which the kernel only kept sums: see [`Latency::merge_fast`].

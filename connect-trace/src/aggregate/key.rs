@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::by::By;
-use crate::event::{Comm, Connect, Family, Pass, SourcePort};
+use crate::event::{Comm, Connect, Family, Pass, SourcePort, Strategy};
 
 /// What the connects of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,33 @@ pub enum Key {
     Netns(Option<u32>),
     /// Family of the socket.
     Family(Family),
+    /// How the source port is chosen; `None` where that is not known.
+    Strategy(Option<Choice>),
+}
+
+/// How the source port is chosen, the same for all ranges of sockets' own that are as wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Choice {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// Number of ports of the socket's own range, as far as it is in force; 0 for the other strategies.
+    pub width: u32,
+    /// Whether an address was bound as well; false for the other strategies.
+    pub address_bound: bool,
+}
+
+impl Choice {
+    /// That of a connect.
+    #[must_use]
+    pub fn of(connect: &Connect) -> Option<Self> {
+        let strategy = connect.strategy?;
+        let range = connect.range.filter(|_| strategy == Strategy::Range);
+        Some(Self {
+            strategy,
+            width: range.map_or(0, |range| range.width()),
+            address_bound: range.is_some() && connect.address_bound == Some(true),
+        })
+    }
 }
 
 /// What became of the source port.
@@ -74,6 +101,7 @@ impl Key {
             By::Cgroup => Self::Cgroup(connect.cgroup_id),
             By::Netns => Self::Netns(connect.netns),
             By::Family => Self::Family(connect.family),
+            By::Strategy => Self::Strategy(Choice::of(connect)),
         }
     }
 }

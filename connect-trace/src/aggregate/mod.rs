@@ -2,16 +2,22 @@
 //! their number.
 
 pub mod by;
+pub mod exhaustion;
 pub mod fast;
 pub mod group;
 pub mod groups;
 pub mod key;
 pub mod latency;
+pub mod scanned;
+pub mod strategies;
 pub mod summary;
 
+pub use exhaustion::Exhaustions;
 pub use fast::FastConnects;
 pub use group::Group;
 pub use groups::Groups;
 pub use key::Key;
 pub use latency::{Latency, Precision};
+pub use scanned::Scanned;
+pub use strategies::Strategies;
 pub use summary::Summary;

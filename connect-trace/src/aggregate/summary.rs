@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    FastConnects, Group, Key,
+    FastConnects, Group, Key, Strategies,
     groups::{Named, Top},
     key::Parity,
 };
@@ -38,6 +38,8 @@ pub struct Summary {
     pub fast: u64,
     /// Connects by the range that was searched, up to [`MOST_KINDS`] ranges.
     pub ranges: BTreeMap<PortRange, u64>,
+    /// Connects by how their ports were chosen; without the fast ones.
+    pub strategies: Strategies,
     /// Connects that failed before the port search.
     pub without_search: u64,
     /// Connects during which `__inet{,6}_check_established` was watched.
@@ -52,6 +54,7 @@ impl Summary {
     /// Adds one connect.
     pub fn record(&mut self, connect: &Connect) {
         self.connects += 1;
+        self.strategies.record(connect);
         self.checks_watched += u64::from(connect.checks_watched);
         if let Some(checks) = connect.checks {
             self.checks += u64::from(checks);
@@ -133,7 +136,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         aggregate::fast,
-        event::{Comm, Family, SourcePort},
+        event::{Comm, Family, SourcePort, Strategy},
     };
 
     /// A successful connect of 20 µs with a search of 5 µs, on the range 20000 to 21999.
@@ -158,6 +161,9 @@ pub(crate) mod tests {
                 high: 21_999,
                 by_parity: true,
             }),
+            strategy: Some(Strategy::Default),
+            address_bound: Some(false),
+            scanned: Some(1),
             checks: None,
             checks_watched: false,
         }

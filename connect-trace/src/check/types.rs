@@ -171,6 +171,7 @@ pub(super) mod tests {
                     globals: vec![],
                     absent: vec![],
                     socket_range_has_no_parity: true,
+                    port_offset_is_wide: true,
                 }),
                 prototypes: Ok(()),
             }),

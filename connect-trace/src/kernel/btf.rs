@@ -33,6 +33,8 @@ pub struct Btf {
 pub struct Member {
     /// Bytes from the start of the outermost structure.
     pub offset: u32,
+    /// Where it begins within that byte, for a bit field; else 0.
+    pub bit: u32,
     /// The member's type, with typedefs and qualifiers taken off.
     pub type_id: TypeId,
     /// What kind of type that is.
@@ -176,6 +178,7 @@ impl Btf {
         };
         let mut found = Member {
             offset: 0,
+            bit: 0,
             type_id: start,
             kind: Kind::Composite,
         };
@@ -221,6 +224,18 @@ impl Btf {
         Ok(target != 0 && self.name(target)? == structure)
     }
 
+    /// Whether a type is an integer of so many bytes.
+    ///
+    /// # Errors
+    /// Where the blob is broken.
+    pub fn is_integer(&self, id: TypeId, bytes: u32) -> Result<bool> {
+        let id = self.resolve(id)?;
+        if self.kind(id)? != Kind::Int {
+            return Ok(false);
+        }
+        Ok(self.u32(self.position(id)? + 8)? == bytes)
+    }
+
     fn direct_member(&self, composite: TypeId, name: &str) -> Result<Option<Member>> {
         let position = self.position(composite)?;
         let (kind, count) = self.kind_and_count(position)?;
@@ -237,6 +252,7 @@ impl Btf {
                 "" => self.direct_member(type_id, name)?,
                 this if this == name => Some(Member {
                     offset: 0,
+                    bit: bits % 8,
                     type_id,
                     kind: self.kind(type_id)?,
                 }),
@@ -349,9 +365,16 @@ mod tests {
     fn a_member_is_found_through_anonymous_unions_and_typedefs() {
         let btf = Btf::parse(tiny()).unwrap();
         let member = btf.member("outer", "inner.field").unwrap().unwrap();
-        assert_eq!((member.offset, member.kind), (12, Kind::Int));
+        assert_eq!((member.offset, member.bit, member.kind), (12, 0, Kind::Int));
         assert_eq!(btf.member("outer", "nothing").unwrap(), None);
         assert_eq!(btf.member("nothing", "inner").unwrap(), None);
+    }
+
+    #[test]
+    fn a_bit_field_begins_within_a_byte() {
+        let btf = Btf::parse(tiny()).unwrap();
+        let member = btf.member("fields", "high").unwrap().unwrap();
+        assert_eq!((member.offset, member.bit), (1, 4));
     }
 
     #[test]
@@ -359,15 +382,18 @@ mod tests {
         let btf = Btf::parse(tiny()).unwrap();
         let parameters = btf.parameters("function").unwrap().unwrap();
         assert_eq!(parameters.len(), 2);
+        assert!(btf.is_integer(parameters[0], 4).unwrap());
+        assert!(!btf.is_integer(parameters[0], 8).unwrap());
+        assert!(!btf.is_integer(parameters[1], 8).unwrap());
         assert!(!btf.points_to(parameters[0], "outer").unwrap());
         assert!(btf.points_to(parameters[1], "outer").unwrap());
         assert_eq!(btf.parameters("nothing").unwrap(), None);
     }
 
-    /// `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` at
+    /// `struct fields { u32 : 8, pad : 4, high : 4; }`, `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` at
     /// offset 8, and `void function(u32, const struct outer *)`.
     fn tiny() -> Vec<u8> {
-        let strings = b"\0int\0outer\0first\0inner\0pad\0field\0function\0";
+        let strings = b"\0int\0outer\0first\0inner\0pad\0field\0function\0fields\0high\0";
         let offset = |name: &str| -> u32 {
             let needle = [b"\0", name.as_bytes(), b"\0"].concat();
             let at = strings
@@ -389,6 +415,15 @@ mod tests {
         types.extend([0, kind(PTR, 0), 6]); // 7
         types.extend([0, kind(FUNC_PROTO, 2), 0, 0, 1, 0, 7]); // 8
         types.extend([offset("function"), kind(FUNC, 1), 8]); // 9
+        types.extend([offset("fields"), 1 << 31 | kind(STRUCT, 2), 4]); // 10
+        types.extend([
+            offset("pad"),
+            1,
+            4 << 24 | 8,
+            offset("high"),
+            1,
+            4 << 24 | 12,
+        ]);
         let mut blob = Vec::new();
         blob.extend(MAGIC.to_le_bytes());
         blob.extend([1, 0]);

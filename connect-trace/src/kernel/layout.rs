@@ -50,8 +50,17 @@ const FIELDS: &[Field] = &[
     required("TASK_TGID", "task_struct", "tgid"),
     required("TASK_SIGNAL", "task_struct", "signal"),
     required("SIGNAL_LIVE", "signal_struct", "live"),
+    optional("SOCK_USERLOCKS", "sock", "sk_userlocks"),
+    optional(
+        "NET_PORT_STEP_WIDTH",
+        "net",
+        "ipv4.sysctl_ip_local_port_step_width",
+    ),
     optional("INET_LOCAL_PORT_RANGE", "inet_sock", "local_port_range"),
 ];
+
+/// Which argument of `__inet_hash_connect` is `port_offset`.
+const PORT_OFFSET: usize = 2;
 
 /// Value of a global whose field the kernel does not have.
 const ABSENT: u32 = u32::MAX;
@@ -66,6 +75,9 @@ pub struct Layout {
     /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8,
     /// which also made `inet_sock.local_port_range` one word where it was a structure before.
     pub socket_range_has_no_parity: bool,
+    /// Whether `port_offset` of `__inet_hash_connect` is a `u64`, its upper half a part of where the search
+    /// starts: since 5.10.119 and 5.18.
+    pub port_offset_is_wide: bool,
 }
 
 impl Layout {
@@ -74,7 +86,7 @@ impl Layout {
     /// # Errors
     /// Names the field that this kernel lacks and that nothing can be recorded without.
     pub fn of(btf: &Btf) -> Result<Self> {
-        let mut globals = Vec::with_capacity(FIELDS.len() + 1);
+        let mut globals = Vec::with_capacity(FIELDS.len() + 2);
         let mut absent = Vec::new();
         for field in FIELDS {
             let member = btf.member(field.structure, field.path)?;
@@ -92,9 +104,17 @@ impl Layout {
             |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
         let pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
         globals.push(("NET_PORT_RANGE_IS_PAIR", u32::from(pair)));
+        let locks = btf.member("sock", "sk_userlocks")?;
+        globals.push(("SOCK_USERLOCKS_SHIFT", locks.map_or(0, |locks| locks.bit)));
+        let search = btf.parameters("__inet_hash_connect")?;
+        let port_offset = search.and_then(|parameters| parameters.get(PORT_OFFSET).copied());
         Ok(Self {
             globals,
             absent,
+            port_offset_is_wide: match port_offset {
+                Some(port_offset) => btf.is_integer(port_offset, 8)?,
+                None => false,
+            },
             socket_range_has_no_parity: kind("inet_sock", "local_port_range")? == Some(Kind::Int),
         })
     }

@@ -1,9 +1,10 @@
-//! The functions that the running kernel has, from `/proc/kallsyms`.
+//! The functions that the running kernel has, and where its variable `table_perturb` lies, from
+//! `/proc/kallsyms`.
 
 use std::{
     collections::HashSet,
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead, BufReader},
 };
 
 use anyhow::{Context as _, Result};
@@ -11,36 +12,160 @@ use anyhow::{Context as _, Result};
 /// Where the kernel shows its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
 
-/// Those of `names` that the kernel or one of its modules has.
-///
-/// # Errors
-/// Where `/proc/kallsyms` cannot be read. Addresses may be hidden (`kernel.kptr_restrict`): the names
-/// are enough.
-pub fn present(names: &[&'static str]) -> Result<HashSet<&'static str>> {
-    let file = File::open(KALLSYMS).with_context(|| format!("{KALLSYMS} cannot be read"))?;
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    let mut found = HashSet::new();
-    let mut line = Vec::new();
-    while found.len() < names.len() && {
-        line.clear();
-        reader
-            .read_until(b'\n', &mut line)
-            .with_context(|| format!("read {KALLSYMS}"))?
-            > 0
-    } {
-        // address, type, name, [module]
-        let mut words = line.split(|byte| byte.is_ascii_whitespace());
-        let (Some(kind), Some(name)) = (words.nth(1), words.next()) else {
-            continue;
-        };
-        if matches!(kind, b"t" | b"T" | b"w" | b"W") {
-            found.extend(
-                names
-                    .iter()
-                    .copied()
-                    .filter(|wanted| wanted.as_bytes() == name),
-            );
+/// The slots from which the port search takes its start: `static u32 *table_perturb`.
+pub const TABLE_PERTURB: &str = "table_perturb";
+
+/// Where a pointer of the kernel's lies, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pointer {
+    /// At this address.
+    At(u64),
+    /// There, but addresses are not shown (`kernel.kptr_restrict`, or CAP_SYSLOG is missing).
+    Hidden,
+    /// There, but it is no pointer: kernels before 5.10.125 and 5.15.48 have an array of 256 slots.
+    Array,
+    /// The kernel does not show its variables (CONFIG_KALLSYMS_ALL), or has no such one.
+    None,
+}
+
+impl Pointer {
+    /// Its address, where it is known.
+    #[must_use]
+    pub fn address(self) -> Option<u64> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Hidden | Self::Array | Self::None => None,
         }
     }
-    Ok(found)
+}
+
+/// What was looked for and found.
+#[derive(Clone, Debug)]
+pub struct Symbols {
+    /// Those of the functions that the kernel or one of its modules has.
+    pub functions: HashSet<&'static str>,
+    /// [`TABLE_PERTURB`].
+    pub table_perturb: Pointer,
+}
+
+impl Symbols {
+    /// Looks for functions of these names, and for `table_perturb`.
+    ///
+    /// # Errors
+    /// Where `/proc/kallsyms` cannot be read. Addresses may be hidden (`kernel.kptr_restrict`): the names
+    /// are enough for functions.
+    pub fn of_running_kernel(functions: &[&'static str]) -> Result<Self> {
+        let file = File::open(KALLSYMS).with_context(|| format!("{KALLSYMS} cannot be read"))?;
+        Self::read(BufReader::with_capacity(1 << 16, file), functions)
+            .with_context(|| format!("read {KALLSYMS}"))
+    }
+
+    fn read(mut reader: impl BufRead, wanted: &[&'static str]) -> Result<Self> {
+        let mut functions = HashSet::new();
+        let mut variable = Variable::NotYet;
+        let mut line = Vec::new();
+        while (functions.len() < wanted.len() || !variable.is_known()) && {
+            line.clear();
+            reader.read_until(b'\n', &mut line)? > 0
+        } {
+            // address, type, name, [module]
+            let mut words = line.split(|byte| byte.is_ascii_whitespace());
+            let (Some(address), Some(kind), Some(name)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            variable.next(address, kind, name);
+            if matches!(kind, b"t" | b"T" | b"w" | b"W") {
+                functions.extend(wanted.iter().find(|wanted| wanted.as_bytes() == name));
+            }
+        }
+        Ok(Self {
+            functions,
+            table_perturb: variable.pointer(),
+        })
+    }
+}
+
+/// The search for the variable. The kernel's own symbols are in the order of their addresses, so the next
+/// one says how long it is at most.
+enum Variable {
+    NotYet,
+    At(u64),
+    Followed { at: u64, room: u64 },
+}
+
+impl Variable {
+    fn next(&mut self, address: &[u8], kind: &[u8], name: &[u8]) {
+        match *self {
+            Self::NotYet => {
+                let of_data = matches!(kind, b"b" | b"B" | b"d" | b"D" | b"r" | b"R");
+                if of_data && name == TABLE_PERTURB.as_bytes() {
+                    *self = Self::At(hexadecimal(address));
+                }
+            }
+            Self::At(at) => {
+                let room = hexadecimal(address).saturating_sub(at);
+                *self = Self::Followed { at, room };
+            }
+            Self::Followed { .. } => {}
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        matches!(self, Self::Followed { .. })
+    }
+
+    fn pointer(&self) -> Pointer {
+        /// Bytes of the shortest array that it ever was, 256 slots.
+        const ARRAY: u64 = 1024;
+        match *self {
+            Self::NotYet => Pointer::None,
+            Self::At(0) | Self::Followed { at: 0, .. } => Pointer::Hidden,
+            Self::Followed { room: ARRAY.., .. } => Pointer::Array,
+            Self::At(at) | Self::Followed { at, .. } => Pointer::At(at),
+        }
+    }
+}
+
+/// 0 where it is no number, as where addresses are hidden.
+fn hexadecimal(text: &[u8]) -> u64 {
+    let text = std::str::from_utf8(text).unwrap_or("");
+    u64::from_str_radix(text, 16).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Symbols {
+        Symbols::read(text.as_bytes(), &["tcp_v4_connect", "tcp_v6_connect"]).unwrap()
+    }
+
+    #[test]
+    fn functions_are_found_in_the_kernel_and_in_modules() {
+        let text = "ffffffff81000000 T tcp_v4_connect\nffffffff82000000 d tcp_v6_connect\n\
+                    ffffffffc0000000 t tcp_v6_connect\t[ipv6]\n";
+        let found = read(text);
+        assert_eq!(found.functions.len(), 2);
+        assert_eq!(found.table_perturb, Pointer::None);
+        assert_eq!(read("").functions.len(), 0);
+        assert_eq!(read("\n\n x\n").functions.len(), 0);
+    }
+
+    #[test]
+    fn the_table_is_a_pointer_where_the_next_symbol_leaves_no_room_for_an_array() {
+        let table = |text| read(text).table_perturb;
+        let pointer = "ffffffff83000010 b table_perturb\nffffffff83000018 b next\n";
+        assert_eq!(table(pointer), Pointer::At(0xffff_ffff_8300_0010));
+        let last = "ffffffff83000010 b table_perturb\n";
+        assert_eq!(table(last), Pointer::At(0xffff_ffff_8300_0010));
+        let array = "ffffffff83000000 b table_perturb\nffffffff83000400 b next\n";
+        assert_eq!(table(array), Pointer::Array);
+        let hidden = "0000000000000000 b table_perturb\n0000000000000000 b next\n";
+        assert_eq!(table(hidden), Pointer::Hidden);
+        assert_eq!(table(hidden).address(), None);
+        let function = "ffffffff83000010 t table_perturb\nffffffff83000018 b next\n";
+        assert_eq!(table(function), Pointer::None);
+    }
 }

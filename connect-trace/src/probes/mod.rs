@@ -47,7 +47,7 @@ use crate::kernel::{
     layout::Layout,
     preemption,
     prototypes::{CHECKS, CONNECT, Function},
-    symbols,
+    symbols::{Pointer, Symbols},
 };
 
 /// How the programs are attached.
@@ -126,7 +126,7 @@ impl Probes {
         layout: &Layout,
         functions: &Functions,
     ) -> Result<Self> {
-        let mut ebpf = load(config, layout)?;
+        let mut ebpf = load(config, layout, functions)?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
         filters::fill(&mut ebpf, &config.filters)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
@@ -257,9 +257,11 @@ impl Probes {
 }
 
 /// Creates the maps; no program is loaded yet.
-fn load(config: &ProbeConfig, layout: &Layout) -> Result<Ebpf> {
+fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<Ebpf> {
+    let table = functions.table_perturb.address();
     object::load(&Options {
         globals: &layout.globals,
+        table_perturb: table.filter(|_| layout.port_offset_is_wide).unwrap_or(0),
         filters: &config.filters,
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
@@ -272,11 +274,13 @@ fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
     ebpf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those of the probed functions that this kernel has.
+/// Those of the probed functions that this kernel has, and a variable of theirs.
 pub(crate) struct Functions {
     present: HashSet<&'static str>,
     /// Whether IPv6 is among them.
     pub(crate) ipv6: bool,
+    /// What the port search takes its start from.
+    pub(crate) table_perturb: Pointer,
 }
 
 impl Functions {
@@ -287,7 +291,10 @@ impl Functions {
     pub(crate) fn of_running_kernel() -> Result<Self> {
         let all: Vec<&Function> = CONNECT.iter().chain(&CHECKS).collect();
         let names: Vec<&'static str> = all.iter().map(|function| function.name).collect();
-        let present = symbols::present(&names)?;
+        let Symbols {
+            functions: present,
+            table_perturb,
+        } = Symbols::of_running_kernel(&names)?;
         let missing = all
             .iter()
             .find(|function| !function.ipv6 && !present.contains(function.name));
@@ -302,7 +309,11 @@ impl Functions {
             .into());
         }
         let ipv6 = all.iter().all(|function| present.contains(function.name));
-        Ok(Self { present, ipv6 })
+        Ok(Self {
+            present,
+            ipv6,
+            table_perturb,
+        })
     }
 
     /// All of them, or all but those of IPv6.
@@ -313,6 +324,7 @@ impl Functions {
         Self {
             present: wanted.map(|function| function.name).collect(),
             ipv6,
+            table_perturb: Pointer::At(0xffff_ffff_8300_0010),
         }
     }
 

@@ -17,6 +17,8 @@ use crate::kernel::lack::Lack;
 pub(super) struct Options<'a> {
     /// Globals of `connect-trace-ebpf/src/layout.rs`.
     pub(super) globals: &'a [(&'static str, u32)],
+    /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
+    pub(super) table_perturb: u64,
     /// Which connects are wanted.
     pub(super) filters: &'a Filters,
     /// Size of the map `RECORDS` in bytes.
@@ -39,6 +41,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         loader.override_global(name, value, true);
     }
     loader
+        .override_global("TABLE_PERTURB", &options.table_perturb, true)
         .override_global("FILTERS", &filters, true)
         .override_global("CGROUP_COUNT", &cgroups, true)
         .override_global("MIN_LATENCY_NS", &min_latency_ns, true)

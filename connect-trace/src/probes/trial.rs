@@ -29,7 +29,7 @@ pub(crate) fn load_all(
         AttachMode::Fentry => fentry::offered()?,
         AttachMode::Kprobe => kprobe::offered()?,
     }
-    let mut ebpf = load(config, layout)?;
+    let mut ebpf = load(config, layout, functions)?;
     load_tracepoint(&mut ebpf, "thread_exit")?;
     let all = functions.connect().into_iter().chain(functions.checks());
     match mode {

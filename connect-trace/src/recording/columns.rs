@@ -5,16 +5,16 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::event::{Comm, Connect, Family, PortRange, SourcePort};
+use crate::event::{Comm, Connect, Family, PortRange, SourcePort, Strategy};
 
 /// The first line: the names of the columns.
 pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
 destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,range_low,range_high,\
-range_by_parity,checks,checks_watched\n";
+range_by_parity,strategy,address_bound,scanned,checks,checks_watched\n";
 
-/// No line is longer: four numbers of 20 digits, eleven of 10, two addresses of 39 characters, a name
+/// No line is longer: four numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
 /// with all of its 16 bytes escaped, words and commas.
-pub(super) const LONGEST_LINE: usize = 420;
+pub(super) const LONGEST_LINE: usize = 450;
 
 /// Adds the line of a connect.
 pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
@@ -34,6 +34,9 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
         netns,
         cgroup_id,
         range,
+        strategy,
+        address_bound,
+        scanned,
         checks,
         checks_watched,
     } = connect;
@@ -66,6 +69,12 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     optional(line, range.map(|range| range.low));
     optional(line, range.map(|range| range.high));
     word(line, range.map_or(b"", |range| truth_word(range.by_parity)));
+    word(
+        line,
+        strategy.map_or(b"", |strategy| strategy.name().as_bytes()),
+    );
+    word(line, address_bound.map_or(b"", truth_word));
+    optional(line, *scanned);
     optional(line, *checks);
     line.extend_from_slice(truth_word(*checks_watched));
     line.push(b'\n');
@@ -107,6 +116,12 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         (None, None, b"") => None,
         _ => return None,
     };
+    let strategy = strategy_of(field(text)?)?;
+    let address_bound = match field(text)? {
+        b"" => None,
+        word => Some(truth_of(word)?),
+    };
+    let scanned = integer(text)?;
     let checks = integer(text)?;
     let checks_watched = truth_of(until(text, b'\n')?)?;
     Some(Connect {
@@ -125,6 +140,9 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         netns,
         cgroup_id,
         range,
+        strategy,
+        address_bound,
+        scanned,
         checks,
         checks_watched,
     })
@@ -146,6 +164,17 @@ fn family_of(field: &[u8]) -> Option<Family> {
     [Family::V4, Family::V6, Family::Mapped]
         .into_iter()
         .find(|&family| family_word(family) == field)
+}
+
+/// A strategy, or none in an empty field.
+fn strategy_of(field: &[u8]) -> Option<Option<Strategy>> {
+    if field.is_empty() {
+        return Some(None);
+    }
+    Strategy::ALL
+        .into_iter()
+        .find(|strategy| strategy.name().as_bytes() == field)
+        .map(Some)
 }
 
 fn truth_word(truth: bool) -> &'static [u8] {
@@ -288,7 +317,9 @@ fn address_of(field: &[u8]) -> Option<Option<IpAddr>> {
 pub(super) mod tests {
     use proptest::{option, prelude::*};
 
-    use super::*;
+    use proptest::strategy::Strategy;
+
+    use super::{Strategy as PortStrategy, *};
     use crate::aggregate::summary::tests::example;
 
     fn address() -> impl Strategy<Value = IpAddr> {
@@ -339,9 +370,12 @@ pub(super) mod tests {
         pub fn connect()((start_ns, connect_ns, search_ns, errno) in when(),
             (family, source, port, destination, range) in wherefrom(),
             (pid, tid, uid, netns, cgroup_id, comm) in who(),
+            strategy in option::of(proptest::sample::select(PortStrategy::ALL.to_vec())),
+            address_bound: Option<bool>, scanned: Option<u32>,
             checks: Option<u32>, checks_watched: bool) -> Connect {
             Connect { start_ns, connect_ns, search_ns, family, source, port, destination, errno,
-                pid, tid, comm, uid, netns, cgroup_id, range, checks, checks_watched }
+                pid, tid, comm, uid, netns, cgroup_id, range, strategy, address_bound, scanned,
+                checks, checks_watched }
         }
     }
 

@@ -7,8 +7,10 @@ use connect_trace_common::CheckEstablished;
 use super::{Checks, Report};
 use crate::{
     accounting::Accounting,
-    aggregate::{Groups, Precision, Summary, by::By, summary::tests::example},
-    event::{Connect, SourcePort},
+    aggregate::{
+        Groups, Precision, Summary, by::By, exhaustion::Exhausted, summary::tests::example,
+    },
+    event::{Connect, SourcePort, Strategy},
 };
 
 /// By `--by`, with nothing else in it.
@@ -33,15 +35,19 @@ pub(crate) fn parity() -> Report {
     summary.record(&Connect {
         connect_ns: 2_100_000,
         search_ns,
+        scanned: Some(1_001),
         ..example(20_001)
     });
     summary.record(&Connect {
         port: SourcePort::Bound(80),
+        strategy: Some(Strategy::ExplicitPort),
+        scanned: None,
         ..example(0)
     });
     let failed = Connect {
         port: SourcePort::None,
         errno: libc::EADDRNOTAVAIL,
+        scanned: Some(2_000),
         ..example(0)
     };
     summary.record(&Connect {
@@ -68,6 +74,7 @@ pub(crate) fn parity() -> Report {
         by: By::Parity,
         precision: Precision::Fine,
         top: summary.by_parity(),
+        exhausted: Exhausted::default(),
         clock_step_ns: None,
         summary,
         checks: Checks {

@@ -8,6 +8,7 @@ use super::{
     Report, histogram, names,
     numbers::{WIDTH, edge, microseconds_or_dash},
     paint::Paint,
+    table::scanned,
 };
 use crate::aggregate::{Group, Latency, groups::Top};
 
@@ -29,6 +30,12 @@ pub(super) fn write(text: &mut String, paint: Paint, report: &Report) -> fmt::Re
     )?;
     table(text, paint, "connect(), us", &rows, |g| &g.connect)?;
     table(text, paint, "port search, us", &rows, |g| &g.search)?;
+    let named: Vec<_> = rows
+        .iter()
+        .map(|row| (row.name.clone(), row.group))
+        .collect();
+    let longest = named.iter().map(|(name, _)| name.chars().count()).max();
+    scanned(text, paint, &named, longest.unwrap_or(0).max(KEY - 2))?;
     buckets(text, paint, "connect()", &rows, |g| &g.connect)?;
     buckets(text, paint, "port search", &rows, |g| &g.search)
 }

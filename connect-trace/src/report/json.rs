@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::{Report, errno, names, warnings::warnings};
 use crate::{
-    aggregate::{Group, Latency},
+    aggregate::{Group, Latency, Scanned, key::Choice, strategies::Chosen},
     clock::{Clock, Time},
-    event::{Connect, PortRange},
+    event::{Connect, PortRange, Strategy},
     recording::Start,
 };
 
@@ -113,6 +113,9 @@ struct Event {
     uid: u32,
     netns: Option<u32>,
     cgroup_id: u64,
+    strategy: Option<&'static str>,
+    address_bound: Option<bool>,
+    scanned: Option<u32>,
     checks: Option<u32>,
     checks_watched: bool,
 }
@@ -142,6 +145,9 @@ impl Event {
             uid: connect.uid,
             netns: connect.netns,
             cgroup_id: connect.cgroup_id,
+            strategy: connect.strategy.map(Strategy::name),
+            address_bound: connect.address_bound,
+            scanned: connect.scanned,
             checks: connect.checks,
             checks_watched: connect.checks_watched,
         }
@@ -186,6 +192,7 @@ struct ReportLine<'a> {
     passes: Vec<GroupOf>,
     failures: Vec<Failure>,
     ranges: Vec<RangeCount>,
+    strategies: Vec<StrategyOf>,
     checks: Checks<'a>,
     accounting: Option<Accounting>,
     warnings: Vec<Warning>,
@@ -247,6 +254,12 @@ impl<'a> ReportLine<'a> {
                     connects,
                 })
                 .collect(),
+            strategies: summary
+                .strategies
+                .all()
+                .into_iter()
+                .map(|(choice, chosen)| StrategyOf::of(choice, chosen))
+                .collect(),
             checks: Checks::of(report),
             accounting: Accounting::of(&report.accounting),
             warnings: warnings(report)
@@ -306,6 +319,7 @@ fn failures(report: &Report) -> Vec<Failure> {
 struct GroupTimes {
     connect: Times,
     search: Times,
+    scanned: Ports,
 }
 
 impl GroupTimes {
@@ -313,6 +327,51 @@ impl GroupTimes {
         Self {
             connect: Times::of(&group.connect),
             search: Times::of(&group.search),
+            scanned: Ports::of(&group.scanned),
+        }
+    }
+}
+
+/// Ports that searches went through.
+#[derive(Serialize)]
+struct Ports {
+    count: u64,
+    total_ports: u64,
+    mean_ports: Option<f64>,
+    max_ports: Option<u32>,
+}
+
+impl Ports {
+    fn of(scanned: &Scanned) -> Self {
+        Self {
+            count: scanned.count,
+            total_ports: scanned.total,
+            mean_ports: scanned.mean(),
+            max_ports: (scanned.count > 0).then_some(scanned.max),
+        }
+    }
+}
+
+/// The connects whose ports were chosen in one way; without a strategy those that were not kept apart.
+#[derive(Serialize)]
+struct StrategyOf {
+    strategy: Option<&'static str>,
+    width: Option<u32>,
+    address_bound: Option<bool>,
+    connects_failed: u64,
+    #[serde(flatten)]
+    times: GroupTimes,
+}
+
+impl StrategyOf {
+    fn of(choice: Option<Choice>, chosen: &Chosen) -> Self {
+        let range = choice.filter(|choice| choice.strategy == Strategy::Range);
+        Self {
+            strategy: choice.map(|choice| choice.strategy.name()),
+            width: range.map(|choice| choice.width),
+            address_bound: range.map(|choice| choice.address_bound),
+            connects_failed: chosen.failed,
+            times: GroupTimes::of(&chosen.group),
         }
     }
 }

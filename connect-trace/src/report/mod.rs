@@ -10,6 +10,7 @@ pub mod json;
 mod names;
 pub(crate) mod numbers;
 pub mod paint;
+mod strategies;
 pub(crate) mod table;
 pub mod terminal;
 pub mod text;
@@ -21,7 +22,9 @@ use connect_trace_common::CheckEstablished;
 
 use crate::{
     accounting::Accounting,
-    aggregate::{FastConnects, Group, Precision, Summary, by::By, groups::Top},
+    aggregate::{
+        FastConnects, Group, Precision, Summary, by::By, exhaustion::Exhausted, groups::Top,
+    },
 };
 
 pub use filter_words::filter_words;
@@ -51,6 +54,8 @@ pub struct Report {
     pub checks: Checks,
     /// Every call since the probes were attached.
     pub accounting: Accounting,
+    /// Where ports ran out in that time.
+    pub exhausted: Exhausted,
     /// By how many nanoseconds the time of day was set within that time; `None` where it was not.
     pub clock_step_ns: Option<i128>,
 }

@@ -2,8 +2,12 @@
 
 use super::errno;
 use crate::{
-    aggregate::{Key, by::By, key::Parity},
-    event::{Family, Pass, SourcePort},
+    aggregate::{
+        Key,
+        by::By,
+        key::{Choice, Parity},
+    },
+    event::{Family, Pass, SourcePort, Strategy},
 };
 
 pub(super) fn family(family: Family) -> &'static str {
@@ -44,6 +48,7 @@ pub(super) fn by(by: By) -> &'static str {
         By::Cgroup => "cgroup",
         By::Netns => "netns",
         By::Family => "family",
+        By::Strategy => "strategy",
     }
 }
 
@@ -65,6 +70,18 @@ pub(super) fn key(key: Key) -> String {
         Key::Cgroup(id) => id.to_string(),
         Key::Netns(inode) => inode.map_or_else(none, |inode| inode.to_string()),
         Key::Family(of_socket) => family(of_socket).to_owned(),
+        Key::Strategy(chosen) => chosen.map_or_else(none, choice),
+    }
+}
+
+/// A strategy; a range of the socket's own with its width.
+pub(super) fn choice(choice: Choice) -> String {
+    match choice.strategy {
+        Strategy::Range => {
+            let address = if choice.address_bound { "+address" } else { "" };
+            format!("range of {}{address}", choice.width)
+        }
+        strategy => strategy.name().to_owned(),
     }
 }
 
@@ -96,6 +113,7 @@ mod tests {
             ("cgroup", "1"),
             ("netns", "4026531840"),
             ("family", "IPv4"),
+            ("strategy", "default"),
         ];
         let found: Vec<_> = By::value_variants()
             .iter()
@@ -110,6 +128,26 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_are_as_wide_are_one_group_wherever_they_are() {
+        let of = |low, address_bound| {
+            let connect = Connect {
+                strategy: Some(Strategy::Range),
+                address_bound: Some(address_bound),
+                range: Some(crate::event::PortRange {
+                    low,
+                    high: low + 499,
+                    by_parity: false,
+                }),
+                ..example(20_001)
+            };
+            Key::of(&connect, By::Strategy)
+        };
+        assert_eq!(of(20_000, false), of(31_007, false));
+        assert_eq!(key(of(20_000, false)), "range of 500");
+        assert_eq!(key(of(20_000, true)), "range of 500+address");
+    }
+
+    #[test]
     fn what_a_failed_connect_has_not_got_is_none() {
         let connect = Connect {
             errno: libc::ENETUNREACH,
@@ -118,9 +156,16 @@ mod tests {
             destination: None,
             netns: None,
             range: None,
+            strategy: None,
             ..example(0)
         };
-        for by in [By::Destination, By::Source, By::Netns, By::Pass] {
+        for by in [
+            By::Destination,
+            By::Source,
+            By::Netns,
+            By::Pass,
+            By::Strategy,
+        ] {
             assert_eq!(key(Key::of(&connect, by)), "none", "{by:?}");
         }
         assert_eq!(key(Key::of(&connect, By::Parity)), "failed");

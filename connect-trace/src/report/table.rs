@@ -1,9 +1,9 @@
-//! A table of times, one row for each group.
+//! Tables of times and of scanned ports, one row for each group.
 
 use std::fmt::{self, Write as _};
 
 use super::{numbers::microseconds_or_dash, paint::Paint};
-use crate::aggregate::Latency;
+use crate::aggregate::{Group, Latency};
 
 /// Count, mean and percentiles of the groups that have any times. A percentile that is not known is a
 /// dash.
@@ -46,4 +46,36 @@ pub(crate) fn rows<G>(
         text.push('\n');
     }
     Ok(())
+}
+
+/// Ports that the searches of each group went through, of those groups of which it is known.
+pub(super) fn scanned(
+    text: &mut String,
+    paint: Paint,
+    groups: &[(String, &Group)],
+    width: usize,
+) -> fmt::Result {
+    let mut titled = false;
+    for (name, group) in groups {
+        let scanned = &group.scanned;
+        if scanned.count == 0 {
+            continue;
+        }
+        if !std::mem::replace(&mut titled, true) {
+            let title = paint.title(&format!("{:<1$}", "ports scanned", width + 2));
+            writeln!(text, "\n{title}{:>9} {:>8} {:>8}", "count", "mean", "max")?;
+        }
+        let mean = ports_or_dash(scanned.mean(), 1);
+        writeln!(
+            text,
+            "  {name:<width$}{:>9} {mean:>8} {:>8}",
+            scanned.count, scanned.max
+        )?;
+    }
+    Ok(())
+}
+
+/// A number of ports, or a dash for what is not known.
+pub(super) fn ports_or_dash(ports: Option<f64>, decimals: usize) -> String {
+    ports.map_or_else(|| "-".to_owned(), |ports| format!("{ports:.decimals$}"))
 }

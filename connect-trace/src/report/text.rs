@@ -9,7 +9,8 @@ use super::{
     Report, account, errno, groups_text, histogram,
     numbers::{counted, wrapped},
     paint::Paint,
-    table::rows,
+    strategies,
+    table::{rows, scanned},
     warnings::warnings,
 };
 use crate::aggregate::{Group, Latency, Summary, by::By};
@@ -38,6 +39,9 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
             parity(text, paint, summary)?;
         } else {
             groups_text::write(text, paint, report)?;
+        }
+        if report.by != By::Strategy {
+            strategies::write(text, paint, &summary.strategies)?;
         }
         if report.by != By::Errno {
             rows(text, paint, "failed, us", &failures(summary), |group| {
@@ -104,6 +108,9 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     Ok(())
 }
 
+/// Columns of the name of a group.
+const NAME: usize = 14;
+
 /// Even and odd ports side by side, and a row for each group.
 fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
     let pair = |of: fn(&Group) -> &Latency| [of(&summary.even), of(&summary.odd)];
@@ -125,7 +132,10 @@ fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
     })?;
     rows(text, paint, "port search, us", &groups, |group| {
         &group.search
-    })
+    })?;
+    let failed = summary.failures();
+    let groups = [groups, vec![("failed".to_owned(), &failed)]].concat();
+    scanned(text, paint, &groups, NAME)
 }
 
 /// The successful connects, by their ports.

@@ -1,6 +1,6 @@
-//! What makes the figures of a report doubtful.
+//! What makes the figures of a report doubtful, and what will go wrong soon.
 
-use super::Report;
+use super::{Report, numbers::counted};
 use crate::aggregate::{Latency, groups::MOST_GROUPS};
 
 /// Fewer connects than these have no 99th percentile that is not their longest time.
@@ -12,7 +12,7 @@ const NAMED: usize = 4;
 /// A share of connects that overlapped a burst from which on the times are said to be too long.
 const OVERLAP: f64 = 0.05;
 
-/// A reason to doubt.
+/// A reason to doubt, or to act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// What it is about, for programs.
@@ -21,7 +21,7 @@ pub struct Warning {
     pub text: String,
 }
 
-/// Every reason to doubt this report.
+/// Every reason to doubt this report, and then where ports run out.
 #[must_use]
 pub fn warnings(report: &Report) -> Vec<Warning> {
     [
@@ -35,6 +35,7 @@ pub fn warnings(report: &Report) -> Vec<Warning> {
     ]
     .into_iter()
     .flatten()
+    .chain(exhausted(report))
     .map(|(kind, text)| Warning { kind, text })
     .collect()
 }
@@ -117,6 +118,33 @@ fn evicted(report: &Report) -> Reason {
         );
         ("groups_evicted", text)
     })
+}
+
+/// Routes that are told each.
+const ROUTES: usize = 3;
+
+/// Where ports run out, though it is no doubt of the figures.
+fn exhausted(report: &Report) -> Vec<(&'static str, String)> {
+    let exhausted = &report.exhausted;
+    let mut all: Vec<_> = exhausted
+        .routes
+        .iter()
+        .take(ROUTES)
+        .map(|found| {
+            let connects = found.evidence.connects;
+            let text = format!(
+                "{found}, seen by {}",
+                counted(connects, "connect", "connects")
+            );
+            ("exhaustion", text)
+        })
+        .collect();
+    let more = exhausted.routes.len().saturating_sub(ROUTES) as u64 + exhausted.dropped;
+    if more > 0 {
+        let routes = counted(more, "more route", "more routes");
+        all.push(("exhaustion", format!("ports are running out on {routes}")));
+    }
+    all
 }
 
 fn clock_step(report: &Report) -> Reason {
@@ -208,6 +236,30 @@ mod tests {
         let found = warnings(&report);
         assert_eq!(found[0].kind, "clock_step");
         assert!(found[0].text.contains(" -1.500 s"), "{}", found[0].text);
+    }
+
+    #[test]
+    fn ports_that_run_out_are_told_for_some_routes_and_counted_for_all() {
+        let mut report = sound();
+        let mut exhaustions = crate::aggregate::Exhaustions::default();
+        for netns in 0..5 {
+            let connect = crate::event::Connect {
+                netns: Some(netns),
+                scanned: Some(1_501),
+                ..connect(20_001)
+            };
+            exhaustions.record(&connect);
+            exhaustions.record(&connect);
+        }
+        report.exhausted = exhaustions.take();
+        assert_eq!(kinds(&report), ["exhaustion"; 4]);
+        let found = warnings(&report);
+        assert_eq!(
+            found[0].text,
+            "ports are running out from 127.0.0.1 to 127.0.0.1:443 (network namespace 0): at least 75 % \
+             of the range 20000-21999 is in use, seen by 2 connects"
+        );
+        assert_eq!(found[3].text, "ports are running out on 2 more routes");
     }
 
     #[test]

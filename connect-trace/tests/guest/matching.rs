@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use connect_trace::event::{self, Connect, SourcePort};
+use connect_trace::event::{self, Connect, SourcePort, Strategy};
 use connect_trace_guest::truth::{Explicit, Family, Outcome, Record};
 
 /// Differences that a message shows at most.
@@ -166,6 +166,16 @@ fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
         connect.range.is_some(),
     );
     compare_port(at, truth, outcome, connect);
+    let strategy = match truth.explicit {
+        Explicit::None => Strategy::Default,
+        Explicit::Port => Strategy::ExplicitPort,
+        Explicit::PortAny => Strategy::Bind,
+        Explicit::Address => Strategy::Address,
+    };
+    let strategy = outcome.enters_search.then_some(strategy);
+    at.compare("strategy", strategy, connect.strategy);
+    let address = strategy.map(|strategy| strategy != Strategy::Default);
+    at.compare("address bound", address, connect.address_bound);
     differences.0
 }
 

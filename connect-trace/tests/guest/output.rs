@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use connect_trace::event::{Comm, Connect, Family, PortRange, SourcePort};
+use connect_trace::event::{Comm, Connect, Family, PortRange, SourcePort, Strategy};
 use serde_json::Value;
 
 use crate::{
@@ -146,6 +146,11 @@ fn connect(event: &Value) -> Result<Connect> {
                 high,
                 by_parity: range["by_parity"] == true,
             }),
+        strategy: Strategy::ALL
+            .into_iter()
+            .find(|strategy| event["strategy"] == strategy.name()),
+        address_bound: event["address_bound"].as_bool(),
+        scanned: small("scanned"),
         checks: small("checks"),
         checks_watched: event["checks_watched"] == true,
     })

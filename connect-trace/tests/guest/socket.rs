@@ -1,5 +1,5 @@
 //! Connects of the test's own, for what `truth` has no case of: a socket with a range of ports of its
-//! own.
+//! own, with or without an address.
 
 use std::{
     io,
@@ -19,9 +19,9 @@ pub fn connect_from_all(low: u16, high: u16) -> Result<Option<Vec<u16>>> {
     let port = listener.local_addr()?.port();
     let mut held = Vec::new();
     for _ in low..=high {
-        match connect_within(low, high, port) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => return Ok(None),
-            connected => held.push(connected.context("cannot connect within a range")?),
+        match connect_within(low, high, Address::Any, port)? {
+            None => return Ok(None),
+            Some(stream) => held.push(stream),
         }
     }
     let ports = held
@@ -31,30 +31,49 @@ pub fn connect_from_all(low: u16, high: u16) -> Result<Option<Vec<u16>>> {
     Ok(Some(ports))
 }
 
-fn connect_within(low: u16, high: u16, port: u16) -> io::Result<TcpStream> {
+/// What is bound before connect().
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// Nothing.
+    Any,
+    /// The loopback address, with `IP_BIND_ADDRESS_NO_PORT`.
+    Loopback,
+}
+
+/// Connects to a port of loopback by a socket that has this range. `None` where the kernel does not know
+/// of such a range.
+pub fn connect_within(
+    low: u16,
+    high: u16,
+    address: Address,
+    port: u16,
+) -> Result<Option<TcpStream>> {
+    match try_within(low, high, address, port) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        connected => connected.map(Some).context("cannot connect within a range"),
+    }
+}
+
+fn try_within(low: u16, high: u16, address: Address, port: u16) -> io::Result<TcpStream> {
     // SAFETY: the call takes no pointers.
     let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) })?;
     // SAFETY: a new descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let range = u32::from(high) << 16 | u32::from(low);
-    // SAFETY: the pointer and the length are those of `range`.
-    check(unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_IP,
-            IP_LOCAL_PORT_RANGE,
-            (&raw const range).cast(),
-            size_of_val(&range) as libc::socklen_t,
-        )
-    })?;
-    let to = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: port.to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be(),
-        },
-        sin_zero: [0; 8],
-    };
+    set(fd, IP_LOCAL_PORT_RANGE, range)?;
+    if address == Address::Loopback {
+        set(fd, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        let from = loopback(0);
+        // SAFETY: the pointer and the length are those of `from`.
+        check(unsafe {
+            libc::bind(
+                fd,
+                (&raw const from).cast(),
+                size_of_val(&from) as libc::socklen_t,
+            )
+        })?;
+    }
+    let to = loopback(port);
     // SAFETY: the pointer and the length are those of `to`.
     check(unsafe {
         libc::connect(
@@ -64,6 +83,30 @@ fn connect_within(low: u16, high: u16, port: u16) -> io::Result<TcpStream> {
         )
     })?;
     Ok(socket.into())
+}
+
+fn set(fd: libc::c_int, option: libc::c_int, value: u32) -> io::Result<libc::c_int> {
+    // SAFETY: the pointer and the length are those of `value`.
+    check(unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    })
+}
+
+fn loopback(port: u16) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be(),
+        },
+        sin_zero: [0; 8],
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

@@ -66,6 +66,9 @@ fn unreachable() -> Connect {
         search_ns: None,
         range: None,
         netns: None,
+        strategy: None,
+        address_bound: None,
+        scanned: None,
         ..example(0)
     }
 }
@@ -100,6 +103,9 @@ fn an_event_is_this_line() {
         "uid": 0,
         "netns": 4_026_531_840_u32,
         "cgroup_id": 1,
+        "strategy": "default",
+        "address_bound": false,
+        "scanned": 1,
         "checks": 7,
         "checks_watched": false,
     });
@@ -119,6 +125,9 @@ fn what_a_connect_has_not_got_is_null() {
         "destination_address",
         "destination_port",
         "netns",
+        "strategy",
+        "address_bound",
+        "scanned",
         "checks",
     ] {
         assert_eq!(event.get(field), Some(&Value::Null), "{field}");
@@ -156,6 +165,15 @@ fn a_report_adds_up() {
         { "from_ns": 100_000, "to_ns": 1_000_000, "count": 1 },
     ]);
     assert_eq!(even["buckets"], buckets);
+    let strategies = report["strategies"].as_array().unwrap();
+    assert_eq!(strategies.len(), 2);
+    let default = &strategies[0];
+    assert_eq!(
+        (&default["strategy"], &default["connects_failed"]),
+        (&json!("default"), &json!(1))
+    );
+    assert_eq!(default["scanned"]["total_ports"], 1 + 1 + 1_001 + 2_000);
+    assert_eq!(strategies[1]["scanned"]["mean_ports"], Value::Null);
     assert_eq!(report["start"], "1969-12-31T23:59:58.500000000Z");
     assert_eq!(report["accounting"]["lost"], 1);
     let kinds = report["warnings"].as_array().unwrap().iter();

@@ -1,0 +1,104 @@
+//! How the source ports were chosen, as a table: what each way cost, at a glance.
+
+use std::fmt::{self, Write as _};
+
+use super::{names, numbers::microseconds_or_dash, paint::Paint, table::ports_or_dash};
+use crate::aggregate::Strategies;
+
+/// Columns of a strategy.
+const NAME: usize = 22;
+
+/// A row for each strategy, where there is more than the default one.
+pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) -> fmt::Result {
+    let all = strategies.all();
+    let only_default = all.iter().all(|(choice, _)| {
+        choice.is_some_and(|choice| choice.strategy == crate::event::Strategy::Default)
+    });
+    if only_default {
+        return Ok(());
+    }
+    let title = paint.title(&format!("{:<NAME$}", "port chosen by"));
+    writeln!(
+        text,
+        "\n{title} {:>8} {:>7} {:>9} {:>9}  {:>9} {:>8}",
+        "count", "failed", "mean us", "p99 us", "scan mean", "scan max"
+    )?;
+    for (choice, chosen) in all {
+        let name = choice.map_or_else(|| "others".to_owned(), names::choice);
+        let connect = &chosen.group.connect;
+        let p99 = connect.quantile_ns(0.99).map(|ns| ns as f64);
+        let scanned = &chosen.group.scanned;
+        let max = (scanned.count > 0).then(|| f64::from(scanned.max));
+        writeln!(
+            text,
+            "  {name:<0$} {1:>8} {2:>7} {3:>9} {4:>9}  {5:>9} {6:>8}",
+            NAME - 2,
+            connect.count(),
+            chosen.failed,
+            microseconds_or_dash(connect.mean_ns()),
+            microseconds_or_dash(p99),
+            ports_or_dash(scanned.mean(), 1),
+            ports_or_dash(max, 0),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        aggregate::summary::tests::example,
+        event::{Connect, PortRange, SourcePort, Strategy},
+    };
+
+    fn written(connects: &[Connect]) -> String {
+        let mut strategies = Strategies::default();
+        for connect in connects {
+            strategies.record(connect);
+        }
+        let mut text = String::new();
+        write(&mut text, Paint(false), &strategies).unwrap();
+        text
+    }
+
+    #[test]
+    fn the_default_alone_needs_no_table() {
+        assert_eq!(written(&[]), "");
+        assert_eq!(written(&[example(20_000)]), "");
+    }
+
+    #[test]
+    fn each_strategy_is_a_row_that_fits() {
+        let own = Connect {
+            strategy: Some(Strategy::Range),
+            address_bound: Some(true),
+            range: Some(PortRange {
+                low: 1_024,
+                high: 65_535,
+                by_parity: false,
+            }),
+            connect_ns: 99_999_999_000,
+            scanned: Some(64_512),
+            ..example(20_000)
+        };
+        let failed = Connect {
+            errno: libc::EADDRNOTAVAIL,
+            ..own
+        };
+        let bound = Connect {
+            strategy: Some(Strategy::ExplicitPort),
+            port: SourcePort::Bound(80),
+            scanned: None,
+            ..example(0)
+        };
+        let text = written(&[own, failed, example(20_000), example(20_002), bound]);
+        let expected = "
+port chosen by            count  failed   mean us    p99 us  scan mean scan max
+  default                     2       0      20.0      20.0        1.0        1
+  range of 64512+address      2       1  99999999  99999999    64512.0    64512
+  explicit-port               1       0      20.0      20.0          -        -
+";
+        assert_eq!(text, expected, "\n{text}");
+    }
+}

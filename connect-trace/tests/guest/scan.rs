@@ -1,0 +1,145 @@
+//! How many ports a search went through, told from where it started, against the kernel's own calls of
+//! `__inet_check_established`.
+//!
+//! Each port of these ranges that is taken is taken towards the same destination, so a search makes one
+//! call for each port that it passes over; a port that nobody uses costs none.
+
+use std::process;
+
+use anyhow::{Context as _, Result};
+use connect_trace::{
+    event::Connect,
+    probes::{AttachMode, ProbeConfig, checks::CheckMode},
+    scan,
+};
+use serde_json::Value;
+
+use crate::{
+    Test,
+    matching::{Extent, matched},
+    program::{report, tracing},
+    socket,
+    trace::{Session, config, crowd_is_seen},
+    truth::truth,
+};
+
+pub const TESTS: &[Test<AttachMode>] = crate::tests![
+    a_search_goes_through_as_many_ports_as_the_kernel_looks_at,
+    a_search_that_another_one_may_have_moved_is_not_told_wrong,
+];
+
+pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![ports_that_run_out_are_told_once];
+
+/// A range of sockets' own, within the kernel's usual one, that no connection has used before: one that is
+/// left in TIME_WAIT costs calls without being in the way.
+fn own_range(mode: AttachMode) -> (u16, u16) {
+    match mode {
+        AttachMode::Fentry => (44_000, 44_099),
+        AttachMode::Kprobe => (44_200, 44_299),
+    }
+}
+
+fn watching(mode: AttachMode) -> Result<Session> {
+    Session::start(&ProbeConfig {
+        checks: CheckMode::Count,
+        ..config(mode)
+    })
+}
+
+/// The calls that a search of so many ports makes.
+#[track_caller]
+fn calls(connect: &Connect, scanned: u32) -> u32 {
+    match connect.errno {
+        0 => scanned - 1,
+        libc::EADDRNOTAVAIL => scanned,
+        _ => panic!("{connect:?}"),
+    }
+}
+
+fn a_search_goes_through_as_many_ports_as_the_kernel_looks_at(mode: AttachMode) -> Result<()> {
+    let session = watching(mode)?;
+    // The kernel fills its table of starts in the middle of the first search since the boot.
+    truth("v4 --count 1")?;
+    let mut of_truth = truth("exhaust 26000-26255 --set-range --extra 3")?;
+    // By parity, the last of an odd number of ports stands in for the first.
+    of_truth.extend(truth(
+        "exhaust 26301-26365 --set-range --extra 2 --family 6",
+    )?);
+    let (low, high) = own_range(mode);
+    let own = socket::connect_from_all(low, high)?;
+    let trace = session.end()?;
+    trace.assert_complete();
+
+    let pairs = matched(&of_truth, &trace.connects, Extent::More)?;
+    let own_connects = trace.connects.iter();
+    let own_connects: Vec<_> = own_connects
+        .filter(|connect| connect.pid == process::id())
+        .collect();
+    assert_eq!(
+        own_connects.len(),
+        own.map_or(own_connects.len(), |ports| ports.len())
+    );
+    let mut failed = 0;
+    for connect in pairs.iter().map(|pair| pair.record()).chain(own_connects) {
+        let scanned = connect.scanned;
+        let scanned = scanned.with_context(|| format!("not known: {connect:?}"))?;
+        assert_eq!(Some(calls(connect, scanned)), connect.checks, "{connect:?}");
+        if connect.errno != 0 {
+            failed += 1;
+            assert_eq!(connect.scanned, connect.range.and_then(scan::all));
+        }
+    }
+    assert!(failed >= 3 + 2, "{failed} failed");
+    Ok(())
+}
+
+fn a_search_that_another_one_may_have_moved_is_not_told_wrong(mode: AttachMode) -> Result<()> {
+    crowd_is_seen(mode)?;
+    let session = watching(mode)?;
+    let of_truth = truth("threads 27000-27499 --set-range --threads 16 --count 40")?;
+    let trace = session.end()?;
+    trace.assert_complete();
+    let pairs = matched(&of_truth, &trace.connects, Extent::More)?;
+    let mut known = 0;
+    for connect in pairs.iter().map(|pair| pair.record()) {
+        let (Some(scanned), Some(checks)) = (connect.scanned, connect.checks) else {
+            continue;
+        };
+        known += 1;
+        // A port that another thread takes in the very moment can cost one call more.
+        let expected = calls(connect, scanned);
+        assert!(
+            (expected..=expected + 16).contains(&checks),
+            "{expected} of {known}: {connect:?}"
+        );
+    }
+    assert!(known > pairs.len() / 4, "{known} of {}", pairs.len());
+    Ok(())
+}
+
+fn ports_that_run_out_are_told_once((): ()) -> Result<()> {
+    const WORDS: &str = "ports are running out from 127.0.0.1 to 127.0.0.1:";
+    let process = tracing("--format json --check-established off")?;
+    // Each to a listener of its own: one that leaves half of the ports, one that takes more.
+    truth("v4 --count 3")?;
+    truth("exhaust 28000-28255 --set-range")?;
+    process.signal(libc::SIGINT)?;
+    let ended = report(process)?;
+    assert_eq!(ended.stderr.matches(WORDS).count(), 1, "{}", ended.stderr);
+    let line: Value = serde_json::from_str(&ended.stdout)?;
+    let warnings = line["warnings"].as_array().context("warnings")?;
+    let told: Vec<&str> = warnings
+        .iter()
+        .filter(|warning| warning["kind"] == "exhaustion")
+        .filter_map(|warning| warning["text"].as_str())
+        .collect();
+    assert_eq!(told.len(), 1, "{warnings:?}");
+    // The last of 256 ports was found by a search that passed over many.
+    assert!(
+        told[0].starts_with(WORDS) && told[0].contains(": at least "),
+        "{told:?}"
+    );
+    let scanned = &line["strategies"][0]["scanned"];
+    assert!(scanned["max_ports"].as_u64() > Some(128), "{scanned}");
+    Ok(())
+}
