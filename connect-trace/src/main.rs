@@ -31,7 +31,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
-        Some(Command::Compare(args)) => return compare::run(&args, &mut compare::UserSpace),
+        Some(Command::Compare(args)) => return compare::run(&args),
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();

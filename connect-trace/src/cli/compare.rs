@@ -19,6 +19,10 @@ pub struct CompareArgs {
     /// How often each strategy is run, in random order
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
+
+    /// Measure from user space alone: a trace, where one works, adds a few percent to each connect()
+    #[arg(long)]
+    pub no_trace: bool,
 }
 
 /// Windows that are compared where none are given: those of the article.

@@ -18,7 +18,7 @@ pub use self::{
 };
 use crate::{
     aggregate::by::By,
-    probes::{AttachMode, checks::CheckMode},
+    probes::{AttachMode, MAX_IN_FLIGHT, checks::CheckMode},
 };
 
 const LONG_HELP: &str = "\
@@ -215,7 +215,7 @@ pub struct TraceArgs {
     pub ring_buffer: u32,
 
     /// Most connect() calls that can be in flight at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
     pub max_in_flight: u32,
 }
 
@@ -356,6 +356,12 @@ mod tests {
         ] {
             assert_eq!(contradiction(right), None, "{right}");
         }
+    }
+
+    #[test]
+    fn a_ring_buffer_that_is_not_asked_for_is_that_of_every_trace() {
+        let cli = Cli::parse_from(["connect-trace"]);
+        assert_eq!(cli.trace.ring_buffer, crate::probes::RING_BUFFER_BYTES);
     }
 
     #[test]

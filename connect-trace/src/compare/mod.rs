@@ -8,6 +8,7 @@ mod curve;
 mod json;
 mod row;
 mod text;
+mod traced;
 
 use std::{
     io::{self, Write as _},
@@ -17,6 +18,7 @@ use std::{
 use anyhow::{Error, Result};
 use fastrand::Rng;
 
+use self::traced::Traced;
 pub use self::{
     curve::{Curve, Step},
     row::{Row, Sample, Spread},
@@ -37,8 +39,11 @@ use crate::{
 
 /// What watches the runs from the kernel's side.
 pub trait Watcher {
-    /// How, in words that follow "measured".
-    fn how(&self) -> String;
+    /// How, in words that follow "measured": asked for when all runs are made.
+    ///
+    /// # Errors
+    /// Where that cannot be found out.
+    fn how(&mut self) -> Result<String>;
 
     /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean, where
     /// that is known.
@@ -52,13 +57,24 @@ pub trait Watcher {
     ) -> Result<(Done, Vec<Attempt>, Option<f64>)>;
 }
 
-/// Nobody watches.
-#[derive(Clone, Copy, Debug)]
-pub struct UserSpace;
+/// Nobody watches, for this reason.
+#[derive(Clone, Debug)]
+struct UserSpace(String);
+
+/// A trace where it is wanted and works here.
+fn watcher(args: &CompareArgs) -> Box<dyn Watcher> {
+    if args.no_trace {
+        return Box::new(UserSpace("--no-trace".to_owned()));
+    }
+    match Traced::start() {
+        Ok(traced) => Box::new(traced),
+        Err(error) => Box::new(UserSpace(format!("no trace, because {error:#}"))),
+    }
+}
 
 impl Watcher for UserSpace {
-    fn how(&self) -> String {
-        "from user space alone, without a trace".to_owned()
+    fn how(&mut self) -> Result<String> {
+        Ok(format!("from user space alone: {}", self.0))
     }
 
     fn watch(
@@ -103,10 +119,11 @@ pub struct Comparison {
 ///
 /// # Errors
 /// Says why a run could not be made.
-pub fn run(args: &CompareArgs, watcher: &mut dyn Watcher) -> Result<ExitCode> {
+pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     let mut journal = Journal::prepare(args.common.csv.as_deref().map(LogFile::prepare))?;
     let features = process::features()?;
-    let comparison = compare(args, features, watcher, &mut journal)?;
+    let mut watcher = watcher(args);
+    let comparison = compare(args, features, &mut *watcher, &mut journal)?;
     let mut out = io::stdout().lock();
     match args.common.format {
         Format::Text => out.write_all(text::render(&comparison, terminal::paint()).as_bytes())?,
@@ -150,7 +167,7 @@ fn compare(
     }
     Ok(Comparison {
         kernel: crate::kernel::release(),
-        how: watcher.how(),
+        how: watcher.how()?,
         range: first.range,
         protocol: first.protocol,
         v6: first.v6,

@@ -68,6 +68,12 @@ impl fmt::Display for AttachMode {
     }
 }
 
+/// Size of the ring buffer where nothing else is asked for, in bytes.
+pub const RING_BUFFER_BYTES: u32 = 8 << 20;
+
+/// Most calls in flight where nothing else is asked for.
+pub const MAX_IN_FLIGHT: u32 = 16_384;
+
 /// What to attach, and how.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {

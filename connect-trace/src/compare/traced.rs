@@ -1,0 +1,129 @@
+//! A trace of the runs: how many candidate ports their searches went through.
+
+use std::{
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use super::Watcher;
+use crate::{
+    event::Connect,
+    filter::Filters,
+    load::{Done, attempt::Attempt, plan::Plan},
+    probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES, checks::CheckMode},
+    tracer::Tracer,
+};
+
+/// Between two looks at the ring buffer, as in a trace.
+const DRAIN_EVERY: Duration = Duration::from_millis(50);
+
+/// For one look. Nothing else waits meanwhile.
+const DRAIN_BUDGET: Duration = Duration::from_secs(1);
+
+/// The connects of the processes that we start.
+pub struct Traced {
+    tracer: Tracer,
+}
+
+impl Traced {
+    /// Attaches the probes.
+    ///
+    /// # Errors
+    /// As [`Tracer::start`].
+    pub fn start() -> Result<Self> {
+        let filters = Filters {
+            pids: vec![process::id()],
+            follow: true,
+            ..Filters::default()
+        };
+        let tracer = Tracer::start(&ProbeConfig {
+            attach: None,
+            checks: CheckMode::Off,
+            filters,
+            ring_buffer_bytes: RING_BUFFER_BYTES,
+            max_in_flight: MAX_IN_FLIGHT,
+        })?;
+        Ok(Self { tracer })
+    }
+}
+
+impl Watcher for Traced {
+    fn how(&mut self) -> Result<String> {
+        let mode = self.tracer.probes().mode();
+        let accounting = self.tracer.accounting()?;
+        let (lost, entered) = (accounting.lost(), accounting.kernel.entered);
+        let incomplete = if accounting.complete() {
+            ""
+        } else {
+            ", INCOMPLETE"
+        };
+        Ok(format!(
+            "under trace by {mode}, {lost} of {entered} connects lost{incomplete}"
+        ))
+    }
+
+    fn watch(
+        &mut self,
+        _: &Plan,
+        run: &mut dyn FnMut() -> Result<(Done, Vec<Attempt>)>,
+    ) -> Result<(Done, Vec<Attempt>, Option<f64>)> {
+        let ended = AtomicBool::new(false);
+        let tracer = &mut self.tracer;
+        let (result, scanned) = thread::scope(|scope| {
+            let drained = scope.spawn(|| drain(tracer, &ended));
+            let ending = Ending(&ended);
+            let result = run();
+            drop(ending);
+            (result, drained.join())
+        });
+        let (done, attempts) = result?;
+        // A thread that panicked has said so.
+        Ok((done, attempts, scanned.ok().and_then(Mean::get)))
+    }
+}
+
+/// Takes the connects out of the ring buffer until the run has ended, and those that it left there.
+fn drain(tracer: &mut Tracer, ended: &AtomicBool) -> Mean {
+    let mut mean = Mean::default();
+    loop {
+        let last = ended.load(Ordering::Acquire);
+        tracer.drain(DRAIN_BUDGET, |connect| mean.add(connect));
+        if last {
+            return mean;
+        }
+        thread::sleep(DRAIN_EVERY);
+    }
+}
+
+/// Says that the run has ended, however it did.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Of the candidate ports of each search.
+#[derive(Default)]
+struct Mean {
+    sum: u64,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, connect: &Connect) {
+        if let Some(scanned) = connect.scanned {
+            self.sum += u64::from(scanned);
+            self.count += 1;
+        }
+    }
+
+    fn get(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
+    }
+}
