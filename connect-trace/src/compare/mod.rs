@@ -40,8 +40,8 @@ pub trait Watcher {
     /// How, in words that follow "measured".
     fn how(&self) -> String;
 
-    /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean, where
-    /// that is known.
+    /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean,
+    /// where that is known.
     ///
     /// # Errors
     /// Those of the run.

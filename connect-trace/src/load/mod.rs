@@ -94,8 +94,8 @@ impl Done {
         if self.plan.close_above.is_some() && self.figures.failed.contains_key(&libc::EADDRNOTAVAIL)
         {
             warnings.push(
-                "no port was free at times: that of a closed connection stays in TIME_WAIT, on the loopback for \
-                 a second (net.ipv4.tcp_tw_reuse)"
+                "no port was free at times: that of a closed connection stays in TIME_WAIT, on the loopback \
+                 for a second (net.ipv4.tcp_tw_reuse)"
                     .to_owned(),
             );
         }
