@@ -42,7 +42,7 @@ use self::{
     figures::Figures,
     file::LogFile,
     log::{FORMAT, Head, Run},
-    plan::{Network, Plan},
+    plan::{Network, Plan, Protocol},
     progress::Progress,
     runner::Outcome,
 };
@@ -79,6 +79,14 @@ impl Done {
             return 0.0;
         }
         self.figures.successes() as f64 / self.seconds()
+    }
+
+    /// How many attempts came before the first port of the other parity, where that says that the kernel's
+    /// search has gone through its first pass; UDP has no passes.
+    #[must_use]
+    pub fn first_pass(&self) -> Option<u32> {
+        let has_passes = self.plan.protocol == Protocol::Tcp && self.plan.strategy.searches_all();
+        self.figures.first_pass.filter(|_| has_passes)
     }
 
     /// What makes the figures doubtful.
@@ -150,7 +158,7 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
 /// Where it does not offer what they need.
 pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     let needed =
-        |plan: &Plan| plan.strategy.needs_port_range() || plan.protocol == plan::Protocol::UdpLite;
+        |plan: &Plan| plan.strategy.needs_port_range() || plan.protocol == Protocol::UdpLite;
     if !plans.iter().any(needed) {
         return Ok(None);
     }
