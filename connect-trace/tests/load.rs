@@ -1,7 +1,10 @@
-//! `connect-trace load` as a user meets it, on this machine's own kernel: it needs no BPF, and no root where
-//! the kernel lets users make namespaces.
+//! `connect-trace load` and `compare` as a user meets them, on this machine's own kernel: it needs no BPF,
+//! and no root where the kernel lets users make namespaces.
 //!
 //! The runs are of few ports, and their attempts are compared with what the kernel's search is known to do.
+
+#[path = "load/compare.rs"]
+mod compare;
 
 use std::{
     collections::BTreeSet,
@@ -121,6 +124,26 @@ fn main() -> ExitCode {
             false,
         ),
         ("a_full_disk_is_told", a_full_disk_is_told, true),
+        (
+            "every_strategy_that_the_kernel_can_is_run_as_often_as_asked",
+            compare::every_strategy_that_the_kernel_can_is_run_as_often_as_asked,
+            true,
+        ),
+        (
+            "the_order_of_the_runs_follows_from_the_seed",
+            compare::the_order_of_the_runs_follows_from_the_seed,
+            true,
+        ),
+        (
+            "the_text_has_table_curve_and_recommendation_in_80_columns",
+            compare::the_text_has_table_curve_and_recommendation_in_80_columns,
+            true,
+        ),
+        (
+            "wrong_usage_of_compare_is_one_message_and_exit_status_2",
+            compare::wrong_usage_of_compare_is_one_message_and_exit_status_2,
+            false,
+        ),
     ];
     let arguments = Arguments::from_args();
     let why = no_namespace();

@@ -2,6 +2,7 @@
 //!
 //! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines.
 
+mod article;
 mod demo;
 mod guest;
 mod lint;
@@ -35,6 +36,7 @@ enum Command {
     Test(test::Options),
     Vm(vm::Options),
     Lint(lint::Options),
+    Article(article::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::test(&options),
         Command::Vm(options) => vm::vm(&options),
         Command::Lint(options) => lint::lint(&options),
+        Command::Article(options) => article::article(&options),
     };
     result.unwrap_or_else(|error| {
         // Who closes our output, as `head` does, has seen enough.

@@ -174,8 +174,8 @@ impl LoadArgs {
             && !target::can_ask()
         {
             return Some(format!(
-                "--target {target} can use up the ports of this machine's own network: there is no terminal to \
-                 ask on, so give --yes"
+                "--target {target} can use up the ports of this machine's own network: there is no terminal \
+                 to ask on, so give --yes"
             ));
         }
         self.plans().err()

@@ -50,16 +50,16 @@ pub fn words(comparison: &Comparison) -> Vec<String> {
             .map(Strategy::to_string)
             .collect();
         words.push(format!(
-            "Left out: {}, for this kernel refuses IP_LOCAL_PORT_RANGE (Linux 6.3 has it, and 6.1 from 6.1.32 \
-             on); from 6.8 on full-range is what to use.",
+            "Left out: {}, for this kernel refuses IP_LOCAL_PORT_RANGE (Linux 6.3 has it, and 6.1 from \
+             6.1.32 on); from 6.8 on full-range is what to use.",
             names.join(", ")
         ));
     }
     words.push(
-        "Limits: one destination over the loopback, all connections held, nobody else on the ports. Ports that \
-         other programs take by bind(), with port 0 too, are passed over by every search, and bind() without \
-         SO_REUSEADDR fails on ports in use. TIME_WAIT keeps ports as open connections do. Each further \
-         destination has the range anew."
+        "Limits: one destination over the loopback, all connections held, nobody else on the ports. Ports \
+         that other programs take by bind(), with port 0 too, are passed over by every search, and bind() \
+         without SO_REUSEADDR fails on ports in use. TIME_WAIT keeps ports as open connections do. Each \
+         further destination has the range anew."
             .to_owned(),
     );
     words
@@ -108,17 +108,17 @@ fn of(comparison: &Comparison, row: &Row) -> Option<String> {
             let second = row.curve.steps.iter().rev().find_map(|step| step.mean_ns());
             (comparison.protocol == Protocol::Tcp).then(|| {
                 format!(
-                    "{name}: its first pass is used up after {first_pass} connections ({}); from there on each \
-                     one scans all ports of that parity, and takes {} us in the end. Good as long as fewer \
-                     are open.",
+                    "{name}: its first pass is used up after {first_pass} connections ({}); from there on \
+                     each one scans all ports of that parity, and takes {} us in the end. Good as long as \
+                     fewer are open.",
                     percent(f64::from(first_pass) / f64::from(comparison.range.ports())),
                     microseconds(second.unwrap_or(0.0)),
                 )
             })
         }
         Strategy::Addresses => Some(format!(
-            "{name}: {mean} us with {} errors; the same step comes once the ports of one parity are used up on \
-             all of them.",
+            "{name}: {mean} us with {} errors; the same step comes once the ports of one parity are used up \
+             on all of them.",
             errors(row)
         )),
         Strategy::SelectTestRepeat => {
@@ -126,8 +126,8 @@ fn of(comparison: &Comparison, row: &Row) -> Option<String> {
             let until = row.curve.rises_by(2.0);
             let good = until.map_or("it stayed as fast as at the beginning".to_owned(), |share| {
                 format!(
-                    "a connection takes more than twice the time from {} of the ports on (70 to 80 % is where it \
-                     is commonly said to be good for)",
+                    "a connection takes more than twice the time from {} of the ports on (70 to 80 % is \
+                     where it is commonly said to be good for)",
                     percent(share)
                 )
             });
@@ -138,16 +138,17 @@ fn of(comparison: &Comparison, row: &Row) -> Option<String> {
         }
         Strategy::Window(_) => row.curve.fails_from().map(|share| {
             format!(
-                "{name}: {} of all fail, the first of them at {} of the ports in use, because all ports of a \
-                 window are: narrow windows fail earlier, wide ones search longer. Try again on EADDRNOTAVAIL.",
+                "{name}: {} of all fail, the first of them at {} of the ports in use, for want of a free \
+                 port in the window. The ends of the range are in fewer windows than its middle, which \
+                 fills up first; the wider they are, the more so. Try again on EADDRNOTAVAIL.",
                 percent(row.error_share()),
                 percent(share)
             )
         }),
         Strategy::FullRange if !comparison.features.mixed && comparison.protocol == Protocol::Tcp => {
             Some(format!(
-                "{name}: cannot help on this kernel, whose search takes one parity first with that option too; \
-                 Linux 6.8 and later do not."
+                "{name}: cannot help on this kernel, whose search takes one parity first with that option \
+                 too; Linux 6.8 and later do not."
             ))
         }
         Strategy::FullRange => row.curve.rises_by(2.0).map(|share| {

@@ -65,8 +65,8 @@ impl Curve {
             .collect()
     }
 
-    /// Share of the range in use, 0 to 1, from which on a connection takes more than `times` of what it takes in
-    /// the first tenth.
+    /// Share of the range in use, 0 to 1, from which on a connection takes more than `times` of what it
+    /// takes in the first tenth.
     #[must_use]
     pub fn rises_by(&self, times: f64) -> Option<f64> {
         let first = self.pairs().first()?.mean_ns()?;

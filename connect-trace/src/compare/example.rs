@@ -10,8 +10,8 @@ use crate::load::{
     workload::tests::workload,
 };
 
-/// Three strategies on 200 ports, each run twice: the default with the step in the middle, a window of which one
-/// in ten fails, the full range.
+/// Three strategies on 200 ports, each run twice: the default with the step in the middle, a window of which
+/// one in ten fails, the full range.
 pub(crate) fn comparison() -> Comparison {
     let strategies = [
         Strategy::Default,

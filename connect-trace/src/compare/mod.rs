@@ -45,8 +45,8 @@ pub trait Watcher {
     /// Where that cannot be found out.
     fn how(&mut self) -> Result<String>;
 
-    /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean, where
-    /// that is known.
+    /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean,
+    /// where that is known.
     ///
     /// # Errors
     /// Those of the run.

@@ -100,9 +100,7 @@ impl Row {
             odd_ns: figures.odd.whole.mean_ns(),
             p99_ns: all.quantile_ns(0.99).map(|ns| ns as f64),
             scanned,
-            first_pass: figures
-                .first_pass
-                .filter(|_| done.plan.strategy.searches_all()),
+            first_pass: done.first_pass(),
             tries: figures.tries as f64 / figures.attempts.max(1) as f64,
             warnings: done.warnings(),
         });

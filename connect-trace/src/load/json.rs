@@ -76,7 +76,7 @@ impl RunLine {
             close_above: plan.close_above,
             connections_per_second: done.per_second(),
             errors: figures.errors(),
-            first_pass_connections: figures.first_pass,
+            first_pass_connections: done.first_pass(),
             most_held: figures.most_held,
             tries: figures.tries,
             most_tries: figures.most_tries,

@@ -42,7 +42,7 @@ use self::{
     figures::Figures,
     file::LogFile,
     log::{FORMAT, Head, Run},
-    plan::{Network, Plan},
+    plan::{Network, Plan, Protocol},
     progress::Progress,
     runner::Outcome,
 };
@@ -81,6 +81,14 @@ impl Done {
         self.figures.successes() as f64 / self.seconds()
     }
 
+    /// How many attempts came before the first port of the other parity, where that says that the kernel's
+    /// search has gone through its first pass; UDP has no passes.
+    #[must_use]
+    pub fn first_pass(&self) -> Option<u32> {
+        let has_passes = self.plan.protocol == Protocol::Tcp && self.plan.strategy.searches_all();
+        self.figures.first_pass.filter(|_| has_passes)
+    }
+
     /// What makes the figures doubtful.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -94,8 +102,8 @@ impl Done {
         if self.plan.close_above.is_some() && self.figures.failed.contains_key(&libc::EADDRNOTAVAIL)
         {
             warnings.push(
-                "no port was free at times: that of a closed connection stays in TIME_WAIT, on the loopback for \
-                 a second (net.ipv4.tcp_tw_reuse)"
+                "no port was free at times: that of a closed connection stays in TIME_WAIT, on the loopback \
+                 for a second (net.ipv4.tcp_tw_reuse)"
                     .to_owned(),
             );
         }
@@ -150,7 +158,7 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
 /// Where it does not offer what they need.
 pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     let needed =
-        |plan: &Plan| plan.strategy.needs_port_range() || plan.protocol == plan::Protocol::UdpLite;
+        |plan: &Plan| plan.strategy.needs_port_range() || plan.protocol == Protocol::UdpLite;
     if !plans.iter().any(needed) {
         return Ok(None);
     }

@@ -202,8 +202,8 @@ fn check_sources(plan: &Plan) -> Result<()> {
         if let Err(error) = has(source, plan.v6) {
             match plan.network {
                 Network::Private { .. } => bail!(
-                    "no such address: {source} ({error}): a private namespace has the loopback's alone; give a \
-                     number of addresses, or some of 127.0.0.0/8"
+                    "no such address: {source} ({error}): a private namespace has the loopback's alone; \
+                     give a number of addresses, or some of 127.0.0.0/8"
                 ),
                 Network::Present { .. } => {
                     bail!("no such address: {source} ({error}): give addresses of this machine")

@@ -1,4 +1,5 @@
-//! The ways of choosing a source port that a workload can use: what each asks of the kernel, before connect().
+//! The ways of choosing a source port that a workload can use: what each asks of the kernel, before
+//! connect().
 
 use std::{fmt, io, net::IpAddr};
 

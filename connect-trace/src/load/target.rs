@@ -53,8 +53,8 @@ pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
         .iter()
         .map(|plan| plan.close_above.unwrap_or(plan.connections));
     eprint!(
-        "This opens up to {} connections to {target} from this machine's own network. It can use up the source \
-         ports\nto it, so that other programs cannot connect. Go on? [y/N] ",
+        "This opens up to {} connections to {target} from this machine's own network. It can use up the \
+         source ports\nto it, so that other programs cannot connect. Go on? [y/N] ",
         most.max().unwrap_or(0)
     );
     io::stderr().flush()?;

@@ -24,7 +24,7 @@ fn sections(text: &mut String, done: &Done, paint: Paint) -> fmt::Result {
     let first = paint.title(&format!("{}:", plan.strategy));
     wrapped(text, &first, "  ", &outcome(done))?;
     wrapped(text, " ", "  ", &setting(done))?;
-    if let Some(number) = figures.first_pass.filter(|_| plan.strategy.searches_all()) {
+    if let Some(number) = done.first_pass() {
         let parity = if plan.range.low % 2 == 0 {
             "odd"
         } else {
