@@ -3,6 +3,7 @@
 //! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines.
 
 mod article;
+mod compare;
 mod demo;
 mod guest;
 mod lint;
@@ -32,6 +33,7 @@ use clap::Parser;
 enum Command {
     Setup(setup::Options),
     Demo(demo::Options),
+    Compare(compare::Options),
     Run(run::Options),
     Test(test::Options),
     Vm(vm::Options),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Setup(options) => setup::setup(&options),
         Command::Demo(options) => demo::demo(&options),
+        Command::Compare(options) => compare::compare(&options),
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::test(&options),
         Command::Vm(options) => vm::vm(&options),

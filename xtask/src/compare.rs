@@ -1,0 +1,195 @@
+//! `cargo xtask compare`: what each strategy of choosing source ports does on several kernels, side by side.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::guest::{Hardware, Kit, Stream, Task};
+use crate::tools;
+use crate::tools::kernels::Kernel;
+use crate::vm::{KernelChoice, get_kernels};
+
+/// Compare strategies on several kernels, side by side
+///
+/// Runs `connect-trace compare` under trace in a virtual machine for each kernel. Its one CPU's clock counts
+/// instructions, so that times are the same in every run: what counts is how they relate, not how long they
+/// are.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
+    #[arg(
+        long = "kernel",
+        value_name = "KERNEL",
+        default_value = "all",
+        hide_default_value = true
+    )]
+    kernels: Vec<KernelChoice>,
+    /// Ports to choose from
+    #[arg(long, value_name = "LOW-HIGH", default_value = "20000-21999")]
+    range: String,
+    /// More arguments for `connect-trace compare`, such as strategies
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
+    tools::ensure_for_build()?;
+    let kernels = get_kernels(&options.kernels)?;
+    let kit = Kit::prepare(true)?;
+    let mut columns = Vec::new();
+    for kernel in &kernels {
+        eprintln!("comparing on {}", kernel.release());
+        let comparison =
+            run(&kit, kernel, options).with_context(|| format!("on kernel {}", kernel.name))?;
+        columns.push((kernel.name.clone(), comparison));
+    }
+    print!("{}", table(&columns));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The comparison on one kernel, as docs/load.md has it.
+fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
+    let fixed = ["--repeats", "1", "--format", "json", "--range"];
+    let task = Task {
+        command: ["connect-trace", "compare"]
+            .into_iter()
+            .chain(fixed)
+            .chain([options.range.as_str()])
+            .chain(options.arguments.iter().map(String::as_str))
+            .map(str::to_owned)
+            .collect(),
+        hardware: Hardware {
+            cpus: 1,
+            deterministic: true,
+            ..Hardware::default()
+        },
+        ..Task::default()
+    };
+    let mut streams = [Vec::new(), Vec::new()];
+    let outcome = kit.run(kernel, &task, &mut |stream, bytes| {
+        streams[stream as usize].extend_from_slice(bytes);
+        Ok(())
+    })?;
+    let stdout = &streams[Stream::Stdout as usize];
+    if outcome.status != 0 {
+        let said = String::from_utf8_lossy(&streams[Stream::Stderr as usize]);
+        bail!(
+            "connect-trace ended with status {}: {}",
+            outcome.status,
+            said.trim_end()
+        );
+    }
+    serde_json::from_slice(stdout).context("what connect-trace printed is no JSON")
+}
+
+/// A figure of a strategy's run, as it stands in a cell.
+type Cell = fn(&Value) -> Option<String>;
+
+/// What is compared, block by block.
+const BLOCKS: [(&str, Cell); 4] = [
+    ("mean us, even / odd ports", even_and_odd),
+    ("candidate ports, mean", |run| {
+        Some(format!("{:.1}", run["scanned_mean"].as_f64()?))
+    }),
+    ("connections before odd ports", |run| {
+        Some(run["first_pass"].as_u64()?.to_string())
+    }),
+    ("errors", |run| Some(run["errors"].as_u64()?.to_string())),
+];
+
+fn even_and_odd(run: &Value) -> Option<String> {
+    let mean = |field: &str| {
+        let us = run[field].as_f64().map(|ns| ns / 1e3);
+        us.map_or_else(|| "-".to_owned(), |us| format!("{us:.0}"))
+    };
+    Some(format!(
+        "{} / {}",
+        mean("even_mean_ns"),
+        mean("odd_mean_ns")
+    ))
+}
+
+/// A block for each figure, a line for each strategy, a column for each kernel.
+fn table(columns: &[(String, Value)]) -> String {
+    let mut strategies: Vec<&str> = Vec::new();
+    for (_, comparison) in columns {
+        for strategy in comparison["strategies"].as_array().into_iter().flatten() {
+            let name = strategy["strategy"].as_str().unwrap_or_default();
+            if !strategies.contains(&name) {
+                strategies.push(name);
+            }
+        }
+    }
+    let mut text = String::new();
+    for (title, cell) in BLOCKS {
+        let names = columns.iter().map(|(name, _)| name.clone());
+        line(&mut text, title, names);
+        for strategy in &strategies {
+            let cells = columns.iter().map(|(_, comparison)| {
+                let run = run_of(comparison, strategy);
+                run.map_or_else(
+                    || "refused".to_owned(),
+                    |run| cell(&run).unwrap_or_else(|| "-".to_owned()),
+                )
+            });
+            line(&mut text, &format!("  {strategy}"), cells);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The one run of a strategy, with what is known of the strategy as a whole.
+fn run_of(comparison: &Value, strategy: &str) -> Option<Value> {
+    let mut strategies = comparison["strategies"].as_array()?.iter();
+    let found = strategies.find(|other| other["strategy"] == *strategy)?;
+    let mut run = found["runs"].get(0)?.clone();
+    run["first_pass"] = found["first_pass_connections"].clone();
+    Some(run)
+}
+
+fn line(text: &mut String, first: &str, cells: impl Iterator<Item = String>) {
+    let _ = write!(text, "{first:<29}");
+    for cell in cells {
+        let _ = write!(text, " {cell:>11}");
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn kernels_stand_side_by_side_and_what_one_refuses_is_said() {
+        let run = json!({"even_mean_ns": 87_000.0, "odd_mean_ns": 363_400.0, "scanned_mean": 251.25, "errors": 0});
+        let of = |strategies: &[&str]| {
+            let strategies: Vec<Value> = strategies
+                .iter()
+                .map(
+                    |name| json!({"strategy": name, "first_pass_connections": 1000, "runs": [run]}),
+                )
+                .collect();
+            json!({ "strategies": strategies })
+        };
+        let columns = [
+            ("5.10".to_owned(), of(&["default"])),
+            ("6.1".to_owned(), of(&["default", "full-range"])),
+        ];
+        let text = table(&columns);
+        let expected = "\
+mean us, even / odd ports            5.10         6.1
+  default                        87 / 363    87 / 363
+  full-range                      refused    87 / 363
+
+candidate ports, mean                5.10         6.1
+  default                           251.2       251.2
+  full-range                      refused       251.2
+";
+        assert!(text.starts_with(expected), "{text}");
+    }
+}
