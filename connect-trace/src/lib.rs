@@ -4,7 +4,7 @@
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
 //! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
 //! is where every call is accounted for; [`recording`] is the connects in a file, and [`replay`] their
-//! reports from there. The command line is [`cli`], checked into a [`config`]; [`check`] says what a
+//! reports from there, [`page`] their figures. The command line is [`cli`], checked into a [`config`]; [`check`] says what a
 //! trace would find here.
 
 pub mod accounting;
@@ -20,6 +20,7 @@ pub mod filter;
 pub mod kernel;
 pub mod load;
 pub mod output;
+pub mod page;
 pub mod probes;
 pub mod recording;
 pub mod replay;

@@ -22,6 +22,7 @@ use crate::{
     event::Connect,
     filter::Filters,
     output::Output,
+    page,
     recording::{End, Ending, Recording, Start},
     report::{Checks, KernelSide, filter_words},
 };
@@ -32,6 +33,9 @@ use crate::{
 /// # Errors
 /// Where a filter cannot be understood, or stdout refuses.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
+    if args.pictures.wanted() {
+        return page::run(args);
+    }
     let filters = filters_of_recording(&args.filters)?;
     let mut comparison =
         (args.files.len() > 1 && args.output.format == Format::Text).then(Comparison::default);
@@ -85,7 +89,7 @@ fn heading(path: &Path, start: &Start) -> io::Result<()> {
 }
 
 /// The time of day at a moment of the events' clock.
-fn wall_clock(start: &Start, monotonic_ns: u64) -> SystemTime {
+pub(crate) fn wall_clock(start: &Start, monotonic_ns: u64) -> SystemTime {
     let since = monotonic_ns.saturating_sub(start.monotonic_ns);
     let wall = Duration::from_nanos(start.wall_ns.saturating_add(since));
     SystemTime::UNIX_EPOCH + wall
@@ -128,7 +132,7 @@ fn replay(
 }
 
 /// Hands over the batches of a recording while a thread reads the next ones.
-fn each_batch(
+pub(crate) fn each_batch(
     mut recording: Recording,
     mut each: impl FnMut(Vec<Connect>) -> Result<()>,
 ) -> Result<Ending> {

@@ -1,7 +1,7 @@
 //! Names of the errnos that connect() returns.
 
 /// The name of an errno, as connect(2) has it; the number where it is none of these.
-pub(super) fn name(errno: i32) -> String {
+pub(crate) fn name(errno: i32) -> String {
     let name = match errno {
         libc::EACCES => "EACCES",
         libc::EADDRINUSE => "EADDRINUSE",

@@ -1,7 +1,7 @@
 //! What a report and an event say, and the formats that they are written in. Nothing here knows of BPF.
 
 mod account;
-mod errno;
+pub(crate) mod errno;
 pub mod event_line;
 mod filter_words;
 mod groups_text;

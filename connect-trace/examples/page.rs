@@ -1,0 +1,28 @@
+//! Files to try `connect-trace report --html` on, and what a page of millions costs.
+//!
+//! `cargo run --release -p connect-trace --example page -- log FILE` makes the log of seven runs,
+//! `… -- recording FILE CONNECTS` a recording.
+
+#[path = "../tests/made_up/mod.rs"]
+mod made_up;
+
+use std::{env, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["log", path] => {
+            let (head, attempts) = made_up::write_log(Path::new(path), made_up::strategies())?;
+            eprintln!("{} runs, {} connections", head.runs.len(), attempts.len());
+        }
+        ["recording", path, count] => {
+            let count = count.parse().context("CONNECTS is a number")?;
+            made_up::write_recording(Path::new(path), made_up::many(count))?;
+        }
+        _ => bail!("say `log FILE` or `recording FILE CONNECTS`"),
+    }
+    Ok(())
+}
