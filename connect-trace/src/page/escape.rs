@@ -21,12 +21,13 @@ pub(super) fn markup(text: &str) -> String {
 /// JSON that may stand between `<script>` and `</script>`: no character of it ends that, or begins
 /// anything else.
 pub(super) fn json(text: &str) -> String {
+    // None of these needs more than four digits.
+    let escape = |character: char| format!("\\u{:04x}", u32::from(character));
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
-            }
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&escape(character)),
+            character if is_harmful(character) => escaped.push_str(&escape(character)),
             character => escaped.push(character),
         }
     }
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn json_in_a_script_is_the_same_value_without_a_tag() {
-        let value = "</script><!--\u{2028}&";
+        let value = "</script><!--\u{2028}&\u{202e}\u{9b}";
         let text = json(&serde_json::to_string(value).unwrap());
         assert!(!text.contains(['<', '>', '&', '\u{2028}']), "{text}");
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);

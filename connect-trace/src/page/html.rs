@@ -59,7 +59,8 @@ impl Page {
                 r#"<p class="note">There is not one connect() in it: nothing was recorded, or the filters let none pass.</p>"#
                     .to_owned()
             }
-            "runs" => self.runs(span),
+            "about" => self.about(span),
+            "buckets" => self.buckets(),
             "occupancy" => self.occupancy(),
             "table" => table::table(&self.sets, self.curves.is_some()),
             "data" => data::json(&self.sets, span),
@@ -76,14 +77,10 @@ impl Page {
         self.sets.iter().enumerate().map(option).collect()
     }
 
-    fn runs(&self, span: Span) -> String {
-        let mut html = String::new();
-        for (number, set) in self.sets.iter().enumerate() {
-            let _ = write!(
-                html,
-                r#"<article class="run" data-run="{number}"><h3>{}</h3><dl>"#,
-                markup(&set.name)
-            );
+    /// What each run is, and its scatter for paper.
+    fn about(&self, span: Span) -> String {
+        self.articles(|html, set| {
+            html.push_str("<dl>");
             for (label, value) in &set.facts {
                 let value = markup(value);
                 let _ = write!(html, "<div><dt>{label}</dt><dd>{value}</dd></div>");
@@ -94,12 +91,25 @@ impl Page {
                 let _ = writeln!(html, r#"<p class="note">{}</p>"#, markup(note));
             }
             let scatter = charts::scatter(Place::Page, set, Across::Time, span);
-            let buckets = charts::buckets(Place::Page, set);
+            let _ = write!(html, r#"<figure class="still">{scatter}</figure>"#);
+        })
+    }
+
+    fn buckets(&self) -> String {
+        self.articles(|html, set| html.push_str(&charts::buckets(Place::Page, set)))
+    }
+
+    /// One for each run, of which a script shows the chosen one.
+    fn articles(&self, contents: impl Fn(&mut String, &Set)) -> String {
+        let mut html = String::new();
+        for (number, set) in self.sets.iter().enumerate() {
+            let name = markup(&set.name);
             let _ = write!(
                 html,
-                "<figure class=\"still\">{scatter}</figure>\n\
-                 <figure><figcaption>How many connects took how long</figcaption>{buckets}</figure></article>\n"
+                r#"<article class="run" data-run="{number}"><h3>{name}</h3>"#
             );
+            contents(&mut html, set);
+            html.push_str("</article>\n");
         }
         html
     }
@@ -171,7 +181,12 @@ mod tests {
     fn every_part_of_the_template_is_known() {
         let html = page_of(vec![set_of("a", 10)]).html();
         assert!(!html.contains("{{"), "{html}");
-        for part in ["<h3>a</h3>", "10 connects", "<table>", "share of the range"] {
+        for part in [
+            "<h3>a</h3>",
+            "10 connects.",
+            "<table>",
+            "share of the range",
+        ] {
             assert!(html.contains(part), "{part}");
         }
     }

@@ -212,7 +212,7 @@ fn command(arguments: impl Iterator<Item = OsString>) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::{
         point::{Kind, Point},
         set::Connects,
@@ -220,11 +220,11 @@ pub(crate) mod tests {
     };
 
     /// A name that breaks out of whatever does not escape it.
-    pub const HOSTILE: &str =
+    pub(super) const HOSTILE: &str =
         "</script></title><img src=x onerror=\"alert('1')\">&amp;{{data}}\u{202e}\u{1b}]]>";
 
     /// A successful connect() of 20 us from an even port.
-    pub fn point(number: u64) -> Point {
+    pub(super) fn point(number: u64) -> Point {
         Point {
             number,
             at_ns: 0,
@@ -266,11 +266,11 @@ pub(crate) mod tests {
     }
 
     /// So many connects: even first, then odd, every hundredth fails.
-    pub fn set_of(name: &str, connects: u64) -> Set {
+    pub(super) fn set_of(name: &str, connects: u64) -> Set {
         Set::read(name.to_owned(), &mut Made(connects), 10_000).expect("it is made up")
     }
 
-    pub fn page_of(sets: Vec<Set>) -> Page {
+    pub(super) fn page_of(sets: Vec<Set>) -> Page {
         let names: Vec<String> = sets.iter().map(|set| set.name.clone()).collect();
         Page {
             curves: Some(curves(&names, &sets)),
@@ -282,7 +282,7 @@ pub(crate) mod tests {
 
     /// Panics where the text is not XML: tags in pairs, attributes in quotes, no stray `<` or `&`.
     #[track_caller]
-    pub fn well_formed(xml: &str) {
+    pub(super) fn well_formed(xml: &str) {
         let mut open = Vec::new();
         let mut rest = xml;
         while let Some((text, after)) = rest.split_once('<') {

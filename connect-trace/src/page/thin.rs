@@ -93,6 +93,8 @@ pub(super) struct Thinner {
 /// What is drawn of a kind in a part of the time, whatever the room.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
+    /// How many that can be.
+    count: u64,
     above_ns: u64,
     /// Taken from here once they are drawn.
     min_ns: Option<u64>,
@@ -137,8 +139,8 @@ impl Thinner {
             Some(rule) => parts.parts.iter().map(|part| limits(part, rule)).collect(),
         };
         let kept_failures = if every_failure { failures } else { 0 };
-        // More than there are, so that there is room for all of them.
-        let outliers = (share * of as f64).ceil() as u64 + (limits.len() * KINDS.len() * 2) as u64;
+        // Extremes may be counted twice, so that there is room for all.
+        let outliers: u64 = limits.iter().flatten().map(|limits| limits.count).sum();
         Self {
             doublings: parts.doublings,
             limits,
@@ -147,7 +149,7 @@ impl Thinner {
             drawn: 0,
             outliers: 0,
             left: of - kept_failures,
-            room: most.saturating_sub(kept_failures + outliers),
+            room: most.saturating_sub(outliers),
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -217,13 +219,21 @@ impl Thinner {
 }
 
 fn limits(part: &[Option<Box<Part>>; KINDS.len()], rule: Rule) -> [Limits; KINDS.len()] {
-    std::array::from_fn(|kind| match &part[kind] {
-        None => Limits::default(),
-        Some(part) => Limits {
-            above_ns: part.latency.quantile_ns(rule.quantile).unwrap_or(0),
+    std::array::from_fn(|kind| {
+        let Some(part) = &part[kind] else {
+            return Limits::default();
+        };
+        let above_ns = part.latency.quantile_ns(rule.quantile).unwrap_or(0);
+        let all = kind == Kind::Failed.index() && rule.every_failure;
+        Limits {
+            count: match all {
+                true => part.latency.count(),
+                false => part.latency.count_above(above_ns) + 2,
+            },
+            above_ns,
             min_ns: Some(part.min_ns),
             max_ns: part.latency.max_ns(),
-        },
+        }
     })
 }
 

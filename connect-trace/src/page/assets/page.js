@@ -9,8 +9,6 @@
   const tip = element("tip");
   const box = element("box");
   const FAILED = 3;
-  // Failures lie on top, what was bound before at the bottom.
-  const ORDER = [2, 0, 1, FAILED];
   const SHAPES = [
     "M8 4a4 4 0 1 0 .01 0z", "M4 4l8 8m0 -8l-8 8", "M8 3l5 5l-5 5l-5 -5z", "M4 4h8v8h-8z",
   ];
@@ -191,16 +189,19 @@
       inView++;
     }
     const radius = Math.max(1, Math.round((inView > 20000 ? 1 : inView > 2000 ? 2 : 4) * ratio));
-    for (const kind of ORDER) {
-      const stamp = shape(kind, kind === FAILED ? Math.max(radius, Math.round(2 * ratio)) : radius);
-      const ink = pixel(data.kinds[kind].class);
+    const stamps = data.kinds.map((_, kind) =>
+      shape(kind, kind === FAILED ? Math.max(radius, Math.round(2 * ratio)) : radius));
+    const inks = data.kinds.map((kind) => pixel(kind.class));
+    // By time, so that no kind hides another; but failures lie on top.
+    for (const failures of [false, true]) {
       for (let i = 0; i < xs.length; i++) {
-        if (set.kind[i] !== kind || places[i] < 0) continue;
+        const kind = set.kind[i];
+        if (places[i] < 0 || (kind === FAILED) !== failures) continue;
         const column = places[i] % width;
         const row = (places[i] - column) / width;
-        for (const [dx, dy] of stamp) {
+        for (const [dx, dy] of stamps[kind]) {
           const [x, y] = [column + dx, row + dy];
-          if (x >= 0 && x < width && y >= 0 && y < height) pixels[y * width + x] = ink;
+          if (x >= 0 && x < width && y >= 0 && y < height) pixels[y * width + x] = inks[kind];
         }
       }
     }
@@ -461,7 +462,6 @@
 
   if (data.sets.length === 0) return;
   document.documentElement.classList.add("scripted");
-  element("scatter").hidden = false;
   element("run").addEventListener("change", show);
   for (const axis of ["across", "scale"]) {
     element(axis).addEventListener("change", (event) => {

@@ -20,12 +20,11 @@ pub(in crate::page) fn buckets(place: Place, set: &Set) -> String {
         .filter(|&kind| matches!(kind, Kind::Even | Kind::Odd) || set.count_of(kind) > 0)
         .collect();
     let of = |kind: Kind| set.by_kind[kind.index()].buckets();
-    let mut chart = Chart::new(440.0, 280.0, kinds.len().div_ceil(2));
     let entries: Vec<_> = kinds
         .iter()
         .map(|&kind| (key(kind), named(kind, set)))
         .collect();
-    chart.legend(&entries, 2);
+    let mut chart = Chart::new(400.0, 200.0, &entries);
 
     let filled = |&row: &usize| KINDS.iter().any(|&kind| of(kind)[row] > 0);
     let rows = 0..connect_trace_common::BUCKETS;

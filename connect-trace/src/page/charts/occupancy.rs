@@ -25,23 +25,24 @@ pub(in crate::page) struct Curve {
 /// A curve for each strategy.
 pub(in crate::page) fn occupancy(place: Place, curves: &[Curve]) -> String {
     let curves = &curves[..curves.len().min(MOST_CURVES)];
-    let lines = curves.len().div_ceil(2);
-    let mut chart = Chart::new(440.0, 252.0 + 17.0 * lines as f64, lines);
     let entries: Vec<_> = curves
         .iter()
         .enumerate()
         .map(|(number, curve)| {
             let key = format!(r#"<path class="{}" d="M0 -4h16"/>"#, class(number));
-            (key, escape::shortened(&curve.name, 26))
+            (key, escape::shortened(&curve.name, 24))
         })
         .collect();
-    chart.legend(&entries, 2);
+    let mut chart = Chart::new(400.0, 200.0, &entries);
     let span = Span::of_times(
         curves
             .iter()
             .flat_map(|curve| curve.means.iter().map(|mean| mean.1)),
     );
-    chart.y_axis("mean time", &Chart::times(span));
+    chart.y_axis(
+        "mean of connect() and what the strategy does before it",
+        &Chart::times(span),
+    );
     let shares = Chart::linear(Span::up_to(100.0), 5, " %");
     chart.x_axis("share of the range in use", &shares);
     for (number, curve) in curves.iter().enumerate() {

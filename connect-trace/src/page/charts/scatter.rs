@@ -53,8 +53,7 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
         let ends = [0.0, x_span.high].map(|x| axis::time(10_f64.powf(line.at(x))));
         entries.push((key, format!("regression {} to {}", ends[0], ends[1])));
     }
-    let mut chart = Chart::new(720.0, 320.0, entries.len().div_ceil(4));
-    chart.legend(&entries, 4);
+    let mut chart = Chart::new(720.0, 250.0, &entries);
     chart.y_axis("connect()", &Chart::times(span));
     let (name, unit) = match across {
         Across::Time => ("time of the connect()", " s"),
@@ -84,8 +83,10 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
         let mut path = String::new();
         for (row, spots) in spots.chunks(columns).enumerate() {
             let mut column = 0;
-            for run in spots.chunk_by(|a, b| (a ^ b) >> kind.index() & 1 == 0) {
-                if run[0] >> kind.index() & 1 == 1 {
+            let here = |(column, kinds): (usize, &u8)| shown(*kinds, row + column) == Some(kind);
+            let here: Vec<bool> = spots.iter().enumerate().map(here).collect();
+            for run in here.chunk_by(|one, next| one == next) {
+                if run[0] {
                     let x = left + column as f64 * SPOT;
                     let y = top + (row as f64 + 0.5) * SPOT;
                     let _ = write!(path, "M{x} {y}h{}", run.len() as f64 * SPOT);
@@ -110,4 +111,31 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
     }
     let label = format!("Latency of each connect() by its {name}: {}", set.name);
     chart.finish(place, &label)
+}
+
+/// Which of the kinds on a spot is seen: a failure, or else each of them on its share of the spots.
+fn shown(kinds: u8, spot: usize) -> Option<Kind> {
+    let has = |kind: &Kind| kinds >> kind.index() & 1 == 1;
+    if has(&Kind::Failed) {
+        return Some(Kind::Failed);
+    }
+    let count = kinds.count_ones() as usize;
+    KINDS.into_iter().filter(has).nth(spot % count.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_kind_hides_another_and_failures_are_always_seen() {
+        assert_eq!(shown(0, 0), None);
+        let both = 1 << Kind::Even.index() | 1 << Kind::Odd.index();
+        let seen = [0, 1, 2].map(|spot| shown(both, spot).unwrap());
+        assert_eq!(seen, [Kind::Even, Kind::Odd, Kind::Even]);
+        assert_eq!(
+            shown(both | 1 << Kind::Failed.index(), 1),
+            Some(Kind::Failed)
+        );
+    }
 }

@@ -17,6 +17,28 @@ pub(in crate::page) enum Place {
     File,
 }
 
+/// Height of a line of the legend, and width of a key in it.
+const LINE: f64 = 17.0;
+const KEY: f64 = 20.0;
+
+/// Where the entries of a legend begin, and in which line; lines break before the right edge.
+fn flow(width: f64, entries: &[(String, String)]) -> Vec<(f64, usize)> {
+    /// Of a character in the widest of the usual fonts.
+    const CHARACTER: f64 = 7.3;
+    const LEFT: f64 = 8.0;
+    let (mut x, mut line) = (LEFT, 0);
+    let place = |(_, name): &(String, String)| {
+        let needs = KEY + CHARACTER * name.chars().count() as f64;
+        if x > LEFT && x + needs > width {
+            (x, line) = (LEFT, line + 1);
+        }
+        let here = (x, line);
+        x += needs + 10.0;
+        here
+    };
+    entries.iter().map(place).collect()
+}
+
 /// A chart that is being drawn.
 pub(super) struct Chart {
     pub width: f64,
@@ -29,17 +51,22 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// With room for axes and legend.
-    pub(super) fn new(width: f64, height: f64, legend_lines: usize) -> Self {
-        Self {
+    /// With a legend: keys, which are markup, and names. `plot` is the height of the rest.
+    pub(super) fn new(width: f64, plot: f64, entries: &[(String, String)]) -> Self {
+        let lines = flow(width, entries).last().map_or(0, |(_, line)| line + 1);
+        let top = 28.0 + LINE * lines as f64;
+        let bottom = 38.0;
+        let mut chart = Self {
             width,
-            height,
+            height: top + plot + bottom,
             left: 52.0,
-            right: 12.0,
-            top: 28.0 + 17.0 * legend_lines as f64,
-            bottom: 38.0,
+            right: 20.0,
+            top,
+            bottom,
             body: String::new(),
-        }
+        };
+        chart.legend(entries);
+        chart
     }
 
     pub(super) fn plot_width(&self) -> f64 {
@@ -122,16 +149,14 @@ impl Chart {
             .collect()
     }
 
-    /// Keys and names, in lines from the top; as many lines as `new` was told of.
-    pub(super) fn legend(&mut self, entries: &[(String, String)], columns: usize) {
-        let width = (self.width - 12.0) / columns as f64;
-        for (number, (key, name)) in entries.iter().enumerate() {
-            let x = 8.0 + (number % columns) as f64 * width;
-            let y = 14.0 + 17.0 * (number / columns) as f64;
+    /// Keys and names, in lines from the top.
+    fn legend(&mut self, entries: &[(String, String)]) {
+        for ((key, name), (x, line)) in entries.iter().zip(flow(self.width, entries)) {
+            let y = 14.0 + LINE * line as f64;
             self.add(format!(
                 r#"<g transform="translate({x:.1} {y:.1})">{key}</g>"#
             ));
-            self.text(x + 20.0, y, "ink", "start", name);
+            self.text(x + KEY, y, "ink", "start", name);
         }
     }
 
@@ -178,6 +203,15 @@ fn without_variables(style: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_legend_breaks_its_lines_before_the_edge() {
+        let entries = ["default", "window-500", "select-test-repeat", "a", ""]
+            .map(|name| (String::new(), name.to_owned()));
+        let lines: Vec<usize> = flow(300.0, &entries).iter().map(|place| place.1).collect();
+        assert_eq!(lines, [0, 0, 1, 1, 1]);
+        assert_eq!(flow(10.0, &entries).last(), Some(&(8.0, 4)));
+    }
 
     #[test]
     fn a_file_has_colours_of_its_own() {
