@@ -145,7 +145,10 @@ fn every_connect_of_the_run_is_drawn_in_its_colour() -> Result<()> {
     let script = r#"
       const pixels = () => {
         const counts = {};
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        // A copy: what is read often is drawn in another way.
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
         const style = getComputedStyle(document.documentElement);
         for (const name of ["even", "odd", "failed", "regression"]) {
           const color = parseInt(style.getPropertyValue(`--${name}`).trim().slice(1), 16);
@@ -174,7 +177,7 @@ fn every_connect_of_the_run_is_drawn_in_its_colour() -> Result<()> {
         for run in seen.as_array().into_iter().flatten() {
             ensure!(run[1] == PORTS.to_string() && run[2] == PORTS, "{run}");
             for color in ["even", "odd", "regression"] {
-                ensure!(run[3][color].as_u64() > Some(100), "{color}: {run}");
+                ensure!(run[3][color].as_u64() > Some(50), "{color}: {run}");
             }
         }
         let failed = seen[8][3]["failed"].as_u64();
@@ -330,12 +333,13 @@ fn a_phone_has_no_horizontal_scroll() -> Result<()> {
     };
     let script = "
         const over = [...document.querySelectorAll('body *')].filter((part) =>
-          !part.closest('.scroll') && part.getBoundingClientRect().right > 360);
+          !part.closest('.scroll') && part.getBoundingClientRect().right > document.documentElement.clientWidth);
         const scroll = document.querySelector('.scroll');
-        return [innerWidth, document.documentElement.scrollWidth, over.map((part) => part.outerHTML),
+        const { scrollWidth, clientWidth } = document.documentElement;
+        return [innerWidth, scrollWidth - clientWidth, over.map((part) => part.outerHTML),
           scroll.scrollWidth > scroll.clientWidth, inView()];";
     let seen = found(&folder, &html, phone, script)?;
-    ensure!(seen == json!([360, 360, [], true, PORTS]), "{seen}");
+    ensure!(seen == json!([360, 0, [], true, PORTS]), "{seen}");
     Ok(())
 }
 
@@ -366,7 +370,7 @@ fn on_paper_every_run_has_its_charts() -> Result<()> {
     let script = "
         const seen = (what) => [...document.querySelectorAll(what)]
           .filter((part) => part.getBoundingClientRect().height > 100).length;
-        return [seen('canvas'), seen('.still svg'), seen('#buckets svg'), seen('#occupancy svg')];";
+        return [seen('canvas'), seen('.still > svg'), seen('#buckets svg'), seen('#occupancy svg')];";
     let screen = found(&folder, &html, DESKTOP, script)?;
     ensure!(screen == json!([1, 0, 1, 1]), "{screen}");
     let paper = html.replace("@media print", "@media all");

@@ -19,9 +19,8 @@ use connect_trace::{
     report::{Checks, KernelSide},
 };
 
-/// Ports of the article's range, and how many these are.
+/// The lowest port of the article's range.
 const LOW: u16 = 9_024;
-const PORTS: u32 = 56_512;
 
 /// What a strategy makes of the range.
 #[derive(Clone, Copy)]
@@ -34,21 +33,6 @@ enum Shape {
     Window(f64),
     /// Tries more and more ports.
     Repeat,
-}
-
-/// Every strategy of the article, once, and select-test-repeat three times.
-pub fn strategies() -> Vec<Run> {
-    let mut runs = Vec::new();
-    for (strategy, repeats) in [
-        ("default", 1),
-        ("full-range", 1),
-        ("window-500", 1),
-        ("window-10000", 1),
-        ("select-test-repeat", 3),
-    ] {
-        runs.extend((1..=repeats).map(|repeat| run(strategy, repeat, PORTS)));
-    }
-    runs
 }
 
 /// A run of so many attempts on so many ports.
