@@ -45,8 +45,7 @@ impl Page {
             [set] => set.name.clone(),
             sets => format!("{} runs", sets.len()),
         };
-        filled(TEMPLATE, |part| {
-            match part {
+        filled(TEMPLATE, |part| match part {
             "title" => markup(&escape::shortened(&name, 80)),
             "style" => format!("{}\n{STYLE}", charts::svg::STYLE),
             "script" => SCRIPT.to_owned(),
@@ -56,8 +55,8 @@ impl Page {
             "version" => env!("CARGO_PKG_VERSION").to_owned(),
             "options" => self.options(),
             "empty" if self.connects() == 0 => {
-                r#"<p class="note">There is not one connect() in it: nothing was recorded, or the filters let none pass.</p>"#
-                    .to_owned()
+                let why = "nothing was recorded, or the filters let none pass";
+                format!(r#"<p class="note">There is not one connect() in it: {why}.</p>"#)
             }
             "about" => self.about(span),
             "buckets" => self.buckets(),
@@ -65,7 +64,6 @@ impl Page {
             "table" => table::table(&self.sets, self.curves.is_some()),
             "data" => data::json(&self.sets, span),
             _ => String::new(),
-        }
         })
     }
 

@@ -36,7 +36,7 @@ impl Regression {
     /// The line; `None` where the points do not make one.
     pub(super) fn line(&self) -> Option<Line> {
         let slope = self.xy / self.xx;
-        (self.count >= 2.0 && slope.is_finite()).then(|| Line {
+        (self.count >= 2.0 && slope.is_finite()).then_some(Line {
             intercept: self.mean_y - slope * self.mean_x,
             slope,
         })

@@ -287,7 +287,8 @@
     };
     data.kinds.forEach((kind, index) => {
       if (set.counts[index] === 0 && index > 1) return;
-      item(SHAPES[index], kind.class, index === 1 ? "line" : "area", `${kind.name} ${count(set.counts[index])}`);
+      const name = `${kind.name} ${count(set.counts[index])}`;
+      item(SHAPES[index], kind.class, index === 1 ? "line" : "area", name);
     });
     const line = set.lines[`${axes.across}_${axes.scale}`];
     if (line) {
@@ -429,14 +430,19 @@
     zoomBy(event.deltaY > 0 ? 1.25 : 0.8, axisX(x), axisY(y));
   }, { passive: false });
   canvas.addEventListener("keydown", (event) => {
-    const middle = () => (chosen >= 0 ? [xs[chosen], onY(set.latency[chosen])]
-      : [(view.x0 + view.x1) / 2, (view.y0 + view.y1) / 2]);
+    // About the chosen connect; without one only across, as nobody said how high.
+    const closer = (factor) => {
+      if (chosen >= 0) return zoomBy(factor, xs[chosen], onY(set.latency[chosen]));
+      const { x0, x1 } = view;
+      const by = (x1 - x0) * (1 - factor) / 2;
+      return zoom({ ...view, x0: x0 + by, x1: x1 - by });
+    };
     const act = {
       ArrowRight: () => step(1),
       ArrowLeft: () => step(-1),
-      "+": () => zoomBy(0.5, ...middle()),
-      "=": () => zoomBy(0.5, ...middle()),
-      "-": () => zoomBy(2, ...middle()),
+      "+": () => closer(0.5),
+      "=": () => closer(0.5),
+      "-": () => closer(2),
       Escape: reset,
       0: reset,
     }[event.key];

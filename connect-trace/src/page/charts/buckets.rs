@@ -59,14 +59,14 @@ pub(in crate::page) fn buckets(place: Place, set: &Set) -> String {
             let (x, y) = (left + place as f64 * bar, chart.y(span.share(count as f64)));
             // The least of counts shows.
             let y = y.min(chart.y(0.0) - 2.0);
+            let what = format!("{}, {}: {}", kind.name(), range(row), axis::count(count));
+            let (x, width) = (x + 1.0, (bar - 2.0).max(1.0));
+            let height = chart.y(0.0) - y;
             chart.add(format!(
-                r#"<rect class="bar {}" x="{:.1}" y="{y:.1}" width="{:.1}" height="{:.1}"><title>{}</title></rect>"#,
+                r#"<rect class="bar {}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}">"#,
                 kind.class(),
-                x + 1.0,
-                (bar - 2.0).max(1.0),
-                chart.y(0.0) - y,
-                format_args!("{}, {}: {}", kind.name(), range(row), axis::count(count)),
             ));
+            chart.add(format!("<title>{what}</title></rect>"));
         }
     }
     let edges: Vec<_> = (first..=last)

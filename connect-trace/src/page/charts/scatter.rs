@@ -81,15 +81,22 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
     let (left, top) = (chart.left, chart.top);
     for kind in kinds {
         let mut path = String::new();
+        // One failure among many thousands must not be missed.
+        let margin = if kind == Kind::Failed {
+            SPOT / 2.0
+        } else {
+            0.0
+        };
         for (row, spots) in spots.chunks(columns).enumerate() {
             let mut column = 0;
             let here = |(column, kinds): (usize, &u8)| shown(*kinds, row + column) == Some(kind);
             let here: Vec<bool> = spots.iter().enumerate().map(here).collect();
             for run in here.chunk_by(|one, next| one == next) {
                 if run[0] {
-                    let x = left + column as f64 * SPOT;
+                    let x = left + column as f64 * SPOT - margin;
                     let y = top + (row as f64 + 0.5) * SPOT;
-                    let _ = write!(path, "M{x} {y}h{}", run.len() as f64 * SPOT);
+                    let width = run.len() as f64 * SPOT + 2.0 * margin;
+                    let _ = write!(path, "M{x} {y}h{width}");
                 }
                 column += run.len();
             }
@@ -104,7 +111,10 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
         let y = |x: f64| (1.0 - span.share(line.at(x))) * height;
         // The inner svg cuts off what leaves the plot.
         chart.add(format!(
-            r#"<svg x="{left}" y="{top}" width="{width}" height="{height}"><path class="regression" d="M0 {:.1}L{width} {:.1}"/></svg>"#,
+            r#"<svg x="{left}" y="{top}" width="{width}" height="{height}">"#
+        ));
+        chart.add(format!(
+            r#"<path class="regression" d="M0 {:.1}L{width} {:.1}"/></svg>"#,
             y(0.0),
             y(x_span.high),
         ));

@@ -165,7 +165,7 @@ impl Chart {
         let (width, height) = (self.width, self.height);
         let label = escape::markup(label);
         let mut svg =
-            format!(r#"<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img""#);
+            r#"<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img""#.to_owned();
         let _ = write!(svg, r#" viewBox="0 0 {width} {height}""#);
         if place == Place::File {
             let _ = write!(svg, r#" width="{width}" height="{height}""#);
