@@ -14,7 +14,9 @@ mod source;
 mod table;
 mod thin;
 
-use std::{env, ffi::OsString, fs, path::Path, process::ExitCode, time::SystemTime};
+use std::{
+    collections::HashSet, env, ffi::OsString, fs, path::Path, process::ExitCode, time::SystemTime,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -44,7 +46,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let filters = filters_of_recording(&args.filters)?;
     // What cannot be written is told before anything is read.
     let page_file = match &args.pictures.html {
-        Some(path) => Some((path, NewFile::create("--html", path)?)),
+        Some(path) => Some((path, NewFile::check("--html", path)?)),
         None => None,
     };
     let mut status = ExitCode::SUCCESS;
@@ -82,7 +84,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     };
     let connects = axis::count(page.connects());
     if let Some((path, file)) = page_file {
-        file.finish("--html", &page.html())?;
+        file.write("--html", &page.html())?;
         eprintln!("wrote {}: {connects} connects", path.display());
     }
     if let Some(folder) = &args.pictures.svg {
@@ -116,8 +118,7 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     let option = || format!("--svg {}", folder.display());
     let span = page.span();
     let mut charts = Vec::new();
-    for (number, set) in page.sets.iter().enumerate() {
-        let name = file_name(&set.name, number, page);
+    for (name, set) in file_names(&page.sets).iter().zip(&page.sets) {
         let scatter = |across| charts::scatter(Place::File, set, across, span);
         charts.push((format!("{name}-time.svg"), scatter(Across::Time)));
         charts.push((format!("{name}-number.svg"), scatter(Across::Number)));
@@ -133,7 +134,7 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     let is_new = !folder.exists();
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", option()))?;
     let write = |(name, svg): &(String, String)| {
-        NewFile::create("--svg", &folder.join(name))?.finish("--svg", svg)
+        NewFile::check("--svg", &folder.join(name))?.write("--svg", svg)
     };
     if let Err(error) = charts.iter().try_for_each(write) {
         if is_new {
@@ -145,10 +146,10 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     Ok(charts.len())
 }
 
-/// The part of a file's name that stands for a set: letters, digits and what harms in no shell.
-fn file_name(name: &str, number: usize, page: &Page) -> String {
-    let plain = |name: &str| -> String {
-        let end = name.rsplit('/').next().unwrap_or(name);
+/// The part of a file's name that stands for each set: letters, digits and what harms in no shell.
+fn file_names(sets: &[Set]) -> Vec<String> {
+    let plain = |set: &Set| -> String {
+        let end = set.name.rsplit('/').next().unwrap_or_default();
         let end = end.trim_end_matches(".zst").trim_end_matches(".csv");
         let plain = |character: char| match character {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' => character,
@@ -157,16 +158,13 @@ fn file_name(name: &str, number: usize, page: &Page) -> String {
         let name: String = end.chars().take(LONGEST_NAME).map(plain).collect();
         name.replace("--", "-").trim_matches('-').to_owned()
     };
-    let name = plain(name);
-    let same = |set: &&Set| plain(&set.name) == name;
-    match page.sets.iter().filter(same).count() {
-        1 if !name.is_empty() => name,
-        _ => format!(
-            "{name}{}run-{}",
-            if name.is_empty() { "" } else { "-" },
-            number + 1
-        ),
+    let names: Vec<String> = sets.iter().map(plain).collect();
+    let different: HashSet<&String> = names.iter().filter(|name| !name.is_empty()).collect();
+    if different.len() == names.len() {
+        return names;
     }
+    let numbered = |(name, number): (&String, usize)| format!("{number}-{name}");
+    names.iter().zip(1..).map(numbered).collect()
 }
 
 /// What is not drawn, in words.
@@ -338,24 +336,14 @@ mod tests {
 
     #[test]
     fn names_of_files_are_plain_and_no_two_alike() {
-        let names = [
-            "select-test-repeat #2",
-            "/tmp/a b.csv.zst",
-            "../..",
-            "x/y",
-            "z/y",
-        ];
-        let page = page_of(names.iter().map(|name| set_of(name, 0)).collect());
-        let files: Vec<String> = page
-            .sets
-            .iter()
-            .enumerate()
-            .map(|(number, set)| file_name(&set.name, number, &page))
-            .collect();
-        assert_eq!(
-            files,
-            ["select-test-repeat-2", "a-b", "run-3", "y-run-4", "y-run-5"]
-        );
+        let names = |names: &[&str]| {
+            let sets: Vec<Set> = names.iter().map(|name| set_of(name, 0)).collect();
+            file_names(&sets)
+        };
+        let plain = names(&["select-test-repeat #2", "/tmp/a b.csv.zst", "z/y"]);
+        assert_eq!(plain, ["select-test-repeat-2", "a-b", "y"]);
+        let alike = names(&["x/y", "z/y", "../..", "3-y"]);
+        assert_eq!(alike, ["1-y", "2-y", "3-", "4-3-y"]);
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::{
 /// Most ranges of a recording that are named.
 const MOST_RANGES: usize = 4;
 
+/// Most runs of a log: each has a scatter, and histograms of some 100 KB.
+const MOST_RUNS: usize = 1_000;
+
 /// The set of a recording, `most` points of it. The inner error is what is wrong with the file's end.
 pub(super) fn recording(
     path: &Path,
@@ -177,6 +180,12 @@ impl Load {
             bail!("{name}: is a directory; name the log in it");
         }
         let (head, attempts) = log::read(BufReader::new(file)).with_context(|| name.to_string())?;
+        if head.runs.len() > MOST_RUNS {
+            bail!(
+                "{name}: has {} runs, and a page shows {MOST_RUNS} at most; make logs of fewer",
+                head.runs.len()
+            );
+        }
         Ok(Self {
             path: path.to_owned(),
             head,
