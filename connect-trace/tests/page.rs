@@ -7,8 +7,9 @@ mod made_up;
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use connect_trace::event::SourcePort;
@@ -328,6 +329,36 @@ fn a_bad_recording_is_no_page_and_among_others_is_left_out() {
     let output = report(&[&bad, &good, "--html", &html]);
     assert_eq!(output.status.code(), Some(1));
     assert!(fs::read_to_string(&html).unwrap().contains("4 connects."));
+}
+
+#[test]
+fn a_recording_from_a_pipe_is_refused_with_what_to_do() {
+    let folder = Folder::new("page-pipe");
+    let (file, html) = (recording(&folder, "a"), folder.path("a.html"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+        .args(["report", "/dev/stdin", "--html", &html])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command was built with this test");
+    let mut pipe = child.stdin.take().expect("it is piped");
+    // It may be closed before all is read.
+    let _ = pipe.write_all(&fs::read(file).unwrap());
+    drop(pipe);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("copy it into a file first"));
+    assert!(!Path::new(&html).exists());
+}
+
+#[test]
+fn a_log_of_more_runs_than_a_page_shows_is_refused() {
+    let folder = Folder::new("page-runs");
+    let (file, html) = (folder.path("log"), folder.path("a.html"));
+    let runs = (1..=1_001).map(|repeat| made_up::run("default", repeat, 2));
+    made_up::write_log(Path::new(&file), runs.collect()).unwrap();
+    let message = complaint(&["--from-load", &file, "--html", &html]);
+    assert!(message.contains("1001 runs"), "{message}");
 }
 
 #[test]

@@ -45,7 +45,8 @@ impl Page {
             [set] => set.name.clone(),
             sets => format!("{} runs", sets.len()),
         };
-        filled(TEMPLATE, |part| match part {
+        filled(TEMPLATE, |part| {
+            match part {
             "title" => markup(&escape::shortened(&name, 80)),
             "style" => format!("{}\n{STYLE}", charts::svg::STYLE),
             "script" => SCRIPT.to_owned(),
@@ -62,8 +63,14 @@ impl Page {
             "buckets" => self.buckets(),
             "occupancy" => self.occupancy(),
             "table" => table::table(&self.sets, self.curves.is_some()),
+            "setup" if self.curves.is_some() => {
+                " Setup is what a strategy does before the connect() that counts: socket options, bind(), \
+                 tries that failed."
+                    .to_owned()
+            }
             "data" => data::json(&self.sets, span),
             _ => String::new(),
+        }
         })
     }
 

@@ -25,7 +25,7 @@ pub(super) fn table(sets: &[Set], whole: bool) -> String {
         "p99",
         "max",
     ]);
-    heads.extend(whole.then_some("mean with bind"));
+    heads.extend(whole.then_some("mean with setup"));
     heads.extend(["total", "connects/s"]);
     let heads: String = heads
         .iter()
