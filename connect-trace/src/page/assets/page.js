@@ -118,7 +118,7 @@
   function shape(kind, radius) {
     const inside = [
       (x, y) => x * x + y * y <= radius * radius + 0.5,
-      (x, y) => Math.abs(Math.abs(x) - Math.abs(y)) <= Math.max(0, radius / 3 - 0.5),
+      (x, y) => Math.abs(Math.abs(x) - Math.abs(y)) <= (radius > 2 ? 1 : 0),
       (x, y) => Math.abs(x) + Math.abs(y) <= radius,
       () => true,
     ][kind];
@@ -189,8 +189,9 @@
       inView++;
     }
     const radius = Math.max(1, Math.round((inView > 20000 ? 1 : inView > 2000 ? 2 : 4) * ratio));
-    const stamps = data.kinds.map((_, kind) =>
-      shape(kind, kind === FAILED ? Math.max(radius, Math.round(2 * ratio)) : radius));
+    // A few failures among many points must not be missed.
+    const few = set.counts[FAILED] < 1000 ? Math.max(radius, Math.round(2 * ratio)) : radius;
+    const stamps = data.kinds.map((_, kind) => shape(kind, kind === FAILED ? few : radius));
     const inks = data.kinds.map((kind) => pixel(kind.class));
     // By time, so that no kind hides another; but failures lie on top.
     for (const failures of [false, true]) {
