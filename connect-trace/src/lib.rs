@@ -4,9 +4,9 @@
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
 //! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
 //! is where every call is accounted for; [`recording`] is the connects in a file, and [`replay`] their
-//! reports from there. [`load`] makes connections by a strategy, and [`compare`] compares strategies. The
-//! command line is [`cli`], checked into a [`config`]; [`check`] says what a
-//! trace would find here.
+//! reports from there, [`page`] their figures. [`load`] makes connections by a strategy, and [`compare`]
+//! compares strategies. The command line is [`cli`], checked into a [`config`]; [`check`] says what a trace
+//! would find here.
 
 pub mod accounting;
 pub mod aggregate;
@@ -22,6 +22,7 @@ pub mod filter;
 pub mod kernel;
 pub mod load;
 pub mod output;
+pub mod page;
 pub mod probes;
 pub mod recording;
 pub mod replay;

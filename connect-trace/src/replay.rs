@@ -23,6 +23,7 @@ use crate::{
     event::Connect,
     filter::Filters,
     output::Output,
+    page,
     recording::{End, Ending, Recording, Start},
     report::{Checks, KernelSide, filter_words, json},
 };
@@ -33,6 +34,9 @@ use crate::{
 /// # Errors
 /// Where a filter cannot be understood, or stdout refuses.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
+    if args.pictures.wanted() {
+        return page::run(args);
+    }
     let filters = filters_of_recording(&args.filters)?;
     let mut comparison =
         (args.files.len() > 1 && args.output.format == Format::Text).then(Comparison::default);
@@ -144,7 +148,7 @@ fn leave_out_fast(end: &mut End, filters: &Filters) {
 }
 
 /// Hands over the batches of a recording while a thread reads the next ones.
-fn each_batch(
+pub(crate) fn each_batch(
     mut recording: Recording,
     mut each: impl FnMut(Vec<Connect>) -> Result<()>,
 ) -> Result<Ending> {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
-use crate::tools::{self, cargo_deny, qemu, report};
+use crate::tools::{self, browser, cargo_deny, qemu, report};
 
 /// Get the tools that the build needs
 ///
@@ -15,7 +15,7 @@ use crate::tools::{self, cargo_deny, qemu, report};
 /// fetched. The other commands do this by themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get what demo, test, vm and lint need: QEMU, kernels, cargo-deny and some programs
+    /// Also get what demo, test, vm and lint need: QEMU, kernels, cargo-deny, a browser and some programs
     #[arg(long)]
     all: bool,
 }
@@ -32,6 +32,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("guest tools", "present");
         GuestClients::ensure()?;
         report("clients", "present");
+        browser::ensure()?;
+        report("browser", "present");
         for series in kernels::tested() {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));

@@ -16,12 +16,17 @@ use anyhow::{Context as _, Result};
 use self::libtest::Log;
 use self::tally::Tally;
 use crate::guest::{Hardware, Kit, Stream, Task, binaries};
+use crate::tools::browser;
 use crate::tools::kernels::{self, Kernel};
 use crate::vm::{KernelChoice, get_kernels};
 use crate::{process, tools, workspace};
 
 /// The modules that tests build networks with.
 const MODULES: [&str; 2] = ["veth", "dummy"];
+
+/// Tell the tests of the page which browser there is, or why there is none, for which they are skipped.
+const BROWSER: &str = "CONNECT_TRACE_BROWSER";
+const NO_BROWSER: &str = "CONNECT_TRACE_NO_BROWSER";
 
 /// Where the tests' program lies in a guest.
 const PROGRAM: &str = "/usr/local/bin/guest-tests";
@@ -78,6 +83,10 @@ fn test_host(tally: &mut Tally) -> Result<()> {
     command
         .args(["test", "--workspace", "--no-fail-fast"])
         .stdout(Stdio::piped());
+    match browser::ensure() {
+        Ok(script) => command.env(BROWSER, script),
+        Err(error) => command.env(NO_BROWSER, format!("{error:#}")),
+    };
     eprintln!("testing on this machine: {}", process::line(&command));
     let mut child = command.spawn().context("cannot run cargo")?;
     let mut log = Log::default();

@@ -2,6 +2,7 @@
 //! it is missing, and is not fetched twice.
 
 pub(crate) mod bpf_linker;
+pub(crate) mod browser;
 pub(crate) mod cargo_deny;
 pub(crate) mod debian;
 pub(crate) mod guest_clients;

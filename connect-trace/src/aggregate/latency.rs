@@ -142,6 +142,16 @@ impl Latency {
         (self.count > 0 && known == self.count).then(|| ns.min(self.max_ns))
     }
 
+    /// How many times are above what [`quantile_ns`](Self::quantile_ns) gave; none where it gave nothing.
+    #[must_use]
+    pub fn count_above(&self, quantile_ns: u64) -> u64 {
+        let (known, below) = match &self.percentiles {
+            Percentiles::Fine(all) => (all.len(), all.count_between(0, quantile_ns)),
+            Percentiles::Coarse(all) => (all.len(), all.count_between(0, quantile_ns)),
+        };
+        known - below
+    }
+
     /// Whether there are times, and percentiles of them.
     #[must_use]
     pub fn has_percentiles(&self) -> bool {
@@ -208,6 +218,8 @@ mod tests {
                 (0.0..=Precision::Coarse.error()).contains(&error),
                 "{share}: {error}"
             );
+            let found = latency.quantile_ns(share).unwrap();
+            assert_eq!(latency.count_above(found), 1_000_000 - found);
         }
     }
 

@@ -1,0 +1,47 @@
+//! Files to try `connect-trace report --html` on, and what a page of millions costs.
+//!
+//! `cargo run --release -p connect-trace --example page -- log FILE` makes the log of seven runs,
+//! `… -- recording FILE CONNECTS` a recording.
+
+#[path = "../tests/made_up/mod.rs"]
+mod made_up;
+
+use std::{env, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use connect_trace::load::log::Run;
+
+/// Ports of the article's range.
+const PORTS: u32 = 56_512;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["log", path] => {
+            let (head, attempts) = made_up::write_log(Path::new(path), strategies())?;
+            eprintln!("{} runs, {} connections", head.runs.len(), attempts.len());
+        }
+        ["recording", path, count] => {
+            let count = count.parse().context("CONNECTS is a number")?;
+            made_up::write_recording(Path::new(path), made_up::many(count))?;
+        }
+        _ => bail!("say `log FILE` or `recording FILE CONNECTS`"),
+    }
+    Ok(())
+}
+
+/// Every strategy of the article, once, and select-test-repeat three times.
+fn strategies() -> Vec<Run> {
+    let mut runs = Vec::new();
+    for (strategy, repeats) in [
+        ("default", 1),
+        ("full-range", 1),
+        ("window-500", 1),
+        ("window-10000", 1),
+        ("select-test-repeat", 3),
+    ] {
+        runs.extend((1..=repeats).map(|repeat| made_up::run(strategy, repeat, PORTS)));
+    }
+    runs
+}

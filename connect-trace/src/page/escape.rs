@@ -1,0 +1,83 @@
+//! Texts from data, which may hold anything, as parts of HTML, SVG and scripts.
+
+/// As text or the value of an attribute, of HTML and XML alike. What XML does not allow, and what turns
+/// the direction of the text around it, becomes U+FFFD.
+pub(super) fn markup(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            character if is_harmful(character) => escaped.push('\u{fffd}'),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// JSON that may stand between `<script>` and `</script>`: no character of it ends that, or begins
+/// anything else.
+pub(super) fn json(text: &str) -> String {
+    // None of these needs more than four digits.
+    let escape = |character: char| format!("\\u{:04x}", u32::from(character));
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&escape(character)),
+            character if is_harmful(character) => escaped.push_str(&escape(character)),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// A name as a legend shows it: so many characters at most.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    let mut characters = text.chars();
+    let beginning: String = characters.by_ref().take(most.saturating_sub(1)).collect();
+    match (characters.next(), characters.next()) {
+        (None, _) => beginning,
+        (Some(last), None) => format!("{beginning}{last}"),
+        _ => format!("{beginning}\u{2026}"),
+    }
+}
+
+/// Control characters, what overrides the direction of text, and what is no character in XML.
+pub(super) fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{fffe}' | '\u{ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_begins_a_tag_or_ends_an_attribute() {
+        let text = markup("</script><img src=x onerror='alert(1)'>\"&amp;\0\u{202e}\u{1b}");
+        assert_eq!(
+            text,
+            "&lt;/script&gt;&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&quot;&amp;amp;\
+             \u{fffd}\u{fffd}\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn json_in_a_script_is_the_same_value_without_a_tag() {
+        let value = "</script><!--\u{2028}&\u{202e}\u{9b}";
+        let text = json(&serde_json::to_string(value).unwrap());
+        assert!(!text.contains(['<', '>', '&', '\u{2028}']), "{text}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn a_name_is_cut_only_where_it_is_longer() {
+        assert_eq!(shortened("abcd", 4), "abcd");
+        assert_eq!(shortened("abcde", 4), "abc\u{2026}");
+        assert_eq!(shortened("", 4), "");
+    }
+}

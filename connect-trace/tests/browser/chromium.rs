@@ -1,0 +1,230 @@
+//! A page in headless Chromium: what a script of the test finds there, what the page complains of, and what
+//! it asks the network for.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::folder::Folder;
+
+/// The path of the browser, and why there is none: `cargo xtask test` sets one of them.
+const BROWSER: &str = "CONNECT_TRACE_BROWSER";
+const NO_BROWSER: &str = "CONNECT_TRACE_NO_BROWSER";
+
+/// Longest that the browser takes for a page, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The browser, or why there is none.
+pub fn find() -> Result<PathBuf, String> {
+    if let Some(path) = env::var_os(BROWSER) {
+        return Ok(path.into());
+    }
+    if let Ok(reason) = env::var(NO_BROWSER) {
+        return Err(format!("no browser: {}", reason.replace('\n', " ")));
+    }
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/browser.sh");
+    let names = ["chromium", "chromium-headless-shell", "google-chrome"];
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut installed =
+        env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
+    if fetched.is_file() {
+        return Ok(fetched);
+    }
+    installed
+        .find(|path| path.is_file())
+        .ok_or_else(|| "no browser: `cargo xtask setup --all` gets Chromium from Debian".to_owned())
+}
+
+/// How a page is looked at.
+#[derive(Clone, Copy)]
+pub struct Window {
+    pub width: u32,
+    pub height: u32,
+    pub dark: bool,
+}
+
+/// A usual one.
+pub const DESKTOP: Window = Window {
+    width: 1280,
+    height: 900,
+    dark: false,
+};
+
+/// What came of a page.
+pub struct Visit {
+    /// What the script returned.
+    pub found: Value,
+    /// What the page, or the browser about it, complained of.
+    pub complaints: Vec<String>,
+    /// First lines of the requests that left it.
+    pub requests: Vec<String>,
+}
+
+/// Before the page's own script.
+const WATCH: &str = r#"<script>
+  window.complaints = [];
+  addEventListener("error", (e) => complaints.push(e.message || `not loaded: ${e.target.outerHTML}`), true);
+  addEventListener("unhandledrejection", (e) => complaints.push(String(e.reason)));
+  for (const kind of ["error", "warn"]) console[kind] = (...what) => complaints.push(what.join(" "));
+</script>"#;
+
+/// Opens the page with a script of ours, the body of an async function, at its end.
+pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Result<Visit> {
+    let browser = find().map_err(anyhow::Error::msg)?;
+    let report = format!(
+        r#"<script>addEventListener("load", () => setTimeout(async () => {{
+  const result = {{}};
+  try {{ result.found = await (async () => {{ {script} }})(); }}
+  catch (e) {{ complaints.push(`the test's script: ${{e.stack}}`); }}
+  result.complaints = complaints;
+  document.documentElement.dataset.result = encodeURIComponent(JSON.stringify(result));
+}}, 50));</script></body>"#
+    );
+    let with_scripts = html
+        .replacen("<head>", &format!("<head>{WATCH}"), 1)
+        .replacen("</body>", &report, 1);
+    ensure!(with_scripts.contains(&report), "the page has no end");
+    let page = folder.file("visited.html", with_scripts.as_bytes());
+    let proxy = Proxy::start()?;
+    let mut command = Command::new(browser);
+    command
+        .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        .args([
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+        ])
+        .args([
+            "--enable-logging=stderr",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+        ])
+        .arg(format!("--user-data-dir={}", folder.path("browser")))
+        .arg(format!("--proxy-server=http://{}", proxy.address))
+        // This machine itself is reached through the proxy too.
+        .arg("--proxy-bypass-list=<-loopback>")
+        .arg(format!("--window-size={},{}", window.width, window.height))
+        .arg(format!(
+            "--blink-settings=preferredColorScheme={}",
+            u8::from(!window.dark)
+        ))
+        .arg(format!("file://{page}"));
+    let (dom, log) = outputs(&mut command)?;
+    let (_, result) = dom
+        .split_once("data-result=\"")
+        .with_context(|| format!("no result of the test's script: {log}\n{:.2000}", dom))?;
+    let (result, _) = result.split_once('"').context("the result has an end")?;
+    let result: Value = serde_json::from_str(&percent_decoded(result)?)?;
+    let mut complaints: Vec<String> = result["complaints"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(Value::to_string)
+        .collect();
+    complaints.extend(
+        log.lines()
+            .filter(|line| line.contains(":CONSOLE"))
+            .map(str::to_owned),
+    );
+    Ok(Visit {
+        found: result["found"].clone(),
+        complaints,
+        requests: proxy.requests(),
+    })
+}
+
+/// Runs it to its end: what it prints, and what it says.
+fn outputs(command: &mut Command) -> Result<(String, String)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("the browser does not start")?;
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let out = scope.spawn(move || out.as_mut().map(std::io::read_to_string));
+        let err = scope.spawn(move || err.as_mut().map(std::io::read_to_string));
+        let begun = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > PATIENCE {
+                child.kill()?;
+                bail!("the browser did not end within {PATIENCE:?}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let text = |reader: thread::ScopedJoinHandle<'_, Option<std::io::Result<String>>>| {
+            let text = reader.join().ok().flatten().context("it is read")?;
+            Ok::<_, anyhow::Error>(text?)
+        };
+        Ok((text(out)?, text(err)?))
+    })
+}
+
+fn percent_decoded(text: &str) -> Result<String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (code, rest) = piece.split_at_checked(2).context("two digits")?;
+        bytes.push(u8::from_str_radix(code, 16)?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Ok(String::from_utf8(bytes)?)
+}
+
+/// Where every request of the browser goes, and gets no answer but an error.
+struct Proxy {
+    address: std::net::SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        // It ends with the tests.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut line = String::new();
+                let _ = BufReader::new(&stream).read_line(&mut line);
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.push(line.trim_end().to_owned());
+                let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        Ok(Self { address, requests })
+    }
+
+    fn requests(&self) -> Vec<String> {
+        let requests = self.requests.lock();
+        requests.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The page that a command made of a log or a recording.
+pub fn page(arguments: &[&str], html: &str) -> Result<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+        .arg("report")
+        .args(arguments)
+        .args(["--html", html])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(fs::read_to_string(html)?)
+}
