@@ -183,7 +183,7 @@ fn evidence(connect: &Connect) -> Option<Evidence> {
 }
 
 impl fmt::Display for Exhaustion {
-    /// In words, at most 80 columns a line where wrapped by the caller.
+    /// In words, without a line feed.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { route, evidence } = self;
         write!(
