@@ -33,6 +33,8 @@ pub struct Output {
     groups: Option<Groups>,
     /// Where ports run out, over all reports.
     exhaustions: Exhaustions,
+    /// Whether that is logged when it is first seen.
+    is_live: bool,
     /// The fast connects up to the last report.
     fast: FastConnects,
     /// The columns of the lines of events, from their header on.
@@ -66,6 +68,7 @@ impl Output {
             summary: Summary::default(),
             groups: groups(args.by),
             exhaustions: Exhaustions::default(),
+            is_live: true,
             fast: FastConnects::default(),
             lines: None,
             paint,
@@ -77,6 +80,15 @@ impl Output {
     #[must_use]
     pub fn with_filters(self, filters: Vec<String>) -> Self {
         Self { filters, ..self }
+    }
+
+    /// Leaves what runs out to the reports, where the connects are not of now.
+    #[must_use]
+    pub fn of_the_past(self) -> Self {
+        Self {
+            is_live: false,
+            ..self
+        }
     }
 
     /// Takes the times of day of events from this clock, where the connects are not of now.
@@ -91,7 +103,9 @@ impl Output {
     /// Where stdout refuses; the connect is in the report even so.
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
         self.summary.record(connect);
-        if let Some(found) = self.exhaustions.record(connect) {
+        if let Some(found) = self.exhaustions.record(connect)
+            && self.is_live
+        {
             log::warn!("{found}");
         }
         if let Some(groups) = &mut self.groups {

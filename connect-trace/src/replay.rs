@@ -102,6 +102,7 @@ fn replay(
     let start = recording.start().clone();
     let offset_ns = i128::from(start.wall_ns) - i128::from(start.monotonic_ns);
     let output = Output::new(args, start.kernel.clone(), start.attached.clone())
+        .of_the_past()
         .with_clock(Clock::fixed(i64::try_from(offset_ns).unwrap_or(0)))
         .with_filters(words(&start, filters));
     let mut intervals = Intervals::new(output, start, args.interval);

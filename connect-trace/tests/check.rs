@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// Every finding there is.
-const FINDINGS: [&str; 20] = [
+const FINDINGS: [&str; 21] = [
     "capabilities",
     "lockdown",
     "process_ids",
@@ -14,6 +14,7 @@ const FINDINGS: [&str; 20] = [
     "offsets",
     "functions",
     "prototypes",
+    "search_start",
     "preemption",
     "fentry",
     "kprobe",

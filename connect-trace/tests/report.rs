@@ -162,6 +162,9 @@ fn a_recording_is_reported_as_its_trace_was() {
         out.contains("\nentered 3 = reported 3 + lost 0 + in flight 0\n"),
         "{out}"
     );
+    // One of the ports is of the second pass, which is not logged, but in the report.
+    let warning = "\nwarning: ports are running out from 127.0.0.1 to 127.0.0.1:443 ";
+    assert!(out.contains(warning), "{out}");
 }
 
 #[test]

@@ -84,32 +84,27 @@ impl Exhaustions {
     pub fn record(&mut self, connect: &Connect) -> Option<Exhaustion> {
         let (route, seen) = (Route::of(connect)?, evidence(connect)?);
         self.turn += 1;
-        let known = self.routes.contains_key(&route);
-        if !known && self.routes.len() >= MOST_ROUTES {
+        if let Some(kept) = self.routes.get_mut(&route) {
+            kept.last = self.turn;
+            kept.evidence = Some(kept.evidence.map_or(seen, |before| before.and(seen)));
+            return None;
+        }
+        if self.routes.len() >= MOST_ROUTES {
             self.drop_oldest();
         }
-        let kept = self.routes.entry(route).or_insert(Kept {
-            last: 0,
-            evidence: None,
-        });
-        kept.last = self.turn;
-        let evidence = match kept.evidence {
-            None => seen,
-            Some(before) => {
-                let fuller = seen.percent_taken > before.percent_taken;
-                Evidence {
-                    connects: before.connects + seen.connects,
-                    failed: before.failed + seen.failed,
-                    ..if fuller { seen } else { before }
-                }
-            }
+        let kept = Kept {
+            last: self.turn,
+            evidence: Some(seen),
         };
-        kept.evidence = Some(evidence);
-        if known || self.told >= MOST_ROUTES {
+        self.routes.insert(route, kept);
+        if self.told >= MOST_ROUTES {
             return None;
         }
         self.told += 1;
-        Some(Exhaustion { route, evidence })
+        Some(Exhaustion {
+            route,
+            evidence: seen,
+        })
     }
 
     /// Takes what came since the last time. What was told once is still known.
@@ -134,6 +129,22 @@ impl Exhaustions {
         if let Some((&route, _)) = oldest {
             self.routes.remove(&route);
             self.dropped += 1;
+        }
+    }
+}
+
+impl Evidence {
+    /// Of both: the range is that of the fuller.
+    fn and(self, other: Self) -> Self {
+        let fuller = if other.percent_taken > self.percent_taken {
+            other
+        } else {
+            self
+        };
+        Self {
+            connects: self.connects + other.connects,
+            failed: self.failed + other.failed,
+            ..fuller
         }
     }
 }
@@ -172,7 +183,7 @@ fn evidence(connect: &Connect) -> Option<Evidence> {
 }
 
 impl fmt::Display for Exhaustion {
-    /// In words, at most 80 columns a line where wrapped by the caller.
+    /// In words, without a line feed.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { route, evidence } = self;
         write!(

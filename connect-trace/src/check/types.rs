@@ -6,8 +6,9 @@ use super::finding::{Finding, Group};
 use crate::{
     kernel::{
         btf::{Btf, VMLINUX},
+        lack::Lack,
         layout::Layout,
-        symbols::KALLSYMS,
+        symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
     probes::Functions,
 };
@@ -55,6 +56,7 @@ pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
         offsets(&reading.btf).required(),
         functions(&reading.functions).required(),
         prototypes(&reading.btf).since("5.5"),
+        search_start(reading).since("5.10.125"),
     ]
 }
 
@@ -68,8 +70,11 @@ fn btf(btf: &Result<Types>) -> Finding {
 }
 
 fn offsets(btf: &Result<Types>) -> Finding {
-    /// Absent by age and not by trouble: the option came with Linux 6.3.
-    const SOCKET_RANGE: (&str, &str) = ("inet_sock", "local_port_range");
+    /// Absent by age and not by trouble: they came with Linux 6.3 and 7.1.
+    const NEWER: [(&str, &str); 2] = [
+        ("inet_sock", "local_port_range"),
+        ("net", "ipv4.sysctl_ip_local_port_step_width"),
+    ];
     const NAME: &str = "offsets";
     let layout = match btf {
         Ok(types) => &types.layout,
@@ -93,7 +98,7 @@ fn offsets(btf: &Result<Types>) -> Finding {
         .absent
         .iter()
         .copied()
-        .filter(|&field| field != SOCKET_RANGE)
+        .filter(|field| !NEWER.contains(field))
         .collect();
     if absent.is_empty() {
         Finding::ok(GROUP, NAME, value)
@@ -148,6 +153,51 @@ fn prototypes(btf: &Result<Types>) -> Finding {
     }
 }
 
+/// Whether it can be told how many ports a search went through.
+fn search_start(reading: &Reading) -> Finding {
+    const NAME: &str = "search_start";
+    const WITHOUT: &str = "how many ports a search goes through is absent from the records";
+    let (Ok(functions), Some(layout)) = (&reading.functions, reading.layout()) else {
+        return Finding::unknown(
+            GROUP,
+            NAME,
+            "not to be looked at without the functions and BTF",
+            "the functions and BTF, as above",
+        );
+    };
+    match functions.table_perturb {
+        Pointer::At(_) if layout.port_offset_is_wide => Finding::ok(
+            GROUP,
+            NAME,
+            format!("{TABLE_PERTURB} is where {KALLSYMS} says"),
+        ),
+        Pointer::At(_) | Pointer::Array => Finding::missing(
+            GROUP,
+            NAME,
+            &Lack::new(
+                format!("this kernel takes the start in an older way; {WITHOUT}"),
+                "boot a later one of its series, if that is wanted",
+            )
+            .into(),
+        ),
+        Pointer::None => Finding::missing(
+            GROUP,
+            NAME,
+            &Lack::new(
+                format!("{KALLSYMS} has no {TABLE_PERTURB}; {WITHOUT}"),
+                "boot a kernel built with CONFIG_KALLSYMS_ALL=y, if that is wanted",
+            )
+            .into(),
+        ),
+        Pointer::Hidden => Finding::unknown(
+            GROUP,
+            NAME,
+            format!("{KALLSYMS} shows no addresses; {WITHOUT}"),
+            "root, and kernel.kptr_restrict below 2",
+        ),
+    }
+}
+
 fn without_btf(name: &'static str) -> Finding {
     Finding::unknown(
         GROUP,
@@ -160,7 +210,7 @@ fn without_btf(name: &'static str) -> Finding {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{check::State, kernel::lack::Lack};
+    use crate::check::State;
 
     /// A kernel that has everything, or all but IPv6.
     pub(in crate::check) fn complete(ipv6: bool) -> Reading {
@@ -195,7 +245,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_kernel_that_has_everything_is_ok() {
-        assert_eq!(states(&complete(true)), [State::Ok; 4]);
+        assert_eq!(states(&complete(true)), [State::Ok; 5]);
     }
 
     #[test]
@@ -206,7 +256,13 @@ pub(super) mod tests {
         };
         assert_eq!(
             states(&reading),
-            [State::Missing, State::Unknown, State::Ok, State::Unknown]
+            [
+                State::Missing,
+                State::Unknown,
+                State::Ok,
+                State::Unknown,
+                State::Unknown,
+            ]
         );
         assert!(findings(&reading)[0].blocks());
         assert!(reading.layout().is_none());
@@ -227,11 +283,33 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_search_whose_start_cannot_be_read_blocks_nothing() {
+        let finding = |pointer, wide| {
+            let mut reading = complete(true);
+            reading.functions.as_mut().unwrap().table_perturb = pointer;
+            let layout = reading.btf.as_mut().unwrap().layout.as_mut().unwrap();
+            layout.port_offset_is_wide = wide;
+            let finding = findings(&reading).swap_remove(4);
+            assert!(!finding.blocks());
+            finding.state
+        };
+        assert_eq!(finding(Pointer::At(1), true), State::Ok);
+        assert_eq!(finding(Pointer::At(1), false), State::Missing);
+        assert_eq!(finding(Pointer::Array, true), State::Missing);
+        assert_eq!(finding(Pointer::None, true), State::Missing);
+        assert_eq!(finding(Pointer::Hidden, true), State::Unknown);
+    }
+
+    #[test]
     fn a_field_that_only_newer_kernels_have_is_no_trouble() {
         let finding = |absent| findings(&of_absent(absent)).swap_remove(1);
         let older = finding(&[("inet_sock", "local_port_range")]);
         assert_eq!(older.state, State::Ok);
         assert_eq!(older.value, "all but inet_sock.local_port_range");
+        let step = finding(&[("net", "ipv4.sysctl_ip_local_port_step_width")]);
+        assert_eq!(step.state, State::Ok);
+        let locks = finding(&[("sock", "sk_userlocks")]);
+        assert_eq!(locks.state, State::Limited);
         let broken = finding(&[("sock", "__sk_common.skc_net.net")]);
         assert_eq!(broken.state, State::Limited);
     }

@@ -6,7 +6,7 @@ use super::{names, numbers::microseconds_or_dash, paint::Paint, table::ports_or_
 use crate::aggregate::Strategies;
 
 /// Columns of a strategy.
-const NAME: usize = 22;
+const NAME: usize = 24;
 
 /// A row for each strategy, where there is more than the default one.
 pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) -> fmt::Result {
@@ -20,7 +20,7 @@ pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) ->
     let title = paint.title(&format!("{:<NAME$}", "port chosen by"));
     writeln!(
         text,
-        "\n{title} {:>8} {:>7} {:>9} {:>9}  {:>9} {:>8}",
+        "\n{title} {:>8} {:>7} {:>9} {:>9} {:>9} {:>8}",
         "count", "failed", "mean us", "p99 us", "scan mean", "scan max"
     )?;
     for (choice, chosen) in all {
@@ -31,7 +31,7 @@ pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) ->
         let max = (scanned.count > 0).then(|| f64::from(scanned.max));
         writeln!(
             text,
-            "  {name:<0$} {1:>8} {2:>7} {3:>9} {4:>9}  {5:>9} {6:>8}",
+            "  {name:<0$} {1:>8} {2:>7} {3:>9} {4:>9} {5:>9} {6:>8}",
             NAME - 2,
             connect.count(),
             chosen.failed,
@@ -94,11 +94,12 @@ mod tests {
         };
         let text = written(&[own, failed, example(20_000), example(20_002), bound]);
         let expected = "
-port chosen by            count  failed   mean us    p99 us  scan mean scan max
-  default                     2       0      20.0      20.0        1.0        1
-  range of 64512+address      2       1  99999999  99999999    64512.0    64512
-  explicit-port               1       0      20.0      20.0          -        -
+port chosen by              count  failed   mean us    p99 us scan mean scan max
+  range of 64512+address        2       1  99999999  99999999   64512.0    64512
+  default                       2       0      20.0      20.0       1.0        1
+  explicit-port                 1       0      20.0      20.0         -        -
 ";
         assert_eq!(text, expected, "\n{text}");
+        assert!(text.lines().all(|line| line.len() <= 80));
     }
 }

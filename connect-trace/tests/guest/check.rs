@@ -22,6 +22,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     without_btf_both_say_which_kernel_has_it,
     without_a_function_both_name_it,
     without_ipv6_the_rest_is_traced,
+    without_the_table_of_starts_all_but_scanned_ports_is_traced,
     without_tracefs_returns_are_limited_and_the_remedy_is_said,
     kprobes_that_are_turned_off_are_told,
     an_ftrace_that_is_turned_off_is_told,
@@ -292,6 +293,18 @@ fn without_a_function_both_name_it((): ()) -> Result<()> {
         let script = without_symbols(&[function])?;
         assert_both_refuse(&script, "functions", &[function, "Debian"], "-d 1")?;
     }
+    Ok(())
+}
+
+fn without_the_table_of_starts_all_but_scanned_ports_is_traced((): ()) -> Result<()> {
+    let script = without_symbols(&["table_perturb"])?;
+    let checked = Checked::after(&script)?;
+    assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+    assert_eq!(checked.state("search_start")?, "missing");
+    let trace =
+        format!("{script}\nexec connect-trace --format json --events -- truth v4 --count 2");
+    let trace = shell(&trace)?.successful()?;
+    assert!(trace.stdout.contains("\"scanned\":null"), "{trace}");
     Ok(())
 }
 
