@@ -18,6 +18,8 @@ mod checks;
 mod clients;
 #[path = "guest/command.rs"]
 mod command;
+#[path = "guest/compare.rs"]
+mod compare;
 #[path = "guest/filters.rs"]
 mod filters;
 #[path = "guest/losses.rs"]
@@ -89,6 +91,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     filters::TESTS,
     command::TESTS,
     output::TESTS,
+    compare::TESTS,
     terminal::TESTS,
     recording::TESTS,
     scan::TESTS_OF_NO_MODE,

@@ -1,0 +1,104 @@
+//! `connect-trace compare` under trace: what each kernel does with the full range.
+
+use anyhow::{Context as _, Result, bail};
+use connect_trace::kernel;
+use serde_json::Value;
+
+use crate::{
+    Test,
+    process::{Ended, Process},
+    program::{connect_trace, report},
+};
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on,
+    a_strategy_that_was_asked_for_and_is_refused_is_an_error,
+];
+
+/// Ports of the range, which are as many connections.
+const PORTS: u64 = 1000;
+
+fn compare(arguments: &str) -> Result<Ended> {
+    let fixed = "compare --range 20000-20999 --repeats 1";
+    Process::start(connect_trace(&format!("{fixed} {arguments}")))?.end()
+}
+
+/// The kernel's version, as people call it.
+fn version() -> Result<(u32, u32)> {
+    let release = kernel::release();
+    let mut numbers = release.split(['.', '-', '+']).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => bail!("what version is {release}?"),
+    }
+}
+
+/// What is there of a strategy: the connections before the first odd port, and the candidates of each
+/// search in the mean.
+fn step(comparison: &Value, strategy: &str) -> Result<(u64, f64)> {
+    let strategies = comparison["strategies"].as_array();
+    let mut strategies = strategies.into_iter().flatten();
+    let found = strategies
+        .find(|found| found["strategy"] == strategy)
+        .with_context(|| format!("no {strategy} in {comparison}"))?;
+    let run = &found["runs"][0];
+    assert_eq!(run["attempts"], PORTS, "{found}");
+    assert_eq!(run["errors"], 0, "{found}");
+    let first_pass = found["first_pass_connections"].as_u64();
+    let scanned = run["scanned_mean"].as_f64();
+    let both = first_pass.zip(scanned);
+    both.with_context(|| format!("something is missing: {found}"))
+}
+
+fn the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on(
+    (): (),
+) -> Result<()> {
+    // By default, because it does not ask for what a kernel refuses.
+    let ended = report(Process::start(connect_trace(
+        "compare --range 20000-20999 --repeats 1 --format json --window 500",
+    ))?)?;
+    let comparison: Value = serde_json::from_str(&ended.stdout).context(ended.stdout.clone())?;
+    let measured = comparison["measured"].as_str().unwrap_or_default();
+    assert!(measured.starts_with("under trace by "), "{measured}");
+    assert!(measured.contains(", 0 of "), "{measured}");
+    assert!(!measured.contains("INCOMPLETE"), "{measured}");
+
+    // Half of the ports without a search to speak of, then half of the ports for each.
+    let (first_pass, scanned) = step(&comparison, "default")?;
+    assert_eq!(first_pass, PORTS / 2, "{comparison}");
+    assert!((200.0..300.0).contains(&scanned), "{scanned}: {comparison}");
+    let left_out = comparison["left_out"].as_array().context("an array")?;
+    let refused = |strategy: &str| left_out.iter().any(|name| name == strategy);
+    match version()? {
+        (5, 10) => {
+            assert!(refused("full-range"), "{comparison}");
+            assert!(refused("window-500"), "{comparison}");
+        }
+        (6, 1) => {
+            let (first_pass, scanned) = step(&comparison, "full-range")?;
+            assert_eq!(first_pass, PORTS / 2, "{comparison}");
+            assert!((200.0..300.0).contains(&scanned), "{scanned}: {comparison}");
+        }
+        version if version >= (6, 8) => {
+            let (first_pass, scanned) = step(&comparison, "full-range")?;
+            assert!(first_pass < 50, "{first_pass}: {comparison}");
+            assert!(scanned < 50.0, "{scanned}: {comparison}");
+        }
+        version => bail!("what is expected of {version:?} is not written down"),
+    }
+    Ok(())
+}
+
+fn a_strategy_that_was_asked_for_and_is_refused_is_an_error((): ()) -> Result<()> {
+    let ended = compare("full-range --no-trace")?;
+    if version()? == (5, 10) {
+        assert_eq!(ended.status.code(), Some(1), "{ended}");
+        assert!(ended.stderr.contains("IP_LOCAL_PORT_RANGE"), "{ended}");
+        assert!(ended.stderr.contains("6.3"), "{ended}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+    } else {
+        assert!(ended.status.success(), "{ended}");
+        assert!(ended.stdout.contains("--no-trace"), "{ended}");
+    }
+    Ok(())
+}
