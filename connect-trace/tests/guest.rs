@@ -5,7 +5,7 @@
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `program` about the command `connect-trace`,
 //! `filters` and `command` about what is traced, `output` about its events and JSON, `recording` about
-//! what it keeps, `check` about `connect-trace check` and kernels that lack something; `peer` compares
+//! what it keeps, `load` about workloads, `check` about `connect-trace check` and kernels that lack something; `peer` compares
 //! with another tracer, and `clients` with what real clients and a server count. The other modules are
 //! what these are written with.
 
@@ -19,6 +19,8 @@ mod clients;
 mod command;
 #[path = "guest/filters.rs"]
 mod filters;
+#[path = "guest/load.rs"]
+mod load;
 #[path = "guest/losses.rs"]
 mod losses;
 #[path = "guest/matching.rs"]
@@ -81,6 +83,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     command::TESTS,
     output::TESTS,
     recording::TESTS,
+    load::TESTS,
 ];
 
 fn main() -> ExitCode {
