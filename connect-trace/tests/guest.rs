@@ -5,10 +5,10 @@
 //! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
 //! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
 //! chosen and how far the search went, `program` about the command `connect-trace`,
-//! `filters` and `command` about what is traced, `output` about its events and JSON, `recording` about
-//! what it keeps, `check` about `connect-trace check` and kernels that lack something; `peer` compares
-//! with another tracer, and `clients` with what real clients and a server count. The other modules are
-//! what these are written with.
+//! `filters` and `command` about what is traced, `output` about its events and JSON, `terminal` about
+//! what a terminal gets, `recording` about what it keeps, `load` and `compare` about workloads, `check`
+//! about `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
+//! `clients` with what real clients and a server count. The other modules are what these are written with.
 
 #[path = "guest/check.rs"]
 mod check;
@@ -22,6 +22,8 @@ mod command;
 mod compare;
 #[path = "guest/filters.rs"]
 mod filters;
+#[path = "guest/load.rs"]
+mod load;
 #[path = "guest/losses.rs"]
 mod losses;
 #[path = "guest/matching.rs"]
@@ -95,6 +97,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     terminal::TESTS,
     recording::TESTS,
     scan::TESTS_OF_NO_MODE,
+    load::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -39,9 +39,10 @@ impl CompareArgs {
         let of = |&name: &StrategyName| match name {
             StrategyName::Window if self.common.windows.is_empty() => {
                 let ports = self.common.range.ports();
+                // One as wide as the range is full-range.
                 let fit = WINDOWS
                     .into_iter()
-                    .filter(|&window| u32::from(window) <= ports);
+                    .filter(|&window| u32::from(window) < ports);
                 fit.map(Strategy::Window).collect()
             }
             name => self.common.strategies(name),

@@ -66,15 +66,20 @@ impl Curve {
     }
 
     /// Share of the range in use, 0 to 1, from which on a connection takes more than `times` of what it
-    /// takes in the first tenth.
+    /// takes in the first tenth, for good.
     #[must_use]
     pub fn rises_by(&self, times: f64) -> Option<f64> {
         let first = self.pairs().first()?.mean_ns()?;
+        let is_slow = |step: &Step| step.mean_ns().map(|mean| mean > first * times);
         let found = self
             .steps
             .iter()
-            .position(|step| step.mean_ns().is_some_and(|mean| mean > first * times))?;
-        Some(found as f64 / STEPS as f64)
+            .rposition(|step| is_slow(step) == Some(false))?
+            + 1;
+        let rises = self.steps[found..]
+            .iter()
+            .any(|step| is_slow(step) == Some(true));
+        rises.then(|| found as f64 / STEPS as f64)
     }
 
     /// Share of the range in use at which the first of more than one in a thousand failed.
