@@ -1,11 +1,11 @@
 //! `connect-trace compare` under trace: what each kernel does with the full range.
 
 use anyhow::{Context as _, Result, bail};
-use connect_trace::kernel;
 use serde_json::Value;
 
 use crate::{
     Test,
+    load::version,
     process::{Ended, Process},
     program::{connect_trace, report},
 };
@@ -21,16 +21,6 @@ const PORTS: u64 = 1000;
 fn compare(arguments: &str) -> Result<Ended> {
     let fixed = "compare --range 20000-20999 --repeats 1";
     Process::start(connect_trace(&format!("{fixed} {arguments}")))?.end()
-}
-
-/// The kernel's version, as people call it.
-fn version() -> Result<(u32, u32)> {
-    let release = kernel::release();
-    let mut numbers = release.split(['.', '-', '+']).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => bail!("what version is {release}?"),
-    }
 }
 
 /// What is there of a strategy: the connections before the first odd port, and the candidates of each

@@ -34,7 +34,7 @@ fn run_of(arguments: &str) -> Result<Value> {
 }
 
 /// Of the running kernel: 6 and 12 for 6.12.107.
-fn version() -> Result<(u32, u32)> {
+pub fn version() -> Result<(u32, u32)> {
     let release = kernel::release();
     let mut numbers = release.split('.').map_while(|word| word.parse().ok());
     let version = numbers.next().zip(numbers.next());
