@@ -49,7 +49,7 @@ pub struct Figures {
     pub tries: u64,
     /// Most of them for one attempt.
     pub most_tries: u32,
-    /// Most connections that were open at once.
+    /// Most connections that were open at once, as an attempt found them when it began, and itself.
     pub most_held: u32,
 }
 

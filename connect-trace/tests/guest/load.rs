@@ -85,10 +85,7 @@ fn a_kernel_without_udplite_says_which_has_it(_: ()) -> Result<()> {
 fn threads_and_closing_use_no_port_twice(_: ()) -> Result<()> {
     let run = run_of("addresses -6 --threads 4")?;
     let count = |group: &str| run[group]["connect"]["count"].as_u64().unwrap_or(0);
-    ensure!(
-        count("even") == 400 && count("odd") == 400 && run["most_held"] == 800,
-        "{run}"
-    );
+    ensure!(count("even") == 400 && count("odd") == 400, "{run}");
     let run = run_of("default --close --until-occupancy 5% -c 100")?;
     ensure!(run["errors"] == 0 && run["most_held"] == 20, "{run}");
     Ok(())
