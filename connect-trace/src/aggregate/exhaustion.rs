@@ -54,6 +54,9 @@ pub struct Exhaustion {
 #[derive(Clone, Debug, Default)]
 pub struct Exhaustions {
     routes: HashMap<Route, Kept>,
+    /// The route that came last, one of `routes`, and what has come of it since another did: to look for it
+    /// anew each time would cost a connect() more than all else that is done here.
+    latest: Option<(Route, Evidence)>,
     /// Increases with each search, to tell the latest.
     turn: u64,
     /// Routes that were told.
@@ -82,11 +85,19 @@ impl Exhaustions {
     /// Takes a connect. Gives its route where this is the first time that half of the ports are seen
     /// to be taken; no more than [`MOST_ROUTES`] are ever given, so that no log is flooded.
     pub fn record(&mut self, connect: &Connect) -> Option<Exhaustion> {
-        let (route, seen) = (Route::of(connect)?, evidence(connect)?);
+        let seen = evidence(connect)?;
+        let route = Route::of(connect)?;
+        if let Some((latest, evidence)) = &mut self.latest {
+            if *latest == route {
+                *evidence = evidence.and(seen);
+                return None;
+            }
+            self.keep_latest();
+        }
         self.turn += 1;
         if let Some(kept) = self.routes.get_mut(&route) {
             kept.last = self.turn;
-            kept.evidence = Some(kept.evidence.map_or(seen, |before| before.and(seen)));
+            self.latest = Some((route, seen));
             return None;
         }
         if self.routes.len() >= MOST_ROUTES {
@@ -94,9 +105,10 @@ impl Exhaustions {
         }
         let kept = Kept {
             last: self.turn,
-            evidence: Some(seen),
+            evidence: None,
         };
         self.routes.insert(route, kept);
+        self.latest = Some((route, seen));
         if self.told >= MOST_ROUTES {
             return None;
         }
@@ -109,6 +121,7 @@ impl Exhaustions {
 
     /// Takes what came since the last time. What was told once is still known.
     pub fn take(&mut self) -> Exhausted {
+        self.keep_latest();
         let mut routes: Vec<Exhaustion> = self
             .routes
             .iter_mut()
@@ -121,6 +134,15 @@ impl Exhaustions {
         Exhausted {
             routes,
             dropped: std::mem::take(&mut self.dropped),
+        }
+    }
+
+    /// Puts what has come of the latest route to what there was of it.
+    fn keep_latest(&mut self) {
+        if let Some((route, seen)) = self.latest.take()
+            && let Some(kept) = self.routes.get_mut(&route)
+        {
+            kept.evidence = Some(kept.evidence.map_or(seen, |before| before.and(seen)));
         }
     }
 

@@ -28,11 +28,13 @@ impl Strategies {
         let Some(choice) = Choice::of(connect) else {
             return;
         };
-        let room = self.known.len() < MOST_KINDS || self.known.contains_key(&choice);
-        let chosen = if room {
+        let chosen = if self.known.len() < MOST_KINDS {
             self.known.entry(choice).or_insert_with(Chosen::new)
         } else {
-            self.others.get_or_insert_with(Chosen::new)
+            match self.known.get_mut(&choice) {
+                Some(known) => known,
+                None => self.others.get_or_insert_with(Chosen::new),
+            }
         };
         chosen.group.record(connect);
         chosen.failed += u64::from(connect.errno != 0);

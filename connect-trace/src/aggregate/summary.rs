@@ -62,8 +62,10 @@ impl Summary {
         }
         match connect.range {
             Some(range) => {
-                if self.ranges.len() < MOST_KINDS || self.ranges.contains_key(&range) {
-                    *self.ranges.entry(range).or_default() += 1;
+                if let Some(connects) = self.ranges.get_mut(&range) {
+                    *connects += 1;
+                } else if self.ranges.len() < MOST_KINDS {
+                    self.ranges.insert(range, 1);
                 }
             }
             None => self.without_search += u64::from(connect.source.is_none()),
