@@ -1,6 +1,8 @@
 //! `cargo xtask compare`: what each strategy of choosing source ports does on several kernels, side by side.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -29,29 +31,58 @@ pub(crate) struct Options {
     /// Ports to choose from
     #[arg(long, value_name = "LOW-HIGH", default_value = "20000-21999")]
     range: String,
-    /// More arguments for `connect-trace compare`, such as strategies
+    /// Show only this strategy, where a kernel has it; repeatable
+    #[arg(long = "strategy", value_name = "NAME")]
+    strategies: Vec<String>,
+    /// Keep every attempt, of all kernels, for `connect-trace report --from-load`
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// More arguments for `connect-trace compare`
     #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
+
+impl Options {
+    fn wants(&self, strategy: &str) -> bool {
+        self.strategies.is_empty() || self.strategies.iter().any(|name| name == strategy)
+    }
+}
+
+/// Where a guest keeps its log.
+const LOG: &str = "/tmp/log.csv";
 
 pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
     let kernels = get_kernels(&options.kernels)?;
     let kit = Kit::prepare(true)?;
     let mut columns = Vec::new();
+    let mut log = CombinedLog::default();
     for kernel in &kernels {
         eprintln!("comparing on {}", kernel.release());
-        let comparison =
-            run(&kit, kernel, options).with_context(|| format!("on kernel {}", kernel.name))?;
+        let on_kernel = || format!("on kernel {}", kernel.name);
+        let (comparison, attempts) = run(&kit, kernel, options).with_context(on_kernel)?;
+        log.add(&kernel.name, &attempts, |strategy| options.wants(strategy))
+            .with_context(on_kernel)?;
         columns.push((kernel.name.clone(), comparison));
     }
-    print!("{}", table(&columns));
+    if let Some(path) = &options.csv {
+        fs::write(path, log.text()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print!("{}", table(&columns, |strategy| options.wants(strategy)));
     Ok(ExitCode::SUCCESS)
 }
 
-/// The comparison on one kernel, as docs/load.md has it.
-fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
-    let fixed = ["--repeats", "1", "--format", "json", "--range"];
+/// The comparison on one kernel and the log of its attempts, as docs/load.md has them.
+fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<(Value, String)> {
+    let fixed = [
+        "--repeats",
+        "1",
+        "--format",
+        "json",
+        "--csv",
+        LOG,
+        "--range",
+    ];
     let task = Task {
         command: ["connect-trace", "compare"]
             .into_iter()
@@ -65,6 +96,7 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
             deterministic: true,
             ..Hardware::default()
         },
+        outputs: vec![LOG.to_owned()],
         ..Task::default()
     };
     let mut streams = [Vec::new(), Vec::new()];
@@ -81,7 +113,63 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
             said.trim_end()
         );
     }
-    serde_json::from_slice(stdout).context("what connect-trace printed is no JSON")
+    let comparison =
+        serde_json::from_slice(stdout).context("what connect-trace printed is no JSON")?;
+    let log = match outcome.outputs.into_iter().next() {
+        Some(Ok(log)) => String::from_utf8(log).context("its log is no text")?,
+        Some(Err(reason)) => bail!("it left no log: {reason}"),
+        None => bail!("it left no log"),
+    };
+    Ok((comparison, log))
+}
+
+/// The logs of several kernels as one: each run is called by its kernel and its strategy.
+#[derive(Default)]
+struct CombinedLog {
+    /// The first line, of the first kernel, with the runs of all.
+    head: Value,
+    /// The names of the columns.
+    columns: String,
+    lines: String,
+}
+
+impl CombinedLog {
+    fn add(&mut self, kernel: &str, log: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        const FOREIGN: &str = "the log is not as docs/load.md says";
+        let (first, rest) = log.split_once('\n').context(FOREIGN)?;
+        let (columns, attempts) = rest.split_once('\n').context(FOREIGN)?;
+        let head: Value = serde_json::from_str(first.trim_start_matches("# "))?;
+        if self.head.is_null() {
+            self.head = head.clone();
+            self.head["runs"] = Value::Array(Vec::new());
+            self.head["kernel"] = "several".into();
+            self.columns = columns.to_owned();
+        }
+        let all = self.head["runs"].as_array_mut().context(FOREIGN)?;
+        // The number that each run has among all, where it is wanted.
+        let mut numbers = Vec::new();
+        for run in head["runs"].as_array().context(FOREIGN)? {
+            let strategy = run["strategy"].as_str().context(FOREIGN)?;
+            numbers.push(wanted(strategy).then_some(all.len()));
+            if wanted(strategy) {
+                let mut run = run.clone();
+                run["strategy"] = format!("{kernel} {strategy}").into();
+                all.push(run);
+            }
+        }
+        for attempt in attempts.lines() {
+            let (run, values) = attempt.split_once(',').context(FOREIGN)?;
+            let number = numbers.get(run.parse::<usize>()?).context(FOREIGN)?;
+            if let Some(number) = number {
+                writeln!(self.lines, "{number},{values}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        format!("# {}\n{}\n{}", self.head, self.columns, self.lines)
+    }
 }
 
 /// A figure of a strategy's run, as it stands in a cell.
@@ -112,12 +200,12 @@ fn even_and_odd(run: &Value) -> Option<String> {
 }
 
 /// A block for each figure, a line for each strategy, a column for each kernel.
-fn table(columns: &[(String, Value)]) -> String {
+fn table(columns: &[(String, Value)], wanted: impl Fn(&str) -> bool) -> String {
     let mut strategies: Vec<&str> = Vec::new();
     for (_, comparison) in columns {
         for strategy in comparison["strategies"].as_array().into_iter().flatten() {
             let name = strategy["strategy"].as_str().unwrap_or_default();
-            if !strategies.contains(&name) {
+            if wanted(name) && !strategies.contains(&name) {
                 strategies.push(name);
             }
         }
@@ -180,7 +268,7 @@ mod tests {
             ("5.10".to_owned(), of(&["default"])),
             ("6.1".to_owned(), of(&["default", "full-range"])),
         ];
-        let text = table(&columns);
+        let text = table(&columns, |_| true);
         let expected = "\
 mean us, even / odd ports            5.10         6.1
   default                        87 / 363    87 / 363
@@ -191,5 +279,25 @@ candidate ports, mean                5.10         6.1
   full-range                      refused       251.2
 ";
         assert!(text.starts_with(expected), "{text}");
+        assert!(!table(&columns, |name| name == "default").contains("full-range"));
+    }
+
+    #[test]
+    fn logs_of_kernels_are_one_in_which_runs_are_told_apart() {
+        let log = "# {\"connect_trace_load\":1,\"kernel\":\"x\",\"runs\":[{\"strategy\":\"a\"},{\"strategy\":\"b\"}]}\n\
+                   run,number\n0,1\n1,2\n";
+        let mut all = CombinedLog::default();
+        all.add("5.10", log, |_| true).unwrap();
+        all.add("6.1", log, |strategy| strategy == "b").unwrap();
+        let text = all.text();
+        assert!(text.starts_with("# {"), "{text}");
+        for name in ["5.10 a", "5.10 b", "6.1 b"] {
+            assert!(
+                text.contains(&format!("{{\"strategy\":\"{name}\"}}")),
+                "{text}"
+            );
+        }
+        assert!(text.ends_with("\nrun,number\n0,1\n1,2\n2,2\n"), "{text}");
+        assert!(all.add("6.12", "something else\n", |_| true).is_err());
     }
 }
