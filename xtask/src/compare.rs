@@ -146,16 +146,20 @@ impl CombinedLog {
             self.columns = columns.to_owned();
         }
         let all = self.head["runs"].as_array_mut().context(FOREIGN)?;
+        let runs = head["runs"].as_array().context(FOREIGN)?;
+        let strategy = |run: usize| runs[run]["strategy"].as_str().unwrap_or_default();
+        // They were made in random order.
+        let mut ordered: Vec<usize> = (0..runs.len())
+            .filter(|&run| wanted(strategy(run)))
+            .collect();
+        ordered.sort_by_key(|&run| strategy(run));
         // The number that each run has among all, where it is wanted.
-        let mut numbers = Vec::new();
-        for run in head["runs"].as_array().context(FOREIGN)? {
-            let strategy = run["strategy"].as_str().context(FOREIGN)?;
-            numbers.push(wanted(strategy).then_some(all.len()));
-            if wanted(strategy) {
-                let mut run = run.clone();
-                run["strategy"] = format!("{kernel} {strategy}").into();
-                all.push(run);
-            }
+        let mut numbers = vec![None; runs.len()];
+        for run in ordered {
+            numbers[run] = Some(all.len());
+            let mut named = runs[run].clone();
+            named["strategy"] = format!("{kernel} {}", strategy(run)).into();
+            all.push(named);
         }
         for attempt in attempts.lines() {
             let (run, values) = attempt.split_once(',').context(FOREIGN)?;
@@ -284,8 +288,8 @@ candidate ports, mean                5.10         6.1
 
     #[test]
     fn logs_of_kernels_are_one_in_which_runs_are_told_apart() {
-        let log = "# {\"connect_trace_load\":1,\"kernel\":\"x\",\"runs\":[{\"strategy\":\"a\"},{\"strategy\":\"b\"}]}\n\
-                   run,number\n0,1\n1,2\n";
+        let log = "# {\"connect_trace_load\":1,\"kernel\":\"x\",\"runs\":[{\"strategy\":\"b\"},{\"strategy\":\"a\"}]}\n\
+                   run,number\n0,2\n1,1\n";
         let mut all = CombinedLog::default();
         all.add("5.10", log, |_| true).unwrap();
         all.add("6.1", log, |strategy| strategy == "b").unwrap();
@@ -297,7 +301,7 @@ candidate ports, mean                5.10         6.1
                 "{text}"
             );
         }
-        assert!(text.ends_with("\nrun,number\n0,1\n1,2\n2,2\n"), "{text}");
+        assert!(text.ends_with("\nrun,number\n1,2\n0,1\n2,2\n"), "{text}");
         assert!(all.add("6.12", "something else\n", |_| true).is_err());
     }
 }
