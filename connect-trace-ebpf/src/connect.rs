@@ -166,7 +166,8 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     };
     record.source = source.bytes();
     record.destination = destination.bytes();
-    record.destination_port = sock.destination_port();
+    let [source_port, destination_port] = sock.ports();
+    record.destination_port = destination_port;
     record.socket_range = sock.local_port_range();
     if let Some(locks) = sock.user_locks() {
         record.flags.set(Flags::LOCKS);
@@ -182,7 +183,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
         record.netns_range = range;
         record.flags.set(Flags::NETNS_RANGE);
     }
-    if sock.source_port() != 0 {
+    if source_port != 0 {
         record.flags.set(Flags::PORT_BOUND);
     } else if net.map_or(0, |net| net.port_step_width()) == 0 {
         scan::entered(call, port_offset);

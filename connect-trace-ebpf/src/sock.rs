@@ -17,6 +17,21 @@ pub const AF_INET6: u16 = 10;
 pub trait Memory: Copy {
     /// The value at a byte offset. The caller names an offset that the kernel's BTF gave.
     fn read<T: Copy>(self, offset: u32) -> T;
+    /// The values at two byte offsets.
+    #[inline(always)]
+    fn pair<T: Copy>(self, first: u32, second: u32) -> [T; 2] {
+        [self.read(first), self.read(second)]
+    }
+    /// The sixteen bytes at a byte offset.
+    #[inline(always)]
+    fn words(self, offset: u32) -> [u32; 4] {
+        [
+            self.read(offset),
+            self.read(offset + 4),
+            self.read(offset + 8),
+            self.read(offset + 12),
+        ]
+    }
     /// Behind the pointer at a byte offset.
     fn follow(self, offset: u32) -> Self;
     /// The address as a number.
@@ -60,6 +75,21 @@ impl Memory for Untyped {
         }
     }
 
+    /// One call of the helper where they are neighbours, as addresses and ports are in every kernel.
+    #[inline(always)]
+    fn pair<T: Copy>(self, first: u32, second: u32) -> [T; 2] {
+        if second == first + size_of::<T>() as u32 {
+            self.read(first)
+        } else {
+            [self.read(first), self.read(second)]
+        }
+    }
+
+    #[inline(always)]
+    fn words(self, offset: u32) -> [u32; 4] {
+        self.read(offset)
+    }
+
     #[inline(always)]
     fn follow(self, offset: u32) -> Self {
         Self(self.read::<*const u8>(offset))
@@ -82,10 +112,11 @@ impl<M: Memory> Sock<M> {
         self.0.read(SOCK_NUM.load())
     }
 
-    /// `skc_dport`, in host order.
+    /// The source port, as above, and `skc_dport`, in host order.
     #[inline(always)]
-    pub fn destination_port(self) -> u16 {
-        u16::from_be(self.0.read(SOCK_DPORT.load()))
+    pub fn ports(self) -> [u16; 2] {
+        let [destination, source] = self.0.pair(SOCK_DPORT.load(), SOCK_NUM.load());
+        [source, u16::from_be(destination)]
     }
 
     /// `skc_family`
@@ -104,10 +135,8 @@ impl<M: Memory> Sock<M> {
     /// Source and destination address as IPv4 in v4-mapped form.
     #[inline(always)]
     pub fn addresses_v4(self) -> [Address; 2] {
-        [
-            Address::mapped(self.0.read(SOCK_RCV_SADDR.load())),
-            Address::mapped(self.0.read(SOCK_DADDR.load())),
-        ]
+        let [destination, source] = self.0.pair(SOCK_DADDR.load(), SOCK_RCV_SADDR.load());
+        [Address::mapped(source), Address::mapped(destination)]
     }
 
     /// Source and destination address as IPv6; zeros on a kernel without IPv6.
@@ -116,20 +145,10 @@ impl<M: Memory> Sock<M> {
         let mut addresses = [Address([0; 4]); 2];
         let offsets = [SOCK_V6_RCV_SADDR.load(), SOCK_V6_DADDR.load()];
         if offsets[0] != ABSENT && offsets[1] != ABSENT {
-            addresses[0].0 = self.words(offsets[0]);
-            addresses[1].0 = self.words(offsets[1]);
+            addresses[0].0 = self.0.words(offsets[0]);
+            addresses[1].0 = self.0.words(offsets[1]);
         }
         addresses
-    }
-
-    #[inline(always)]
-    fn words(self, offset: u32) -> [u32; 4] {
-        [
-            self.0.read(offset),
-            self.0.read(offset + 4),
-            self.0.read(offset + 8),
-            self.0.read(offset + 12),
-        ]
     }
 
     /// The socket's `struct net`, where the kernel has namespaces.
