@@ -47,6 +47,9 @@ impl Flags {
     }
 }
 
+/// `TASK_COMM_LEN` in words: words, because bytes would be copied one by one.
+pub const COMM_WORDS: usize = 2;
+
 /// One connect(), as it lies in the ring buffer.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -59,16 +62,15 @@ pub struct ConnectRecord {
     pub search_ns: u64,
     /// Cgroup (v2) of the caller, `bpf_get_current_cgroup_id`.
     pub cgroup_id: u64,
-    /// Source address; IPv4 in its v4-mapped form; all zero without [`Flags::SEARCH_ENTERED`].
-    pub source: [u8; 16],
+    /// Process (thread-group) id in the upper half, thread id in the lower.
+    pub pid_tgid: u64,
+    /// Name of the calling thread, `task_struct.comm`: its bytes up to the first zero.
+    pub comm: [u64; COMM_WORDS],
+    /// Source address in network order: of IPv6 all bytes, of IPv4 (v4-mapped too) the first four. Means
+    /// nothing without [`Flags::SEARCH_ENTERED`].
+    pub source: [u32; 4],
     /// Destination address, in the same form.
-    pub destination: [u8; 16],
-    /// Name of the calling thread, `task_struct.comm`, padded with zeros.
-    pub comm: [u8; 16],
-    /// Process (thread-group) id.
-    pub pid: u32,
-    /// Thread id.
-    pub tid: u32,
+    pub destination: [u32; 4],
     /// Inode number of the socket's network namespace, `net.ns.inum`; see [`Flags::NETNS`].
     pub netns: u32,
     /// What `tcp_v4_connect` or `tcp_v6_connect` returned: 0 or a negative errno.
@@ -97,19 +99,29 @@ pub struct ConnectRecord {
     pub scan_start: u32,
 }
 
-/// A connect() that has been entered and has not returned, keyed by `pid_tgid`.
+/// Where a thread's connect() is kept from its entry to its return.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct InFlight {
+    /// The thread that has this place for itself until it ends; 0 where it is nobody's, or kept for one
+    /// call alone.
+    pub owner: u64,
+    /// Whether a call is in flight (1) or has returned (0).
+    pub inside: u32,
+    /// Whether `tcp_v6_connect` (1) or `tcp_v4_connect` (0) was entered first.
+    pub entered_v6: u32,
     /// The record so far. `search_ns` holds the start of the search until it returns, and `scan_start`
-    /// the slot alone.
+    /// the slot alone. What no flag says to be known may be that of an earlier call.
     pub record: ConnectRecord,
     /// The argument `port_offset` of `__inet_hash_connect`: its low 16 bits are the index of the slot.
     pub port_offset: u64,
     /// The `struct sock *`, for probes that do not see the arguments at the return.
     pub sock: u64,
     /// [`crate::Control::watch`] when the connect() was entered.
-    pub watch: u32,
-    /// Whether `tcp_v6_connect` (1) or `tcp_v4_connect` (0) was entered first.
-    pub entered_v6: u32,
+    pub watch: u64,
+}
+
+impl InFlight {
+    /// No call.
+    pub const EMPTY: Self = bytemuck::zeroed();
 }

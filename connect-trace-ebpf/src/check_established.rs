@@ -5,9 +5,9 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use connect_trace_common::{CheckEstablished, FilterBits, power_of_ten};
 
 use crate::{
-    filter,
+    filter, in_flight,
     layout::COUNT_CHECKS,
-    maps::{CHECK_RUNNING, CHECKS, IN_FLIGHT, add},
+    maps::{CHECK_RUNNING, CHECKS, add},
 };
 
 /// Slot of `__inet_check_established` in [`CHECKS`].
@@ -45,7 +45,7 @@ pub fn entered(function: u32) {
 #[inline(always)]
 fn wants(pid_tgid: u64) -> bool {
     let at_entry = FilterBits(!(FilterBits::FOLLOW.0 | FilterBits::FAILED.0));
-    !filter::filters().any(at_entry) || IN_FLIGHT.get_ptr(&pid_tgid).is_some()
+    !filter::filters().any(at_entry) || in_flight::current(pid_tgid).is_some()
 }
 
 #[inline(always)]
@@ -55,10 +55,9 @@ fn call(function: u32, pid_tgid: u64) {
         add(unsafe { &raw mut (*checks).calls }, 1);
     }
     if COUNT_CHECKS.load() != 0
-        && let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid)
+        && let Some(call) = in_flight::current(pid_tgid)
     {
-        // SAFETY: a live map value, and only its own thread writes to it.
-        unsafe { (*call).record.checks += 1 };
+        call.record.checks += 1;
     }
 }
 

@@ -5,25 +5,21 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
-    helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-        bpf_get_current_uid_gid, bpf_ktime_get_ns,
-    },
+    bindings::BPF_RB_NO_WAKEUP,
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
 };
 use aya_log_ebpf::warn;
-use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
+use connect_trace_common::{FilterBits, Flags};
 
 use crate::{
     fast, filter,
+    in_flight::{self, Place},
     layout::{COUNT_CHECKS, MIN_LATENCY_NS},
-    maps::{CONTROL, IN_FLIGHT, RECORDS, add, count, counter},
+    maps::{CONTROL, RECORDS, add, count, counter},
     scan,
     sock::{AF_INET, AF_INET6, Memory, Sock},
+    task,
 };
-
-/// `-EEXIST`, what an insertion with `BPF_NOEXIST` returns for a key that is there.
-const EEXIST: i32 = -17;
 
 /// The function that was entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,9 +49,8 @@ pub fn entered<M: Memory>(
     // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
     // v4-mapped, and the outer call is the record.
     if function == Function::V4 && family != AF_INET {
-        if let Some(call) = IN_FLIGHT.get_ptr_mut(&pid_tgid) {
-            // SAFETY: a live map value, and only its own thread writes to it.
-            unsafe { (*call).record.flags.set(Flags::MAPPED) };
+        if let Some(call) = in_flight::current(pid_tgid) {
+            call.record.flags.set(Flags::MAPPED);
         }
         return;
     }
@@ -64,67 +59,37 @@ pub fn entered<M: Memory>(
         return;
     }
 
-    let mut call = InFlight {
-        record: ConnectRecord {
-            start_ns: 0,
-            connect_ns: 0,
-            search_ns: 0,
-            cgroup_id: 0,
-            source: [0; 16],
-            destination: [0; 16],
-            comm: [0; 16],
-            pid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
-            netns: 0,
-            ret: 0,
-            checks: 0,
-            flags: Flags(0),
-            uid: bpf_get_current_uid_gid() as u32,
-            netns_range: [0; 2],
-            socket_range: [0; 2],
-            source_port: 0,
-            destination_port: 0,
-            family,
-            scan_advance: 0,
-            scan_start: 0,
-        },
-        port_offset: 0,
-        sock: sock.0.address() as u64,
-        watch: watch(),
-        entered_v6: u32::from(function == Function::V6),
-    };
-    if let Some(net) = sock.net() {
-        call.record.netns = net.inode();
-        call.record.flags.set(Flags::NETNS);
-    }
     count(counter!(entered));
-    // SAFETY: a helper without preconditions.
-    call.record.start_ns = unsafe { bpf_ktime_get_ns() };
-    if let Err(error) = IN_FLIGHT.insert(&pid_tgid, &call, u64::from(BPF_NOEXIST)) {
-        entered_again(ctx, pid_tgid, &call, error);
-    }
-}
-
-/// The rare paths of an entry: the thread's last call never returned to us, or the map is full.
-#[inline(always)]
-fn entered_again(ctx: &impl EbpfContext, pid_tgid: u64, call: &InFlight, error: i32) {
-    if error == EEXIST {
+    let Some(Place {
+        call,
+        return_missed,
+    }) = in_flight::enter(pid_tgid)
+    else {
+        return first_on_this_cpu(counter!(in_flight_full), || {
+            warn!(
+                ctx,
+                "too many calls are in flight: a connect() of thread {} is lost", pid_tgid as u32
+            );
+        });
+    };
+    if return_missed {
         first_on_this_cpu(counter!(return_missed), || {
             warn!(
                 ctx,
                 "a return was missed: thread {} is in connect() again", pid_tgid as u32
             );
         });
-        if IN_FLIGHT.insert(&pid_tgid, call, 0).is_ok() {
-            return;
-        }
     }
-    first_on_this_cpu(counter!(in_flight_full), || {
-        warn!(
-            ctx,
-            "the map of calls in flight is full: a connect() of thread {} is lost", pid_tgid as u32
-        );
-    });
+    call.entered_v6 = u32::from(function == Function::V6);
+    call.sock = sock.0.address() as u64;
+    call.watch = watch();
+    let record = &mut call.record;
+    record.pid_tgid = pid_tgid;
+    record.family = family;
+    record.flags = Flags(0);
+    record.checks = 0;
+    // SAFETY: a helper without preconditions.
+    record.start_ns = unsafe { bpf_ktime_get_ns() };
 }
 
 /// Counts a rare event and lets the first one of each CPU be logged: a flood must not cost more.
@@ -139,16 +104,6 @@ fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
     }
 }
 
-/// This thread and its call in flight. There is none for a call that the filters do not want, that began
-/// before the probes, or that found the map full and is counted there.
-#[inline(always)]
-fn in_flight() -> Option<(u64, &'static mut InFlight)> {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let call = IN_FLIGHT.get_ptr_mut(&pid_tgid)?;
-    // SAFETY: a live map value, and only its own thread uses it, until it removes it.
-    Some((pid_tgid, unsafe { &mut *call }))
-}
-
 /// `SOCK_BINDADDR_LOCK`
 const ADDRESS_LOCK: u8 = 4;
 /// `SOCK_BINDPORT_LOCK`
@@ -157,15 +112,15 @@ const PORT_LOCK: u8 = 8;
 /// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
-    let Some((_, call)) = in_flight() else { return };
-    let record = &mut call.record;
-    let [source, destination] = if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
-        sock.addresses_v6()
-    } else {
-        sock.addresses_v4()
+    let Some(call) = in_flight::current(bpf_get_current_pid_tgid()) else {
+        return;
     };
-    record.source = source.bytes();
-    record.destination = destination.bytes();
+    let record = &mut call.record;
+    if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
+        [record.source, record.destination] = sock.addresses_v6();
+    } else {
+        [record.source[0], record.destination[0]] = sock.addresses_v4();
+    }
     let [source_port, destination_port] = sock.ports();
     record.destination_port = destination_port;
     record.socket_range = sock.local_port_range();
@@ -199,7 +154,9 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
 pub fn search_returned() {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some((_, call)) = in_flight() else { return };
+    let Some(call) = in_flight::current(bpf_get_current_pid_tgid()) else {
+        return;
+    };
     let record = &mut call.record;
     if record.flags.has(Flags::SEARCH_ENTERED) {
         record.search_ns = now - record.search_ns;
@@ -214,7 +171,8 @@ pub fn search_returned() {
 pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some((pid_tgid, call)) = in_flight() else {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let Some(call) = in_flight::current(pid_tgid) else {
         return;
     };
     if function == Function::V4 && call.entered_v6 != 0 {
@@ -222,14 +180,20 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     }
     if filter::filters().any(FilterBits::FAILED) && ret == 0 {
         count(counter!(succeeded));
-        let _ = IN_FLIGHT.remove(&pid_tgid);
+        in_flight::leave(pid_tgid, call);
         return;
     }
     let record = &mut call.record;
     record.connect_ns = now - record.start_ns;
     record.ret = ret;
-    record.source_port = sock(call.sock).source_port();
-    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    let sock = sock(call.sock);
+    record.source_port = sock.source_port();
+    if let Some(net) = sock.net() {
+        record.netns = net.inode();
+        record.flags.set(Flags::NETNS);
+    }
+    record.uid = task::uid();
+    task::comm(&mut record.comm);
     // SAFETY: a helper without preconditions.
     record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     let watch = watch();
@@ -246,7 +210,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     if record.connect_ns < MIN_LATENCY_NS.load() {
         fast::add_call(record);
         count(counter!(fast));
-        let _ = IN_FLIGHT.remove(&pid_tgid);
+        in_flight::leave(pid_tgid, call);
         return;
     }
     let written = RECORDS
@@ -257,14 +221,14 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     } else {
         count(counter!(ring_full));
     }
-    let _ = IN_FLIGHT.remove(&pid_tgid);
+    in_flight::leave(pid_tgid, call);
 }
 
 /// At `sched_process_exit`: a thread that ends has no call in flight any more.
 #[inline(always)]
 pub fn thread_exited(ctx: &impl EbpfContext) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if IN_FLIGHT.remove(&pid_tgid).is_ok() {
+    if in_flight::thread_exited(pid_tgid) {
         first_on_this_cpu(counter!(return_missed), || {
             warn!(
                 ctx,
@@ -276,9 +240,9 @@ pub fn thread_exited(ctx: &impl EbpfContext) {
 
 /// The daemon's word on whether `__inet{,6}_check_established` is watched.
 #[inline(always)]
-fn watch() -> u32 {
+fn watch() -> u64 {
     // SAFETY: a live map value; the daemon writes the aligned word as a whole.
     CONTROL.get_ptr(0).map_or(0, |control| unsafe {
-        (&raw const (*control).watch).read_volatile()
+        u64::from((&raw const (*control).watch).read_volatile())
     })
 }

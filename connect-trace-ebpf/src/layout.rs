@@ -37,6 +37,12 @@ offsets! {
     NET_INUM;
     /// `net.ipv4.ip_local_ports.range`
     NET_PORT_RANGE;
+    /// `task_struct.comm`; absent, as the next two, where there is no helper `bpf_get_current_task_btf`
+    TASK_COMM;
+    /// `task_struct.cred`
+    TASK_CRED;
+    /// `cred.uid`
+    CRED_UID;
     /// `task_struct.tgid`; only read to follow children
     TASK_TGID;
     /// `task_struct.signal`
@@ -70,6 +76,10 @@ pub static FILTERS: Global<u32> = Global::new(0);
 /// Number of cgroups in the map `CGROUPS`.
 #[unsafe(no_mangle)]
 pub static CGROUP_COUNT: Global<u32> = Global::new(0);
+
+/// The number of places for calls in flight, a power of two, less one.
+#[unsafe(no_mangle)]
+pub static PLACE_MASK: Global<u32> = Global::new(16_383);
 
 /// Calls that took less get no record, and are counted in the map `FAST`.
 #[unsafe(no_mangle)]

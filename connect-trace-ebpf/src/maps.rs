@@ -13,7 +13,15 @@ use connect_trace_common::{
 #[btf_map]
 pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
 
-/// Calls in flight by `pid_tgid`: a connect() is preempted and migrates, its thread stays.
+/// A place for the calls of each thread; see `in_flight.rs`. The number is a power of two.
+#[btf_map]
+pub static PLACES: Array<InFlight, 16_384> = Array::new();
+
+/// The threads that have a place, by its number.
+#[btf_map]
+pub static OWNERS: HashMap<u32, u64, 16_384> = HashMap::new();
+
+/// Calls in flight of threads that have none, by `pid_tgid`.
 #[btf_map]
 pub static IN_FLIGHT: HashMap<u64, InFlight, 16_384> = HashMap::new();
 

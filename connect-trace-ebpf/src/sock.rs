@@ -34,6 +34,9 @@ pub trait Memory: Copy {
     }
     /// Behind the pointer at a byte offset.
     fn follow(self, offset: u32) -> Self;
+    /// Of a `struct sock` the `struct tcp_sock` that it is the beginning of; `None` where it is of another
+    /// protocol, as far as this is seen.
+    fn as_tcp_sock(self) -> Option<Self>;
     /// The address as a number.
     fn address(self) -> *const u8;
 }
@@ -53,6 +56,14 @@ impl Memory for Typed {
     #[inline(always)]
     fn follow(self, offset: u32) -> Self {
         Self(self.read::<*const u8>(offset))
+    }
+
+    /// For the verifier `struct sock` ends where its members do.
+    #[inline(always)]
+    fn as_tcp_sock(self) -> Option<Self> {
+        // SAFETY: the verifier knows that this is a `struct sock *`.
+        let sock = unsafe { generated::bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        (!sock.is_null()).then_some(Self(sock.cast_const().cast()))
     }
 
     #[inline(always)]
@@ -96,6 +107,11 @@ impl Memory for Untyped {
     }
 
     #[inline(always)]
+    fn as_tcp_sock(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn address(self) -> *const u8 {
         self.0
     }
@@ -132,23 +148,21 @@ impl<M: Memory> Sock<M> {
         (offset != ABSENT).then(|| self.0.read::<u8>(offset) >> (SOCK_USERLOCKS_SHIFT.load() & 7))
     }
 
-    /// Source and destination address as IPv4 in v4-mapped form.
+    /// Source and destination address as IPv4, in network order.
     #[inline(always)]
-    pub fn addresses_v4(self) -> [Address; 2] {
+    pub fn addresses_v4(self) -> [u32; 2] {
         let [destination, source] = self.0.pair(SOCK_DADDR.load(), SOCK_RCV_SADDR.load());
-        [Address::mapped(source), Address::mapped(destination)]
+        [source, destination]
     }
 
-    /// Source and destination address as IPv6; zeros on a kernel without IPv6.
+    /// Source and destination address as IPv6, in network order; zeros on a kernel without IPv6.
     #[inline(always)]
-    pub fn addresses_v6(self) -> [Address; 2] {
-        let mut addresses = [Address([0; 4]); 2];
+    pub fn addresses_v6(self) -> [[u32; 4]; 2] {
         let offsets = [SOCK_V6_RCV_SADDR.load(), SOCK_V6_DADDR.load()];
-        if offsets[0] != ABSENT && offsets[1] != ABSENT {
-            addresses[0].0 = self.0.words(offsets[0]);
-            addresses[1].0 = self.0.words(offsets[1]);
+        if offsets[0] == ABSENT || offsets[1] == ABSENT {
+            return [[0; 4]; 2];
         }
-        addresses
+        [self.0.words(offsets[0]), self.0.words(offsets[1])]
     }
 
     /// The socket's `struct net`, where the kernel has namespaces.
@@ -160,24 +174,16 @@ impl<M: Memory> Sock<M> {
 
     /// `inet_sock.local_port_range` as low and high; zeros where the kernel lacks it or it is unset.
     ///
-    /// Lies behind `struct sock`, out of the verifier's sight: always read by the helper. The two
-    /// layouts, `struct { u16 lo, hi }` and `u32 = hi << 16 | lo`, are the same bytes.
+    /// The two layouts, `struct { u16 lo, hi }` and `u32 = hi << 16 | lo`, are the same bytes.
     #[inline(always)]
     pub fn local_port_range(self) -> [u16; 2] {
         let offset = INET_LOCAL_PORT_RANGE.load();
         if offset == ABSENT {
             return [0; 2];
         }
-        let mut range = 0_u32;
-        // SAFETY: the helper checks the source; the destination is four bytes of our stack.
-        unsafe {
-            generated::bpf_probe_read_kernel(
-                (&raw mut range).cast(),
-                4,
-                self.0.address().wrapping_add(offset as usize).cast(),
-            );
-        }
-        [range as u16, (range >> 16) as u16]
+        self.0
+            .as_tcp_sock()
+            .map_or([0; 2], |sock| sock.pair(offset, offset + 2))
     }
 }
 
@@ -215,23 +221,5 @@ impl<M: Memory> Net<M> {
             ABSENT => 0,
             offset => self.0.read(offset),
         }
-    }
-}
-
-/// Sixteen bytes of an address, as the kernel's words.
-#[derive(Clone, Copy)]
-pub struct Address([u32; 4]);
-
-impl Address {
-    #[inline(always)]
-    fn mapped(v4: u32) -> Self {
-        Self([0, 0, 0xffff_u32.to_be(), v4])
-    }
-
-    /// The address in network order.
-    #[inline(always)]
-    pub fn bytes(self) -> [u8; 16] {
-        // SAFETY: both are sixteen bytes of plain data.
-        unsafe { core::mem::transmute(self.0) }
     }
 }

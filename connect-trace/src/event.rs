@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use connect_trace_common::{ConnectRecord, Flags};
@@ -240,6 +240,12 @@ impl Decoder {
             .flags
             .has(Flags::NETNS_RANGE)
             .then(|| self.range(&record));
+        let family = match (record.family, record.flags.has(Flags::MAPPED)) {
+            (AF_INET6, true) => Family::Mapped,
+            (AF_INET6, false) => Family::V6,
+            _ => Family::V4,
+        };
+        let is_v6 = family == Family::V6;
         Some(Connect {
             start_ns: record.start_ns,
             connect_ns: record.connect_ns,
@@ -247,24 +253,21 @@ impl Decoder {
                 .flags
                 .has(Flags::SEARCH_TIMED)
                 .then_some(record.search_ns),
-            family: match (record.family, record.flags.has(Flags::MAPPED)) {
-                (AF_INET6, true) => Family::Mapped,
-                (AF_INET6, false) => Family::V6,
-                _ => Family::V4,
-            },
-            source: searched.then(|| address(record.source)),
+            family,
+            source: searched.then(|| address(record.source, is_v6)),
             port: match record.source_port {
                 0 => SourcePort::None,
                 // A socket that fails keeps only the port that it was bound to.
                 port if failed || record.flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
                 port => SourcePort::Searched(port),
             },
-            destination: searched
-                .then(|| SocketAddr::new(address(record.destination), record.destination_port)),
+            destination: searched.then(|| {
+                SocketAddr::new(address(record.destination, is_v6), record.destination_port)
+            }),
             errno: record.ret.saturating_neg(),
-            pid: record.pid,
-            tid: record.tid,
-            comm: Comm(record.comm),
+            pid: (record.pid_tgid >> 32) as u32,
+            tid: record.pid_tgid as u32,
+            comm: Comm(bytemuck::cast(record.comm)),
             uid: record.uid,
             netns: record.flags.has(Flags::NETNS).then_some(record.netns),
             cgroup_id: record.cgroup_id,
@@ -342,8 +345,14 @@ fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
 
 const AF_INET6: u16 = 10;
 
-fn address(bytes: [u8; 16]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+/// An address of the kernel's, in network order.
+fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
+    if is_v6 {
+        let bytes: [u8; 16] = bytemuck::cast(words);
+        IpAddr::V6(bytes.into()).to_canonical()
+    } else {
+        IpAddr::V4(words[0].to_ne_bytes().into())
+    }
 }
 
 #[cfg(test)]
@@ -540,7 +549,7 @@ pub(crate) mod tests {
         let mapped = record(|record| {
             record.family = 10;
             record.flags.set(Flags::MAPPED);
-            record.destination = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
+            record.destination[0] = u32::from_ne_bytes([127, 0, 0, 1]);
             record.destination_port = 443;
         });
         assert_eq!(mapped.family, Family::Mapped);

@@ -59,6 +59,17 @@ const FIELDS: &[Field] = &[
     optional("INET_LOCAL_PORT_RANGE", "inet_sock", "local_port_range"),
 ];
 
+/// What they read of the current thread where the kernel has a helper for a typed pointer to it; else other
+/// helpers give the same.
+const TASK_FIELDS: &[Field] = &[
+    required("TASK_COMM", "task_struct", "comm"),
+    required("TASK_CRED", "task_struct", "cred"),
+    required("CRED_UID", "cred", "uid.val"),
+];
+
+/// That helper (5.11), by the name of its function.
+const TASK_HELPER: &str = "bpf_get_current_task_btf";
+
 /// Which argument of `__inet_hash_connect` is `port_offset`.
 const PORT_OFFSET: usize = 2;
 
@@ -88,7 +99,11 @@ impl Layout {
     pub fn of(btf: &Btf) -> Result<Self> {
         let mut globals = Vec::with_capacity(FIELDS.len() + 2);
         let mut absent = Vec::new();
-        for field in FIELDS {
+        let task_fields = match btf.parameters(TASK_HELPER)? {
+            Some(_) => TASK_FIELDS,
+            None => &[],
+        };
+        for field in FIELDS.iter().chain(task_fields) {
             let member = btf.member(field.structure, field.path)?;
             let offset = match member {
                 Some(member) => member.offset,

@@ -25,7 +25,9 @@ pub struct Maps {
     counters: PerCpuArray<MapData, Plain<Counters>>,
     checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
     fast: PerCpuArray<MapData, Plain<FastGroup>>,
-    in_flight: HashMap<MapData, u64, Plain<InFlight>>,
+    places: Array<MapData, Plain<InFlight>>,
+    owners: HashMap<MapData, u32, u64>,
+    displaced: HashMap<MapData, u64, Plain<InFlight>>,
     control: Mutex<Array<MapData, Plain<Control>>>,
 }
 
@@ -36,7 +38,9 @@ impl Maps {
             counters: object::take(ebpf, "COUNTERS")?,
             checks: object::take(ebpf, "CHECKS")?,
             fast: object::take(ebpf, "FAST")?,
-            in_flight: object::take(ebpf, "IN_FLIGHT")?,
+            places: object::take(ebpf, "PLACES")?,
+            owners: object::take(ebpf, "OWNERS")?,
+            displaced: object::take(ebpf, "IN_FLIGHT")?,
             control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
     }
@@ -112,7 +116,12 @@ impl Maps {
     /// Where the map cannot be read.
     pub fn in_flight(&self) -> Result<u64> {
         let mut count = 0;
-        for key in self.in_flight.keys() {
+        for number in self.owners.keys() {
+            let number = number.context("read map OWNERS")?;
+            let Plain(place) = self.places.get(&number, 0).context("read map PLACES")?;
+            count += u64::from(place.inside);
+        }
+        for key in self.displaced.keys() {
             key.context("read map IN_FLIGHT")?;
             count += 1;
         }

@@ -23,7 +23,7 @@ pub(super) struct Options<'a> {
     pub(super) filters: &'a Filters,
     /// Size of the map `RECORDS` in bytes.
     pub(super) ring_buffer_bytes: u32,
-    /// Size of the map `IN_FLIGHT`.
+    /// Number of calls that can be in flight at least.
     pub(super) max_in_flight: u32,
     /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
     pub(super) count_checks: bool,
@@ -36,6 +36,8 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let min_latency = options.filters.min_latency.unwrap_or_default();
     let min_latency_ns = u64::try_from(min_latency.as_nanos())?;
     let count_checks = u32::from(options.count_checks);
+    let places = options.max_in_flight.next_power_of_two();
+    let place_mask = places - 1;
     let mut loader = EbpfLoader::new();
     for (name, value) in options.globals {
         loader.override_global(name, value, true);
@@ -46,7 +48,10 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("CGROUP_COUNT", &cgroups, true)
         .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
         .override_global("COUNT_CHECKS", &count_checks, true)
+        .override_global("PLACE_MASK", &place_mask, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
+        .map_max_entries("PLACES", places)
+        .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight);
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);

@@ -35,6 +35,8 @@ pub(super) struct Summary {
 struct Mean {
     count: u32,
     total: Duration,
+    /// What one costs that nothing came between, as no interrupt.
+    least: Option<Duration>,
 }
 
 impl Summary {
@@ -53,8 +55,10 @@ impl Summary {
                 }
                 _ => &mut summary.failed,
             };
+            let time = Duration::from_nanos(outcome.end_ns - record.start_ns);
             mean.count += 1;
-            mean.total += Duration::from_nanos(outcome.end_ns - record.start_ns);
+            mean.total += time;
+            mean.least = Some(mean.least.map_or(time, |least| least.min(time)));
         }
         summary
     }
@@ -74,12 +78,16 @@ impl Display for Summary {
 
 impl Display for Mean {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.total.checked_div(self.count) {
-            Some(mean) => {
-                let us = mean.as_nanos() as f64 / 1_000.0;
-                write!(f, "{:6} connects, {us:9.1} us on average", self.count)
+        match (self.total.checked_div(self.count), self.least) {
+            (Some(mean), Some(least)) => {
+                let [mean, least] = [mean, least].map(|time| time.as_nanos() as f64 / 1_000.0);
+                write!(
+                    f,
+                    "{:6} connects, {mean:9.1} us on average, {least:9.3} us at least",
+                    self.count
+                )
             }
-            None => write!(f, "{:6} connects", 0),
+            _ => write!(f, "{:6} connects", 0),
         }
     }
 }
@@ -108,7 +116,7 @@ mod tests {
         assert_eq!(summary.first_odd, Some((3, 21)));
         assert_eq!(
             summary.even.to_string(),
-            "     2 connects,       3.0 us on average"
+            "     2 connects,       3.0 us on average,     2.000 us at least"
         );
         assert_eq!((summary.odd.count, summary.failed.count), (1, 1));
     }
