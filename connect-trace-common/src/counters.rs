@@ -1,4 +1,4 @@
-//! The counters that account for every call, and the one word that the daemon writes.
+//! The counters that account for every call, and what is aggregated in the kernel.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -113,13 +113,4 @@ pub struct CheckEstablished {
     pub max_ns: u64,
     /// Timed calls by [`crate::power_of_ten`].
     pub buckets: [u64; BUCKETS],
-}
-
-/// What the daemon tells the programs while they run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Control {
-    /// Counts the changes of watching `__inet{,6}_check_established`: odd while it is watched. A
-    /// connect() that sees it odd, or sees two values, has overlapped a burst.
-    pub watch: u32,
 }

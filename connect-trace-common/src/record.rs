@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 /// What is known of a record beyond its numbers. A set of bits, because it crosses the ring buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct Flags(pub u32);
+pub struct Flags(pub u16);
 
 impl Flags {
     /// `__inet_hash_connect` was entered: addresses, destination port and ranges are known.
@@ -16,22 +16,10 @@ impl Flags {
     pub const MAPPED: Self = Self(1 << 2);
     /// The socket had its port before connect(), by bind(): nothing was searched.
     pub const PORT_BOUND: Self = Self(1 << 3);
-    /// `__inet{,6}_check_established` was being watched during some of this connect().
-    pub const CHECKS_WATCHED: Self = Self(1 << 4);
     /// `checks` counts every call of `__inet{,6}_check_established` by this connect().
-    pub const CHECKS_COUNTED: Self = Self(1 << 5);
-    /// The kernel has network namespaces and `netns` is known.
-    pub const NETNS: Self = Self(1 << 6);
-    /// `netns_range` is known.
-    pub const NETNS_RANGE: Self = Self(1 << 7);
+    pub const CHECKS_COUNTED: Self = Self(1 << 4);
     /// `scan_start` is known, and so is `scan_advance` with [`Self::SEARCH_TIMED`].
-    pub const SCAN_STARTED: Self = Self(1 << 8);
-    /// `sk_userlocks` was read when the search was entered: the next two bits are known.
-    pub const LOCKS: Self = Self(1 << 9);
-    /// `SOCK_BINDADDR_LOCK`: an address was bound.
-    pub const ADDRESS_LOCKED: Self = Self(1 << 10);
-    /// `SOCK_BINDPORT_LOCK`: a port was bound by its number.
-    pub const PORT_LOCKED: Self = Self(1 << 11);
+    pub const SCAN_STARTED: Self = Self(1 << 5);
 
     /// Whether every bit of `other` is set.
     #[inline(always)]
@@ -71,7 +59,7 @@ pub struct ConnectRecord {
     pub source: [u32; 4],
     /// Destination address, in the same form.
     pub destination: [u32; 4],
-    /// Inode number of the socket's network namespace, `net.ns.inum`; see [`Flags::NETNS`].
+    /// Inode number of the socket's network namespace, `net.ns.inum`, where the kernel has namespaces.
     pub netns: u32,
     /// What `tcp_v4_connect` or `tcp_v6_connect` returned: 0 or a negative errno.
     pub ret: i32,
@@ -79,9 +67,15 @@ pub struct ConnectRecord {
     pub checks: u32,
     /// What is known of this record.
     pub flags: Flags,
+    /// The byte of `sk_userlocks` when the search was entered, where the kernel's types show it; see
+    /// [`Flags::SEARCH_ENTERED`].
+    pub user_locks: u8,
+    /// Nothing.
+    pub unused: u8,
     /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
     pub uid: u32,
-    /// Lowest and highest port of `net.ipv4.ip_local_port_range`; see [`Flags::NETNS_RANGE`].
+    /// Lowest and highest port of `net.ipv4.ip_local_port_range`, where the kernel's types show
+    /// it; see [`Flags::SEARCH_ENTERED`].
     pub netns_range: [u16; 2],
     /// Lowest and highest port of the socket's `IP_LOCAL_PORT_RANGE`; 0 where it is not set.
     pub socket_range: [u16; 2],
@@ -110,15 +104,15 @@ pub struct InFlight {
     pub inside: u32,
     /// Whether `tcp_v6_connect` (1) or `tcp_v4_connect` (0) was entered first.
     pub entered_v6: u32,
-    /// The record so far. `search_ns` holds the start of the search until it returns, and `scan_start`
-    /// the slot alone. What no flag says to be known may be that of an earlier call.
+    /// The record so far. `search_ns` holds the start of the search until it returns. What no flag says to
+    /// be known may be that of an earlier call.
     pub record: ConnectRecord,
-    /// The argument `port_offset` of `__inet_hash_connect`: its low 16 bits are the index of the slot.
-    pub port_offset: u64,
+    /// Address of the slot of `table_perturb` that the search starts from.
+    pub slot: u64,
+    /// What that slot held when the search was entered.
+    pub slot_before: u64,
     /// The `struct sock *`, for probes that do not see the arguments at the return.
     pub sock: u64,
-    /// [`crate::Control::watch`] when the connect() was entered.
-    pub watch: u64,
 }
 
 impl InFlight {

@@ -15,10 +15,10 @@ use crate::{
     fast, filter,
     in_flight::{self, Place},
     layout::{COUNT_CHECKS, MIN_LATENCY_NS},
-    maps::{CONTROL, RECORDS, add, count, counter},
+    maps::{RECORDS, add, count, counter},
     scan,
     sock::{AF_INET, AF_INET6, Memory, Sock},
-    task,
+    task::Task,
 };
 
 /// The function that was entered.
@@ -82,12 +82,13 @@ pub fn entered<M: Memory>(
     }
     call.entered_v6 = u32::from(function == Function::V6);
     call.sock = sock.0.address() as u64;
-    call.watch = watch();
     let record = &mut call.record;
     record.pid_tgid = pid_tgid;
     record.family = family;
     record.flags = Flags(0);
-    record.checks = 0;
+    if COUNT_CHECKS.load() != 0 {
+        record.checks = 0;
+    }
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
 }
@@ -104,11 +105,6 @@ fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
     }
 }
 
-/// `SOCK_BINDADDR_LOCK`
-const ADDRESS_LOCK: u8 = 4;
-/// `SOCK_BINDPORT_LOCK`
-const PORT_LOCK: u8 = 8;
-
 /// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
@@ -116,7 +112,9 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
         return;
     };
     let record = &mut call.record;
-    if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
+    // Set together at the end: each store is seen by the verifier, so none is left out.
+    let mut flags = record.flags;
+    if record.family == AF_INET6 && !flags.has(Flags::MAPPED) {
         [record.source, record.destination] = sock.addresses_v6();
     } else {
         [record.source[0], record.destination[0]] = sock.addresses_v4();
@@ -124,27 +122,26 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     let [source_port, destination_port] = sock.ports();
     record.destination_port = destination_port;
     record.socket_range = sock.local_port_range();
-    if let Some(locks) = sock.user_locks() {
-        record.flags.set(Flags::LOCKS);
-        if locks & ADDRESS_LOCK != 0 {
-            record.flags.set(Flags::ADDRESS_LOCKED);
-        }
-        if locks & PORT_LOCK != 0 {
-            record.flags.set(Flags::PORT_LOCKED);
-        }
-    }
-    let net = sock.net();
-    if let Some(range) = net.and_then(|net| net.port_range()) {
-        record.netns_range = range;
-        record.flags.set(Flags::NETNS_RANGE);
+    record.user_locks = sock.user_locks();
+    let mut step_width = 0;
+    if let Some(net) = sock.net() {
+        record.netns = net.inode();
+        record.netns_range = net.port_range();
+        step_width = net.port_step_width();
     }
     if source_port != 0 {
-        record.flags.set(Flags::PORT_BOUND);
-    } else if net.map_or(0, |net| net.port_step_width()) == 0 {
-        scan::entered(call, port_offset);
+        flags.set(Flags::PORT_BOUND);
+    } else if step_width == 0
+        && let Some(slot) = scan::slot(port_offset)
+        && let Some(before) = scan::read(slot)
+    {
+        flags.set(Flags::SCAN_STARTED);
+        record.scan_start = scan::start(before, port_offset);
+        call.slot = slot;
+        call.slot_before = before.into();
     }
-    let record = &mut call.record;
-    record.flags.set(Flags::SEARCH_ENTERED);
+    flags.set(Flags::SEARCH_ENTERED);
+    record.flags = flags;
     // SAFETY: a helper without preconditions.
     record.search_ns = unsafe { bpf_ktime_get_ns() };
 }
@@ -158,11 +155,15 @@ pub fn search_returned() {
         return;
     };
     let record = &mut call.record;
-    if record.flags.has(Flags::SEARCH_ENTERED) {
-        record.search_ns = now - record.search_ns;
-        record.flags.set(Flags::SEARCH_TIMED);
+    let flags = record.flags;
+    if !flags.has(Flags::SEARCH_ENTERED) {
+        return;
     }
-    scan::returned(call);
+    record.search_ns = now - record.search_ns;
+    record.flags = Flags(flags.0 | Flags::SEARCH_TIMED.0);
+    if flags.has(Flags::SCAN_STARTED) {
+        record.scan_advance = scan::advance(call.slot, call.slot_before as u32);
+    }
 }
 
 /// At the return of `tcp_v4_connect` or `tcp_v6_connect`. `sock` makes the socket from the address
@@ -188,24 +189,23 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     record.ret = ret;
     let sock = sock(call.sock);
     record.source_port = sock.source_port();
-    if let Some(net) = sock.net() {
-        record.netns = net.inode();
-        record.flags.set(Flags::NETNS);
-    }
-    record.uid = task::uid();
-    task::comm(&mut record.comm);
+    let task = Task::current();
+    record.uid = task.uid();
+    record.comm = task.comm();
     // SAFETY: a helper without preconditions.
     record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    let watch = watch();
-    if watch != call.watch || watch % 2 == 1 {
-        record.flags.set(Flags::CHECKS_WATCHED);
-    }
+    let mut flags = record.flags;
     if COUNT_CHECKS.load() != 0 {
-        record.flags.set(Flags::CHECKS_COUNTED);
+        flags.set(Flags::CHECKS_COUNTED);
+        record.flags = flags;
     }
-    if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {
+    if !flags.has(Flags::SEARCH_TIMED) {
         record.search_ns = 0;
-        count(counter!(search_return_missed));
+        if flags.has(Flags::SEARCH_ENTERED) {
+            count(counter!(search_return_missed));
+        } else if let Some(net) = sock.net() {
+            record.netns = net.inode();
+        }
     }
     if record.connect_ns < MIN_LATENCY_NS.load() {
         fast::add_call(record);
@@ -236,13 +236,4 @@ pub fn thread_exited(ctx: &impl EbpfContext) {
             );
         });
     }
-}
-
-/// The daemon's word on whether `__inet{,6}_check_established` is watched.
-#[inline(always)]
-fn watch() -> u64 {
-    // SAFETY: a live map value; the daemon writes the aligned word as a whole.
-    CONTROL.get_ptr(0).map_or(0, |control| unsafe {
-        u64::from((&raw const (*control).watch).read_volatile())
-    })
 }

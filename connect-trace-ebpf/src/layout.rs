@@ -61,10 +61,6 @@ offsets! {
 #[unsafe(no_mangle)]
 pub static NET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
 
-/// The lowest bit of `sk_userlocks` in its byte: until 6.1 it is a bit field.
-#[unsafe(no_mangle)]
-pub static SOCK_USERLOCKS_SHIFT: Global<u32> = Global::new(0);
-
 /// Address of the variable `table_perturb`, a `u32 *`; 0 where it is not known.
 #[unsafe(no_mangle)]
 pub static TABLE_PERTURB: Global<u64> = Global::new(0);

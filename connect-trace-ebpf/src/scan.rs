@@ -3,7 +3,6 @@
 //! each port, and whether another search came between.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use connect_trace_common::{Flags, InFlight};
 
 use crate::layout::TABLE_PERTURB;
 
@@ -14,38 +13,9 @@ const INDEX: u64 = 0xffff;
 /// What `table_perturb` points to, 0 until it was read: it is set when the kernel boots, and never again.
 static mut TABLE: u64 = 0;
 
-/// At the entry of `__inet_hash_connect`, with its argument `port_offset`.
+/// The address of the slot that a `port_offset` belongs to; `None` where `table_perturb` is not known.
 #[inline(always)]
-pub fn entered(call: &mut InFlight, port_offset: u64) {
-    if let Some(slot) = slot(port_offset) {
-        call.port_offset = port_offset;
-        call.record.scan_start = slot;
-        call.record.flags.set(Flags::SCAN_STARTED);
-    }
-}
-
-/// At the return of `__inet_hash_connect`.
-#[inline(always)]
-pub fn returned(call: &mut InFlight) {
-    let record = &mut call.record;
-    if !record.flags.has(Flags::SCAN_STARTED) {
-        return;
-    }
-    if let Some(slot) = slot(call.port_offset) {
-        let advance = slot.wrapping_sub(record.scan_start);
-        record.scan_advance = if advance >> 16 == 0 {
-            advance as u16
-        } else {
-            0
-        };
-    }
-    let upper_half = (call.port_offset >> 32) as u32;
-    record.scan_start = record.scan_start.wrapping_add(upper_half);
-}
-
-/// The slot that a `port_offset` belongs to.
-#[inline(always)]
-fn slot(port_offset: u64) -> Option<u32> {
+pub fn slot(port_offset: u64) -> Option<u64> {
     let symbol = TABLE_PERTURB.load();
     if symbol == 0 {
         return None;
@@ -58,7 +28,29 @@ fn slot(port_offset: u64) -> Option<u32> {
         // SAFETY: as above.
         unsafe { (&raw mut TABLE).write_volatile(table) };
     }
-    let slot = table.wrapping_add((port_offset & INDEX) * size_of::<u32>() as u64);
+    Some(table.wrapping_add((port_offset & INDEX) * size_of::<u32>() as u64))
+}
+
+/// What a slot holds.
+#[inline(always)]
+pub fn read(slot: u64) -> Option<u32> {
     // SAFETY: the helper checks the address; any word is a valid u32.
     unsafe { bpf_probe_read_kernel(slot as *const u32) }.ok()
+}
+
+/// Where a search starts, before the remainder by the number of ports.
+#[inline(always)]
+pub fn start(slot: u32, port_offset: u64) -> u32 {
+    slot.wrapping_add((port_offset >> 32) as u32)
+}
+
+/// By how much the slot was moved since; 0 where it was not, or by more than a search does.
+#[inline(always)]
+pub fn advance(slot: u64, before: u32) -> u16 {
+    let advance = read(slot).map_or(0, |now| now.wrapping_sub(before));
+    if advance >> 16 == 0 {
+        advance as u16
+    } else {
+        0
+    }
 }

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use crate::layout::{
     ABSENT, INET_LOCAL_PORT_RANGE, NET_INUM, NET_PORT_RANGE, NET_PORT_RANGE_IS_PAIR,
     NET_PORT_STEP_WIDTH, SOCK_DADDR, SOCK_DPORT, SOCK_FAMILY, SOCK_NET, SOCK_NUM, SOCK_RCV_SADDR,
-    SOCK_USERLOCKS, SOCK_USERLOCKS_SHIFT, SOCK_V6_DADDR, SOCK_V6_RCV_SADDR,
+    SOCK_USERLOCKS, SOCK_V6_DADDR, SOCK_V6_RCV_SADDR,
 };
 
 /// `AF_INET`
@@ -141,11 +141,13 @@ impl<M: Memory> Sock<M> {
         self.0.read(SOCK_FAMILY.load())
     }
 
-    /// `sk_userlocks`, the bits from 8 on cut off where it is a field of four.
+    /// The byte of `sk_userlocks`; 0 where it is not known.
     #[inline(always)]
-    pub fn user_locks(self) -> Option<u8> {
-        let offset = SOCK_USERLOCKS.load();
-        (offset != ABSENT).then(|| self.0.read::<u8>(offset) >> (SOCK_USERLOCKS_SHIFT.load() & 7))
+    pub fn user_locks(self) -> u8 {
+        match SOCK_USERLOCKS.load() {
+            ABSENT => 0,
+            offset => self.0.read(offset),
+        }
     }
 
     /// Source and destination address as IPv4, in network order.
@@ -198,20 +200,19 @@ impl<M: Memory> Net<M> {
         self.0.read(NET_INUM.load())
     }
 
-    /// `net.ipv4.ip_local_port_range` as low and high.
+    /// `net.ipv4.ip_local_port_range` as low and high; zeros where it is not known.
     #[inline(always)]
-    pub fn port_range(self) -> Option<[u16; 2]> {
+    pub fn port_range(self) -> [u16; 2] {
         let offset = NET_PORT_RANGE.load();
         if offset == ABSENT {
-            return None;
+            return [0; 2];
         }
-        let low: u32 = self.0.read(offset);
-        let high = if NET_PORT_RANGE_IS_PAIR.load() != 0 {
-            self.0.read(offset + 4)
-        } else {
-            low >> 16
-        };
-        Some([low as u16, high as u16])
+        if NET_PORT_RANGE_IS_PAIR.load() != 0 {
+            let [low, high]: [u32; 2] = self.0.pair(offset, offset + 4);
+            return [low as u16, high as u16];
+        }
+        let range: u32 = self.0.read(offset);
+        [range as u16, (range >> 16) as u16]
     }
 
     /// `net.ipv4.ip_local_port_step_width`: 0 where the kernel has it not.

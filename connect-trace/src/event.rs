@@ -218,7 +218,15 @@ impl Connect {
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
     socket_range_has_no_parity: bool,
+    has_namespaces: bool,
+    shows_port_range: bool,
+    user_locks_bit: Option<u32>,
 }
+
+/// `SOCK_BINDADDR_LOCK`
+const ADDRESS_LOCK: u8 = 4;
+/// `SOCK_BINDPORT_LOCK`
+const PORT_LOCK: u8 = 8;
 
 impl Decoder {
     /// A decoder for the records of programs that were loaded with this layout.
@@ -226,20 +234,22 @@ impl Decoder {
     pub fn new(layout: &Layout) -> Self {
         Self {
             socket_range_has_no_parity: layout.socket_range_has_no_parity,
+            has_namespaces: layout.has_namespaces,
+            shows_port_range: layout.shows_port_range,
+            user_locks_bit: layout.user_locks_bit,
         }
     }
 
-    /// Decodes one entry of the ring buffer; `None` where it is no record of ours.
+    /// Decodes one entry of the ring buffer; `None` where it is no record of ours. Whether port checks were
+    /// watched meanwhile is not in it.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<Connect> {
         let record: ConnectRecord = bytemuck::try_pod_read_unaligned(bytes).ok()?;
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         let failed = record.ret != 0;
-        let locks = searched && record.flags.has(Flags::LOCKS);
-        let range = record
-            .flags
-            .has(Flags::NETNS_RANGE)
-            .then(|| self.range(&record));
+        let locks = self.user_locks_bit.filter(|_| searched);
+        let locks = locks.map(|bit| record.user_locks >> bit);
+        let range = (searched && self.shows_port_range).then(|| self.range(&record));
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
             (AF_INET6, true) => Family::Mapped,
             (AF_INET6, false) => Family::V6,
@@ -269,17 +279,17 @@ impl Decoder {
             tid: record.pid_tgid as u32,
             comm: Comm(bytemuck::cast(record.comm)),
             uid: record.uid,
-            netns: record.flags.has(Flags::NETNS).then_some(record.netns),
+            netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
             range,
-            strategy: locks.then(|| strategy(&record)),
-            address_bound: locks.then(|| record.flags.has(Flags::ADDRESS_LOCKED)),
+            strategy: locks.map(|locks| strategy(&record, locks)),
+            address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
             scanned: range.and_then(|range| scanned(&record, range)),
             checks: record
                 .flags
                 .has(Flags::CHECKS_COUNTED)
                 .then_some(record.checks),
-            checks_watched: record.flags.has(Flags::CHECKS_WATCHED),
+            checks_watched: false,
         })
     }
 
@@ -305,10 +315,9 @@ impl Decoder {
 
 /// By what the socket had when `__inet_hash_connect` was entered. Its source address tells nothing: the
 /// route has filled it in by then.
-fn strategy(record: &ConnectRecord) -> Strategy {
-    let flags = record.flags;
-    if flags.has(Flags::PORT_BOUND) {
-        return if flags.has(Flags::PORT_LOCKED) {
+fn strategy(record: &ConnectRecord, locks: u8) -> Strategy {
+    if record.flags.has(Flags::PORT_BOUND) {
+        return if locks & PORT_LOCK != 0 {
             Strategy::ExplicitPort
         } else {
             Strategy::Bind
@@ -316,7 +325,7 @@ fn strategy(record: &ConnectRecord) -> Strategy {
     }
     if record.socket_range != [0; 2] {
         Strategy::Range
-    } else if flags.has(Flags::ADDRESS_LOCKED) {
+    } else if locks & ADDRESS_LOCK != 0 {
         Strategy::Address
     } else {
         Strategy::Default
@@ -377,13 +386,16 @@ pub(crate) mod tests {
     fn decoder() -> Decoder {
         Decoder {
             socket_range_has_no_parity: true,
+            has_namespaces: true,
+            shows_port_range: true,
+            user_locks_bit: Some(4),
         }
     }
 
     fn record(change: impl FnOnce(&mut ConnectRecord)) -> Connect {
         let mut record = ConnectRecord::zeroed();
         record.family = 2;
-        record.flags = Flags(Flags::SEARCH_ENTERED.0 | Flags::NETNS_RANGE.0);
+        record.flags = Flags::SEARCH_ENTERED;
         record.netns_range = [20_000, 21_999];
         change(&mut record);
         decoder().decode(bytemuck::bytes_of(&record)).unwrap()
@@ -468,12 +480,13 @@ pub(crate) mod tests {
 
     #[test]
     fn the_strategy_is_what_was_done_with_the_socket_before() {
-        let of = |flags: &[Flags], socket_range| {
+        let of = |port_bound: bool, locks: u8, socket_range| {
             let connect = record(|record| {
                 record.socket_range = socket_range;
-                record.flags.set(Flags::LOCKS);
-                for flag in flags {
-                    record.flags.set(*flag);
+                // What lies beside the bit field is another one's.
+                record.user_locks = locks << 4 | 0xf;
+                if port_bound {
+                    record.flags.set(Flags::PORT_BOUND);
                 }
             });
             (
@@ -481,15 +494,14 @@ pub(crate) mod tests {
                 connect.address_bound.unwrap(),
             )
         };
-        let (address, port) = (Flags::ADDRESS_LOCKED, Flags::PORT_LOCKED);
-        let bound = Flags::PORT_BOUND;
-        assert_eq!(of(&[], [0; 2]), ("default", false));
-        assert_eq!(of(&[address], [0; 2]), ("address", true));
-        assert_eq!(of(&[], [20_100, 20_599]), ("range", false));
-        assert_eq!(of(&[address], [0, 20_599]), ("range", true));
-        assert_eq!(of(&[bound, address], [0; 2]), ("bind", true));
-        assert_eq!(of(&[bound, port], [0; 2]), ("explicit-port", false));
-        assert_eq!(of(&[bound, port], [1, 2]), ("explicit-port", false));
+        let (address, port) = (ADDRESS_LOCK, PORT_LOCK);
+        assert_eq!(of(false, 0, [0; 2]), ("default", false));
+        assert_eq!(of(false, address, [0; 2]), ("address", true));
+        assert_eq!(of(false, 0, [20_100, 20_599]), ("range", false));
+        assert_eq!(of(false, address, [0, 20_599]), ("range", true));
+        assert_eq!(of(true, address, [0; 2]), ("bind", true));
+        assert_eq!(of(true, port, [0; 2]), ("explicit-port", false));
+        assert_eq!(of(true, port, [1, 2]), ("explicit-port", false));
         for strategy in Strategy::ALL {
             let same = Strategy::ALL.iter().filter(|s| s.name() == strategy.name());
             assert_eq!(same.count(), 1, "{}", strategy.name());
@@ -498,9 +510,16 @@ pub(crate) mod tests {
 
     #[test]
     fn a_kernel_whose_sockets_show_no_locks_has_no_strategies() {
-        let unknown = record(|record| record.socket_range = [20_100, 20_599]);
+        let blind = Decoder {
+            user_locks_bit: None,
+            ..decoder()
+        };
+        let mut bytes = ConnectRecord::zeroed();
+        bytes.flags = Flags::SEARCH_ENTERED;
+        bytes.user_locks = ADDRESS_LOCK << 4;
+        let unknown = blind.decode(bytemuck::bytes_of(&bytes)).unwrap();
         assert_eq!((unknown.strategy, unknown.address_bound), (None, None));
-        let early = record(|record| record.flags = Flags(Flags::LOCKS.0));
+        let early = record(|record| record.flags = Flags(0));
         assert_eq!((early.strategy, early.address_bound), (None, None));
     }
 

@@ -1,6 +1,9 @@
 //! The probes, their ring buffer and the decoder together: connects come out of it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -9,12 +12,13 @@ use connect_trace_common::Counters;
 use crate::{
     accounting::Accounting,
     event::{Connect, Decoder},
-    probes::{ProbeConfig, Probes},
+    probes::{ProbeConfig, Probes, watched::Watched},
 };
 
 /// A trace that is running.
 pub struct Tracer {
     probes: Probes,
+    watched: Arc<Watched>,
     records: RingBuf<MapData>,
     decoder: Decoder,
     decoded: u64,
@@ -34,6 +38,7 @@ impl Tracer {
             .context("the ring buffer has been taken")?;
         let decoder = Decoder::new(probes.layout());
         Ok(Self {
+            watched: probes.watched(),
             probes,
             records,
             decoder,
@@ -58,7 +63,9 @@ impl Tracer {
         let mut batch = 0;
         while let Some(record) = self.records.next() {
             match self.decoder.decode(&record) {
-                Some(connect) => {
+                Some(mut connect) => {
+                    let end_ns = connect.start_ns.saturating_add(connect.connect_ns);
+                    connect.checks_watched = self.watched.overlaps(connect.start_ns, end_ns);
                     self.decoded += 1;
                     each(&connect);
                 }

@@ -89,6 +89,12 @@ pub struct Layout {
     /// Whether `port_offset` of `__inet_hash_connect` is a `u64`, its upper half a part of where the search
     /// starts: since 5.10.119 and 5.18.
     pub port_offset_is_wide: bool,
+    /// Whether sockets have network namespaces.
+    pub has_namespaces: bool,
+    /// Whether the range of ports of a namespace is found.
+    pub shows_port_range: bool,
+    /// The lowest bit of `sk_userlocks` in its byte, where it is found: until 6.1 it is a bit field.
+    pub user_locks_bit: Option<u32>,
 }
 
 impl Layout {
@@ -120,12 +126,14 @@ impl Layout {
         let pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
         globals.push(("NET_PORT_RANGE_IS_PAIR", u32::from(pair)));
         let locks = btf.member("sock", "sk_userlocks")?;
-        globals.push(("SOCK_USERLOCKS_SHIFT", locks.map_or(0, |locks| locks.bit)));
         let search = btf.parameters("__inet_hash_connect")?;
         let port_offset = search.and_then(|parameters| parameters.get(PORT_OFFSET).copied());
         Ok(Self {
-            globals,
             absent,
+            has_namespaces: has(&globals, "SOCK_NET"),
+            shows_port_range: has(&globals, "NET_PORT_RANGE"),
+            user_locks_bit: locks.map(|locks| locks.bit),
+            globals,
             port_offset_is_wide: match port_offset {
                 Some(port_offset) => btf.is_integer(port_offset, 8)?,
                 None => false,
@@ -133,6 +141,12 @@ impl Layout {
             socket_range_has_no_parity: kind("inet_sock", "local_port_range")? == Some(Kind::Int),
         })
     }
+}
+
+fn has(globals: &[(&str, u32)], name: &str) -> bool {
+    globals
+        .iter()
+        .any(|&(global, offset)| global == name && offset != ABSENT)
 }
 
 fn missing(field: &Field) -> Lack {

@@ -21,7 +21,7 @@ use aya::{
     programs::{fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId},
 };
 
-use super::{AttachMode, fentry, kprobe, lock, maps::Maps, object};
+use super::{AttachMode, fentry, kprobe, lock, maps::Maps, object, watched::Watched};
 use crate::kernel::prototypes::Function;
 
 /// What is paid for watching `__inet{,6}_check_established`.
@@ -109,8 +109,7 @@ struct Inner {
     functions: Vec<&'static Function>,
     maps: Arc<Maps>,
     links: Vec<Link>,
-    /// Value of [`connect_trace_common::Control::watch`].
-    watch: u32,
+    watched: Arc<Watched>,
     /// How long the last attaching took, and when it was done.
     attaching: Duration,
     since: Instant,
@@ -131,6 +130,7 @@ impl Watcher {
         functions: Vec<&'static Function>,
         ebpf: Arc<Mutex<Ebpf>>,
         maps: Arc<Maps>,
+        watched: Arc<Watched>,
     ) -> Result<Self> {
         let mut inner = Inner {
             ebpf,
@@ -138,7 +138,7 @@ impl Watcher {
             functions,
             maps,
             links: Vec::new(),
-            watch: 0,
+            watched,
             attaching: Duration::ZERO,
             since: Instant::now(),
         };
@@ -275,7 +275,7 @@ impl Inner {
     /// Attaches what was loaded for these families, the returns first.
     fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
         let start = Instant::now();
-        self.watch_changes()?;
+        self.watched.begin();
         let functions = self
             .functions
             .iter()
@@ -321,7 +321,7 @@ impl Inner {
     /// Detaches, the entries first, and one function after the other: a step can wait for grace periods of
     /// the kernel, in which what is still attached makes connects longer.
     fn detach(&mut self) -> Result<()> {
-        if self.watch.is_multiple_of(2) {
+        if !self.watched.goes_on() {
             return Ok(());
         }
         let mut ebpf = lock(&self.ebpf);
@@ -343,13 +343,8 @@ impl Inner {
             }
             .context("detach from __inet_check_established")?;
         }
-        drop(ebpf);
-        self.watch_changes()
-    }
-
-    fn watch_changes(&mut self) -> Result<()> {
-        self.watch = self.watch.wrapping_add(1);
-        self.maps.set_watch(self.watch)
+        self.watched.end();
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ mod object;
 mod perf_event;
 pub(crate) mod return_events;
 pub(crate) mod trial;
+pub(crate) mod watched;
 
 use std::{
     collections::HashSet,
@@ -39,6 +40,7 @@ use self::{
     misses::{Misses, Programs},
     object::Options,
     return_events::ReturnEvents,
+    watched::Watched,
 };
 use crate::filter::Filters;
 use crate::kernel::{
@@ -103,6 +105,7 @@ pub struct Probes {
     /// Dropped after the programs: the events must be free when they are removed.
     return_events: Option<ReturnEvents>,
     watcher: Watcher,
+    watched: Arc<Watched>,
 }
 
 impl Probes {
@@ -158,12 +161,14 @@ impl Probes {
         filters::forget_ended(&mut ebpf, &config.filters.pids)?;
         let programs = Programs::of(&ebpf)?;
         let ebpf = Arc::new(Mutex::new(ebpf));
+        let watched = Arc::default();
         let watcher = Watcher::start(
             config.checks,
             mode,
             functions.checks(),
             Arc::clone(&ebpf),
             Arc::clone(&maps),
+            Arc::clone(&watched),
         )?;
         Ok(Self {
             ebpf,
@@ -176,6 +181,7 @@ impl Probes {
             log,
             return_events,
             watcher,
+            watched,
         })
     }
 
@@ -214,6 +220,11 @@ impl Probes {
     /// Watches `__inet{,6}_check_established`.
     pub fn watcher(&mut self) -> &mut Watcher {
         &mut self.watcher
+    }
+
+    /// When `__inet{,6}_check_established` was watched last.
+    pub(crate) fn watched(&self) -> Arc<Watched> {
+        Arc::clone(&self.watched)
     }
 
     /// The ring buffer of the records; the first call has it.
