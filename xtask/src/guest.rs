@@ -18,6 +18,7 @@ pub(crate) use self::machine::{Hardware, Outcome, Stream};
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::Kernel;
+use crate::tools::peers::Peers;
 use crate::tools::qemu;
 
 /// Where our own programs lie in a guest. It comes first on the PATH.
@@ -29,6 +30,8 @@ pub(crate) struct Kit {
     tools: GuestTools,
     /// Only where they are asked for.
     clients: Option<GuestClients>,
+    /// As these.
+    peers: Option<Peers>,
 }
 
 /// What one guest is to do.
@@ -60,6 +63,7 @@ impl Kit {
             programs,
             tools,
             clients: None,
+            peers: None,
         })
     }
 
@@ -67,6 +71,14 @@ impl Kit {
     pub(crate) fn with_clients(self) -> Result<Self> {
         Ok(Self {
             clients: Some(GuestClients::ensure()?),
+            ..self
+        })
+    }
+
+    /// Also gives guests the tracers of others: bpftrace and tcpconnlat.
+    pub(crate) fn with_peers(self) -> Result<Self> {
+        Ok(Self {
+            peers: Some(Peers::ensure()?),
             ..self
         })
     }
@@ -91,6 +103,7 @@ impl Kit {
             .context("init was not built")?;
         let mut libraries = self.tools.libraries().to_vec();
         libraries.extend(self.clients.iter().flat_map(GuestClients::libraries));
+        libraries.extend(self.peers.iter().flat_map(Peers::libraries));
         let mut image = image::Image::new(init, &libraries)?;
         for (source, path) in &task.inputs {
             image.add_file(path, source)?;
@@ -98,7 +111,8 @@ impl Kit {
         for program in self.programs.iter().filter(|path| !is_init(path)) {
             image.add_file(&in_folder(PROGRAMS, program), program)?;
         }
-        for program in self.tools.programs() {
+        let peers = self.peers.iter().flat_map(Peers::programs);
+        for program in self.tools.programs().into_iter().chain(peers) {
             image.add_file(&in_folder("/usr/sbin", &program), &program)?;
         }
         if let Some(clients) = &self.clients {

@@ -3,6 +3,7 @@
 //! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines.
 
 mod article;
+mod bench;
 mod compare;
 mod demo;
 mod guest;
@@ -39,6 +40,7 @@ enum Command {
     Vm(vm::Options),
     Lint(lint::Options),
     Article(article::Options),
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Vm(options) => vm::vm(&options),
         Command::Lint(options) => lint::lint(&options),
         Command::Article(options) => article::article(&options),
+        Command::Bench(options) => bench::bench(&options),
     };
     result.unwrap_or_else(|error| {
         // Who closes our output, as `head` does, has seen enough.

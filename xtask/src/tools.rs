@@ -9,6 +9,7 @@ pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub(crate) mod kernels;
 pub(crate) mod nightly;
+pub(crate) mod peers;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 

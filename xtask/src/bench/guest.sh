@@ -1,48 +1,81 @@
-# Measures connect() beside each tracer, in a guest: see bench.rs, which runs it with the number of rounds
-# of the long run, and "NAME COMMAND" lines of tracers in the file `tracers`. A line for each: its name,
-# and of an even and of an odd connect() on an exhausted range of 2,000 ports the mean and the least time,
-# in microseconds, as the connecting program saw it.
+# Measures connect() beside tracers, in a guest: `cargo xtask bench` runs it. Each line of its argument is
+# a name, a number of rounds and a command, between tabs; without a command nothing traces. In the
+# command TARGET is the process that connects.
+#
+# Prints a line for each: "figures", its name, and of an even and of an odd connect() the mean and the least
+# time in microseconds, as the connecting program saw it; a round is 1,000 of each, until a range of 2,000
+# ports is exhausted. Or "failed", its name, and the last line that the tracer said.
 set -eu
 
-# NAME ROUNDS [PID FILE]
+connects() {
+    truth exhaust 20000-21999 --set-range --quiet "$@" 2>&1
+}
+
+# NAME: of what connects() said.
+figures() {
+    awk -v name="$1" '
+        function least(known, new) { return known == "" || new < known ? new : known }
+        $1 == "even" { rounds++; even += $5; even_least = least(even_least, $9 + 0) }
+        $1 == "odd" { odd += $5; odd_least = least(odd_least, $9 + 0) }
+        END { OFS = "\t"; print "figures", name, even / rounds, even_least, odd / rounds, odd_least }'
+}
+
+# NAME ROUNDS
 measure() {
     round=0
     while [ "$round" -lt "$2" ]; do
-        truth exhaust 20000-21999 --set-range --quiet ${3:+--pid-file "$3" --wait-file go} 2>&1
+        connects
         round=$((round + 1))
-    done | awk -v name="$1" -v rounds="$2" '
-        function least(known, new) { return known == "" || new < known ? new : known }
-        $1 == "even" { even += $5; even_least = least(even_least, $9 + 0) }
-        $1 == "odd" { odd += $5; odd_least = least(odd_least, $9 + 0) }
-        END { print "figures\t" name "\t" even / rounds "\t" even_least "\t" odd / rounds "\t" odd_least }'
+    done | figures "$1"
 }
 
-# Waits until a file has a line, or the process is gone.
-wait_for() {
-    until grep -q "$1" "$2" 2>/dev/null; do
-        kill -0 "$3" 2>/dev/null || return 1
-        sleep 0.1
-    done
+failed() {
+    printf "failed\t%s\t%s\n" "$1" "$(cat messages out | tail -n 1)"
 }
 
-# NAME ROUNDS READY COMMAND...
+# NAME ROUNDS COMMAND
 beside() {
-    name=$1 rounds=$2 ready=$3
-    shift 3
-    rm -f go pid
-    pid_file=
-    case "$*" in
-        *TARGET*)
-            pid_file=pid
-            measure "$name" "$rounds" pid >measured &
-            measuring=$!
-            until [ -s pid ]; do sleep 0.1; done
-            ;;
+    rm -f go pid out messages said
+    case "$3" in
+    *TARGET*)
+        connects --pid-file pid --wait-file go >said &
+        connecting=$!
+        until [ -s pid ]; do sleep 0.1; done
+        command=$(echo "$3" | sed "s/TARGET/$(cat pid)/")
+        ;;
+    *) command=$3 ;;
     esac
-    command=$(echo "$*" | sed "s/TARGET/$(cat pid 2>/dev/null)/")
-    sh -c "exec $command" >out 2>messages &
+    eval "$command" >out 2>messages &
     tracer=$!
-    if ! wait_for "$ready" out "$tracer" && ! wait_for "$ready" messages "$tracer"; then
-        :
+    # Nothing tells for all of them when they are attached; bpftrace takes longest, to compile.
+    sleep 10
+    if ! kill -0 "$tracer" 2>/dev/null; then
+        touch go
+        failed "$1"
+    elif [ -s pid ]; then
+        touch go
+        wait "$connecting"
+        figures "$1" <said
+    else
+        measure "$1" "$2"
+    fi
+    # A shell gives its children no SIGINT to answer.
+    kill -TERM "$tracer" 2>/dev/null || true
+    wait "$tracer" 2>/dev/null || true
+    if grep -q -E "INCOMPLETE|lost [1-9]" out; then
+        failed "$1"
     fi
 }
+
+# Let the boot's background work end, and the first connects fill the kernel's caches.
+sleep 20
+connects >/dev/null
+while IFS="$(printf '\t')" read -r name rounds command <&3; do
+    if [ -n "$command" ]; then
+        beside "$name" "$rounds" "$command"
+    else
+        measure "$name" "$rounds"
+    fi
+done 3<<TRACERS
+$1
+TRACERS

@@ -40,7 +40,12 @@ impl GuestTools {
 
     /// The other programs; they need the libraries in [`GuestTools::libraries`].
     pub(crate) fn programs(&self) -> [PathBuf; 2] {
-        ["bpftool", "funclatency"].map(|name| self.folder.join("usr/sbin").join(name))
+        ["bpftool", "funclatency"].map(|name| self.program(name))
+    }
+
+    /// A program of these packages.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.folder.join("usr/sbin").join(name)
     }
 
     /// Where libraries lie that the machine may not have.

@@ -1,0 +1,228 @@
+//! What was measured on one kernel, and what it says of each tracer.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED};
+
+/// Candidate ports that the shortest of the odd connects looks at in vain: the even ones of the range.
+const CANDIDATES: f64 = 1_000.0;
+
+/// Most that a figure may differ between two runs.
+const AGREEMENT: f64 = 0.01;
+
+/// The times of one kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Figures {
+    pub(super) kernel: String,
+    pub(super) tracers: Vec<Tracer>,
+    /// Those that could not be measured, and what they said.
+    pub(super) failed: Vec<(String, String)>,
+}
+
+/// Times of a connect() beside one tracer, in nanoseconds, which are instructions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Tracer {
+    pub(super) name: String,
+    pub(super) even_mean: f64,
+    pub(super) even_least: f64,
+    pub(super) odd_mean: f64,
+    pub(super) odd_least: f64,
+}
+
+impl Figures {
+    /// Reads what `guest.sh` prints.
+    pub(super) fn parse(kernel: &str, lines: &str) -> Result<Self> {
+        let mut figures = Self {
+            kernel: kernel.to_owned(),
+            tracers: Vec::new(),
+            failed: Vec::new(),
+        };
+        for line in lines.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            match fields[..] {
+                ["figures", name, even_mean, even_least, odd_mean, odd_least] => {
+                    let [even_mean, even_least, odd_mean, odd_least] =
+                        [even_mean, even_least, odd_mean, odd_least]
+                            .map(|us| us.parse::<f64>().map(|us| us * 1e3));
+                    figures.tracers.push(Tracer {
+                        name: name.to_owned(),
+                        even_mean: even_mean?,
+                        even_least: even_least?,
+                        odd_mean: odd_mean?,
+                        odd_least: odd_least?,
+                    });
+                }
+                ["failed", name, said] => {
+                    figures.tracers.retain(|tracer| tracer.name != name);
+                    figures.failed.push((name.to_owned(), said.to_owned()));
+                }
+                _ => bail!("the guest printed an unknown line: {line}"),
+            }
+        }
+        figures
+            .tracer(UNTRACED)
+            .context("connects without a tracer were not measured")?;
+        Ok(figures)
+    }
+
+    fn tracer(&self, name: &str) -> Option<&Tracer> {
+        self.tracers.iter().find(|tracer| tracer.name == name)
+    }
+
+    /// Instructions that a tracer adds to a connect() that finds a port at once.
+    pub(super) fn per_connect(&self, name: &str) -> Option<f64> {
+        Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
+    }
+
+    /// Instructions that it adds to each candidate port beyond those.
+    pub(super) fn per_candidate(&self, name: &str) -> Option<f64> {
+        let added = self.tracer(name)?.odd_least - self.tracer(UNTRACED)?.odd_least;
+        Some((added - self.per_connect(name)?) / CANDIDATES)
+    }
+
+    /// How many times as long the average odd connect() takes.
+    pub(super) fn odd_ratio(&self, name: &str) -> Option<f64> {
+        Some(self.tracer(name)?.odd_mean / self.tracer(UNTRACED)?.odd_mean)
+    }
+}
+
+/// A ratio of what two tracers add; none where one adds nothing to speak of.
+fn ratio(value: Option<f64>, of: Option<f64>) -> String {
+    match (value, of) {
+        (Some(value), Some(of)) if value >= 1.0 => format!("{:.2}", value / of),
+        _ => "-".to_owned(),
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "{:<38} {:>8} {:>6}  {:>8} {:>6}  {:>8} {:>6}",
+            format!("Linux {}", self.kernel),
+            "connect",
+            "ratio",
+            "per port",
+            "ratio",
+            "odd, us",
+            "ratio"
+        )?;
+        for Tracer { name, odd_mean, .. } in &self.tracers {
+            let (connect, candidate) = (self.per_connect(name), self.per_candidate(name));
+            writeln!(
+                formatter,
+                "{name:<38} {:>8.0} {:>6}  {:>8.1} {:>6}  {:>8.1} {:>6.3}",
+                connect.unwrap_or_default(),
+                ratio(connect, self.per_connect(FUNCLATENCY)),
+                candidate.unwrap_or_default(),
+                ratio(candidate, self.per_candidate(FUNCLATENCY_CHECKS)),
+                odd_mean / 1e3,
+                self.odd_ratio(name).unwrap_or_default(),
+            )?;
+        }
+        for (name, said) in &self.failed {
+            writeln!(formatter, "{name:<38} not measured: {said}")?;
+        }
+        writeln!(formatter)
+    }
+}
+
+/// Whether two runs agree, and a line that says where they differ most.
+pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
+    let mut most = (0.0, String::new());
+    let mut compared = 0;
+    for figures in now {
+        let Some(before) = earlier.iter().find(|other| other.kernel == figures.kernel) else {
+            continue;
+        };
+        for tracer in &figures.tracers {
+            let Some(other) = before.tracer(&tracer.name) else {
+                continue;
+            };
+            let pairs = [
+                ("even, mean", tracer.even_mean, other.even_mean),
+                ("even, least", tracer.even_least, other.even_least),
+                ("odd, mean", tracer.odd_mean, other.odd_mean),
+                ("odd, least", tracer.odd_least, other.odd_least),
+            ];
+            for (what, value, other) in pairs {
+                compared += 1;
+                let difference = (value / other - 1.0).abs();
+                if difference >= most.0 {
+                    let place = format!("{}, {}, {what}", figures.kernel, tracer.name);
+                    most = (difference, place);
+                }
+            }
+        }
+    }
+    let (difference, place) = most;
+    let line = format!(
+        "{compared} figures compared; they differ by up to {:.2} % ({place})",
+        difference * 100.0
+    );
+    (line, compared > 0 && difference <= AGREEMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str = "\
+figures\tuntraced\t35\t30\t310\t300
+figures\tfunclatency tcp_v4_connect\t37\t31.5\t312\t301.5
+figures\tfunclatency __inet_check_established\t36\t30\t1900\t1800
+figures\tfentry, checks count\t39\t32\t500\t452
+failed\ttcpconnlat\tno luck
+";
+
+    #[test]
+    fn what_is_added_is_told_by_connect_and_by_candidate() {
+        let figures = Figures::parse("6.1", LINES).unwrap();
+        assert_eq!(figures.per_connect(FUNCLATENCY), Some(1_500.0));
+        assert_eq!(figures.per_candidate(FUNCLATENCY_CHECKS), Some(1_500.0));
+        assert_eq!(figures.per_candidate("fentry, checks count"), Some(150.0));
+        assert_eq!(figures.per_connect("tcpconnlat"), None);
+        let text = figures.to_string();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("fentry"))
+            .unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(
+            words[3..],
+            ["2000", "1.33", "150.0", "0.10", "500.0", "1.613"]
+        );
+        assert!(text.contains("not measured: no luck"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 90), "{text}");
+    }
+
+    #[test]
+    fn what_the_guest_does_not_print_is_an_error() {
+        assert!(Figures::parse("6.1", "sh: not found\n").is_err());
+        assert!(
+            Figures::parse("6.1", "").is_err(),
+            "without connects untraced"
+        );
+        assert!(Figures::parse("6.1", "figures\tuntraced\t\t\t\t\n").is_err());
+    }
+
+    #[test]
+    fn two_runs_agree_within_a_hundredth() {
+        let figures = Figures::parse("6.1", LINES).unwrap();
+        let mut other = figures.clone();
+        let all = std::slice::from_ref(&figures);
+        assert!(compare(all, all).1);
+        other.tracers[3].odd_least *= 1.009;
+        assert!(compare(all, std::slice::from_ref(&other)).1);
+        other.tracers[3].odd_least *= 1.009;
+        let (line, agree) = compare(all, &[other]);
+        assert!(
+            !agree && line.contains("checks count, odd, least"),
+            "{line}"
+        );
+        assert!(!compare(all, &[]).1, "nothing to compare with");
+    }
+}
