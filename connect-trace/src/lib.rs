@@ -19,6 +19,7 @@ pub mod config;
 pub mod daemon;
 pub mod event;
 pub mod filter;
+mod input;
 pub mod kernel;
 pub mod load;
 pub mod output;
