@@ -1,6 +1,8 @@
 //! The page of `connect-trace report --html` as a browser shows it.
 
 mod chromium;
+#[path = "../command/mod.rs"]
+mod command;
 #[path = "../made_up/folder.rs"]
 mod folder;
 #[path = "../made_up/mod.rs"]
