@@ -3,6 +3,8 @@
 //! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines.
 
 mod article;
+#[path = "bench/load.rs"]
+mod bench_load;
 mod compare;
 mod demo;
 mod guest;
@@ -39,6 +41,7 @@ enum Command {
     Vm(vm::Options),
     Lint(lint::Options),
     Article(article::Options),
+    BenchLoad(bench_load::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Vm(options) => vm::vm(&options),
         Command::Lint(options) => lint::lint(&options),
         Command::Article(options) => article::article(&options),
+        Command::BenchLoad(options) => bench_load::load(&options),
     };
     result.unwrap_or_else(|error| {
         // Who closes our output, as `head` does, has seen enough.
