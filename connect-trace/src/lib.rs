@@ -24,6 +24,7 @@ pub mod kernel;
 pub mod load;
 pub mod output;
 pub mod page;
+mod precedence;
 pub mod probes;
 pub mod recording;
 pub mod replay;
