@@ -18,7 +18,7 @@ use crate::{
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
-    precedence::Precedence,
+    precedence::{Precedence, without_huge_pages},
     probes::checks::{Burst, Families},
     recording::Keeper,
     report::{Checks, KernelSide, filter_words},
@@ -69,6 +69,8 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         config.probes.filters.follow = true;
         command = Some(held);
     }
+    // After the command, which is not to inherit it.
+    without_huge_pages();
     let mut daemon = Daemon::start(&config, recording)?;
     if let Some(command) = &mut command {
         command.release()?;

@@ -1,5 +1,5 @@
-//! Whether the daemon goes before the programs that it watches. On a machine that they keep busy, its share of
-//! the CPU may not be enough to read what they cause; then it takes precedence until it has caught up.
+//! Keeps the daemon reading on a machine that is kept busy by the programs that it watches. Its share of the
+//! CPU may not be enough to read what they cause: then it takes precedence until it has caught up.
 
 use std::io;
 
@@ -33,6 +33,20 @@ impl Precedence {
             }
             _ => {}
         }
+    }
+}
+
+/// Keeps the kernel from making huge pages of this process's memory. `khugepaged`, which does that, holds the
+/// lock of our address space meanwhile, and has the lowest precedence of all: where others want the CPU, that
+/// stops us at our next page fault, for many seconds. Children inherit it.
+pub(crate) fn without_huge_pages() {
+    // SAFETY: this option of prctl has no memory effects.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if result != 0 {
+        log::debug!(
+            "huge pages cannot be switched off: {}",
+            io::Error::last_os_error()
+        );
     }
 }
 
