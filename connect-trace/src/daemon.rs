@@ -213,9 +213,17 @@ impl Daemon {
                         && let Some(due) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
-                        burst = Some(tokio::task::spawn_blocking(move || match due {
-                            Due::EndOfFirst => bursts.end_first(),
-                            Due::Burst(families) => bursts.run(families),
+                        burst = Some(tokio::task::spawn_blocking(move || {
+                            // While it looks at a map, the kernel skips kprobes on its CPU. It must not be
+                            // preempted then: all CPUs may be wanted by the programs that it watches.
+                            let mut precedence = Precedence::default();
+                            precedence.set(true);
+                            let done = match due {
+                                Due::EndOfFirst => bursts.end_first(),
+                                Due::Burst(families) => bursts.run(families),
+                            };
+                            precedence.set(false);
+                            done
                         }));
                     }
                     None

@@ -19,7 +19,7 @@ impl Precedence {
         match (wanted, self.before) {
             (true, None) => match nice().and_then(|before| set_nice(FIRST).map(|()| before)) {
                 Ok(before) => {
-                    log::debug!("records come faster than they are read: reading takes precedence");
+                    log::debug!("taking precedence over other programs");
                     self.before = Some(before);
                 }
                 Err(error) => log::debug!("cannot take precedence: {error}"),
