@@ -1,7 +1,11 @@
 # Measures what connect-trace adds to a connect(): run in a guest, as docs/cost.md says.
 # Each line: attach mode, what is watched, mean time of an even and of an odd connect() as the
 # connecting program saw it, over so many rounds of 1,000 of each on an exhausted range of 2,000 ports.
+# ROUNDS is how many the runs with bursts of watching have: the longer they are, the less the first burst is.
+# Usage: sh cost.sh [ROUNDS]
 set -eu
+
+sampled=${1:-24}
 
 measure() {
     round=0
@@ -37,7 +41,7 @@ measure untraced 4
 for attach in fentry kprobe; do
     traced "$attach" off 4
     # With the first burst; a second comes after a minute at least.
-    traced "$attach" sampled 24
+    traced "$attach" sampled "$sampled"
     traced "$attach" count 2
     traced "$attach" time 2
 done

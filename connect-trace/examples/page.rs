@@ -11,6 +11,8 @@ use std::{env, path::Path};
 use anyhow::{Context as _, Result, bail};
 use connect_trace::load::log::Run;
 
+use self::made_up::recording::write_recording;
+
 /// Ports of the article's range.
 const PORTS: u32 = 56_512;
 
@@ -24,7 +26,7 @@ fn main() -> Result<()> {
         }
         ["recording", path, count] => {
             let count = count.parse().context("CONNECTS is a number")?;
-            made_up::write_recording(Path::new(path), made_up::many(count))?;
+            write_recording(Path::new(path), "", 1_000_000_000, made_up::many(count))?;
         }
         _ => bail!("say `log FILE` or `recording FILE CONNECTS`"),
     }

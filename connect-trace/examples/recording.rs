@@ -2,6 +2,9 @@
 //!
 //! `cargo run --release -p connect-trace --example recording -- FILE [connect-trace report's options]`
 
+#[path = "../tests/made_up/recording.rs"]
+mod made_up;
+
 use std::{
     env, fs,
     io::{self, Write as _},
@@ -13,13 +16,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use connect_trace::{
-    accounting::Accounting,
     cli::{Cli, Command},
-    event::{Comm, Connect, Family, PortRange, SourcePort, Strategy},
-    recording::{End, Start, Writer},
+    event::{Comm, Connect, Family, PortRange, SourcePort},
     replay,
-    report::{Checks, KernelSide},
 };
+
+use self::made_up::{connect, write_recording};
 
 const EVENTS: u64 = 1_000_000;
 
@@ -32,7 +34,7 @@ fn main() -> Result<()> {
 
     let connects: Vec<Connect> = connects().take(EVENTS as usize).collect();
     let before = cpu_time();
-    write(&path, &connects)?;
+    write_recording(&path, "", 0, connects)?;
     let wrote = cpu_time() - before;
     let bytes = fs::metadata(&path)?.len();
 
@@ -55,39 +57,6 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, connects: &[Connect]) -> Result<()> {
-    let mut writer = Writer::create(path)?;
-    writer.begin(&Start {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: "example".to_owned(),
-        kernel: "none".to_owned(),
-        attached: "nothing".to_owned(),
-        filters: String::new(),
-        wall_ns: 1_700_000_000_000_000_000,
-        monotonic_ns: connects.first().map_or(0, |connect| connect.start_ns),
-    })?;
-    for connect in connects {
-        writer.connect(connect)?;
-    }
-    let mut accounting = Accounting::default();
-    accounting.kernel.entered = EVENTS;
-    accounting.kernel.reported = EVENTS;
-    accounting.decoded = EVENTS;
-    writer.finish(|events| End {
-        events,
-        monotonic_ns: connects.last().map_or(0, |connect| connect.start_ns),
-        kernel_side: KernelSide {
-            checks: Checks {
-                mode: "off".to_owned(),
-                ..Checks::default()
-            },
-            accounting,
-            ..KernelSide::default()
-        },
-    })?;
-    Ok(())
-}
-
 /// Six programs on one range, of which a third find an odd port after a long search, and 1% none.
 fn connects() -> impl Iterator<Item = Connect> {
     const NAMES: [&str; 6] = [
@@ -99,10 +68,10 @@ fn connects() -> impl Iterator<Item = Connect> {
         "envoy",
     ];
     let mut random = random(0x9e37_79b9_7f4a_7c15);
-    let mut start_ns = 5_000_000_000_000;
+    let mut at_ns = 0;
     std::iter::repeat_with(move || {
         let mut below = |limit: u64| random() % limit;
-        start_ns += below(40_000);
+        at_ns += below(40_000);
         let odd = below(3) == 0;
         let fails = below(100) == 0;
         let spread: f64 = (0..4)
@@ -114,9 +83,8 @@ fn connects() -> impl Iterator<Item = Connect> {
         let pid = 1_200 + 331 * program as u32;
         let ports = [443, 5_432, 6_379, 8_080];
         let to = Ipv4Addr::new(10, 1, 0, below(50) as u8);
+        let connect_ns = search_ns + 9_000 + below(12_000);
         Connect {
-            start_ns,
-            connect_ns: search_ns + 9_000 + below(12_000),
             search_ns: Some(search_ns),
             family: if below(10) == 0 {
                 Family::Mapped
@@ -142,11 +110,9 @@ fn connects() -> impl Iterator<Item = Connect> {
                 high: 60_999,
                 by_parity: true,
             }),
-            strategy: Some(Strategy::Default),
-            address_bound: Some(false),
             scanned: (!fails).then(|| 1 + below(20) as u32),
-            checks: None,
             checks_watched: below(1_000) == 0,
+            ..connect(at_ns, connect_ns, 0)
         }
     })
 }

@@ -18,6 +18,7 @@ use crate::{
     event::{Connect, Family},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
+    precedence::{Precedence, without_huge_pages},
     probes::checks::{Burst, Families},
     recording::Keeper,
     report::{Checks, KernelSide, filter_words},
@@ -30,6 +31,8 @@ use crate::{
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
+/// Until the next look, after one that did not come to the end.
+const DRAIN_SOON: Duration = Duration::from_millis(1);
 
 /// What an output that refuses is told with.
 const STDOUT: &str = "cannot print on stdout";
@@ -66,6 +69,8 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         config.probes.filters.follow = true;
         command = Some(held);
     }
+    // After the command, which is not to inherit it.
+    without_huge_pages();
     let mut daemon = Daemon::start(&config, recording)?;
     if let Some(command) = &mut command {
         command.release()?;
@@ -116,6 +121,7 @@ struct Daemon {
     /// Connects without a record by the last report.
     fast: FastConnects,
     recording: Keeper,
+    precedence: Precedence,
 }
 
 impl Daemon {
@@ -143,6 +149,7 @@ impl Daemon {
             schedule: BurstSchedule::default(),
             fast: FastConnects::default(),
             recording,
+            precedence: Precedence::default(),
         })
     }
 
@@ -190,7 +197,11 @@ impl Daemon {
                 }
                 () = &mut end => break,
                 _ = drain.tick() => {
-                    self.drain(DRAIN_BUDGET)?;
+                    let is_empty = self.drain(DRAIN_BUDGET)?;
+                    self.precedence.set(!is_empty);
+                    if !is_empty {
+                        drain.reset_after(DRAIN_SOON);
+                    }
                     if only_some && command.is_none() && !self.tracer.probes().any_process()? {
                         if !config.quiet {
                             drop(status_line.take());
@@ -202,9 +213,17 @@ impl Daemon {
                         && let Some(due) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
-                        burst = Some(tokio::task::spawn_blocking(move || match due {
-                            Due::EndOfFirst => bursts.end_first(),
-                            Due::Burst(families) => bursts.run(families),
+                        burst = Some(tokio::task::spawn_blocking(move || {
+                            // While it looks at a map, the kernel skips kprobes on its CPU. It must not be
+                            // preempted then: all CPUs may be wanted by the programs that it watches.
+                            let mut precedence = Precedence::default();
+                            precedence.set(true);
+                            let done = match due {
+                                Due::EndOfFirst => bursts.end_first(),
+                                Due::Burst(families) => bursts.run(families),
+                            };
+                            precedence.set(false);
+                            done
                         }));
                     }
                     None
@@ -241,8 +260,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes what has come. An output that refuses loses nothing that is counted.
-    fn drain(&mut self, budget: Duration) -> Result<()> {
+    /// Takes what has come, and says whether that was all. An output that refuses loses nothing that is counted.
+    fn drain(&mut self, budget: Duration) -> Result<bool> {
         let Self {
             tracer,
             output,
@@ -251,7 +270,7 @@ impl Daemon {
             ..
         } = self;
         let mut printed = Ok(());
-        tracer.drain(budget, |connect| {
+        let is_empty = tracer.drain(budget, |connect| {
             schedule.saw(connect);
             recording.connect(connect);
             let taken = output.connect(connect);
@@ -260,7 +279,8 @@ impl Daemon {
             }
         });
         recording.tick();
-        printed.and(output.flush()).context(STDOUT)
+        printed.and(output.flush()).context(STDOUT)?;
+        Ok(is_empty)
     }
 
     /// Detaches, and prints what has come since the last report.

@@ -55,12 +55,14 @@ impl Tracer {
 
     /// Hands over every connect that is in the ring buffer, and passes on what the programs logged.
     ///
-    /// Stops after `budget`, so that a flood cannot keep the caller from everything else.
-    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) {
+    /// Stops after `budget`, so that a flood cannot keep the caller from everything else. Says whether it came
+    /// to the end before.
+    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
         /// Records between two looks at the clock.
         const BATCH: u32 = 1024;
         let start = Instant::now();
         let mut batch = 0;
+        let mut is_empty = true;
         while let Some(record) = self.records.next() {
             match self.decoder.decode(&record) {
                 Some(mut connect) => {
@@ -73,10 +75,12 @@ impl Tracer {
             }
             batch += 1;
             if batch % BATCH == 0 && start.elapsed() > budget {
+                is_empty = false;
                 break;
             }
         }
         self.probes.flush_log();
+        is_empty
     }
 
     /// Number of connects that were handed over.

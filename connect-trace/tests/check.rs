@@ -1,9 +1,13 @@
 //! `connect-trace check` on any machine, whatever can be traced there: its parts agree with each other
 //! and with docs/check.md. What it says of particular kernels is tested in guests.
 
-use std::process::{Command, Output};
+mod command;
+
+use std::process::Output;
 
 use serde_json::Value;
+
+use self::command::{connect_trace, text};
 
 /// Every finding there is.
 const FINDINGS: [&str; 21] = [
@@ -31,16 +35,7 @@ const FINDINGS: [&str; 21] = [
 ];
 
 fn check(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_connect-trace"))
-        .arg("check")
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the command was built with this test")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
+    connect_trace(&[&["check"], arguments].concat())
 }
 
 fn object() -> (Output, Value) {
@@ -118,11 +113,7 @@ fn every_finding_is_documented() {
 #[test]
 fn a_trace_works_where_the_check_says_so_and_nowhere_else() {
     let (_, object) = object();
-    let trace = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
-        .args(["--duration", "0.1"])
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the command was built with this test");
+    let trace = connect_trace(&["--duration", "0.1"]);
     let works = object["works"] == true;
     let messages = text(&trace.stderr);
     assert_eq!(trace.status.success(), works, "{object}\n{messages}");

@@ -1,20 +1,9 @@
 //! The command line as a user meets it, on any machine; what needs a kernel that can be probed is
 //! tested in guests.
 
-use std::process::{Command, Output};
+mod command;
 
-/// Runs the command to its end.
-fn connect_trace(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_connect-trace"))
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the command was built with this test")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
-}
+use self::command::{connect_trace, text};
 
 #[test]
 fn help_has_examples_the_exit_status_and_how_to_read_a_report() {

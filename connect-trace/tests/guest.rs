@@ -2,7 +2,7 @@
 //! as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
-//! compare. `records` is about what a connect()'s record says, `losses` about the accounting,
+//! compare. `records` is about what a connect()'s record says, `losses` and `flood` about the accounting,
 //! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
 //! chosen and how far the search went, `program` about the command `connect-trace`,
 //! `filters` and `command` about what is traced, `output` about its events and JSON, `terminal` about
@@ -22,6 +22,8 @@ mod command;
 mod compare;
 #[path = "guest/filters.rs"]
 mod filters;
+#[path = "guest/flood.rs"]
+mod flood;
 #[path = "guest/load.rs"]
 mod load;
 #[path = "guest/losses.rs"]
@@ -76,6 +78,7 @@ const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `carg
 const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     records::TESTS,
     losses::TESTS,
+    flood::TESTS,
     checks::TESTS,
     strategy::TESTS,
     scan::TESTS,

@@ -3,6 +3,7 @@
 //!
 //! The runs are of few ports, and their attempts are compared with what the kernel's search is known to do.
 
+mod command;
 #[path = "load/compare.rs"]
 mod compare;
 
@@ -13,7 +14,7 @@ use std::{
     net::{IpAddr, TcpListener},
     os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, ExitCode, Output},
+    process::{Command, ExitCode, Stdio},
 };
 
 use connect_trace::load::{
@@ -22,18 +23,7 @@ use connect_trace::load::{
 };
 use libtest_mimic::{Arguments, Trial};
 
-/// Runs the command to its end.
-fn connect_trace(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_connect-trace"))
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the command was built with this test")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
-}
+use self::command::{command, connect_trace, text};
 
 /// A test, and whether it makes a private namespace.
 type Test = (&'static str, fn(), bool);
@@ -337,25 +327,25 @@ fn threads_share_the_ports() {
 fn more_connections_than_open_files_are_held_all_the_same() {
     let folder = Folder::new("files");
     let csv = folder.path("attempts.csv");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_connect-trace"));
-    command.args(["load", "--range", "20000-20999", "--csv", &csv]);
-    let output = limited(&mut command, 200).output().expect("it was built");
+    let mut asked = command();
+    asked.args(["load", "--range", "20000-20999", "--csv", &csv]);
+    let output = limited(&mut asked, 200).output().expect("it was built");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let file = fs::File::open(&csv).expect("it was written");
     let (_, attempts) = log::read(BufReader::new(file)).expect("it is whole");
     let different: BTreeSet<u16> = ports(&attempts).into_iter().collect();
     assert_eq!(different.len(), 1000, "none was closed to make room");
 
-    let mut command = Command::new(env!("CARGO_BIN_EXE_connect-trace"));
-    command.args(["load", "--range", RANGE]);
-    let output = limited(&mut command, 50).output().expect("it was built");
+    let mut asked = command();
+    asked.args(["load", "--range", RANGE]);
+    let output = limited(&mut asked, 50).output().expect("it was built");
     assert_eq!(output.status.code(), Some(1));
     let why = text(&output.stderr);
     assert!(why.contains("limit of open files is 50"), "{why}");
 
-    let mut command = Command::new(env!("CARGO_BIN_EXE_connect-trace"));
-    command.args(["load", "--range", "20000-20999", "--close"]);
-    let output = limited(&mut command, 200).output().expect("it was built");
+    let mut asked = command();
+    asked.args(["load", "--range", "20000-20999", "--close"]);
+    let output = limited(&mut asked, 200).output().expect("it was built");
     assert_eq!(output.status.code(), Some(1));
     let why = text(&output.stderr);
     assert!(
@@ -521,9 +511,9 @@ fn a_full_disk_is_told() {
 }
 
 fn the_process_of_a_run_is_no_command_for_people() {
-    let output = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+    let output = command()
         .arg("load-runner")
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
         .output()
         .expect("it was built");
     assert_eq!(output.status.code(), Some(1));

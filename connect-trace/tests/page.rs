@@ -1,33 +1,23 @@
 //! `connect-trace report --html` and `--svg` as a user meets them; what a browser makes of the page is
 //! tested in `browser`.
 
+mod command;
 #[path = "made_up/folder.rs"]
 mod folder;
 mod made_up;
+#[path = "command/report.rs"]
+mod report;
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::{fs, io::Write as _, path::Path, process::Stdio};
 
 use connect_trace::event::SourcePort;
 
-use self::folder::Folder;
-
-fn report(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_connect-trace"))
-        .arg("report")
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the command was built with this test")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("everything that is printed is text")
-}
+use self::{
+    command::{command, text},
+    folder::Folder,
+    made_up::recording::{connect, write_recording},
+    report::report,
+};
 
 /// What is said on stderr of a success that prints nothing on stdout.
 #[track_caller]
@@ -38,15 +28,11 @@ fn said(arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
-/// The one line that is said of a failure.
+/// The one line that is said of a failure that prints nothing on stdout.
 #[track_caller]
 fn complaint(arguments: &[&str]) -> String {
-    let output = report(arguments);
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert_eq!(text(&output.stdout), "");
-    assert!(message.starts_with("connect-trace: "), "{message}");
-    assert_eq!(message.lines().count(), 1, "{message}");
+    let (out, message) = report::complaint(arguments);
+    assert_eq!(out, "");
     message
 }
 
@@ -85,14 +71,15 @@ fn recording(folder: &Folder, name: &str) -> String {
         (1, 30_000, 20_002),
         (2, 2_000_000, 20_001),
     ]
-    .map(|(second, ns, port)| made_up::connect(second * 1_000_000_000, ns, port));
+    .map(|(second, ns, port)| connect(second * 1_000_000_000, ns, port));
     let failed = connect_trace::event::Connect {
         port: SourcePort::None,
         errno: libc::EADDRNOTAVAIL,
-        ..made_up::connect(2_500_000_000, 1_000_000, 0)
+        ..connect(2_500_000_000, 1_000_000, 0)
     };
     let all = connects.into_iter().chain([failed]);
-    made_up::write_recording(Path::new(&path), all).expect("the folder takes a small file");
+    write_recording(Path::new(&path), "", 1_000_000_000, all)
+        .expect("the folder takes a small file");
     path
 }
 
@@ -198,7 +185,7 @@ fn nothing_on_a_page_comes_from_elsewhere() {
 fn of_too_many_points_a_part_is_drawn_and_the_page_says_which() {
     let folder = Folder::new("page-many");
     let (file, html) = (folder.path("many"), folder.path("a.html"));
-    made_up::write_recording(Path::new(&file), made_up::many(210_000)).unwrap();
+    write_recording(Path::new(&file), "", 1_000_000_000, made_up::many(210_000)).unwrap();
     said(&[&file, "--html", &html]);
     let page = fs::read_to_string(&html).unwrap();
     let (_, note) = page.split_once("Drawn ").expect("it is said");
@@ -335,7 +322,7 @@ fn a_bad_recording_is_no_page_and_among_others_is_left_out() {
 fn a_recording_from_a_pipe_is_refused_with_what_to_do() {
     let folder = Folder::new("page-pipe");
     let (file, html) = (recording(&folder, "a"), folder.path("a.html"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
+    let mut child = command()
         .args(["report", "/dev/stdin", "--html", &html])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())

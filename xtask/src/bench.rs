@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what connect-trace and the tracers of others add to a connect(), in instructions.
 
 mod figures;
+pub(crate) mod load;
 mod targets;
 mod tracers;
 

@@ -41,6 +41,7 @@ enum Command {
     Lint(lint::Options),
     Article(article::Options),
     Bench(bench::Options),
+    BenchLoad(bench::load::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::lint(&options),
         Command::Article(options) => article::article(&options),
         Command::Bench(options) => bench::bench(&options),
+        Command::BenchLoad(options) => bench::load::load(&options),
     };
     result.unwrap_or_else(|error| {
         // Who closes our output, as `head` does, has seen enough.

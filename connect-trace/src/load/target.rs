@@ -52,11 +52,7 @@ pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
     let most = plans
         .iter()
         .map(|plan| plan.close_above.unwrap_or(plan.connections));
-    eprint!(
-        "This opens up to {} connections to {target} from this machine's own network. It can use up the \
-         source ports\nto it, so that other programs cannot connect. Go on? [y/N] ",
-        most.max().unwrap_or(0)
-    );
+    eprint!("{}", question(target, most.max().unwrap_or(0)));
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
@@ -65,4 +61,25 @@ pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
         eprintln!("Nothing was done.");
     }
     Ok(agreed)
+}
+
+fn question(target: SocketAddr, most: u32) -> String {
+    format!(
+        "This opens up to {most} connections from this machine's own network to\n\
+         {target}. It can use up the\n\
+         source ports to it, so that other programs cannot connect. Go on? [y/N] "
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_fits_a_terminal() {
+        let longest = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535";
+        for line in question(longest.parse().unwrap(), u32::MAX).lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }

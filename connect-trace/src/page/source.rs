@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{BufReader, ErrorKind},
+    fs,
+    io::BufReader,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     charts::axis,
@@ -19,6 +19,7 @@ use crate::{
     clock::Time,
     event::PortRange,
     filter::Filters,
+    input::open,
     load::{
         attempt::Attempt,
         log::{self, Head, Run},
@@ -172,13 +173,7 @@ impl Load {
     /// Reads it, whole.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let file = File::open(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
-            _ => anyhow!("{name}: cannot be read: {error}"),
-        })?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            bail!("{name}: is a directory; name the log in it");
-        }
+        let file = open(path, "the log")?;
         let (head, attempts) = log::read(BufReader::new(file)).with_context(|| name.to_string())?;
         if head.runs.len() > MOST_RUNS {
             bail!(

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, ErrorKind, Read},
+    io::{self, Read},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use super::{
     notes::{End, NoteError, Start},
     writer::BATCH_EVENTS,
 };
-use crate::event::Connect;
+use crate::{event::Connect, input::open};
 
 /// A recording that is being read.
 pub struct Recording<R = File> {
@@ -78,15 +78,8 @@ impl Recording {
     /// Where the file cannot be read, is empty or none of ours, of a newer format, or ends before its
     /// first connect could come.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.display();
-        let file = File::open(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
-            _ => anyhow!("{name}: cannot be read: {error}"),
-        })?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            bail!("{name}: is a directory; name the recordings in it");
-        }
-        Self::new(file).with_context(|| name.to_string())
+        let file = open(path, "the recordings")?;
+        Self::new(file).with_context(|| path.display().to_string())
     }
 }
 

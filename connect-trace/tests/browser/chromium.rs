@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::folder::Folder;
+use crate::{
+    command::{connect_trace, text},
+    folder::Folder,
+};
 
 /// The path of the browser, and why there is none: `cargo xtask test` sets one of them.
 const BROWSER: &str = "CONNECT_TRACE_BROWSER";
@@ -216,15 +219,7 @@ impl Proxy {
 
 /// The page that a command made of a log or a recording.
 pub fn page(arguments: &[&str], html: &str) -> Result<String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_connect-trace"))
-        .arg("report")
-        .args(arguments)
-        .args(["--html", html])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = connect_trace(&[&["report"], arguments, &["--html", html]].concat());
+    ensure!(output.status.success(), "{}", text(&output.stderr));
     Ok(fs::read_to_string(html)?)
 }

@@ -1,6 +1,8 @@
 //! The page of `connect-trace report --html` as a browser shows it.
 
 mod chromium;
+#[path = "../command/mod.rs"]
+mod command;
 #[path = "../made_up/folder.rs"]
 mod folder;
 #[path = "../made_up/mod.rs"]
@@ -16,6 +18,7 @@ use serde_json::{Value, json};
 use self::{
     chromium::{DESKTOP, Visit, Window, page, visit},
     folder::Folder,
+    made_up::recording::write_recording,
 };
 
 fn main() -> ExitCode {
@@ -387,7 +390,12 @@ fn of_many_points_the_slowest_and_the_failed_are_all_there() -> Result<()> {
     const COUNT: u64 = 230_000;
     let folder = Folder::new("browser-many");
     let recording = folder.path("many.csv.zst");
-    made_up::write_recording(Path::new(&recording), made_up::many(COUNT))?;
+    write_recording(
+        Path::new(&recording),
+        "",
+        1_000_000_000,
+        made_up::many(COUNT),
+    )?;
     let html = page(&[&recording], &folder.path("page.html"))?;
     let slowest = made_up::many(COUNT).max_by_key(|connect| connect.connect_ns);
     let slowest = slowest.expect("there are connects");
@@ -426,7 +434,7 @@ fn of_many_points_the_slowest_and_the_failed_are_all_there() -> Result<()> {
 fn a_recording_without_a_connect_is_a_page_without_a_complaint() -> Result<()> {
     let folder = Folder::new("browser-empty");
     let recording = folder.path("empty.csv.zst");
-    made_up::write_recording(Path::new(&recording), std::iter::empty())?;
+    write_recording(Path::new(&recording), "", 1_000_000_000, [])?;
     let html = page(&[&recording], &folder.path("page.html"))?;
     let script = "key('ArrowRight'); key('+'); key('Escape');
         pointer('pointermove', { clientX: 300, clientY: 300 });

@@ -1,11 +1,11 @@
 //! `connect-trace compare` under trace: what each kernel does with the full range.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
     Test,
-    load::version,
+    load::FullRange,
     process::{Ended, Process},
     program::{connect_trace, report},
 };
@@ -59,29 +59,25 @@ fn the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on(
     assert!((200.0..300.0).contains(&scanned), "{scanned}: {comparison}");
     let left_out = comparison["left_out"].as_array().context("an array")?;
     let refused = |strategy: &str| left_out.iter().any(|name| name == strategy);
-    match version()? {
-        (5, 10) => {
+    let expected = FullRange::here()?;
+    let candidates = match expected {
+        FullRange::Refused => {
             assert!(refused("full-range"), "{comparison}");
             assert!(refused("window-500"), "{comparison}");
+            return Ok(());
         }
-        (6, 1) => {
-            let (first_pass, scanned) = step(&comparison, "full-range")?;
-            assert_eq!(first_pass, PORTS / 2, "{comparison}");
-            assert!((200.0..300.0).contains(&scanned), "{scanned}: {comparison}");
-        }
-        version if version >= (6, 8) => {
-            let (first_pass, scanned) = step(&comparison, "full-range")?;
-            assert!(first_pass < 50, "{first_pass}: {comparison}");
-            assert!(scanned < 50.0, "{scanned}: {comparison}");
-        }
-        version => bail!("what is expected of {version:?} is not written down"),
-    }
+        FullRange::KeepsStep => 200.0..300.0,
+        FullRange::RemovesStep => 0.0..50.0,
+    };
+    let (first_pass, scanned) = step(&comparison, "full-range")?;
+    expected.assert_first_pass(first_pass, PORTS, &comparison);
+    assert!(candidates.contains(&scanned), "{scanned}: {comparison}");
     Ok(())
 }
 
 fn a_strategy_that_was_asked_for_and_is_refused_is_an_error((): ()) -> Result<()> {
     let ended = compare("full-range --no-trace")?;
-    if version()? == (5, 10) {
+    if FullRange::here()? == FullRange::Refused {
         assert_eq!(ended.status.code(), Some(1), "{ended}");
         assert!(ended.stderr.contains("IP_LOCAL_PORT_RANGE"), "{ended}");
         assert!(ended.stderr.contains("6.3"), "{ended}");

@@ -1,6 +1,6 @@
 //! What is not in the trace is counted, with its reason.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use connect_trace::{
     event::Family,
     filter::Filters,
@@ -47,13 +47,7 @@ fn records_beyond_a_full_ring_buffer_are_counted_as_lost(mode: AttachMode) -> Re
         ring_buffer_bytes: 4096,
         ..config(mode)
     })?;
-    let ended = Truth::start("rate --threads 1 --seconds 1")?.end_with_text()?;
-    let calls: u64 = ended
-        .stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("calls\t"))
-        .with_context(|| format!("{ended}"))?
-        .parse()?;
+    let calls = Truth::start("rate --threads 1 --seconds 1")?.calls()?;
     let trace = session.end()?;
     let accounting = trace.accounting;
     assert!(accounting.adds_up(), "{accounting:#?}");

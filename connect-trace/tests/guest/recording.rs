@@ -218,19 +218,14 @@ fn a_full_disk_ends_the_recording_and_not_the_trace((): ()) -> Result<()> {
     wait_for(&folder.file(), records.len())?;
     let mut more = 0;
     for _ in 0..3 {
-        let ended = Truth::start("rate --threads 1 --seconds 1")?.end_with_text()?;
-        let mut lines = ended.stdout.lines();
-        let calls = lines.find_map(|line| line.strip_prefix("calls\t"));
-        more += calls
-            .with_context(|| format!("{ended}"))?
-            .parse::<usize>()?;
+        more += Truth::start("rate --threads 1 --seconds 1")?.calls()?;
     }
     process.wait_for_stderr("No space left on device")?;
     process.signal(libc::SIGINT)?;
     let traced = process.end()?;
 
     assert_eq!(traced.status.code(), Some(1), "{traced}");
-    let all = records.len() + more;
+    let all = records.len() + usize::try_from(more)?;
     let identity = format!("entered {all} = reported {all} + lost 0 + in flight 0\n");
     assert!(traced.stdout.contains(&identity), "{all} calls: {traced}");
     let complaints = traced.stderr.matches("connect-trace: ").count();

@@ -70,6 +70,15 @@ impl Truth {
         Record::parse_report(&self.end_with_text()?.stdout)
     }
 
+    /// Waits for the end of the case `rate`, and reads how many calls it made.
+    pub fn calls(self) -> Result<u64> {
+        let ended = self.end_with_text()?;
+        let mut lines = ended.stdout.lines();
+        let calls = lines.find_map(|line| line.strip_prefix("calls\t"));
+        let calls = calls.and_then(|calls| calls.parse().ok());
+        calls.with_context(|| ended.to_string())
+    }
+
     /// Waits for its end.
     pub fn end_with_text(self) -> Result<Ended> {
         let ended = self.process.end()?.successful()?;

@@ -4,7 +4,10 @@ use std::{fs, io::BufReader};
 
 use connect_trace::load::log;
 
-use super::{Folder, RANGE, connect_trace, text};
+use super::{
+    Folder, RANGE,
+    command::{connect_trace, text},
+};
 
 pub(super) fn every_strategy_that_the_kernel_can_is_run_as_often_as_asked() {
     let folder = Folder::new("compare");

@@ -1,23 +1,24 @@
 //! Logs of workloads and recordings that never were, with figures as real ones have them.
 
+pub mod recording;
+
 use std::{
     fs::File,
     io::{BufWriter, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     path::Path,
 };
 
 use anyhow::Result;
 use connect_trace::{
-    accounting::Accounting,
-    event::{Comm, Connect, Family, PortRange, SourcePort, Strategy},
+    event::{Connect, SourcePort},
     load::{
         attempt::Attempt,
         log::{self, FORMAT, Head, Run},
     },
-    recording::{End, Start, Writer},
-    report::{Checks, KernelSide},
 };
+
+use self::recording::connect;
 
 /// The lowest port of the article's range.
 const LOW: u16 = 9_024;
@@ -135,78 +136,6 @@ pub fn write_log(path: &Path, runs: Vec<Run>) -> Result<(Head, Vec<Attempt>)> {
     log::write(&mut file, &head, &attempts)?;
     file.flush()?;
     Ok((head, attempts))
-}
-
-/// A connect() that began so many nanoseconds after its recording.
-pub fn connect(at_ns: u64, connect_ns: u64, port: u16) -> Connect {
-    let local = IpAddr::from([127, 0, 0, 1]);
-    Connect {
-        start_ns: BEGAN + at_ns,
-        connect_ns,
-        search_ns: Some(connect_ns / 2),
-        family: Family::V4,
-        source: Some(local),
-        port: SourcePort::Searched(port),
-        destination: Some(SocketAddr::new(local, 443)),
-        errno: 0,
-        pid: 1,
-        tid: 1,
-        comm: Comm::of("test"),
-        uid: 0,
-        netns: Some(1),
-        cgroup_id: 1,
-        range: Some(PortRange {
-            low: LOW,
-            high: 65_535,
-            by_parity: true,
-        }),
-        strategy: Some(Strategy::Default),
-        address_bound: Some(false),
-        scanned: None,
-        checks: None,
-        checks_watched: false,
-    }
-}
-
-/// Moment of `CLOCK_MONOTONIC` that every recording begins at.
-const BEGAN: u64 = 10_000_000_000;
-
-/// Writes a recording of these connects, which lasts a second longer than they do.
-pub fn write_recording(path: &Path, connects: impl Iterator<Item = Connect>) -> Result<()> {
-    let mut writer = Writer::create(path)?;
-    writer.begin(&Start {
-        version: "0.1.0".to_owned(),
-        host: "web1".to_owned(),
-        kernel: "6.12.0".to_owned(),
-        attached: "fentry/fexit".to_owned(),
-        filters: String::new(),
-        wall_ns: 1_700_000_000_000_000_000,
-        monotonic_ns: BEGAN,
-    })?;
-    let mut last = BEGAN;
-    for connect in connects {
-        last = last.max(connect.start_ns);
-        writer.connect(&connect)?;
-    }
-    writer.finish(|events| {
-        let mut accounting = Accounting::default();
-        accounting.kernel.entered = events;
-        accounting.kernel.reported = events;
-        accounting.decoded = events;
-        End {
-            events,
-            monotonic_ns: last + 1_000_000_000,
-            kernel_side: KernelSide {
-                checks: Checks {
-                    mode: "off".to_owned(),
-                    ..Checks::default()
-                },
-                accounting,
-                ..KernelSide::default()
-            },
-        }
-    })?;
-    Ok(())
 }
 
 /// As many connects as wanted: the second half of each million has odd ports.

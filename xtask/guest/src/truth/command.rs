@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::exhaust::{Summary, exhaust};
 use super::range::PortRange;
-use super::rate::rate;
+use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
 use super::{all, cases, dies};
 
@@ -104,9 +104,12 @@ enum Case {
     Mixed,
     /// Every case that prints lines, each as it is without options or smaller (takes root)
     All,
-    /// As many connects as can be, closed by a reset: prints only "calls", "connected", "errno N",
-    /// "seconds" and "per second", each with its number
+    /// As many connects as can be, closed by a reset, or refused: prints only "calls", "connected",
+    /// "errno N", "seconds" and "per second", each with its number
     Rate {
+        /// Nobody listens: nothing but connect() is called, on one socket for each thread
+        #[arg(long)]
+        refused: bool,
         /// How many threads connect
         #[arg(long, default_value_t = 2)]
         threads: usize,
@@ -178,8 +181,13 @@ impl Truth {
             }
         }
         match self.case {
-            Case::Rate { threads, seconds } => {
-                let totals = rate(threads, Duration::from_secs(seconds))?;
+            Case::Rate {
+                refused,
+                threads,
+                seconds,
+            } => {
+                let ends = if refused { Ends::Refused } else { Ends::Reset };
+                let totals = rate(ends, threads, Duration::from_secs(seconds))?;
                 write!(io::stdout(), "{totals}").context("printing the totals")
             }
             Case::Exhaust(Exhaust {

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::listener::Listener;
+use super::listener::{Listener, closed_port};
 use super::record::Family;
-use super::socket::Socket;
+use super::socket::{Socket, loopback};
 
 /// How many calls ended with each errno, 0 being success, and how long it took.
 pub(super) struct Totals {
@@ -18,10 +19,20 @@ pub(super) struct Totals {
     elapsed: Duration,
 }
 
-/// Each thread has a listener to itself, which it empties, so that no thread waits for another one.
-pub(super) fn rate(threads: usize, duration: Duration) -> Result<Totals> {
-    let listeners = (0..threads)
-        .map(|_| Listener::new(Family::V4, 1))
+/// How each connect ends.
+#[derive(Clone, Copy)]
+pub(super) enum Ends {
+    /// It succeeds, and is closed by a reset.
+    Reset,
+    /// It is refused, by a reset too. That takes the least of all that finds a port, and leaves a socket that
+    /// can connect again.
+    Refused,
+}
+
+/// Each thread has a destination to itself, so that no thread waits for another one.
+pub(super) fn rate(ends: Ends, threads: usize, duration: Duration) -> Result<Totals> {
+    let destinations = (0..threads)
+        .map(|_| Destination::new(ends))
         .collect::<Result<Vec<_>>>()?;
     let start = Instant::now();
     let end = start + duration;
@@ -30,9 +41,9 @@ pub(super) fn rate(threads: usize, duration: Duration) -> Result<Totals> {
         elapsed: Duration::ZERO,
     };
     thread::scope(|scope| {
-        let running: Vec<_> = listeners
+        let running: Vec<_> = destinations
             .iter()
-            .map(|listener| scope.spawn(move || connect_until(end, listener)))
+            .map(|destination| scope.spawn(move || destination.connect_until(end)))
             .collect();
         for thread in running {
             let calls = thread
@@ -48,7 +59,45 @@ pub(super) fn rate(threads: usize, duration: Duration) -> Result<Totals> {
     Ok(totals)
 }
 
-fn connect_until(end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u64>> {
+/// Where a thread connects to.
+enum Destination {
+    /// The thread empties it.
+    Listener(Listener),
+    /// A port that is held and that nobody listens on.
+    Closed { _holder: Socket, port: u16 },
+}
+
+impl Destination {
+    fn new(ends: Ends) -> Result<Self> {
+        Ok(match ends {
+            Ends::Reset => Self::Listener(Listener::new(Family::V4, 1)?),
+            Ends::Refused => {
+                let (_holder, port) = closed_port(Family::V4, |_| true)?;
+                Self::Closed { _holder, port }
+            }
+        })
+    }
+
+    /// How many calls ended with each errno.
+    fn connect_until(&self, end: Instant) -> Result<BTreeMap<i32, u64>> {
+        match self {
+            Self::Listener(listener) => connected_until(end, listener),
+            Self::Closed { port, .. } => refused_until(end, *port),
+        }
+    }
+}
+
+fn refused_until(end: Instant, port: u16) -> Result<BTreeMap<i32, u64>> {
+    let to = SocketAddr::new(loopback(Family::V4), port);
+    let mut socket = Socket::new(Family::V4)?;
+    let mut calls = BTreeMap::new();
+    while Instant::now() < end {
+        *calls.entry(socket.connect(to).errno).or_default() += 1;
+    }
+    Ok(calls)
+}
+
+fn connected_until(end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u64>> {
     let mut calls = BTreeMap::new();
     while Instant::now() < end {
         let mut socket = Socket::new(Family::V4)?;
