@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use connect_trace_common::{ConnectRecord, Flags};
@@ -147,6 +147,16 @@ impl PortRange {
     pub fn width(self) -> u32 {
         (u32::from(self.high) + 1).saturating_sub(self.low.into())
     }
+
+    /// Which pass of a search tries a port of it; the parity alone decides.
+    #[must_use]
+    pub fn pass(self, port: u16) -> Pass {
+        match (self.by_parity, port % 2 == self.low % 2) {
+            (false, _) => Pass::Only,
+            (true, true) => Pass::First,
+            (true, false) => Pass::Second,
+        }
+    }
 }
 
 impl fmt::Display for PortRange {
@@ -206,11 +216,7 @@ impl Connect {
         let (SourcePort::Searched(port), Some(range)) = (self.port, self.range) else {
             return None;
         };
-        Some(match (range.by_parity, port % 2 == range.low % 2) {
-            (false, _) => Pass::Only,
-            (true, true) => Pass::First,
-            (true, false) => Pass::Second,
-        })
+        Some(range.pass(port))
     }
 }
 
@@ -342,8 +348,13 @@ fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
 
 const AF_INET6: u16 = 10;
 
+/// Looks at all bytes at once: [`Ipv6Addr::to_canonical`] looks at each.
 fn address(bytes: [u8; 16]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+    let bits = u128::from_be_bytes(bytes);
+    match (bits >> 32, bits as u32) {
+        (0xffff, v4) => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+    }
 }
 
 #[cfg(test)]
@@ -545,6 +556,20 @@ pub(crate) mod tests {
         });
         assert_eq!(mapped.family, Family::Mapped);
         assert_eq!(mapped.destination.unwrap().to_string(), "127.0.0.1:443");
+    }
+
+    #[test]
+    fn an_address_is_the_standard_librarys_canonical_one() {
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        assert_eq!(address(mapped), IpAddr::from([192, 0, 2, 1]));
+        // Each other bit makes it another address.
+        for bit in 0..128 {
+            let mut bytes = mapped;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let expected = IpAddr::from(bytes).to_canonical();
+            assert_eq!(address(bytes), expected, "bit {bit}");
+            assert_eq!(expected.is_ipv4(), bit >= 96);
+        }
     }
 
     #[test]
