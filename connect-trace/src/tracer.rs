@@ -15,11 +15,59 @@ use crate::{
 /// A trace that is running.
 pub struct Tracer {
     probes: Probes,
-    records: RingBuf<MapData>,
+    records: Records,
+    detached: bool,
+}
+
+/// A ring buffer of records and what makes connects of them.
+pub struct Records {
+    ring: RingBuf<MapData>,
     decoder: Decoder,
     decoded: u64,
     undecodable: u64,
-    detached: bool,
+}
+
+impl Records {
+    /// Of this ring buffer, by this decoder.
+    #[must_use]
+    pub fn new(ring: RingBuf<MapData>, decoder: Decoder) -> Self {
+        Self {
+            ring,
+            decoder,
+            decoded: 0,
+            undecodable: 0,
+        }
+    }
+
+    /// Hands over every connect that is in the ring buffer.
+    ///
+    /// Stops after `budget`, so that a flood cannot keep the caller from everything else.
+    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) {
+        /// Records between two looks at the clock.
+        const BATCH: u32 = 1024;
+        let start = Instant::now();
+        let mut batch = 0;
+        while let Some(record) = self.ring.next() {
+            // By reference: to copy what was only just written, field by field, stalls the CPU.
+            match &self.decoder.decode(&record) {
+                Some(connect) => {
+                    self.decoded += 1;
+                    each(connect);
+                }
+                None => self.undecodable += 1,
+            }
+            batch += 1;
+            if batch % BATCH == 0 && start.elapsed() > budget {
+                break;
+            }
+        }
+    }
+
+    /// Number of connects that were handed over.
+    #[must_use]
+    pub fn decoded(&self) -> u64 {
+        self.decoded
+    }
 }
 
 impl Tracer {
@@ -29,16 +77,13 @@ impl Tracer {
     /// As [`Probes::attach`].
     pub fn start(config: &ProbeConfig) -> Result<Self> {
         let mut probes = Probes::attach(config)?;
-        let records = probes
+        let ring = probes
             .take_records()
             .context("the ring buffer has been taken")?;
         let decoder = Decoder::new(probes.layout());
         Ok(Self {
+            records: Records::new(ring, decoder),
             probes,
-            records,
-            decoder,
-            decoded: 0,
-            undecodable: 0,
             detached: false,
         })
     }
@@ -48,34 +93,17 @@ impl Tracer {
         &mut self.probes
     }
 
-    /// Hands over every connect that is in the ring buffer, and passes on what the programs logged.
-    ///
-    /// Stops after `budget`, so that a flood cannot keep the caller from everything else.
-    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) {
-        /// Records between two looks at the clock.
-        const BATCH: u32 = 1024;
-        let start = Instant::now();
-        let mut batch = 0;
-        while let Some(record) = self.records.next() {
-            match self.decoder.decode(&record) {
-                Some(connect) => {
-                    self.decoded += 1;
-                    each(&connect);
-                }
-                None => self.undecodable += 1,
-            }
-            batch += 1;
-            if batch % BATCH == 0 && start.elapsed() > budget {
-                break;
-            }
-        }
+    /// Hands over every connect that is in the ring buffer, as [`Records::drain`] does, and passes on
+    /// what the programs logged.
+    pub fn drain(&mut self, budget: Duration, each: impl FnMut(&Connect)) {
+        self.records.drain(budget, each);
         self.probes.flush_log();
     }
 
     /// Number of connects that were handed over.
     #[must_use]
     pub fn decoded(&self) -> u64 {
-        self.decoded
+        self.records.decoded()
     }
 
     /// Detaches the probes. What is in the ring buffer can still be drained.
@@ -104,8 +132,8 @@ impl Tracer {
         let moved = (after.entered - before.entered) + (ended(&after) - ended(&before));
         Ok(Accounting {
             kernel: after,
-            decoded: self.decoded,
-            undecodable: self.undecodable,
+            decoded: self.records.decoded,
+            undecodable: self.records.undecodable,
             in_flight,
             recursion_misses: misses.recursion,
             kretprobe_misses: misses.returns,

@@ -5,6 +5,8 @@
 //! sh -c '...'`. A recording keeps its meaning when the layout of a record changes, so it is that which
 //! is kept, and encoded here; that each decodes into what was recorded is asserted.
 
+pub mod cpu_time;
+
 use bytemuck::Zeroable as _;
 use connect_trace::{
     event::{Connect, Decoder, Family, PortRange, SourcePort, Strategy},
