@@ -20,7 +20,7 @@ use serde_json::json;
 use self::{filled_ring::Filler, records::cpu_time};
 
 /// As large as the default one of a trace.
-const RING_BYTES: u32 = 4 << 20;
+const RING_BYTES: u32 = 8 << 20;
 /// After how many connects we look.
 const EVENTS: [u64; 2] = [1_000_000, 10_000_000];
 

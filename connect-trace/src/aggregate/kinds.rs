@@ -46,25 +46,32 @@ impl Kinds {
             strategy: connect.strategy,
             address_bound: connect.address_bound,
         };
-        if self
-            .kinds
-            .get(self.latest)
-            .is_none_or(|kind| kind.like != like)
-        {
-            let found = self.kinds.iter().position(|kind| kind.like == like);
-            let Some(found) = found else {
-                // The first one makes its range and strategy known there, in the order in which they came.
-                if self.kinds.len() < MOST {
-                    self.latest = self.kinds.len();
-                    self.kinds.push(Kind::new(like, Choice::of(connect)));
-                }
-                return summary.record(connect);
+        let is_like = |kind: &Kind| kind.like == like;
+        if !self.kinds.get(self.latest).is_some_and(is_like) {
+            let Some(found) = self.kinds.iter().position(is_like) else {
+                return self.first_of(like, connect, summary);
             };
             self.latest = found;
         }
         let kind = &mut self.kinds[self.latest];
         kind.groups[usize::from(port % 2)].record(connect);
         kind.checks_watched += u64::from(connect.checks_watched);
+    }
+
+    /// Makes its range and strategy known in the summary, in the order in which they come, and keeps those
+    /// like it from now on, if there is room.
+    #[cold]
+    fn first_of(&mut self, like: Like, connect: &Connect, summary: &mut Summary) {
+        if self.kinds.len() < MOST {
+            self.latest = self.kinds.len();
+            self.kinds.push(Kind {
+                like,
+                choice: Choice::of(connect),
+                groups: Default::default(),
+                checks_watched: 0,
+            });
+        }
+        summary.record(connect);
     }
 
     /// Puts what has come into the summary, and starts anew.
@@ -74,17 +81,6 @@ impl Kinds {
             for (parity, group) in [Parity::Even, Parity::Odd].into_iter().zip(&kind.groups) {
                 summary.merge_found(parity, kind.like.range, kind.choice, group);
             }
-        }
-    }
-}
-
-impl Kind {
-    fn new(like: Like, choice: Option<Choice>) -> Self {
-        Self {
-            like,
-            choice,
-            groups: Default::default(),
-            checks_watched: 0,
         }
     }
 }
