@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use connect_trace_common::{ConnectRecord, Flags};
@@ -147,6 +147,16 @@ impl PortRange {
     pub fn width(self) -> u32 {
         (u32::from(self.high) + 1).saturating_sub(self.low.into())
     }
+
+    /// Which pass of a search tries a port of it; the parity alone decides.
+    #[must_use]
+    pub fn pass(self, port: u16) -> Pass {
+        match (self.by_parity, port % 2 == self.low % 2) {
+            (false, _) => Pass::Only,
+            (true, true) => Pass::First,
+            (true, false) => Pass::Second,
+        }
+    }
 }
 
 impl fmt::Display for PortRange {
@@ -206,11 +216,7 @@ impl Connect {
         let (SourcePort::Searched(port), Some(range)) = (self.port, self.range) else {
             return None;
         };
-        Some(match (range.by_parity, port % 2 == range.low % 2) {
-            (false, _) => Pass::Only,
-            (true, true) => Pass::First,
-            (true, false) => Pass::Second,
-        })
+        Some(range.pass(port))
     }
 }
 
@@ -354,13 +360,16 @@ fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
 
 const AF_INET6: u16 = 10;
 
-/// An address of the kernel's, in network order.
+/// An address of the kernel's, in network order. Looks at all bytes at once: [`Ipv6Addr::to_canonical`] looks
+/// at each.
 fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
-    if is_v6 {
-        let bytes: [u8; 16] = bytemuck::cast(words);
-        IpAddr::V6(bytes.into()).to_canonical()
-    } else {
-        IpAddr::V4(words[0].to_ne_bytes().into())
+    if !is_v6 {
+        return IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(words[0])));
+    }
+    let bits = u128::from_be_bytes(bytemuck::cast(words));
+    match (bits >> 32, bits as u32) {
+        (0xffff, v4) => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
     }
 }
 
@@ -573,6 +582,23 @@ pub(crate) mod tests {
         });
         assert_eq!(mapped.family, Family::Mapped);
         assert_eq!(mapped.destination.unwrap().to_string(), "127.0.0.1:443");
+    }
+
+    #[test]
+    fn an_address_is_the_standard_librarys_canonical_one() {
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        assert_eq!(
+            address(bytemuck::cast(mapped), true),
+            IpAddr::from([192, 0, 2, 1])
+        );
+        // Each other bit makes it another address.
+        for bit in 0..128 {
+            let mut bytes = mapped;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let expected = IpAddr::from(bytes).to_canonical();
+            assert_eq!(address(bytemuck::cast(bytes), true), expected, "bit {bit}");
+            assert_eq!(expected.is_ipv4(), bit >= 96);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    aggregate::{Exhaustions, FastConnects, Groups, Precision, Summary, by::By},
+    aggregate::{Exhaustions, FastConnects, Groups, Kinds, Precision, Summary, by::By},
     cli::{Format, OutputArgs},
     clock::{Clock, Time},
     event::Connect,
@@ -29,6 +29,8 @@ pub struct Output {
     /// By how much the clock was set since the last report.
     clock_step_ns: Option<i128>,
     summary: Summary,
+    /// What is yet to come into `summary`.
+    kinds: Kinds,
     /// By `--by`; those by parity are in `summary`.
     groups: Option<Groups>,
     /// Where ports run out, over all reports.
@@ -66,6 +68,7 @@ impl Output {
             clock: Clock::now(),
             clock_step_ns: None,
             summary: Summary::default(),
+            kinds: Kinds::default(),
             groups: groups(args.by),
             exhaustions: Exhaustions::default(),
             is_live: true,
@@ -102,7 +105,7 @@ impl Output {
     /// # Errors
     /// Where stdout refuses; the connect is in the report even so.
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
-        self.summary.record(connect);
+        self.kinds.record(connect, &mut self.summary);
         if let Some(found) = self.exhaustions.record(connect)
             && self.is_live
         {
@@ -186,6 +189,7 @@ impl Output {
     fn collect(&mut self, at: SystemTime, elapsed: Duration, kernel_side: KernelSide) -> Report {
         let fast = kernel_side.fast.since(&self.fast);
         self.fast = kernel_side.fast;
+        self.kinds.settle(&mut self.summary);
         let mut summary = std::mem::take(&mut self.summary);
         summary.merge_fast(&fast);
         let next = groups(self.args.by);

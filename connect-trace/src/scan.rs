@@ -19,8 +19,8 @@ struct Order {
     low: u32,
     /// Ports that are gone through: one less than there are, where it goes by parity and they are odd.
     ports: u32,
-    /// 2 by parity, else 1.
-    step: u32,
+    /// Whether it goes by steps of two, else of one.
+    by_parity: bool,
 }
 
 impl Order {
@@ -33,7 +33,7 @@ impl Order {
             } else {
                 all
             },
-            step: if range.by_parity { 2 } else { 1 },
+            by_parity: range.by_parity,
         })
     }
 }
@@ -52,28 +52,33 @@ pub fn all(range: PortRange) -> Option<u32> {
 #[must_use]
 pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
     const RANDOM_STEPS: u32 = 8;
-    let Order { low, ports, step } = Order::of(range)?;
-    let mut first = start.sum % ports;
-    if step == 2 {
-        first &= !1;
-    }
+    let Order {
+        low,
+        ports,
+        by_parity,
+    } = Order::of(range)?;
+    // A step is 1 << shift. One division is enough: it is most of what decoding a record costs.
+    let shift = u32::from(by_parity);
+    let within_a_step = (1 << shift) - 1;
+    let first = (start.sum % ports) & !within_a_step;
     let port = u32::from(port).checked_sub(low)?;
     if port > u32::from(range.high) - low {
         return None;
     }
     // The last port of an odd number of them stands in for the lowest.
-    let mut ahead = (port % ports + ports - first) % ports;
+    let port = if port < ports { port } else { port - ports };
+    let mut ahead = if port < first { ports } else { 0 } + port - first;
     let mut before = 0;
-    if step == 2 && ahead % 2 == 1 {
+    if ahead & within_a_step != 0 {
         before = ports / 2;
         ahead -= 1;
     }
-    let nth = ahead / step + 1;
+    let nth = (ahead >> shift) + 1;
     let advance = u32::from(start.advance);
-    let own = advance == nth * step
+    let own = advance == nth << shift
         || nth < RANDOM_STEPS
-            && advance % step == 0
-            && (nth..=RANDOM_STEPS).contains(&(advance / step));
+            && advance & within_a_step == 0
+            && (nth..=RANDOM_STEPS).contains(&(advance >> shift));
     own.then_some(before + nth)
 }
 

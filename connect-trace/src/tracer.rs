@@ -19,11 +19,61 @@ use crate::{
 pub struct Tracer {
     probes: Probes,
     watched: Arc<Watched>,
-    records: RingBuf<MapData>,
+    records: Records,
+    detached: bool,
+}
+
+/// A ring buffer of records and what makes connects of them.
+pub struct Records {
+    ring: RingBuf<MapData>,
     decoder: Decoder,
     decoded: u64,
     undecodable: u64,
-    detached: bool,
+}
+
+impl Records {
+    /// Of this ring buffer, by this decoder.
+    #[must_use]
+    pub fn new(ring: RingBuf<MapData>, decoder: Decoder) -> Self {
+        Self {
+            ring,
+            decoder,
+            decoded: 0,
+            undecodable: 0,
+        }
+    }
+
+    /// Hands over every connect that is in the ring buffer.
+    ///
+    /// Stops after `budget`, so that a flood cannot keep the caller from everything else. Says whether it came
+    /// to the end before.
+    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&mut Connect)) -> bool {
+        /// Records between two looks at the clock.
+        const BATCH: u32 = 1024;
+        let start = Instant::now();
+        let mut batch = 0;
+        while let Some(record) = self.ring.next() {
+            // By reference: to copy what was only just written, field by field, stalls the CPU.
+            match &mut self.decoder.decode(&record) {
+                Some(connect) => {
+                    self.decoded += 1;
+                    each(connect);
+                }
+                None => self.undecodable += 1,
+            }
+            batch += 1;
+            if batch % BATCH == 0 && start.elapsed() > budget {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Number of connects that were handed over.
+    #[must_use]
+    pub fn decoded(&self) -> u64 {
+        self.decoded
+    }
 }
 
 impl Tracer {
@@ -33,17 +83,14 @@ impl Tracer {
     /// As [`Probes::attach`].
     pub fn start(config: &ProbeConfig) -> Result<Self> {
         let mut probes = Probes::attach(config)?;
-        let records = probes
+        let ring = probes
             .take_records()
             .context("the ring buffer has been taken")?;
         let decoder = Decoder::new(probes.layout());
         Ok(Self {
             watched: probes.watched(),
+            records: Records::new(ring, decoder),
             probes,
-            records,
-            decoder,
-            decoded: 0,
-            undecodable: 0,
             detached: false,
         })
     }
@@ -53,32 +100,17 @@ impl Tracer {
         &mut self.probes
     }
 
-    /// Hands over every connect that is in the ring buffer, and passes on what the programs logged.
-    ///
-    /// Stops after `budget`, so that a flood cannot keep the caller from everything else. Says whether it came
-    /// to the end before.
+    /// Hands over every connect that is in the ring buffer, as [`Records::drain`] does, and passes on
+    /// what the programs logged. Says whether that was all.
     pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
-        /// Records between two looks at the clock.
-        const BATCH: u32 = 1024;
-        let start = Instant::now();
-        let mut batch = 0;
-        let mut is_empty = true;
-        while let Some(record) = self.records.next() {
-            match self.decoder.decode(&record) {
-                Some(mut connect) => {
-                    let end_ns = connect.start_ns.saturating_add(connect.connect_ns);
-                    connect.checks_watched = self.watched.overlaps(connect.start_ns, end_ns);
-                    self.decoded += 1;
-                    each(&connect);
-                }
-                None => self.undecodable += 1,
-            }
-            batch += 1;
-            if batch % BATCH == 0 && start.elapsed() > budget {
-                is_empty = false;
-                break;
-            }
-        }
+        let Self {
+            watched, records, ..
+        } = self;
+        let is_empty = records.drain(budget, |connect| {
+            let end_ns = connect.start_ns.saturating_add(connect.connect_ns);
+            connect.checks_watched = watched.overlaps(connect.start_ns, end_ns);
+            each(connect);
+        });
         self.probes.flush_log();
         is_empty
     }
@@ -86,7 +118,7 @@ impl Tracer {
     /// Number of connects that were handed over.
     #[must_use]
     pub fn decoded(&self) -> u64 {
-        self.decoded
+        self.records.decoded()
     }
 
     /// Detaches the probes. What is in the ring buffer can still be drained.
@@ -115,8 +147,8 @@ impl Tracer {
         let moved = (after.entered - before.entered) + (ended(&after) - ended(&before));
         Ok(Accounting {
             kernel: after,
-            decoded: self.decoded,
-            undecodable: self.undecodable,
+            decoded: self.records.decoded,
+            undecodable: self.records.undecodable,
             in_flight,
             recursion_misses: misses.recursion,
             kretprobe_misses: misses.returns,

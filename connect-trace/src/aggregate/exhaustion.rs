@@ -195,10 +195,10 @@ fn evidence(connect: &Connect) -> Option<Evidence> {
         None if connect.pass() == Some(Pass::Second) => all / 2,
         None => return None,
     };
-    let percent_taken = taken * 100 / all.max(1);
-    (percent_taken >= SHARE).then_some(Evidence {
+    // Nearly no search has gone through half, and needs a division.
+    (taken * 100 >= SHARE * all).then(|| Evidence {
         range,
-        percent_taken,
+        percent_taken: taken * 100 / all,
         connects: 1,
         failed: u64::from(failed),
     })

@@ -38,7 +38,7 @@ impl Group {
         }
     }
 
-    /// Adds the connects of another one of the same precision.
+    /// Adds the connects of another one: see [`Latency::merge`].
     pub fn merge(&mut self, other: &Self) {
         self.connect.merge(&other.connect);
         self.search.merge(&other.search);

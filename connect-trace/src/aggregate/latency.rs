@@ -1,6 +1,6 @@
 //! Times in power-of-ten buckets, with mean, percentiles and maximum.
 
-use connect_trace_common::{BUCKETS, Times, power_of_ten};
+use connect_trace_common::{BUCKETS, Times};
 use hdrhistogram::Histogram;
 
 /// The percentiles' longest time, an hour: the histogram's memory grows with it. No connect() takes
@@ -69,7 +69,7 @@ impl Latency {
 
     /// Adds one time.
     pub fn record(&mut self, ns: u64) {
-        self.buckets[power_of_ten(ns)] += 1;
+        self.buckets[bucket(ns)] += 1;
         // Cannot fail: the histogram grows by itself up to that time.
         let _ = match &mut self.percentiles {
             Percentiles::Fine(histogram) => histogram.record(ns.min(LONGEST_NS)),
@@ -80,14 +80,21 @@ impl Latency {
         self.max_ns = self.max_ns.max(ns);
     }
 
-    /// Adds the times of another one of the same precision.
+    /// Adds the times of another one, which is not coarser.
     pub fn merge(&mut self, other: &Self) {
         // Cannot fail: both grow by themselves.
         let _ = match (&mut self.percentiles, &other.percentiles) {
-            (Percentiles::Fine(all), Percentiles::Fine(more)) => all.add(more),
-            (Percentiles::Coarse(all), Percentiles::Coarse(more)) => all.add(more),
+            (Percentiles::Fine(all), Percentiles::Fine(more)) => all.add(more).is_ok(),
+            (Percentiles::Coarse(all), Percentiles::Coarse(more)) => all.add(more).is_ok(),
+            // Each of its buckets lies within one of ours.
+            (Percentiles::Coarse(all), Percentiles::Fine(more)) => {
+                more.iter_recorded().all(|times| {
+                    let count = u32::try_from(times.count_at_value()).unwrap_or(u32::MAX);
+                    all.record_n(times.value_iterated_to(), count).is_ok()
+                })
+            }
             // Then there are no percentiles any more, as after `merge_fast`.
-            _ => Ok(()),
+            (Percentiles::Fine(_), Percentiles::Coarse(_)) => true,
         };
         self.merge_sums(other.count, other.total_ns, other.max_ns, &other.buckets);
     }
@@ -107,7 +114,7 @@ impl Latency {
         }
     }
 
-    /// Number of times by power of ten; see [`power_of_ten`].
+    /// Number of times by power of ten; see [`connect_trace_common::power_of_ten`].
     #[must_use]
     pub fn buckets(&self) -> &[u64; BUCKETS] {
         &self.buckets
@@ -165,9 +172,28 @@ impl Latency {
     }
 }
 
+/// What [`connect_trace_common::power_of_ten`] gives, without its loop: that the verifier can follow it matters nothing here.
+fn bucket(ns: u64) -> usize {
+    let digits = ns.checked_ilog10().unwrap_or(0) as usize;
+    digits.min(BUCKETS - 1)
+}
+
 #[cfg(test)]
 mod tests {
+    use connect_trace_common::power_of_ten;
+
     use super::*;
+
+    #[test]
+    fn buckets_are_those_of_the_kernel_at_their_exact_edges() {
+        for exponent in 0..20 {
+            let edge = 10_u64.pow(exponent);
+            for ns in [edge - 1, edge, edge + 1] {
+                assert_eq!(bucket(ns), power_of_ten(ns), "{ns}");
+            }
+        }
+        assert_eq!(bucket(u64::MAX), power_of_ten(u64::MAX));
+    }
 
     #[test]
     fn nothing_has_no_mean_and_no_percentile() {

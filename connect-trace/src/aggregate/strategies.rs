@@ -28,16 +28,27 @@ impl Strategies {
         let Some(choice) = Choice::of(connect) else {
             return;
         };
-        let chosen = if self.known.len() < MOST_KINDS {
+        let chosen = self.chosen(choice);
+        chosen.group.record(connect);
+        chosen.failed += u64::from(connect.errno != 0);
+    }
+
+    /// Adds successful connects of one choice, with fine percentiles.
+    pub fn merge(&mut self, choice: Option<Choice>, group: &Group) {
+        if let Some(choice) = choice {
+            self.chosen(choice).group.merge(group);
+        }
+    }
+
+    fn chosen(&mut self, choice: Choice) -> &mut Chosen {
+        if self.known.len() < MOST_KINDS {
             self.known.entry(choice).or_insert_with(Chosen::new)
         } else {
             match self.known.get_mut(&choice) {
                 Some(known) => known,
                 None => self.others.get_or_insert_with(Chosen::new),
             }
-        };
-        chosen.group.record(connect);
-        chosen.failed += u64::from(connect.errno != 0);
+        }
     }
 
     /// What they are, the most connects first, and at the end those that were not kept apart, as `None`.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    FastConnects, Group, Key, Strategies,
+    FastConnects, Group, Key, Parity, Strategies,
     groups::{Named, Top},
-    key::Parity,
+    key::Choice,
 };
 use crate::event::{Connect, Pass, PortRange};
 
@@ -61,13 +61,7 @@ impl Summary {
             self.checks_counted += 1;
         }
         match connect.range {
-            Some(range) => {
-                if let Some(connects) = self.ranges.get_mut(&range) {
-                    *connects += 1;
-                } else if self.ranges.len() < MOST_KINDS {
-                    self.ranges.insert(range, 1);
-                }
-            }
+            Some(range) => self.count_range(range, 1),
             None => self.without_search += u64::from(connect.source.is_none()),
         }
         if connect.errno != 0 {
@@ -81,11 +75,44 @@ impl Summary {
             Parity::Odd => self.odd.record(connect),
             Parity::Bound | Parity::Failed => self.bound.record(connect),
         }
-        match connect.pass() {
-            Some(Pass::First) => self.first_pass.record(connect),
-            Some(Pass::Second) => self.second_pass.record(connect),
-            Some(Pass::Only) => self.only_pass.record(connect),
-            None => {}
+        if let Some(pass) = connect.pass() {
+            self.of_pass(pass).record(connect);
+        }
+    }
+
+    /// Adds connects that found ports of one parity (even or odd), in one range and by one strategy.
+    pub fn merge_found(
+        &mut self,
+        parity: Parity,
+        range: PortRange,
+        choice: Option<Choice>,
+        found: &Group,
+    ) {
+        let connects = found.connect.count();
+        if connects == 0 {
+            return;
+        }
+        self.connects += connects;
+        self.strategies.merge(choice, found);
+        self.count_range(range, connects);
+        let odd = parity == Parity::Odd;
+        if odd { &mut self.odd } else { &mut self.even }.merge(found);
+        self.of_pass(range.pass(u16::from(odd))).merge(found);
+    }
+
+    fn count_range(&mut self, range: PortRange, more: u64) {
+        if let Some(connects) = self.ranges.get_mut(&range) {
+            *connects += more;
+        } else if self.ranges.len() < MOST_KINDS {
+            self.ranges.insert(range, more);
+        }
+    }
+
+    fn of_pass(&mut self, pass: Pass) -> &mut Group {
+        match pass {
+            Pass::First => &mut self.first_pass,
+            Pass::Second => &mut self.second_pass,
+            Pass::Only => &mut self.only_pass,
         }
     }
 

@@ -1,0 +1,135 @@
+//! Real connects as the bytes that the programs put into the ring buffer.
+//!
+//! `connects.csv.zst` was recorded on Linux 6.12 in a guest, from `truth all` and then
+//! `truth exhaust 20000-21999 --set-range`: `cargo xtask vm --kernel 6.12 -- connect-trace --record FILE --
+//! sh -c '...'`. A recording keeps its meaning when the layout of a record changes, so it is that which
+//! is kept, and encoded here; that each decodes into what was recorded is asserted.
+
+pub mod cpu_time;
+
+use std::net::IpAddr;
+
+use bytemuck::Zeroable as _;
+use connect_trace::{
+    event::{Connect, Decoder, Family, PortRange, SourcePort, Strategy},
+    kernel::layout::Layout,
+    recording::{Ending, Recording},
+};
+use connect_trace_common::{ConnectRecord, Flags};
+
+/// The recording.
+const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
+
+/// Every connect of the recording as a record.
+pub fn all() -> Vec<ConnectRecord> {
+    let mut recording = Recording::new(RECORDING).expect("a whole recording");
+    let decoder = decoder();
+    let mut records = Vec::new();
+    while recording.ending().is_none() {
+        for connect in recording.next_batch() {
+            // That is not in a record.
+            let connect = Connect {
+                checks_watched: false,
+                ..connect
+            };
+            let record = encode(&connect);
+            let decoded = decoder.decode(bytemuck::bytes_of(&record));
+            assert_eq!(decoded, Some(connect), "{record:?}");
+            records.push(record);
+        }
+    }
+    assert!(matches!(recording.ending(), Some(Ending::Whole(_))));
+    records
+}
+
+/// That of the kernel of the recording, as far as decoding goes.
+pub fn decoder() -> Decoder {
+    Decoder::new(&Layout {
+        globals: Vec::new(),
+        absent: Vec::new(),
+        socket_range_has_no_parity: true,
+        port_offset_is_wide: true,
+        has_namespaces: true,
+        shows_port_range: true,
+        user_locks_bit: Some(0),
+    })
+}
+
+fn encode(connect: &Connect) -> ConnectRecord {
+    let mut record = ConnectRecord {
+        start_ns: connect.start_ns,
+        connect_ns: connect.connect_ns,
+        cgroup_id: connect.cgroup_id,
+        comm: bytemuck::cast(connect.comm.0),
+        pid_tgid: u64::from(connect.pid) << 32 | u64::from(connect.tid),
+        ret: -connect.errno,
+        uid: connect.uid,
+        source_port: connect.port.number().unwrap_or(0),
+        family: match connect.family {
+            Family::V4 => 2,
+            Family::V6 | Family::Mapped => 10,
+        },
+        ..ConnectRecord::zeroed()
+    };
+    let mut know = |flag, known| {
+        if known {
+            record.flags.set(flag);
+        }
+    };
+    know(Flags::MAPPED, connect.family == Family::Mapped);
+    know(Flags::SEARCH_ENTERED, connect.destination.is_some());
+    know(Flags::SEARCH_TIMED, connect.search_ns.is_some());
+    know(Flags::CHECKS_COUNTED, connect.checks.is_some());
+    let bound = matches!(connect.port, SourcePort::Bound(_));
+    know(Flags::PORT_BOUND, bound);
+    know(Flags::SCAN_STARTED, connect.scanned.is_some());
+    // SOCK_BINDADDR_LOCK and SOCK_BINDPORT_LOCK.
+    record.user_locks = match connect.address_bound {
+        Some(true) => 4,
+        _ => 0,
+    };
+    if connect.strategy == Some(Strategy::ExplicitPort) {
+        record.user_locks |= 8;
+    }
+    record.search_ns = connect.search_ns.unwrap_or(0);
+    record.netns = connect.netns.unwrap_or(0);
+    record.checks = connect.checks.unwrap_or(0);
+    if let (Some(source), Some(destination)) = (connect.source, connect.destination) {
+        record.source = words(source);
+        record.destination = words(destination.ip());
+        record.destination_port = destination.port();
+    }
+    if let Some(range) = connect.range {
+        record.netns_range = [range.low, range.high];
+        if connect.strategy == Some(Strategy::Range) {
+            record.socket_range = record.netns_range;
+        }
+        if let (Some(scanned), SourcePort::Searched(port)) = (connect.scanned, connect.port) {
+            (record.scan_start, record.scan_advance) = start(range, scanned, port);
+        }
+    }
+    record
+}
+
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(address) => [u32::from_ne_bytes(address.octets()), 0, 0, 0],
+        IpAddr::V6(address) => bytemuck::cast(address.octets()),
+    }
+}
+
+/// A start of a search from which this port is found after so many, and how far it moves its slot on.
+fn start(range: PortRange, scanned: u32, port: u16) -> (u32, u16) {
+    let width = range.width();
+    let (ports, step) = match range.by_parity {
+        true if width > 1 => (width & !1, 2),
+        true => (width, 2),
+        false => (width, 1),
+    };
+    let a_pass = ports / step;
+    let second = step == 2 && scanned > a_pass;
+    let nth = if second { scanned - a_pass } else { scanned };
+    let ahead = (nth - 1) * step + u32::from(second);
+    let offset = u32::from(port - range.low);
+    ((offset + ports - ahead) % ports, (nth * step) as u16)
+}
