@@ -6,7 +6,8 @@ use crate::buckets::BUCKETS;
 
 /// Counted in the kernel, one copy per CPU, since the probes were attached.
 ///
-/// entered = reported + fast + succeeded + ring_full + in_flight_full + return_missed + still in flight.
+/// entered = reported + fast + succeeded + unsampled + ring_full + in_flight_full + return_missed + still
+/// in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Counters {
@@ -30,6 +31,8 @@ pub struct Counters {
     pub fast: u64,
     /// Processes that were forked by traced ones and are not traced: the map of processes was full.
     pub not_followed: u64,
+    /// Calls that got no record because records are made of 1 in [`Control::sample_every`].
+    pub unsampled: u64,
 }
 
 /// Times that are aggregated in the kernel.
@@ -122,4 +125,7 @@ pub struct Control {
     /// Counts the changes of watching `__inet{,6}_check_established`: odd while it is watched. A
     /// connect() that sees it odd, or sees two values, has overlapped a burst.
     pub watch: u32,
+    /// Records are made of one call in so many, a power of two; 0 and 1 are all of them. Looked at where
+    /// the programs are loaded with `MAY_SAMPLE` alone.
+    pub sample_every: u32,
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-        bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_ktime_get_ns,
     },
 };
 use aya_log_ebpf::warn;
@@ -16,7 +16,7 @@ use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
 
 use crate::{
     fast, filter,
-    layout::{COUNT_CHECKS, MIN_LATENCY_NS},
+    layout::{COUNT_CHECKS, MAY_SAMPLE, MIN_LATENCY_NS},
     maps::{CONTROL, IN_FLIGHT, RECORDS, add, count, counter},
     scan,
     sock::{AF_INET, AF_INET6, Memory, Sock},
@@ -63,6 +63,10 @@ pub fn entered<M: Memory>(
         count(counter!(filtered));
         return;
     }
+    if MAY_SAMPLE.load() != 0 && !is_sampled() {
+        unsampled(pid_tgid);
+        return;
+    }
 
     let mut call = InFlight {
         record: ConnectRecord {
@@ -102,6 +106,28 @@ pub fn entered<M: Memory>(
     call.record.start_ns = unsafe { bpf_ktime_get_ns() };
     if let Err(error) = IN_FLIGHT.insert(&pid_tgid, &call, u64::from(BPF_NOEXIST)) {
         entered_again(ctx, pid_tgid, &call, error);
+    }
+}
+
+/// Whether this is the one call of so many that gets a record. By a random number, because every nth call
+/// of a CPU would be the same one of a program that connects in turn.
+#[inline(always)]
+fn is_sampled() -> bool {
+    // SAFETY: a live map value; the daemon writes the aligned word as a whole.
+    let every = CONTROL.get_ptr(0).map_or(0, |control| unsafe {
+        (&raw const (*control).sample_every).read_volatile()
+    });
+    // A power of two. SAFETY: a helper without preconditions.
+    every <= 1 || unsafe { bpf_get_prandom_u32() } & (every - 1) == 0
+}
+
+/// A call without a record. Its return must not end an earlier call of the thread whose return was missed.
+#[inline(always)]
+fn unsampled(pid_tgid: u64) {
+    count(counter!(entered));
+    count(counter!(unsampled));
+    if IN_FLIGHT.get_ptr(&pid_tgid).is_some() && IN_FLIGHT.remove(&pid_tgid).is_ok() {
+        count(counter!(return_missed));
     }
 }
 

@@ -16,8 +16,10 @@ use crate::{
     command::{Command, exit_as},
     config::Config,
     event::{Connect, Family},
+    governor::{Governor, WINDOW},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
+    overhead::Overhead,
     probes::checks::{Burst, Families},
     recording::Keeper,
     report::{Checks, KernelSide, filter_words},
@@ -115,6 +117,10 @@ struct Daemon {
     schedule: BurstSchedule,
     /// Connects without a record by the last report.
     fast: FastConnects,
+    /// What it had cost by the last report, where that is measured.
+    overhead: Overhead,
+    /// Where there is a budget.
+    governor: Option<Governor>,
     recording: Keeper,
 }
 
@@ -136,12 +142,17 @@ impl Daemon {
             eprintln!("Attached by {attached}: {notes}.");
             eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
         }
+        let governor = config
+            .max_overhead
+            .map(|limit| Governor::new(limit, &mut tracer));
         Ok(Self {
+            overhead: tracer.overhead()?.unwrap_or_default(),
             tracer,
             output,
             since: Instant::now(),
             schedule: BurstSchedule::default(),
             fast: FastConnects::default(),
+            governor,
             recording,
         })
     }
@@ -169,6 +180,9 @@ impl Daemon {
         tokio::pin!(end);
         let bursts = self.tracer.probes().watcher().bursts();
         let mut burst = None;
+        let mut window = interval_at(start, WINDOW);
+        window.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut step = None;
 
         // It may have ended before SIGCHLD was waited for.
         if let Some(command) = &mut command
@@ -199,6 +213,7 @@ impl Daemon {
                         break;
                     }
                     if let (Some(bursts), None) = (&bursts, &burst)
+                        && self.governor.as_ref().is_none_or(Governor::may_watch)
                         && let Some(due) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
@@ -225,6 +240,25 @@ impl Daemon {
                 {
                     burst = None;
                     self.schedule.done(done.context("a burst of watching failed")??);
+                    None
+                }
+                _ = window.tick(), if self.governor.is_some() && step.is_none() => {
+                    if let Some(governor) = &mut self.governor {
+                        step = governor.window(&mut self.tracer)?;
+                    }
+                    None
+                }
+                done = async { step.as_mut().expect("guarded by the condition").await },
+                    if step.is_some() =>
+                {
+                    step = None;
+                    if let Some(ended) = done.context("a step of the budget failed")?? {
+                        self.schedule.done(ended);
+                    }
+                    if let Some(governor) = &mut self.governor {
+                        governor.arrived(&mut self.tracer)?;
+                    }
+                    window.reset();
                     None
                 }
             };
@@ -279,6 +313,15 @@ impl Daemon {
         Ok(all.since(&earlier))
     }
 
+    /// What it cost since the last report.
+    fn new_overhead(&mut self) -> Result<Option<Overhead>> {
+        let Some(now) = self.tracer.overhead()? else {
+            return Ok(None);
+        };
+        let earlier = std::mem::replace(&mut self.overhead, now.clone());
+        Ok(Some(now.since(&earlier)))
+    }
+
     /// Prints what has come since the last report.
     fn report(&mut self, is_last: bool) -> Result<()> {
         let drained = self.drain(DRAIN_BUDGET);
@@ -297,10 +340,16 @@ impl Daemon {
         };
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
+        let budget = match &mut self.governor {
+            Some(governor) => Some(governor.report(&mut self.tracer)?),
+            None => None,
+        };
         let kernel_side = KernelSide {
             checks,
             accounting: self.tracer.accounting()?,
             fast: self.fast_connects()?,
+            overhead: self.new_overhead()?,
+            budget,
         };
         if is_last {
             self.recording.finish(&KernelSide {

@@ -9,6 +9,8 @@ use connect_trace_common::Counters;
 use crate::{
     accounting::Accounting,
     event::{Connect, Decoder},
+    overhead::Overhead,
+    own_use::OwnUse,
     probes::{ProbeConfig, Probes},
 };
 
@@ -20,6 +22,7 @@ pub struct Tracer {
     decoded: u64,
     undecodable: u64,
     detached: bool,
+    blind: Duration,
 }
 
 impl Tracer {
@@ -40,6 +43,7 @@ impl Tracer {
             decoded: 0,
             undecodable: 0,
             detached: false,
+            blind: Duration::ZERO,
         })
     }
 
@@ -78,6 +82,27 @@ impl Tracer {
         self.decoded
     }
 
+    /// No call was seen for so long more, because the probes were detached for a while.
+    pub fn was_blind(&mut self, time: Duration) {
+        self.blind += time;
+    }
+
+    /// What it costs, since the start; `None` where the kernel does not count that.
+    ///
+    /// # Errors
+    /// Where the counts cannot be read.
+    pub fn overhead(&self) -> Result<Option<Overhead>> {
+        let Some(programs) = self.probes.runs()? else {
+            return Ok(None);
+        };
+        let counters = self.probes.maps().counters()?;
+        Ok(Some(Overhead {
+            calls: counters.entered + counters.filtered,
+            programs,
+            own: OwnUse::now(),
+        }))
+    }
+
     /// Detaches the probes. What is in the ring buffer can still be drained.
     ///
     /// # Errors
@@ -100,7 +125,9 @@ impl Tracer {
         let misses = self.probes.misses()?;
         // Between the two readings calls may have entered, and calls in flight returned. A reading of
         // all CPUs takes its time too: one call more is within the tolerance.
-        let ended = |counters: &Counters| counters.reported + counters.succeeded + counters.fast;
+        let ended = |counters: &Counters| {
+            counters.reported + counters.succeeded + counters.fast + counters.unsampled
+        };
         let moved = (after.entered - before.entered) + (ended(&after) - ended(&before));
         Ok(Accounting {
             kernel: after,
@@ -110,6 +137,7 @@ impl Tracer {
             recursion_misses: misses.recursion,
             kretprobe_misses: misses.returns,
             moved: if self.detached { 0 } else { moved + 1 },
+            blind: self.blind,
             unknown: None,
         })
     }

@@ -26,7 +26,14 @@ pub struct Maps {
     checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
     fast: PerCpuArray<MapData, Plain<FastGroup>>,
     in_flight: HashMap<MapData, u64, Plain<InFlight>>,
-    control: Mutex<Array<MapData, Plain<Control>>>,
+    control: Mutex<ControlMap>,
+}
+
+/// The word to the programs, which several threads have parts in.
+struct ControlMap {
+    map: Array<MapData, Plain<Control>>,
+    /// What is in it.
+    control: Control,
 }
 
 impl Maps {
@@ -37,15 +44,29 @@ impl Maps {
             checks: object::take(ebpf, "CHECKS")?,
             fast: object::take(ebpf, "FAST")?,
             in_flight: object::take(ebpf, "IN_FLIGHT")?,
-            control: Mutex::new(object::take(ebpf, "CONTROL")?),
+            control: Mutex::new(ControlMap {
+                map: object::take(ebpf, "CONTROL")?,
+                control: Control::zeroed(),
+            }),
         })
     }
 
     /// Tells the programs how often watching has changed; see [`Control::watch`].
     pub(super) fn set_watch(&self, watch: u32) -> Result<()> {
-        let mut map = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        map.set(0, Plain(Control { watch }), 0)
-            .context("write map CONTROL")
+        self.set_control(|control| control.watch = watch)
+    }
+
+    /// Tells the programs to make records of one call in so many, a power of two; see
+    /// [`Control::sample_every`].
+    pub(super) fn set_sample_every(&self, every: u32) -> Result<()> {
+        self.set_control(|control| control.sample_every = every)
+    }
+
+    fn set_control(&self, change: impl FnOnce(&mut Control)) -> Result<()> {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut control.control);
+        let value = Plain(control.control);
+        control.map.set(0, value, 0).context("write map CONTROL")
     }
 
     /// The counters of all CPUs together.
@@ -66,6 +87,7 @@ impl Maps {
             sum.succeeded += cpu.succeeded;
             sum.fast += cpu.fast;
             sum.not_followed += cpu.not_followed;
+            sum.unsampled += cpu.unsampled;
         }
         Ok(sum)
     }

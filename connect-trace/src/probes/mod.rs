@@ -5,22 +5,28 @@
 //! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
 //! `__inet6_check_established` as [`checks`] decides.
 
+mod attachment;
 pub mod checks;
 pub(crate) mod choice;
 mod fentry;
 mod filters;
 mod janitor;
 mod kprobe;
+mod link;
 pub mod maps;
 mod misses;
 mod object;
 mod perf_event;
+mod program_info;
 pub(crate) mod return_events;
+mod run_stats;
+pub mod steps;
 pub(crate) mod trial;
 
 use std::{
     collections::HashSet,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -33,12 +39,14 @@ use aya::{
 use aya_log::EbpfLogger;
 
 use self::{
+    attachment::Attachment,
     checks::{CheckMode, Watcher},
     choice::choose,
     maps::Maps,
     misses::{Misses, Programs},
     object::Options,
-    return_events::ReturnEvents,
+    run_stats::RunStats,
+    steps::Steps,
 };
 use crate::filter::Filters;
 use crate::kernel::{
@@ -49,6 +57,7 @@ use crate::kernel::{
     prototypes::{CHECKS, CONNECT, Function},
     symbols::{Pointer, Symbols},
 };
+use crate::overhead::ProgramRuns;
 
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +66,17 @@ pub enum AttachMode {
     Fentry,
     /// kprobe and kretprobe.
     Kprobe,
+}
+
+impl AttachMode {
+    /// Name of the program for the entry of a function.
+    fn entry_program(self, function: &Function) -> String {
+        let kind = match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        };
+        format!("{kind}_{}", function.program)
+    }
 }
 
 impl fmt::Display for AttachMode {
@@ -88,6 +108,12 @@ pub struct ProbeConfig {
     pub ring_buffer_bytes: u32,
     /// Most calls of connect() that can be in flight at once.
     pub max_in_flight: u32,
+    /// Whether the kernel counts and times the runs of the programs, which costs two readings of the clock
+    /// for each.
+    pub run_stats: bool,
+    /// Whether less may be traced for a while: see [`Probes::steps`]. Then each call asks whether it is
+    /// sampled.
+    pub may_step: bool,
 }
 
 /// The attached programs. Dropping it detaches them.
@@ -100,9 +126,12 @@ pub struct Probes {
     programs: Programs,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// Dropped after the programs: the events must be free when they are removed.
-    return_events: Option<ReturnEvents>,
     watcher: Watcher,
+    /// Where the kernel counts the misses of the return events, where there are any.
+    tracefs: Option<PathBuf>,
+    stats: Option<Arc<RunStats>>,
+    /// Dropped after the programs: the return events must be free when they are removed.
+    attachment: Arc<Mutex<Attachment>>,
 }
 
 impl Probes {
@@ -132,6 +161,8 @@ impl Probes {
         layout: &Layout,
         functions: &Functions,
     ) -> Result<Self> {
+        // Before any program runs: every run is counted.
+        let stats = config.run_stats.then(RunStats::enable).transpose()?;
         let mut ebpf = load(config, layout, functions)?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
         filters::fill(&mut ebpf, &config.filters)?;
@@ -150,20 +181,30 @@ impl Probes {
         }
         let return_events = match mode {
             AttachMode::Fentry => {
-                fentry::attach(&mut ebpf, &functions.connect())?;
+                fentry::load(&mut ebpf, &functions.connect())?;
                 None
             }
-            AttachMode::Kprobe => kprobe::attach(&mut ebpf, &functions.connect(), &mut notes)?,
+            AttachMode::Kprobe => kprobe::prepare(&mut ebpf, &functions.connect(), &mut notes)?,
         };
-        filters::forget_ended(&mut ebpf, &config.filters.pids)?;
-        let programs = Programs::of(&ebpf)?;
+        let tracefs = return_events
+            .as_ref()
+            .map(|events| events.tracefs().to_owned());
         let ebpf = Arc::new(Mutex::new(ebpf));
+        let stats = stats.map(Arc::new);
+        let mut attachment =
+            Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
+        attachment.attach(stats.as_deref())?;
+        let mut loaded = lock(&ebpf);
+        filters::forget_ended(&mut loaded, &config.filters.pids)?;
+        let programs = Programs::of(&loaded)?;
+        drop(loaded);
         let watcher = Watcher::start(
             config.checks,
             mode,
             functions.checks(),
             Arc::clone(&ebpf),
             Arc::clone(&maps),
+            stats.clone(),
         )?;
         Ok(Self {
             ebpf,
@@ -174,8 +215,10 @@ impl Probes {
             programs,
             records: Some(records),
             log,
-            return_events,
             watcher,
+            tracefs,
+            stats,
+            attachment: Arc::new(Mutex::new(attachment)),
         })
     }
 
@@ -216,6 +259,26 @@ impl Probes {
         &mut self.watcher
     }
 
+    /// Traces less for a while, and more again. To be used where the programs were loaded with
+    /// [`ProbeConfig::may_step`].
+    #[must_use]
+    pub fn steps(&self) -> Steps {
+        Steps {
+            attachment: Arc::clone(&self.attachment),
+            watching: self.watcher.switch(),
+            maps: Arc::clone(&self.maps),
+            stats: self.stats.clone(),
+        }
+    }
+
+    /// The runs of the programs, by name; `None` where the kernel does not count them.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn runs(&self) -> Result<Option<Vec<ProgramRuns>>> {
+        self.stats.as_ref().map(|stats| stats.read()).transpose()
+    }
+
     /// The ring buffer of the records; the first call has it.
     pub fn take_records(&mut self) -> Option<RingBuf<MapData>> {
         self.records.take()
@@ -233,7 +296,7 @@ impl Probes {
     /// # Errors
     /// Where they cannot be read.
     pub fn misses(&self) -> Result<Misses> {
-        Misses::read(&self.programs, self.return_events.as_ref())
+        Misses::read(&self.programs, self.tracefs.as_deref())
     }
 
     /// Detaches every program. The maps can still be read.
@@ -242,6 +305,8 @@ impl Probes {
     /// Where a program is not let go.
     pub fn detach(&mut self) -> Result<()> {
         self.watcher.stop()?;
+        // A step that is under way ends first.
+        let mut attachment = steps::attachment(&self.attachment);
         let mut ebpf = lock(&self.ebpf);
         let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
         // Entries first: a call that enters now is not seen, one that is in flight still returns.
@@ -255,9 +320,7 @@ impl Probes {
             object::unload(program).with_context(|| format!("detach program {name}"))?;
         }
         drop(ebpf);
-        if let Some(events) = &mut self.return_events {
-            events.detach();
-        }
+        attachment.let_go_of_returns();
         Ok(())
     }
 }
@@ -272,6 +335,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
+        may_sample: config.may_step,
     })
 }
 

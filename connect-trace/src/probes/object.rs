@@ -27,6 +27,8 @@ pub(super) struct Options<'a> {
     pub(super) max_in_flight: u32,
     /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
     pub(super) count_checks: bool,
+    /// Whether [`connect_trace_common::Control::sample_every`] is looked at.
+    pub(super) may_sample: bool,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -36,6 +38,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let min_latency = options.filters.min_latency.unwrap_or_default();
     let min_latency_ns = u64::try_from(min_latency.as_nanos())?;
     let count_checks = u32::from(options.count_checks);
+    let may_sample = u32::from(options.may_sample);
     let mut loader = EbpfLoader::new();
     for (name, value) in options.globals {
         loader.override_global(name, value, true);
@@ -46,6 +49,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("CGROUP_COUNT", &cgroups, true)
         .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
         .override_global("COUNT_CHECKS", &count_checks, true)
+        .override_global("MAY_SAMPLE", &may_sample, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("IN_FLIGHT", options.max_in_flight);
     for (map, size) in filters::sizes(options.filters) {
