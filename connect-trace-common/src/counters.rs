@@ -122,10 +122,20 @@ pub struct CheckEstablished {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Control {
-    /// Counts the changes of watching `__inet{,6}_check_established`: odd while it is watched. A
-    /// connect() that sees it odd, or sees two values, has overlapped a burst.
+    /// Changes with the watching of `__inet{,6}_check_established`, and never comes back to a value: odd while
+    /// any of it is watched. A connect() that sees it odd, or sees two values, has overlapped a burst.
     pub watch: u32,
     /// Records are made of one call in so many, a power of two; 0 and 1 are all of them. Looked at where
     /// the programs are loaded with `MAY_SAMPLE` alone.
     pub sample_every: u32,
+}
+
+impl Control {
+    /// Whether [`watch`](Self::watch) says that every call is watched: 3 modulo 4. It is 1 while programs are
+    /// being attached or detached.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sees_every_check(watch: u32) -> bool {
+        watch % 4 == 3
+    }
 }

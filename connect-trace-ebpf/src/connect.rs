@@ -12,7 +12,7 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::warn;
-use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
+use connect_trace_common::{ConnectRecord, Control, FilterBits, Flags, InFlight};
 
 use crate::{
     fast, filter,
@@ -262,7 +262,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     if watch != call.watch || watch % 2 == 1 {
         record.flags.set(Flags::CHECKS_WATCHED);
     }
-    if COUNT_CHECKS.load() != 0 {
+    if COUNT_CHECKS.load() != 0 && watch == call.watch && Control::sees_every_check(watch) {
         record.flags.set(Flags::CHECKS_COUNTED);
     }
     if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {

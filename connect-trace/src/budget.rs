@@ -68,11 +68,15 @@ const PATIENCE: u32 = 3;
 const MOST_PATIENCE: u32 = 300;
 /// Windows after which tracing more has worked out.
 const WORKED_OUT: u32 = 30;
+/// What this process has to do for a record costs this much more than the programs that made it, at most:
+/// what it uses beyond that is for something else, such as a report, and tracing less would not save it.
+const OWN_BY_PROGRAMS: f64 = 16.0;
 /// Share of the limit that is aimed at, so that the limit itself is not touched at once.
 const AIM: f64 = 0.8;
 
 /// The level, and when to change it.
 ///
+/// What counts is the time of the programs, and that of this process as far as records can be the reason.
 /// Above the limit: at once, one level down. Down from [`Level::Full`] is [`Level::Unwatched`], where
 /// anything is watched. Then records are made of one connect() in so many that the cost is expected below the
 /// aim, twice as many at least; from [`MOST`] on the probes are detached. Upwards: after so many cheap windows
@@ -131,14 +135,16 @@ impl Budget {
                 self.patience = PATIENCE;
             }
         }
+        let own = (cost.own - self.floor).min(cost.programs * OWN_BY_PROGRAMS);
+        let above = cost.programs + own;
         let to = if self.level == Level::Detached {
             // Nothing is seen, so only an attempt tells.
             self.calm += 1;
             (self.calm >= self.patience).then_some(Level::Sampled(MOST))
-        } else if cost.sum() > self.limit {
-            Some(self.less(cost.sum() - self.floor))
+        } else if self.floor + above > self.limit {
+            Some(self.less(above))
         } else {
-            self.more(cost.sum() - self.floor)
+            self.more(above)
         }?;
         let raises = rank(to) < rank(self.level);
         if raises {
@@ -318,6 +324,22 @@ mod tests {
         // Patience was doubled.
         assert_eq!(levels(&mut budget, 0.0, 5), []);
         assert_eq!(levels(&mut budget, 0.0, 2), expected);
+    }
+
+    #[test]
+    fn what_no_level_would_save_is_no_reason_for_one() {
+        let mut budget = Budget::new(1.0, true);
+        levels(&mut budget, 0.01, 1);
+        let report = Cost {
+            programs: 0.01,
+            own: 50.0,
+        };
+        assert_eq!(budget.window(report), None);
+        let records = Cost {
+            programs: 0.1,
+            own: 1.6,
+        };
+        assert_eq!(budget.window(records), Some(Level::Unwatched));
     }
 
     #[test]

@@ -115,8 +115,6 @@ struct Daemon {
     /// When the report that is being collected began.
     since: Instant,
     schedule: BurstSchedule,
-    /// Connects without a record by the last report.
-    fast: FastConnects,
     /// What it had cost by the last report, where that is measured.
     overhead: Overhead,
     /// Where there is a budget.
@@ -151,7 +149,6 @@ impl Daemon {
             output,
             since: Instant::now(),
             schedule: BurstSchedule::default(),
-            fast: FastConnects::default(),
             governor,
             recording,
         })
@@ -306,13 +303,6 @@ impl Daemon {
         stopped.and(drained).and(reported)
     }
 
-    /// Those that came since the last report.
-    fn fast_connects(&mut self) -> Result<FastConnects> {
-        let all = FastConnects::from(self.tracer.probes().maps().fast()?);
-        let earlier = std::mem::replace(&mut self.fast, all);
-        Ok(all.since(&earlier))
-    }
-
     /// What it cost since the last report.
     fn new_overhead(&mut self) -> Result<Option<Overhead>> {
         let Some(now) = self.tracer.overhead()? else {
@@ -347,15 +337,13 @@ impl Daemon {
         let kernel_side = KernelSide {
             checks,
             accounting: self.tracer.accounting()?,
-            fast: self.fast_connects()?,
+            // Since the start: the output takes what it had before from it.
+            fast: FastConnects::from(self.tracer.probes().maps().fast()?),
             overhead: self.new_overhead()?,
             budget,
         };
         if is_last {
-            self.recording.finish(&KernelSide {
-                fast: self.fast,
-                ..kernel_side.clone()
-            });
+            self.recording.finish(&kernel_side);
         }
         let reported = self
             .output

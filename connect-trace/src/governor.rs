@@ -11,7 +11,7 @@ use crate::{
         Budget, Cost, Level,
         course::{BudgetUse, Course, Taken},
     },
-    overhead::{Overhead, core_percent},
+    overhead::core_percent,
     probes::{
         checks::{Burst, CheckMode},
         steps::Steps,
@@ -28,10 +28,11 @@ pub(crate) struct Governor {
     steps: Steps,
     start: Instant,
     course: Course,
-    /// What it had cost when the window began, and when that was; none before the first one.
-    window: Option<(Instant, Overhead)>,
-    /// Where the step goes that is under way, and the cost that led to it.
-    going: Option<(Level, Cost)>,
+    /// When the window began, and the time of the programs and of this process by then; none before the first
+    /// one.
+    window: Option<(Instant, Duration, Duration)>,
+    /// The step that is under way: from where, to where, and the cost that led to it.
+    going: Option<(Level, Level, Cost)>,
     /// Since when the probes are detached, as far as that is not told yet.
     blind_since: Option<Instant>,
     /// The kernel's counters by the last report.
@@ -67,23 +68,22 @@ impl Governor {
         tracer: &mut Tracer,
     ) -> Result<Option<JoinHandle<Result<Option<Burst>>>>> {
         let now = Instant::now();
-        let Some(overhead) = tracer.overhead()? else {
+        let Some((programs, own)) = tracer.cpu_times()? else {
             return Ok(None);
         };
-        let Some((since, before)) = self.window.replace((now, overhead.clone())) else {
+        let before = self.window.replace((now, programs, own));
+        let Some((since, programs_before, own_before)) = before else {
             return Ok(None);
         };
-        let (spent, time) = (overhead.since(&before), now - since);
         let cost = Cost {
-            programs: core_percent(spent.run_time(), time),
-            own: core_percent(spent.own.cpu, time),
+            programs: core_percent(programs.saturating_sub(programs_before), now - since),
+            own: core_percent(own.saturating_sub(own_before), now - since),
         };
         let from = self.budget.level();
         let Some(to) = self.budget.window(cost) else {
             return Ok(None);
         };
-        log::warn!("{}", announcement(self.budget.limit(), cost, from, to));
-        self.going = Some((to, cost));
+        self.going = Some((from, to, cost));
         if to == Level::Detached {
             self.course.go(now - self.start, to, cost);
             self.blind_since = Some(now);
@@ -96,12 +96,14 @@ impl Governor {
 
     /// The step is done. What it cost is in no window.
     pub(crate) fn arrived(&mut self, tracer: &mut Tracer) -> Result<()> {
-        if let Some((to, cost)) = self.going.take()
-            && to != Level::Detached
-        {
-            self.tell_blind(tracer);
-            self.blind_since = None;
-            self.course.go(self.start.elapsed(), to, cost);
+        if let Some((from, to, cost)) = self.going.take() {
+            log::warn!("{}", announcement(self.budget.limit(), cost, from, to));
+            if to != Level::Detached {
+                let now = Instant::now();
+                self.tell_blind(tracer, now);
+                self.blind_since = None;
+                self.course.go(now - self.start, to, cost);
+            }
         }
         self.window = None;
         self.window(tracer).map(|_| ())
@@ -109,7 +111,8 @@ impl Governor {
 
     /// What there is to say of the time since the last report.
     pub(crate) fn report(&mut self, tracer: &mut Tracer) -> Result<BudgetUse> {
-        self.tell_blind(tracer);
+        let now = Instant::now();
+        self.tell_blind(tracer, now);
         let counters = tracer.probes().maps().counters()?;
         let before = std::mem::replace(&mut self.counters, counters);
         let Taken {
@@ -118,7 +121,7 @@ impl Governor {
             unwatched,
             sampled,
             blind,
-        } = self.course.take(self.start.elapsed());
+        } = self.course.take(now - self.start);
         Ok(BudgetUse {
             limit: self.budget.limit(),
             spells,
@@ -131,9 +134,8 @@ impl Governor {
         })
     }
 
-    fn tell_blind(&mut self, tracer: &mut Tracer) {
+    fn tell_blind(&mut self, tracer: &mut Tracer, now: Instant) {
         if let Some(since) = &mut self.blind_since {
-            let now = Instant::now();
             tracer.was_blind(now - *since);
             *since = now;
         }

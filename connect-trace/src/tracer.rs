@@ -10,7 +10,7 @@ use crate::{
     accounting::Accounting,
     event::{Connect, Decoder},
     overhead::Overhead,
-    own_use::OwnUse,
+    own_use::{self, OwnUse},
     probes::{ProbeConfig, Probes},
 };
 
@@ -100,6 +100,19 @@ impl Tracer {
             calls: counters.entered + counters.filtered,
             programs,
             own: OwnUse::now(),
+        }))
+    }
+
+    /// What all programs have run for, and the CPU time of this process, since the start; `None` where the
+    /// kernel does not count that.
+    ///
+    /// # Errors
+    /// Where the counts cannot be read.
+    pub fn cpu_times(&self) -> Result<Option<(Duration, Duration)>> {
+        let programs = self.probes.runs()?;
+        Ok(programs.map(|programs| {
+            let run_time = programs.iter().map(|program| program.time).sum();
+            (run_time, own_use::cpu())
         }))
     }
 

@@ -313,7 +313,7 @@ impl Inner {
     /// Attaches what was loaded for these families, the returns first.
     fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
         let start = Instant::now();
-        self.watch_changes()?;
+        self.watch_is(Watch::Changing)?;
         let functions = self
             .functions
             .iter()
@@ -336,7 +336,8 @@ impl Inner {
         }
         self.since = Instant::now();
         self.attaching = self.since - start;
-        Ok(())
+        drop(ebpf);
+        self.watch_is(Watch::Whole)
     }
 
     /// Calls that were timed since the start.
@@ -351,6 +352,7 @@ impl Inner {
         if !self.watches() {
             return Ok(());
         }
+        self.watch_is(Watch::Changing)?;
         let mut ebpf = lock(&self.ebpf);
         // Attached were all returns, and then all entries.
         let functions = self.links.len().div_ceil(2);
@@ -360,7 +362,7 @@ impl Inner {
             link.detach(&mut ebpf)?;
         }
         drop(ebpf);
-        self.watch_changes()
+        self.watch_is(Watch::Off)
     }
 
     /// Whether anything is attached.
@@ -368,10 +370,20 @@ impl Inner {
         !self.watch.is_multiple_of(2)
     }
 
-    fn watch_changes(&mut self) -> Result<()> {
-        self.watch = self.watch.wrapping_add(1);
+    /// Tells the programs, by a value that has not been before.
+    fn watch_is(&mut self, watch: Watch) -> Result<()> {
+        let base = (self.watch / 4 + 1).wrapping_mul(4);
+        self.watch = base.wrapping_add(watch as u32);
         self.maps.set_watch(self.watch)
     }
+}
+
+/// How much is watched, as [`connect_trace_common::Control::watch`] modulo 4.
+#[derive(Clone, Copy)]
+enum Watch {
+    Off = 0,
+    Changing = 1,
+    Whole = 3,
 }
 
 /// Name of the program for the entry of a function.

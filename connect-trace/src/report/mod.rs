@@ -68,7 +68,7 @@ pub struct Report {
 }
 
 /// What the kernel's side knows when a report is made. All of it counts from the time that the probes
-/// were attached, but what it cost; of the fast connects, each report has those that came since the last one.
+/// were attached, but what it cost. Of the fast connects a report has those that came since the last one.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSide {
     /// What was seen of `__inet{,6}_check_established`.
