@@ -27,7 +27,7 @@ use std::{
     collections::HashSet,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 use anyhow::{Context as _, Result};
@@ -251,7 +251,12 @@ impl Probes {
     /// # Errors
     /// Where the map cannot be read.
     pub fn any_process(&self) -> Result<bool> {
-        filters::any_process(&lock(&self.ebpf))
+        match self.ebpf.try_lock() {
+            Ok(ebpf) => filters::any_process(&ebpf),
+            Err(TryLockError::Poisoned(error)) => filters::any_process(&error.into_inner()),
+            // Something is being attached, which can wait for the kernel: the next look will tell.
+            Err(TryLockError::WouldBlock) => Ok(true),
+        }
     }
 
     /// Watches `__inet{,6}_check_established`.
