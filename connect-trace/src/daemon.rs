@@ -177,7 +177,8 @@ impl Daemon {
         tokio::pin!(end);
         let bursts = self.tracer.probes().watcher().bursts();
         let mut burst = None;
-        let mut window = interval_at(start, WINDOW);
+        // The first one begins after a second, in which what is used is still that of the start.
+        let mut window = interval_at(start + WINDOW, WINDOW);
         window.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut step = None;
 

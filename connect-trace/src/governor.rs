@@ -80,6 +80,11 @@ impl Governor {
             own: core_percent(own.saturating_sub(own_before), now - since),
         };
         let from = self.budget.level();
+        log::debug!(
+            "{from}: programs {:.3} % of a core, connect-trace itself {:.3}",
+            cost.programs,
+            cost.own
+        );
         let Some(to) = self.budget.window(cost) else {
             return Ok(None);
         };
