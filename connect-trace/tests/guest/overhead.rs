@@ -225,7 +225,7 @@ fn a_budget_that_cannot_be_kept_is_given_up_step_by_step((): ()) -> Result<()> {
 }
 
 fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
-    let mut process = tracing("--max-overhead 4% --check-established time --format json -i 2")?;
+    let mut process = tracing("--max-overhead 4% --check-established count --format json -i 2")?;
     // Calls that fail at once are the most that there can be in a second.
     let load = [
         Truth::start("unreachable --count 1000000")?,
