@@ -136,18 +136,21 @@ impl Daemon {
         // Before it is said that tracing goes on: from then on the clock may be set.
         let output = Output::new(&config.output, kernel::release(), attached.clone())
             .with_filters(filter_words(&config.probes.filters));
+        let governor = config
+            .max_overhead
+            .map(|limit| Governor::new(limit, &mut tracer));
+        let overhead = tracer.overhead()?.unwrap_or_default();
+        // What comes when it is said that tracing goes on is within the time of the report.
+        let since = Instant::now();
         if !config.quiet {
             eprintln!("Attached by {attached}: {notes}.");
             eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
         }
-        let governor = config
-            .max_overhead
-            .map(|limit| Governor::new(limit, &mut tracer));
         Ok(Self {
-            overhead: tracer.overhead()?.unwrap_or_default(),
+            overhead,
             tracer,
             output,
-            since: Instant::now(),
+            since,
             schedule: BurstSchedule::default(),
             governor,
             recording,
