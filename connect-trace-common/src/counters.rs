@@ -6,7 +6,8 @@ use crate::buckets::BUCKETS;
 
 /// Counted in the kernel, one copy per CPU, since the probes were attached.
 ///
-/// entered = reported + fast + succeeded + ring_full + in_flight_full + return_missed + still in flight.
+/// entered = reported + fast + succeeded + unsampled + ring_full + in_flight_full + return_missed + still
+/// in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Counters {
@@ -30,6 +31,8 @@ pub struct Counters {
     pub fast: u64,
     /// Processes that were forked by traced ones and are not traced: the map of processes was full.
     pub not_followed: u64,
+    /// Calls that got no record because records are made of 1 in [`Control::sample_every`].
+    pub unsampled: u64,
 }
 
 /// Times that are aggregated in the kernel.
@@ -113,4 +116,13 @@ pub struct CheckEstablished {
     pub max_ns: u64,
     /// Timed calls by [`crate::power_of_ten`].
     pub buckets: [u64; BUCKETS],
+}
+
+/// What the daemon tells the programs while they run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Control {
+    /// Records are made of one call in so many, a power of two; 0 and 1 are all of them. Looked at where
+    /// the programs are loaded with `MAY_SAMPLE` alone.
+    pub sample_every: u32,
 }

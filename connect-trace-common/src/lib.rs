@@ -11,6 +11,6 @@ pub mod filter;
 pub mod record;
 
 pub use buckets::{BUCKETS, power_of_ten};
-pub use counters::{CheckEstablished, Counters, FastGroup, Times};
+pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
 pub use filter::FilterBits;
 pub use record::{ConnectRecord, Flags, InFlight};

@@ -6,7 +6,9 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_ktime_get_ns,
+    },
 };
 use aya_log_ebpf::warn;
 use connect_trace_common::{FilterBits, Flags};
@@ -14,8 +16,8 @@ use connect_trace_common::{FilterBits, Flags};
 use crate::{
     fast, filter,
     in_flight::{self, Place},
-    layout::{COUNT_CHECKS, MIN_LATENCY_NS},
-    maps::{RECORDS, add, count, counter},
+    layout::{COUNT_CHECKS, MAY_SAMPLE, MIN_LATENCY_NS},
+    maps::{CONTROL, RECORDS, add, count, counter},
     scan,
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
@@ -56,10 +58,16 @@ pub fn entered<M: Memory>(
     }
     if !filter::wants_call(function, sock, address) {
         count(counter!(filtered));
+        without_record(pid_tgid);
+        return;
+    }
+    count(counter!(entered));
+    if MAY_SAMPLE.load() != 0 && !is_sampled() {
+        count(counter!(unsampled));
+        without_record(pid_tgid);
         return;
     }
 
-    count(counter!(entered));
     let Some(Place {
         call,
         return_missed,
@@ -91,6 +99,28 @@ pub fn entered<M: Memory>(
     }
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// Whether this is the one call of so many that gets a record. By a random number, because every nth call
+/// of a CPU would be the same one of a program that connects in turn.
+#[inline(always)]
+fn is_sampled() -> bool {
+    // SAFETY: a live map value; the daemon writes the aligned word as a whole.
+    let every = CONTROL.get_ptr(0).map_or(0, |control| unsafe {
+        (&raw const (*control).sample_every).read_volatile()
+    });
+    // A power of two. SAFETY: a helper without preconditions.
+    every <= 1 || unsafe { bpf_get_prandom_u32() } & (every - 1) == 0
+}
+
+/// At the entry of a call without a record: its return must not end an earlier call of the thread, whose own
+/// return was missed.
+#[inline(always)]
+fn without_record(pid_tgid: u64) {
+    if let Some(call) = in_flight::current(pid_tgid) {
+        in_flight::leave(pid_tgid, call);
+        count(counter!(return_missed));
+    }
 }
 
 /// Counts a rare event and lets the first one of each CPU be logged: a flood must not cost more.

@@ -84,3 +84,7 @@ pub static MIN_LATENCY_NS: Global<u64> = Global::new(0);
 /// Whether the calls of `__inet{,6}_check_established` are counted for each connect().
 #[unsafe(no_mangle)]
 pub static COUNT_CHECKS: Global<u32> = Global::new(0);
+
+/// Whether records may be made of some calls alone: [`connect_trace_common::Control::sample_every`].
+#[unsafe(no_mangle)]
+pub static MAY_SAMPLE: Global<u32> = Global::new(0);

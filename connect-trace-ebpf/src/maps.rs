@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use connect_trace_common::{
-    CheckEstablished, ConnectRecord, Counters, FastGroup, InFlight, filter::MOST_CGROUPS,
+    CheckEstablished, ConnectRecord, Control, Counters, FastGroup, InFlight, filter::MOST_CGROUPS,
 };
 
 /// Records on their way to the daemon.
@@ -68,6 +68,10 @@ pub static CHECKS: PerCpuArray<CheckEstablished, 2> = PerCpuArray::new();
 /// The call of `__inet{,6}_check_established` that runs on this CPU.
 #[btf_map]
 pub static CHECK_RUNNING: PerCpuArray<CheckRunning, 1> = PerCpuArray::new();
+
+/// Written by the daemon.
+#[btf_map]
+pub static CONTROL: Array<Control, 1> = Array::new();
 
 /// A call of `__inet{,6}_check_established` that has not returned.
 #[repr(C)]

@@ -1,7 +1,7 @@
 //! Where every call of connect() is accounted for:
-//! entered = reported + left out + lost, by reason + in flight.
+//! entered = reported + left out + not sampled + lost, by reason + in flight.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use connect_trace_common::Counters;
 
@@ -23,6 +23,8 @@ pub struct Accounting {
     pub kretprobe_misses: Option<u64>,
     /// How far the counters moved while they were read; 0 when the probes are detached.
     pub moved: u64,
+    /// For how long the probes were detached, and no call was seen, so that the trace kept its budget.
+    pub blind: Duration,
     /// Why none of this is known: it is of a recording, and is zero.
     pub unknown: Option<Unknown>,
 }
@@ -69,10 +71,17 @@ impl Accounting {
         self.kernel.succeeded + self.kernel.fast
     }
 
+    /// Whether calls got no record because records were made of some alone.
+    #[must_use]
+    pub fn sampled(&self) -> bool {
+        self.kernel.unsampled > 0
+    }
+
     /// Everything that the calls that entered have become.
     #[must_use]
     pub fn accounted(&self) -> u64 {
-        self.decoded + self.in_ring() + self.left_out() + self.lost() - self.undecodable
+        self.decoded + self.in_ring() + self.left_out() + self.kernel.unsampled + self.lost()
+            - self.undecodable
             + self.in_flight
     }
 
@@ -84,14 +93,15 @@ impl Accounting {
             && (self.moved > 0 || self.in_ring() == self.undecodable)
     }
 
-    /// Whether the report covers every call: the counters add up, the kernel ran every program, and every
-    /// child that was to be followed was.
+    /// Whether every call was seen: the counters add up, the kernel ran every program, every child that was
+    /// to be followed was, and the probes were attached all the time.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.unknown.is_none()
             && self.adds_up()
             && self.recursion_misses.unwrap_or(0) == 0
             && self.kernel.not_followed == 0
+            && self.blind.is_zero()
     }
 }
 
@@ -133,6 +143,23 @@ mod tests {
         accounting.kernel.succeeded = 3;
         assert!(accounting.adds_up());
         assert_eq!(accounting.left_out(), 7);
+    }
+
+    #[test]
+    fn a_call_that_was_not_sampled_is_accounted_for() {
+        let mut accounting = example();
+        accounting.kernel.entered += 63;
+        assert!(!accounting.adds_up() && !accounting.sampled());
+        accounting.kernel.unsampled = 63;
+        assert!(accounting.complete() && accounting.sampled());
+        assert_eq!(accounting.left_out(), 0);
+    }
+
+    #[test]
+    fn a_time_without_probes_makes_it_incomplete() {
+        let mut accounting = example();
+        accounting.blind = Duration::from_nanos(1);
+        assert!(accounting.adds_up() && !accounting.complete());
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// Whether to print nothing but errors and warnings on stderr.
     pub quiet: bool,
+    /// The most that the trace may cost, in percent of one core, before it traces less.
+    pub max_overhead: Option<f64>,
 }
 
 impl Config {
@@ -54,12 +56,15 @@ impl Config {
                 },
                 ring_buffer_bytes: args.ring_buffer,
                 max_in_flight: args.max_in_flight,
+                run_stats: args.overhead || args.max_overhead.is_some(),
+                may_step: args.max_overhead.is_some(),
             },
             command: args.command,
             duration: args.duration,
             output: args.output,
             record: args.record,
             quiet: args.quiet,
+            max_overhead: args.max_overhead,
         })
     }
 }

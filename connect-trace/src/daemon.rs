@@ -16,8 +16,10 @@ use crate::{
     command::{Command, exit_as},
     config::Config,
     event::{Connect, Family},
+    governor::{Governor, WINDOW},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
+    overhead::Overhead,
     precedence::{Precedence, without_huge_pages},
     probes::checks::{Burst, Families},
     recording::Keeper,
@@ -118,8 +120,10 @@ struct Daemon {
     /// When the report that is being collected began.
     since: Instant,
     schedule: BurstSchedule,
-    /// Connects without a record by the last report.
-    fast: FastConnects,
+    /// What it had cost by the last report, where that is measured.
+    overhead: Overhead,
+    /// Where there is a budget.
+    governor: Option<Governor>,
     recording: Keeper,
     precedence: Precedence,
 }
@@ -138,16 +142,23 @@ impl Daemon {
         // Before it is said that tracing goes on: from then on the clock may be set.
         let output = Output::new(&config.output, kernel::release(), attached.clone())
             .with_filters(filter_words(&config.probes.filters));
+        let governor = config
+            .max_overhead
+            .map(|limit| Governor::new(limit, &mut tracer));
+        let overhead = tracer.overhead()?.unwrap_or_default();
+        // What comes when it is said that tracing goes on is within the time of the report.
+        let since = Instant::now();
         if !config.quiet {
             eprintln!("Attached by {attached}: {notes}.");
             eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
         }
         Ok(Self {
+            overhead,
             tracer,
             output,
-            since: Instant::now(),
+            since,
             schedule: BurstSchedule::default(),
-            fast: FastConnects::default(),
+            governor,
             recording,
             precedence: Precedence::default(),
         })
@@ -176,6 +187,10 @@ impl Daemon {
         tokio::pin!(end);
         let bursts = self.tracer.probes().watcher().bursts();
         let mut burst = None;
+        // The first one begins after a second, in which what is used is still that of the start.
+        let mut window = interval_at(start + WINDOW, WINDOW);
+        window.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut step = None;
 
         // It may have ended before SIGCHLD was waited for.
         if let Some(command) = &mut command
@@ -210,6 +225,7 @@ impl Daemon {
                         break;
                     }
                     if let (Some(bursts), None) = (&bursts, &burst)
+                        && self.governor.as_ref().is_none_or(Governor::may_watch)
                         && let Some(due) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
@@ -244,6 +260,25 @@ impl Daemon {
                 {
                     burst = None;
                     self.schedule.done(done.context("a burst of watching failed")??);
+                    None
+                }
+                _ = window.tick(), if self.governor.is_some() && step.is_none() => {
+                    if let Some(governor) = &mut self.governor {
+                        step = governor.window(&mut self.tracer)?;
+                    }
+                    None
+                }
+                done = async { step.as_mut().expect("guarded by the condition").await },
+                    if step.is_some() =>
+                {
+                    step = None;
+                    if let Some(ended) = done.context("a step of the budget failed")?? {
+                        self.schedule.done(ended);
+                    }
+                    if let Some(governor) = &mut self.governor {
+                        governor.arrived(&mut self.tracer)?;
+                    }
+                    window.reset();
                     None
                 }
             };
@@ -292,11 +327,13 @@ impl Daemon {
         stopped.and(drained).and(reported)
     }
 
-    /// Those that came since the last report.
-    fn fast_connects(&mut self) -> Result<FastConnects> {
-        let all = FastConnects::from(self.tracer.probes().maps().fast()?);
-        let earlier = std::mem::replace(&mut self.fast, all);
-        Ok(all.since(&earlier))
+    /// What it cost since the last report.
+    fn new_overhead(&mut self) -> Result<Option<Overhead>> {
+        let Some(now) = self.tracer.overhead()? else {
+            return Ok(None);
+        };
+        let earlier = std::mem::replace(&mut self.overhead, now.clone());
+        Ok(Some(now.since(&earlier)))
     }
 
     /// Prints what has come since the last report.
@@ -317,16 +354,20 @@ impl Daemon {
         };
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
+        let budget = match &mut self.governor {
+            Some(governor) => Some(governor.report(&mut self.tracer)?),
+            None => None,
+        };
         let kernel_side = KernelSide {
             checks,
             accounting: self.tracer.accounting()?,
-            fast: self.fast_connects()?,
+            // Since the start: the output takes what it had before from it.
+            fast: FastConnects::from(self.tracer.probes().maps().fast()?),
+            overhead: self.new_overhead()?,
+            budget,
         };
         if is_last {
-            self.recording.finish(&KernelSide {
-                fast: self.fast,
-                ..kernel_side.clone()
-            });
+            self.recording.finish(&kernel_side);
         }
         let reported = self
             .output

@@ -3,13 +3,14 @@
 //! Data goes one way: [`probes`] (the eBPF programs in the kernel) → their ring buffer →
 //! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
 //! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
-//! is where every call is accounted for; [`recording`] is the connects in a file, and [`replay`] their
+//! is where every call is accounted for, [`overhead`] what it all costs and [`budget`] how that is limited; [`recording`] is the connects in a file, and [`replay`] their
 //! reports from there, [`page`] their figures. [`load`] makes connections by a strategy, and [`compare`]
 //! compares strategies. The command line is [`cli`], checked into a [`config`]; [`check`] says what a trace
 //! would find here.
 
 pub mod accounting;
 pub mod aggregate;
+pub mod budget;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -19,10 +20,13 @@ pub mod config;
 pub mod daemon;
 pub mod event;
 pub mod filter;
+mod governor;
 mod input;
 pub mod kernel;
 pub mod load;
 pub mod output;
+pub mod overhead;
+pub mod own_use;
 pub mod page;
 mod precedence;
 pub mod probes;

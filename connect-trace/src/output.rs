@@ -214,6 +214,8 @@ impl Output {
             accounting: kernel_side.accounting,
             exhausted: self.exhaustions.take(),
             clock_step_ns: self.clock_step_ns.take(),
+            overhead: kernel_side.overhead,
+            budget: kernel_side.budget,
         }
     }
 }

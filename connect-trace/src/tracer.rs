@@ -12,6 +12,8 @@ use connect_trace_common::Counters;
 use crate::{
     accounting::Accounting,
     event::{Connect, Decoder},
+    overhead::Overhead,
+    own_use::{self, OwnUse},
     probes::{ProbeConfig, Probes, watched::Watched},
 };
 
@@ -21,6 +23,7 @@ pub struct Tracer {
     watched: Arc<Watched>,
     records: Records,
     detached: bool,
+    blind: Duration,
 }
 
 /// A ring buffer of records and what makes connects of them.
@@ -92,6 +95,7 @@ impl Tracer {
             records: Records::new(ring, decoder),
             probes,
             detached: false,
+            blind: Duration::ZERO,
         })
     }
 
@@ -109,6 +113,9 @@ impl Tracer {
         let is_empty = records.drain(budget, |connect| {
             let end_ns = connect.start_ns.saturating_add(connect.connect_ns);
             connect.checks_watched = watched.overlaps(connect.start_ns, end_ns);
+            if !watched.covers(connect.start_ns, end_ns) {
+                connect.checks = None;
+            }
             each(connect);
         });
         self.probes.flush_log();
@@ -119,6 +126,40 @@ impl Tracer {
     #[must_use]
     pub fn decoded(&self) -> u64 {
         self.records.decoded()
+    }
+
+    /// No call was seen for so long more, because the probes were detached for a while.
+    pub fn was_blind(&mut self, time: Duration) {
+        self.blind += time;
+    }
+
+    /// What it costs, since the start; `None` where the kernel does not count that.
+    ///
+    /// # Errors
+    /// Where the counts cannot be read.
+    pub fn overhead(&self) -> Result<Option<Overhead>> {
+        let Some(programs) = self.probes.runs()? else {
+            return Ok(None);
+        };
+        let counters = self.probes.maps().counters()?;
+        Ok(Some(Overhead {
+            calls: counters.entered + counters.filtered,
+            programs,
+            own: OwnUse::now(),
+        }))
+    }
+
+    /// What all programs have run for, and the CPU time of this process, since the start; `None` where the
+    /// kernel does not count that.
+    ///
+    /// # Errors
+    /// Where the counts cannot be read.
+    pub fn cpu_times(&self) -> Result<Option<(Duration, Duration)>> {
+        let programs = self.probes.runs()?;
+        Ok(programs.map(|programs| {
+            let run_time = programs.iter().map(|program| program.time).sum();
+            (run_time, own_use::cpu())
+        }))
     }
 
     /// Detaches the probes. What is in the ring buffer can still be drained.
@@ -143,7 +184,9 @@ impl Tracer {
         let misses = self.probes.misses()?;
         // Between the two readings calls may have entered, and calls in flight returned. A reading of
         // all CPUs takes its time too: one call more is within the tolerance.
-        let ended = |counters: &Counters| counters.reported + counters.succeeded + counters.fast;
+        let ended = |counters: &Counters| {
+            counters.reported + counters.succeeded + counters.fast + counters.unsampled
+        };
         let moved = (after.entered - before.entered) + (ended(&after) - ended(&before));
         Ok(Accounting {
             kernel: after,
@@ -153,6 +196,7 @@ impl Tracer {
             recursion_misses: misses.recursion,
             kretprobe_misses: misses.returns,
             moved: if self.detached { 0 } else { moved + 1 },
+            blind: self.blind,
             unknown: None,
         })
     }

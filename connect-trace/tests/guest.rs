@@ -6,7 +6,7 @@
 //! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
 //! chosen and how far the search went, `program` about the command `connect-trace`,
 //! `filters` and `command` about what is traced, `output` about its events and JSON, `terminal` about
-//! what a terminal gets, `recording` about what it keeps, `load` and `compare` about workloads, `check`
+//! what a terminal gets, `recording` about what it keeps, `overhead` about what it costs and its budget, `load` and `compare` about workloads, `check`
 //! about `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
 //! `clients` with what real clients and a server count. The other modules are what these are written with.
 
@@ -34,6 +34,8 @@ mod matching;
 mod nginx;
 #[path = "guest/output.rs"]
 mod output;
+#[path = "guest/overhead.rs"]
+mod overhead;
 #[path = "guest/peer.rs"]
 mod peer;
 #[path = "guest/process.rs"]
@@ -86,6 +88,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
     recording::TESTS_OF_MODES,
+    overhead::TESTS_OF_MODES,
     peer::TESTS,
     clients::TESTS,
 ];
@@ -99,6 +102,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     compare::TESTS,
     terminal::TESTS,
     recording::TESTS,
+    overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     load::TESTS,
 ];

@@ -10,7 +10,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
-use self::values::{number_of_groups, ring_buffer, seconds};
+use self::values::{number_of_groups, percent, ring_buffer, seconds};
 pub use self::{
     compare::CompareArgs,
     filters::{FilterArgs, PortSpan},
@@ -217,6 +217,16 @@ pub struct TraceArgs {
     /// Most connect() calls that can be in flight at once
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
     pub max_in_flight: u32,
+
+    /// Report what the trace costs: the programs by the kernel's own statistics, which themselves cost two
+    /// readings of the clock for each run, and connect-trace's CPU time and memory
+    #[arg(long, help_heading = "Cost")]
+    pub overhead: bool,
+
+    /// Trace less where that costs more, in percent of one core such as 1% or 0.5%: give up port checks, then
+    /// sample connects, then detach for a while; each step is told. Implies --overhead
+    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = "Cost")]
+    pub max_overhead: Option<f64>,
 }
 
 /// What comes out, of a trace and of a recording alike.

@@ -61,6 +61,19 @@ pub(super) fn latency(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Percent of one core, with their sign.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').map(str::parse);
+    let Some(Ok(percent)) = number else {
+        return Err("not a percentage such as 1% or 0.5%".to_owned());
+    };
+    if (0.001..=1_000.0).contains(&percent) {
+        Ok(percent)
+    } else {
+        Err("must be from 0.001% to 1000%, of one core".to_owned())
+    }
+}
+
 /// So many groups as a report can show.
 pub(super) fn number_of_groups(text: &str) -> Result<usize, String> {
     text.parse()
@@ -83,6 +96,19 @@ mod tests {
             "", "1", "ms", "0ms", "-1ms", "1 ms", "1h", "2000000s", "nanms",
         ] {
             assert!(latency(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_has_its_sign() {
+        assert_eq!(percent("1%"), Ok(1.0));
+        assert_eq!(percent("0.5%"), Ok(0.5));
+        assert_eq!(percent("0.001%"), Ok(0.001));
+        assert_eq!(percent("1000%"), Ok(1_000.0));
+        for wrong in [
+            "", "%", "1", "1 %", "0%", "-1%", "nan%", "inf%", "1001%", "1%%", "0,5%",
+        ] {
+            assert!(percent(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -46,6 +46,8 @@ impl Traced {
             filters,
             ring_buffer_bytes: RING_BUFFER_BYTES,
             max_in_flight: MAX_IN_FLIGHT,
+            run_stats: false,
+            may_step: false,
         })?;
         Ok(Self { tracer })
     }

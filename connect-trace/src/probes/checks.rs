@@ -16,12 +16,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf,
-    programs::{fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId},
-};
+use aya::Ebpf;
 
-use super::{AttachMode, fentry, kprobe, lock, maps::Maps, object, watched::Watched};
+use super::{
+    AttachMode, fentry, kprobe, link::Link, lock, maps::Maps, run_stats::RunStats, watched::Watched,
+};
 use crate::kernel::prototypes::Function;
 
 /// What is paid for watching `__inet{,6}_check_established`.
@@ -108,18 +107,12 @@ struct Inner {
     attach: AttachMode,
     functions: Vec<&'static Function>,
     maps: Arc<Maps>,
+    stats: Option<Arc<RunStats>>,
     links: Vec<Link>,
     watched: Arc<Watched>,
     /// How long the last attaching took, and when it was done.
     attaching: Duration,
     since: Instant,
-}
-
-/// A program that is attached, by its name.
-enum Link {
-    Entry(String, FEntryLinkId),
-    Exit(String, FExitLinkId),
-    Probe(String, KProbeLinkId),
 }
 
 impl Watcher {
@@ -130,6 +123,7 @@ impl Watcher {
         functions: Vec<&'static Function>,
         ebpf: Arc<Mutex<Ebpf>>,
         maps: Arc<Maps>,
+        stats: Option<Arc<RunStats>>,
         watched: Arc<Watched>,
     ) -> Result<Self> {
         let mut inner = Inner {
@@ -137,6 +131,7 @@ impl Watcher {
             attach,
             functions,
             maps,
+            stats,
             links: Vec::new(),
             watched,
             attaching: Duration::ZERO,
@@ -174,10 +169,55 @@ impl Watcher {
         (self.mode == CheckMode::Sampled).then(|| self.bursts.clone())
     }
 
+    /// Turns watching off and on again.
+    #[must_use]
+    pub(super) fn switch(&self) -> Switch {
+        Switch {
+            mode: self.mode,
+            bursts: self.bursts.clone(),
+        }
+    }
+
     /// Detaches, and ends the burst that may be running.
     pub(super) fn stop(&self) -> Result<()> {
         self.bursts.stop.store(true, Ordering::Relaxed);
         self.bursts.lock().detach()
+    }
+}
+
+/// Turns watching off and on again; a handle for the thread that does it.
+#[derive(Clone)]
+pub(super) struct Switch {
+    mode: CheckMode,
+    bursts: Bursts,
+}
+
+impl Switch {
+    /// Detaches, and ends the burst that may be running; that of the start, which nobody waits for yet, is
+    /// handed back. No other may be begun before [`on`](Self::on). Blocks meanwhile.
+    pub(super) fn off(&self) -> Result<Option<Burst>> {
+        self.bursts.stop.store(true, Ordering::Relaxed);
+        let mut inner = self.bursts.lock();
+        if !inner.watched.goes_on() {
+            return Ok(None);
+        }
+        let (watched, start) = (inner.since.elapsed(), Instant::now());
+        inner.detach()?;
+        let burst = Burst {
+            watched,
+            attaching: inner.attaching + start.elapsed(),
+        };
+        Ok((self.mode == CheckMode::Sampled).then_some(burst))
+    }
+
+    /// Attaches again, where watching is all the time; bursts may come again. Blocks meanwhile.
+    pub(super) fn on(&self) -> Result<()> {
+        self.bursts.stop.store(false, Ordering::Relaxed);
+        match self.mode {
+            CheckMode::Off | CheckMode::Sampled => Ok(()),
+            CheckMode::Time => self.bursts.lock().attach(true, Families::ALL),
+            CheckMode::Count => self.bursts.lock().attach(false, Families::ALL),
+        }
     }
 }
 
@@ -251,7 +291,7 @@ impl Inner {
                 for function in &self.functions {
                     fentry::load_entry(
                         &mut ebpf,
-                        &entry("fentry", function, timed),
+                        &entry(self.attach, function, timed),
                         function,
                         &btf,
                     )?;
@@ -262,9 +302,9 @@ impl Inner {
             }
             AttachMode::Kprobe => {
                 for function in &self.functions {
-                    kprobe::load(&mut ebpf, &entry("kprobe", function, timed))?;
+                    kprobe::load(&mut ebpf, &entry(self.attach, function, timed))?;
                     if timed {
-                        kprobe::load(&mut ebpf, &format!("kretprobe_{}", function.program))?;
+                        kprobe::load(&mut ebpf, &kprobe::return_program(function))?;
                     }
                 }
             }
@@ -275,7 +315,7 @@ impl Inner {
     /// Attaches what was loaded for these families, the returns first.
     fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
         let start = Instant::now();
-        self.watched.begin();
+        self.watched.begins();
         let functions = self
             .functions
             .iter()
@@ -283,32 +323,23 @@ impl Inner {
         let mut ebpf = lock(&self.ebpf);
         if timed {
             for function in functions.clone() {
-                self.links.push(match self.attach {
-                    AttachMode::Fentry => Link::Exit(
-                        fentry::exit_program(function),
-                        fentry::attach_exit(&mut ebpf, function)?,
-                    ),
-                    // The kernel's default of slots is enough: this function does not sleep.
-                    AttachMode::Kprobe => probe(
-                        &mut ebpf,
-                        format!("kretprobe_{}", function.program),
-                        function,
-                    )?,
-                });
+                // The kernel's default of slots is enough: this function does not sleep.
+                let link = Link::to_return(&mut ebpf, self.attach, function)?;
+                self.links.push(link);
             }
         }
         for function in functions {
-            self.links.push(match self.attach {
-                AttachMode::Fentry => {
-                    let name = entry("fentry", function, timed);
-                    let link = fentry::attach_entry(&mut ebpf, &name, function)?;
-                    Link::Entry(name, link)
-                }
-                AttachMode::Kprobe => probe(&mut ebpf, entry("kprobe", function, timed), function)?,
-            });
+            let program = entry(self.attach, function, timed);
+            let link = Link::to_entry(&mut ebpf, self.attach, program, function)?;
+            self.links.push(link);
+        }
+        if let Some(stats) = &self.stats {
+            stats.look_at(&ebpf)?;
         }
         self.since = Instant::now();
         self.attaching = self.since - start;
+        drop(ebpf);
+        self.watched.is_whole();
         Ok(())
     }
 
@@ -324,44 +355,23 @@ impl Inner {
         if !self.watched.goes_on() {
             return Ok(());
         }
+        self.watched.ends();
         let mut ebpf = lock(&self.ebpf);
         // Attached were all returns, and then all entries.
         let functions = self.links.len().div_ceil(2);
         let mut links: Vec<_> = self.links.drain(..).rev().enumerate().collect();
         links.sort_by_key(|(position, _)| Reverse(position % functions));
         for (_, link) in links {
-            match link {
-                Link::Entry(name, link) => {
-                    object::program::<aya::programs::FEntry>(&mut ebpf, &name)?.detach(link)
-                }
-                Link::Exit(name, link) => {
-                    object::program::<aya::programs::FExit>(&mut ebpf, &name)?.detach(link)
-                }
-                Link::Probe(name, link) => {
-                    object::program::<aya::programs::KProbe>(&mut ebpf, &name)?.detach(link)
-                }
-            }
-            .context("detach from __inet_check_established")?;
+            link.detach(&mut ebpf)?;
         }
-        self.watched.end();
+        drop(ebpf);
+        self.watched.has_ended();
         Ok(())
     }
 }
 
 /// Name of the program for the entry of a function.
-fn entry(kind: &str, function: &Function, timed: bool) -> String {
-    format!(
-        "{kind}_{}{}",
-        function.program,
-        if timed { "" } else { "_count" }
-    )
-}
-
-fn probe(ebpf: &mut Ebpf, name: String, function: &Function) -> Result<Link> {
-    let program: &mut aya::programs::KProbe = object::program(ebpf, &name)?;
-    let link = program.attach(function.name, 0);
-    Ok(Link::Probe(
-        name,
-        link.with_context(|| kprobe::refused("probe", function))?,
-    ))
+fn entry(mode: AttachMode, function: &Function, timed: bool) -> String {
+    let program = mode.entry_program(function);
+    if timed { program } else { program + "_count" }
 }

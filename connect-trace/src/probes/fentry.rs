@@ -6,28 +6,17 @@ use aya::{
     programs::{FEntry, FExit, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId},
 };
 
-use super::object;
+use super::{AttachMode, object};
 use crate::kernel::{btf::VMLINUX, prototypes::Function, switches};
 
-/// Loads and attaches entry and return of each function, the returns first and then the entries from
-/// the innermost out: no call that is seen to enter may search or return unseen.
-pub(super) fn attach(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
+/// Loads entry and return of each function.
+pub(super) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
     offered()?;
     let btf = kernel_types()?;
     for &function in functions {
-        load_exit(ebpf, function, &btf)?
-            .attach()
-            .with_context(|| refused("fexit", function))?;
-    }
-    for &function in functions.iter().rev() {
-        load_entry(
-            ebpf,
-            &format!("fentry_{}", function.program),
-            function,
-            &btf,
-        )?
-        .attach()
-        .with_context(|| refused("fentry", function))?;
+        load_exit(ebpf, function, &btf)?;
+        let entry = AttachMode::Fentry.entry_program(function);
+        load_entry(ebpf, &entry, function, &btf)?;
     }
     Ok(())
 }

@@ -5,23 +5,23 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
-use super::{descriptor, object, perf_event, return_events::ReturnEvents};
+use super::{AttachMode, object, perf_event, return_events::ReturnEvents};
 use crate::kernel::{lack::Lack, prototypes::Function, switches};
 
 /// Through which perf_event_open(2) makes a kprobe.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
-/// Loads and attaches entry and return of each function, in the order of `fentry.rs`. The returns go
-/// through events of our own that hold enough calls in flight; where those cannot be made, through
-/// the kernel's default, which loses returns under load and is noted.
-pub(super) fn attach(
+/// Loads entry and return of each function. The returns go through events of our own that hold enough
+/// calls in flight; where those cannot be made, through the kernel's default, which loses returns under load
+/// and is noted.
+pub(super) fn prepare(
     ebpf: &mut Ebpf,
     functions: &[&'static Function],
     notes: &mut Vec<String>,
 ) -> Result<Option<ReturnEvents>> {
     offered()?;
     let names: Vec<&str> = functions.iter().map(|function| function.name).collect();
-    let mut events = match ReturnEvents::create(&names) {
+    let events = match ReturnEvents::create(&names) {
         Ok(events) => {
             notes.push(format!(
                 "returns of up to {} calls at once",
@@ -37,21 +37,15 @@ pub(super) fn attach(
         }
     };
     for &function in functions {
-        let exit = load(ebpf, &format!("kretprobe_{}", function.program))?;
-        match &mut events {
-            Some(events) => events.attach(function.name, descriptor(exit.fd())?)?,
-            None => {
-                exit.attach(function.name, 0)
-                    .with_context(|| refused("kretprobe", function))?;
-            }
-        }
-    }
-    for &function in functions.iter().rev() {
-        load(ebpf, &format!("kprobe_{}", function.program))?
-            .attach(function.name, 0)
-            .with_context(|| refused("kprobe", function))?;
+        load(ebpf, &return_program(function))?;
+        load(ebpf, &AttachMode::Kprobe.entry_program(function))?;
     }
     Ok(events)
+}
+
+/// Name of the program for the return of a function.
+pub(super) fn return_program(function: &Function) -> String {
+    format!("kretprobe_{}", function.program)
 }
 
 /// Whether the kernel has kprobes, they are not turned off, and this process may attach to them.

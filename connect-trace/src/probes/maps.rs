@@ -1,12 +1,14 @@
 //! The maps that the daemon reads and writes besides the ring buffer.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use bytemuck::{Pod, Zeroable};
-use connect_trace_common::{CheckEstablished, Counters, FastGroup, InFlight, Times};
+use connect_trace_common::{CheckEstablished, Control, Counters, FastGroup, InFlight, Times};
 
 use super::object;
 
@@ -26,6 +28,7 @@ pub struct Maps {
     places: Array<MapData, Plain<InFlight>>,
     owners: HashMap<MapData, u32, u64>,
     displaced: HashMap<MapData, u64, Plain<InFlight>>,
+    control: Mutex<Array<MapData, Plain<Control>>>,
 }
 
 impl Maps {
@@ -38,7 +41,16 @@ impl Maps {
             places: object::take(ebpf, "PLACES")?,
             owners: object::take(ebpf, "OWNERS")?,
             displaced: object::take(ebpf, "IN_FLIGHT")?,
+            control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
+    }
+
+    /// Tells the programs to make records of one call in so many, a power of two; see
+    /// [`Control::sample_every`].
+    pub(super) fn set_sample_every(&self, sample_every: u32) -> Result<()> {
+        let mut map = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(0, Plain(Control { sample_every }), 0)
+            .context("write map CONTROL")
     }
 
     /// The counters of all CPUs together.
@@ -59,6 +71,7 @@ impl Maps {
             sum.succeeded += cpu.succeeded;
             sum.fast += cpu.fast;
             sum.not_followed += cpu.not_followed;
+            sum.unsampled += cpu.unsampled;
         }
         Ok(sum)
     }

@@ -5,24 +5,30 @@
 //! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
 //! `__inet6_check_established` as [`checks`] decides.
 
+mod attachment;
 pub mod checks;
 pub(crate) mod choice;
 mod fentry;
 mod filters;
 mod janitor;
 mod kprobe;
+mod link;
 pub mod maps;
 mod misses;
 mod object;
 mod perf_event;
+mod program_info;
 pub(crate) mod return_events;
+mod run_stats;
+pub mod steps;
 pub(crate) mod trial;
 pub(crate) mod watched;
 
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 use anyhow::{Context as _, Result};
@@ -34,12 +40,14 @@ use aya::{
 use aya_log::EbpfLogger;
 
 use self::{
+    attachment::Attachment,
     checks::{CheckMode, Watcher},
     choice::choose,
     maps::Maps,
     misses::{Misses, Programs},
     object::Options,
-    return_events::ReturnEvents,
+    run_stats::RunStats,
+    steps::Steps,
     watched::Watched,
 };
 use crate::filter::Filters;
@@ -51,6 +59,7 @@ use crate::kernel::{
     prototypes::{CHECKS, CONNECT, Function},
     symbols::{Pointer, Symbols},
 };
+use crate::overhead::ProgramRuns;
 
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +68,17 @@ pub enum AttachMode {
     Fentry,
     /// kprobe and kretprobe.
     Kprobe,
+}
+
+impl AttachMode {
+    /// Name of the program for the entry of a function.
+    fn entry_program(self, function: &Function) -> String {
+        let kind = match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        };
+        format!("{kind}_{}", function.program)
+    }
 }
 
 impl fmt::Display for AttachMode {
@@ -90,6 +110,12 @@ pub struct ProbeConfig {
     pub ring_buffer_bytes: u32,
     /// Most calls of connect() that can be in flight at once.
     pub max_in_flight: u32,
+    /// Whether the kernel counts and times the runs of the programs, which costs two readings of the clock
+    /// for each.
+    pub run_stats: bool,
+    /// Whether less may be traced for a while: see [`Probes::steps`]. Then each call asks whether it is
+    /// sampled.
+    pub may_step: bool,
 }
 
 /// The attached programs. Dropping it detaches them.
@@ -102,10 +128,13 @@ pub struct Probes {
     programs: Programs,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// Dropped after the programs: the events must be free when they are removed.
-    return_events: Option<ReturnEvents>,
     watcher: Watcher,
     watched: Arc<Watched>,
+    /// Where the kernel counts the misses of the return events, where there are any.
+    tracefs: Option<PathBuf>,
+    stats: Option<Arc<RunStats>>,
+    /// Dropped after the programs: the return events must be free when they are removed.
+    attachment: Arc<Mutex<Attachment>>,
 }
 
 impl Probes {
@@ -135,6 +164,8 @@ impl Probes {
         layout: &Layout,
         functions: &Functions,
     ) -> Result<Self> {
+        // Before any program runs: every run is counted.
+        let stats = config.run_stats.then(RunStats::enable).transpose()?;
         let mut ebpf = load(config, layout, functions)?;
         let maps = Arc::new(Maps::take(&mut ebpf)?);
         filters::fill(&mut ebpf, &config.filters)?;
@@ -153,14 +184,23 @@ impl Probes {
         }
         let return_events = match mode {
             AttachMode::Fentry => {
-                fentry::attach(&mut ebpf, &functions.connect())?;
+                fentry::load(&mut ebpf, &functions.connect())?;
                 None
             }
-            AttachMode::Kprobe => kprobe::attach(&mut ebpf, &functions.connect(), &mut notes)?,
+            AttachMode::Kprobe => kprobe::prepare(&mut ebpf, &functions.connect(), &mut notes)?,
         };
-        filters::forget_ended(&mut ebpf, &config.filters.pids)?;
-        let programs = Programs::of(&ebpf)?;
+        let tracefs = return_events
+            .as_ref()
+            .map(|events| events.tracefs().to_owned());
         let ebpf = Arc::new(Mutex::new(ebpf));
+        let stats = stats.map(Arc::new);
+        let mut attachment =
+            Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
+        attachment.attach(stats.as_deref())?;
+        let mut loaded = lock(&ebpf);
+        filters::forget_ended(&mut loaded, &config.filters.pids)?;
+        let programs = Programs::of(&loaded)?;
+        drop(loaded);
         let watched = Arc::default();
         let watcher = Watcher::start(
             config.checks,
@@ -168,6 +208,7 @@ impl Probes {
             functions.checks(),
             Arc::clone(&ebpf),
             Arc::clone(&maps),
+            stats.clone(),
             Arc::clone(&watched),
         )?;
         Ok(Self {
@@ -179,9 +220,11 @@ impl Probes {
             programs,
             records: Some(records),
             log,
-            return_events,
             watcher,
             watched,
+            tracefs,
+            stats,
+            attachment: Arc::new(Mutex::new(attachment)),
         })
     }
 
@@ -214,7 +257,12 @@ impl Probes {
     /// # Errors
     /// Where the map cannot be read.
     pub fn any_process(&self) -> Result<bool> {
-        filters::any_process(&lock(&self.ebpf))
+        match self.ebpf.try_lock() {
+            Ok(ebpf) => filters::any_process(&ebpf),
+            Err(TryLockError::Poisoned(error)) => filters::any_process(&error.into_inner()),
+            // Something is being attached, which can wait for the kernel: the next look will tell.
+            Err(TryLockError::WouldBlock) => Ok(true),
+        }
     }
 
     /// Watches `__inet{,6}_check_established`.
@@ -225,6 +273,26 @@ impl Probes {
     /// When `__inet{,6}_check_established` was watched last.
     pub(crate) fn watched(&self) -> Arc<Watched> {
         Arc::clone(&self.watched)
+    }
+
+    /// Traces less for a while, and more again. To be used where the programs were loaded with
+    /// [`ProbeConfig::may_step`].
+    #[must_use]
+    pub fn steps(&self) -> Steps {
+        Steps {
+            attachment: Arc::clone(&self.attachment),
+            watching: self.watcher.switch(),
+            maps: Arc::clone(&self.maps),
+            stats: self.stats.clone(),
+        }
+    }
+
+    /// The runs of the programs, by name; `None` where the kernel does not count them.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn runs(&self) -> Result<Option<Vec<ProgramRuns>>> {
+        self.stats.as_ref().map(|stats| stats.read()).transpose()
     }
 
     /// The ring buffer of the records; the first call has it.
@@ -244,7 +312,7 @@ impl Probes {
     /// # Errors
     /// Where they cannot be read.
     pub fn misses(&self) -> Result<Misses> {
-        Misses::read(&self.programs, self.return_events.as_ref())
+        Misses::read(&self.programs, self.tracefs.as_deref())
     }
 
     /// Detaches every program. The maps can still be read.
@@ -253,6 +321,8 @@ impl Probes {
     /// Where a program is not let go.
     pub fn detach(&mut self) -> Result<()> {
         self.watcher.stop()?;
+        // A step that is under way ends first.
+        let mut attachment = steps::attachment(&self.attachment);
         let mut ebpf = lock(&self.ebpf);
         let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
         // Entries first: a call that enters now is not seen, one that is in flight still returns.
@@ -266,9 +336,7 @@ impl Probes {
             object::unload(program).with_context(|| format!("detach program {name}"))?;
         }
         drop(ebpf);
-        if let Some(events) = &mut self.return_events {
-            events.detach();
-        }
+        attachment.let_go_of_returns();
         Ok(())
     }
 }
@@ -283,6 +351,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
+        may_sample: config.may_step,
     })
 }
 

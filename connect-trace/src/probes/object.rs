@@ -27,6 +27,8 @@ pub(super) struct Options<'a> {
     pub(super) max_in_flight: u32,
     /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
     pub(super) count_checks: bool,
+    /// Whether [`connect_trace_common::Control::sample_every`] is looked at.
+    pub(super) may_sample: bool,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -38,6 +40,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let count_checks = u32::from(options.count_checks);
     let places = options.max_in_flight.next_power_of_two();
     let place_mask = places - 1;
+    let may_sample = u32::from(options.may_sample);
     let mut loader = EbpfLoader::new();
     for (name, value) in options.globals {
         loader.override_global(name, value, true);
@@ -49,6 +52,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
         .override_global("COUNT_CHECKS", &count_checks, true)
         .override_global("PLACE_MASK", &place_mask, true)
+        .override_global("MAY_SAMPLE", &may_sample, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("PLACES", places)
         .map_max_entries("OWNERS", places)

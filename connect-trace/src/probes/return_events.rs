@@ -85,13 +85,18 @@ impl ReturnEvents {
         self.attached.clear();
     }
 
-    /// Returns that found no free slot, by the kernel's count (`kprobe_profile`: event, hits, misses).
-    pub(super) fn missed(&self) -> Result<u64> {
-        let path = self.tracefs.join("kprobe_profile");
-        let profile =
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(missed_in(&profile, std::process::id()))
+    /// The folder of tracefs.
+    pub(super) fn tracefs(&self) -> &Path {
+        &self.tracefs
     }
+}
+
+/// Returns of this process's events that found no free slot, by the kernel's count (`kprobe_profile`:
+/// event, hits, misses).
+pub(super) fn missed(tracefs: &Path) -> Result<u64> {
+    let path = tracefs.join("kprobe_profile");
+    let profile = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(missed_in(&profile, std::process::id()))
 }
 
 /// The folder of tracefs, if events can be made there.

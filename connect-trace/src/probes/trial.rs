@@ -4,9 +4,11 @@
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
-use aya::programs::Program;
 
-use super::{AttachMode, Functions, ProbeConfig, fentry, kprobe, load, load_tracepoint, misses};
+use super::{
+    AttachMode, Functions, ProbeConfig, fentry, kprobe, load, load_tracepoint, program_info,
+    run_stats::descriptor,
+};
 use crate::kernel::layout::Layout;
 
 /// What the kernel took.
@@ -53,23 +55,12 @@ pub(crate) fn load_all(
         .programs()
         .filter_map(|(_, program)| descriptor(program))
         .collect();
-    let first = *loaded.first().context("the eBPF object has no programs")?;
+    let first = loaded.first().context("the eBPF object has no programs")?;
     Ok(Loaded {
         programs: loaded.len(),
-        counts_skipped: misses::recursion_misses(first)
+        counts_skipped: program_info::read(first.as_fd().as_raw_fd())
             .context("read the kernel's counters of a program")?
+            .recursion_misses
             .is_some(),
     })
-}
-
-/// The descriptor of a program that is loaded.
-fn descriptor(program: &Program) -> Option<libc::c_int> {
-    let fd = match program {
-        Program::FEntry(program) => program.fd(),
-        Program::FExit(program) => program.fd(),
-        Program::KProbe(program) => program.fd(),
-        Program::RawTracePoint(program) => program.fd(),
-        _ => return None,
-    };
-    Some(fd.ok()?.as_fd().as_raw_fd())
 }

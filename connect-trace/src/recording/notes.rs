@@ -126,6 +126,7 @@ impl End {
             recursion_misses,
             kretprobe_misses,
             moved,
+            blind,
             unknown: _,
         } = self.kernel_side.accounting;
         let Counters {
@@ -139,6 +140,7 @@ impl End {
             succeeded,
             fast,
             not_followed,
+            unsampled,
         } = kernel;
         let checks = &self.kernel_side.checks;
         let mut note = Note::new(END);
@@ -154,6 +156,7 @@ impl End {
         note.line("succeeded", succeeded);
         note.line("fast", fast);
         note.line("not_followed", not_followed);
+        note.line("unsampled", unsampled);
         note.line("decoded", decoded);
         note.line("undecodable", undecodable);
         note.line("in_flight", in_flight);
@@ -164,12 +167,10 @@ impl End {
             note.line("kretprobe_misses", misses);
         }
         note.line("moved", moved);
+        note.line("blind_ns", nanoseconds(blind));
         note.line("checks", &checks.mode);
         note.line("checks_bursts", checks.bursts);
-        note.line(
-            "checks_watched_ns",
-            u64::try_from(checks.watched.as_nanos()).unwrap_or(u64::MAX),
-        );
+        note.line("checks_watched_ns", nanoseconds(checks.watched));
         for (name, seen) in &checks.functions {
             let CheckEstablished {
                 calls,
@@ -239,6 +240,7 @@ impl End {
                     succeeded: lines.number("succeeded")?,
                     fast: lines.number("fast")?,
                     not_followed: lines.number("not_followed")?,
+                    unsampled: lines.number("unsampled").unwrap_or(0),
                 },
                 decoded: lines.number("decoded")?,
                 undecodable: lines.number("undecodable")?,
@@ -246,6 +248,7 @@ impl End {
                 recursion_misses: lines.number("recursion_misses"),
                 kretprobe_misses: lines.number("kretprobe_misses"),
                 moved: lines.number("moved")?,
+                blind: Duration::from_nanos(lines.number("blind_ns").unwrap_or(0)),
                 unknown: None,
             },
             fast: FastConnects {
@@ -254,6 +257,7 @@ impl End {
                 bound: group("bound")?,
                 failed: group("failed")?,
             },
+            ..KernelSide::default()
         };
         Some(Self {
             events: lines.number("events")?,
@@ -302,6 +306,10 @@ fn check(text: &str) -> Option<CheckEstablished> {
         max_ns,
         buckets: <[u64; BUCKETS]>::try_from(buckets).ok()?,
     })
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A note that is being written.
@@ -411,7 +419,7 @@ pub(super) mod tests {
                 },
                 accounting: Accounting {
                     kernel: Counters {
-                        entered: events + 19,
+                        entered: events + 28,
                         reported: events,
                         ring_full: 1,
                         in_flight_full: 2,
@@ -421,12 +429,15 @@ pub(super) mod tests {
                         succeeded: 6,
                         fast: 7,
                         not_followed: 8,
+                        unsampled: 9,
                     },
                     decoded: events,
                     recursion_misses: Some(7),
+                    blind: Duration::from_millis(10),
                     ..Accounting::default()
                 },
                 fast: fast::tests::example(9),
+                ..KernelSide::default()
             },
         }
     }

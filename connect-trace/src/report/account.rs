@@ -97,6 +97,9 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
     if accounting.left_out() > 0 {
         write!(text, " + left out {}", accounting.left_out())?;
     }
+    if accounting.sampled() {
+        write!(text, " + not sampled {}", kernel.unsampled)?;
+    }
     let in_ring = accounting.in_ring() - accounting.undecodable.min(accounting.in_ring());
     if in_ring > 0 {
         write!(text, " + in the ring {in_ring}")?;
@@ -130,6 +133,10 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
         (
             kernel.succeeded,
             "left out: succeeded, and --failed was asked for",
+        ),
+        (
+            kernel.unsampled,
+            "not sampled: counted without a record, to keep --max-overhead",
         ),
         (kernel.filtered, "more were not wanted by the filters"),
         (
@@ -165,12 +172,28 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             accounting.accounted()
         )?;
     } else if !accounting.complete() {
-        let why = if kernel.not_followed > 0 {
-            "children were not followed, so their calls were not seen"
-        } else {
-            "the kernel skipped programs, so calls may not have been seen"
-        };
-        writeln!(text, "{}: {why}", paint.warning("INCOMPLETE"))?;
+        let incomplete = paint.warning("INCOMPLETE");
+        for (missed, why) in [
+            (
+                !accounting.blind.is_zero(),
+                format!(
+                    "no call was seen for {:.2} s: the probes were detached",
+                    accounting.blind.as_secs_f64()
+                ),
+            ),
+            (
+                kernel.not_followed > 0,
+                "children were not followed, so their calls were not seen".to_owned(),
+            ),
+            (
+                accounting.recursion_misses.unwrap_or(0) > 0,
+                "the kernel skipped programs, so calls may not have been seen".to_owned(),
+            ),
+        ] {
+            if missed {
+                writeln!(text, "{incomplete}: {why}")?;
+            }
+        }
     }
     Ok(())
 }

@@ -76,6 +76,8 @@ pub(crate) fn parity() -> Report {
         top: summary.by_parity(),
         exhausted: Exhausted::default(),
         clock_step_ns: None,
+        overhead: None,
+        budget: None,
         summary,
         checks: Checks {
             mode: "sampled".to_owned(),

@@ -1,6 +1,8 @@
 //! JSON Lines: one object for each report and each event. `docs/output.schema.json` and
 //! `docs/output.md` say what is in them. What is not known is null.
 
+mod overhead;
+
 use std::{
     io::{self, Write},
     os::unix::ffi::OsStrExt as _,
@@ -10,6 +12,7 @@ use std::{
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
+use self::overhead::{Budget, Overhead};
 use super::{Report, errno, names, warnings::warnings};
 use crate::{
     aggregate::{Group, Latency, Scanned, key::Choice, strategies::Chosen},
@@ -195,6 +198,8 @@ struct ReportLine<'a> {
     strategies: Vec<StrategyOf>,
     checks: Checks<'a>,
     accounting: Option<Accounting>,
+    overhead: Option<Overhead<'a>>,
+    budget: Option<Budget>,
     warnings: Vec<Warning>,
 }
 
@@ -262,6 +267,11 @@ impl<'a> ReportLine<'a> {
                 .collect(),
             checks: Checks::of(report),
             accounting: Accounting::of(&report.accounting),
+            overhead: report
+                .overhead
+                .as_ref()
+                .map(|overhead| Overhead::of(overhead, report.elapsed)),
+            budget: report.budget.as_ref().map(Budget::of),
             warnings: warnings(report)
                 .into_iter()
                 .map(|warning| Warning {
@@ -505,11 +515,13 @@ struct Accounting {
     left_out: u64,
     left_out_fast: u64,
     left_out_succeeded: u64,
+    unsampled: u64,
     filtered: u64,
     search_return_missed: u64,
     not_followed: u64,
     programs_skipped: Option<u64>,
     kretprobe_misses: Option<u64>,
+    blind_ns: u64,
     adds_up: bool,
     complete: bool,
 }
@@ -531,11 +543,13 @@ impl Accounting {
             left_out: accounting.left_out(),
             left_out_fast: kernel.fast,
             left_out_succeeded: kernel.succeeded,
+            unsampled: kernel.unsampled,
             filtered: kernel.filtered,
             search_return_missed: kernel.search_return_missed,
             not_followed: kernel.not_followed,
             programs_skipped: accounting.recursion_misses,
             kretprobe_misses: accounting.kretprobe_misses,
+            blind_ns: saturated(accounting.blind.as_nanos()),
             adds_up: accounting.adds_up(),
             complete: accounting.complete(),
         })

@@ -9,6 +9,7 @@ pub(crate) mod histogram;
 pub mod json;
 mod names;
 pub(crate) mod numbers;
+mod overhead;
 pub mod paint;
 mod strategies;
 pub(crate) mod table;
@@ -25,6 +26,8 @@ use crate::{
     aggregate::{
         FastConnects, Group, Precision, Summary, by::By, exhaustion::Exhausted, groups::Top,
     },
+    budget::course::BudgetUse,
+    overhead::Overhead,
 };
 
 pub use filter_words::filter_words;
@@ -58,10 +61,14 @@ pub struct Report {
     pub exhausted: Exhausted,
     /// By how many nanoseconds the time of day was set within that time; `None` where it was not.
     pub clock_step_ns: Option<i128>,
+    /// What the trace cost in that time, where that was asked for.
+    pub overhead: Option<Overhead>,
+    /// How its budget was kept in that time, where there is one.
+    pub budget: Option<BudgetUse>,
 }
 
 /// What the kernel's side knows when a report is made. All of it counts from the time that the probes
-/// were attached; of the fast connects, each report has those that came since the last one.
+/// were attached, but what it cost. Of the fast connects a report has those that came since the last one.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSide {
     /// What was seen of `__inet{,6}_check_established`.
@@ -70,6 +77,10 @@ pub struct KernelSide {
     pub accounting: Accounting,
     /// Those below `--min-latency`, which have no records.
     pub fast: FastConnects,
+    /// What it cost since the last report; `None` where that is not measured.
+    pub overhead: Option<Overhead>,
+    /// How its budget was kept since the last report; `None` without one.
+    pub budget: Option<BudgetUse>,
 }
 
 /// What was seen of `__inet{,6}_check_established`.

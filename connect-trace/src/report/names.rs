@@ -7,6 +7,7 @@ use crate::{
         by::By,
         key::{Choice, Parity},
     },
+    budget::Level,
     event::{Family, Pass, SourcePort, Strategy},
 };
 
@@ -31,6 +32,15 @@ pub(super) fn port_origin(port: SourcePort) -> &'static str {
         SourcePort::None => "none",
         SourcePort::Bound(_) => "bind",
         SourcePort::Searched(_) => "search",
+    }
+}
+
+pub(super) fn level(level: Level) -> &'static str {
+    match level {
+        Level::Full => "full",
+        Level::Unwatched => "unwatched",
+        Level::Sampled(_) => "sampled",
+        Level::Detached => "detached",
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Report, account, errno, groups_text, histogram,
     numbers::{counted, wrapped},
+    overhead,
     paint::Paint,
     strategies,
     table::{rows, scanned},
@@ -51,6 +52,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
     }
     account::checks(text, &report.checks, summary)?;
     account::accounting(text, paint, &report.accounting)?;
+    overhead::write(text, paint, report)?;
     for (number, warning) in warnings(report).iter().enumerate() {
         if number == 0 {
             text.push('\n');
@@ -75,6 +77,9 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     )?;
     if !report.filters.is_empty() {
         wrapped(text, "only", "  ", &report.filters.join(" "))?;
+    }
+    if let Some(budget) = &report.budget {
+        overhead::head(text, budget)?;
     }
     if summary.fast > 0 {
         let fast = counted(summary.fast, "is", "are");
@@ -270,6 +275,16 @@ mod tests {
         report.filters = (1..=20).map(|pid| format!("--pid {pid}")).collect();
         let text = render(&report);
         assert!(text.contains("\nonly --pid 1 --pid 2 "), "{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn what_the_budget_left_out_is_told_and_fits() {
+        let text = render(&overhead::tests::example());
+        assert!(text.contains("\nsampled: for 0.30 s of it "), "{text}");
+        assert!(text.contains(" + not sampled 93\n"), "{text}");
+        let blind = "INCOMPLETE: no call was seen for 0.60 s: the probes were detached\n";
+        assert!(text.contains(blind), "{text}");
         assert_fits(&text);
     }
 

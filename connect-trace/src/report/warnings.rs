@@ -28,6 +28,9 @@ pub fn warnings(report: &Report) -> Vec<Warning> {
         lost(report),
         incomplete(report),
         skipped(report),
+        blind(report),
+        sampled(report),
+        unwatched(report),
         overlap(report),
         few_samples(report),
         evicted(report),
@@ -67,6 +70,43 @@ fn skipped(report: &Report) -> Reason {
              --attach kprobe sees all"
         );
         ("programs_skipped", text)
+    })
+}
+
+fn blind(report: &Report) -> Reason {
+    let blind = report.accounting.blind;
+    (!blind.is_zero()).then(|| {
+        let text = format!(
+            "the probes were detached for {:.2} s since the start, to keep --max-overhead: connects of that \
+             time are in no figure",
+            blind.as_secs_f64()
+        );
+        ("blind", text)
+    })
+}
+
+fn sampled(report: &Report) -> Reason {
+    let kernel = &report.accounting.kernel;
+    report.accounting.sampled().then(|| {
+        let text = format!(
+            "{} of {} connects since the start were counted without a record, to keep --max-overhead: \
+             figures are those of a sample",
+            kernel.unsampled, kernel.entered
+        );
+        ("sampled", text)
+    })
+}
+
+/// Where port checks are watched all the time, but for what the budget gave up.
+fn unwatched(report: &Report) -> Reason {
+    let unwatched = report.budget.as_ref()?.unwatched;
+    let always = matches!(report.checks.mode.as_str(), "time" | "count");
+    (always && !unwatched.is_zero()).then(|| {
+        let text = format!(
+            "port checks were not watched for {:.2} s, to keep --max-overhead",
+            unwatched.as_secs_f64()
+        );
+        ("unwatched", text)
     })
 }
 
@@ -211,6 +251,21 @@ mod tests {
         assert_eq!(kinds(&report), ["lost"]);
         report.accounting.recursion_misses = Some(1);
         assert_eq!(kinds(&report), ["lost", "programs_skipped"]);
+    }
+
+    #[test]
+    fn what_the_budget_gave_up_is_warned_of() {
+        let mut report = crate::report::overhead::tests::example();
+        report.summary = Default::default();
+        assert_eq!(kinds(&report), ["lost", "blind", "sampled"]);
+        report.checks.mode = "count".to_owned();
+        assert_eq!(kinds(&report), ["lost", "blind", "sampled", "unwatched"]);
+        report.budget = None;
+        assert_eq!(
+            kinds(&report),
+            ["lost", "blind", "sampled"],
+            "as of a recording"
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     groups_by_destination_are_those_of_truth,
     lines_of_events_have_a_header_and_fit_their_terminal,
     a_name_of_any_bytes_is_escaped,
+    fast_connects_are_in_the_interval_that_they_came_in,
     a_clock_that_is_set_is_warned_of,
     a_pipe_that_closes_among_events_ends_it_well,
 ];
@@ -33,13 +34,13 @@ pub const TESTS: &[Test<()>] = crate::tests![
 const SCHEMA: &str = include_str!("../../../docs/output.schema.json");
 
 /// The lines of a run, each of which must be valid.
-struct Lines {
-    events: Vec<Value>,
-    reports: Vec<Value>,
+pub struct Lines {
+    pub events: Vec<Value>,
+    pub reports: Vec<Value>,
 }
 
 impl Lines {
-    fn of(ended: &Ended) -> Result<Self> {
+    pub fn of(ended: &Ended) -> Result<Self> {
         let validator = jsonschema::draft202012::new(&serde_json::from_str(SCHEMA)?)?;
         let mut lines = Self {
             events: Vec::new(),
@@ -59,7 +60,7 @@ impl Lines {
     }
 
     /// The only report.
-    fn report(&self) -> Result<&Value> {
+    pub fn report(&self) -> Result<&Value> {
         ensure!(self.reports.len() == 1, "{} reports", self.reports.len());
         Ok(&self.reports[0])
     }
@@ -218,6 +219,23 @@ fn groups_by_destination_are_those_of_truth((): ()) -> Result<()> {
     }
     assert!(ended.stdout.contains("\nby destination, "), "{ended}");
     assert!(ended.stdout.contains("\nwarning: p99 of fewer"), "{ended}");
+    Ok(())
+}
+
+fn fast_connects_are_in_the_interval_that_they_came_in((): ()) -> Result<()> {
+    let process = tracing("--min-latency 1000s -i 1 --format json")?;
+    truth("v4 --count 20")?;
+    thread::sleep(Duration::from_secs(2));
+    truth("v6 --count 30")?;
+    thread::sleep(Duration::from_secs(1));
+    process.signal(libc::SIGINT)?;
+    let lines = Lines::of(&report(process)?)?;
+    let fast: u64 = lines
+        .reports
+        .iter()
+        .filter_map(|report| report["connects_fast"].as_u64())
+        .sum();
+    assert_eq!(fast, 50, "{:#?}", lines.reports);
     Ok(())
 }
 

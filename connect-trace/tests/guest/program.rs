@@ -196,7 +196,7 @@ fn traces_in_kernel() -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn bpftool(arguments: &str) -> Result<String> {
+pub fn bpftool(arguments: &str) -> Result<String> {
     let mut command = Command::new("bpftool");
     command.args(arguments.split_whitespace());
     Ok(Process::start(command)?.end()?.successful()?.stdout)

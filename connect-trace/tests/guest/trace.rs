@@ -23,6 +23,8 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
         filters: Filters::default(),
         ring_buffer_bytes: 8 << 20,
         max_in_flight: 16_384,
+        run_stats: false,
+        may_step: false,
     }
 }
 

@@ -11,7 +11,10 @@ use super::*;
 use crate::{
     aggregate::{Groups, by::By, fast, summary::tests::example},
     event::{Comm, SourcePort, tests::any_connect},
-    report::example::{of_groups, parity},
+    report::{
+        example::{of_groups, parity},
+        overhead::tests::example as overhead_example,
+    },
 };
 
 const SCHEMA_TEXT: &str = include_str!("../../../../docs/output.schema.json");
@@ -182,6 +185,59 @@ fn a_report_adds_up() {
 }
 
 #[test]
+fn the_cost_and_the_budget_are_told() {
+    let report = report(&overhead_example());
+    assert_valid(&report);
+    let cost = &report["overhead"];
+    assert_eq!(
+        (&cost["run_ns"], &cost["ns_per_connect"]),
+        (&json!(75_000), &json!(750.0))
+    );
+    assert_eq!(cost["daemon_core_percent"], 0.4);
+    let entry = json!({
+        "program": "fentry_tcp_v4_connect",
+        "runs": 100,
+        "run_ns": 30_000,
+        "ns_per_run": 300.0,
+        "ns_per_connect": 300.0,
+        "core_percent": 0.002,
+    });
+    assert_eq!(cost["programs"][1], entry);
+    assert_eq!(
+        cost["programs"][0]["ns_per_run"],
+        Value::Null,
+        "it never ran"
+    );
+    let budget = &report["budget"];
+    let levels = budget["steps"].as_array().unwrap().iter();
+    let levels: Vec<_> = levels
+        .map(|step| {
+            (
+                step["level"].as_str().unwrap(),
+                step["sample_every"].as_u64(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("full", Some(1)),
+        ("unwatched", Some(1)),
+        ("sampled", Some(8)),
+        ("sampled", Some(64)),
+        ("detached", None),
+    ];
+    assert_eq!(levels, expected);
+    let accounting = &report["accounting"];
+    assert_eq!(
+        (&accounting["unsampled"], &accounting["adds_up"]),
+        (&json!(93), &json!(true))
+    );
+    assert_eq!(
+        (&accounting["blind_ns"], &accounting["complete"]),
+        (&json!(600_000_000), &json!(false))
+    );
+}
+
+#[test]
 fn percentiles_without_the_fast_connects_are_null() {
     let mut slow = parity();
     slow.summary.merge_fast(&fast::tests::example(3));
@@ -240,7 +296,10 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     }
     groups.merge_fast(&fast::tests::example(1));
     let mut tried = 0;
-    for valid in [event(&example(20_000)), report(&of_groups(groups))] {
+    let mut everything = of_groups(groups);
+    let costs = overhead_example();
+    (everything.overhead, everything.budget) = (costs.overhead, costs.budget);
+    for valid in [event(&example(20_000)), report(&everything)] {
         let mut paths = Vec::new();
         objects(&valid, "", &mut paths);
         for path in paths {

@@ -1,0 +1,77 @@
+//! What this process uses: CPU time and memory.
+
+use std::{fs, mem::MaybeUninit, time::Duration};
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnUse {
+    /// CPU time of all its threads, user and system, since its start (`getrusage`).
+    pub cpu: Duration,
+    /// Memory that it has now, bytes (`VmRSS` of `/proc/self/status`); 0 without /proc. The ring buffer is
+    /// the kernel's memory, and in it as far as the process has looked at it.
+    pub resident_bytes: u64,
+    /// The most that it had, bytes (`VmHWM`).
+    pub most_resident_bytes: u64,
+}
+
+impl OwnUse {
+    /// That of this process.
+    #[must_use]
+    pub fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self {
+            cpu: cpu(),
+            resident_bytes: bytes(&status, "VmRSS:"),
+            most_resident_bytes: bytes(&status, "VmHWM:"),
+        }
+    }
+}
+
+/// CPU time of this process so far.
+#[must_use]
+pub fn cpu() -> Duration {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel writes a rusage to it, for which all zeros is valid too. The call cannot fail for
+    // this process.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// A line of `/proc/PID/status`, which is in KiB.
+fn bytes(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_lines_of_the_status() {
+        let status = "Name:\tconnect-trace\nVmHWM:\t   12000 kB\nVmRSS:\t   10004 kB\n";
+        assert_eq!(bytes(status, "VmRSS:"), 10_004 << 10);
+        assert_eq!(bytes(status, "VmHWM:"), 12_000 << 10);
+        assert_eq!(bytes(status, "VmSwap:"), 0);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_its_cpu_time_grows() {
+        let before = OwnUse::now();
+        assert!(before.resident_bytes > 0);
+        assert!(before.most_resident_bytes >= before.resident_bytes);
+        let mut sum = 0_u64;
+        // As long as that takes: the clock of the CPU time decides.
+        while cpu() <= before.cpu {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(OwnUse::now().cpu > before.cpu);
+    }
+}

@@ -1,0 +1,58 @@
+//! How much is traced, changed while a trace runs: what a budget is kept by.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    attachment::Attachment,
+    checks::{Burst, Switch},
+    maps::Maps,
+    run_stats::RunStats,
+};
+use crate::budget::Level;
+
+/// Goes from one level to another; a handle for the thread that does it.
+#[derive(Clone)]
+pub struct Steps {
+    pub(super) attachment: Arc<Mutex<Attachment>>,
+    pub(super) watching: Switch,
+    pub(super) maps: Arc<Maps>,
+    pub(super) stats: Option<Arc<RunStats>>,
+}
+
+impl Steps {
+    /// Goes from one level to the next. Returns the burst that it ended, where nobody else waits for it. Blocks
+    /// while the kernel attaches and detaches, up to seconds.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn go(&self, from: Level, to: Level) -> Result<Option<Burst>> {
+        self.change(from, to)
+            .with_context(|| format!("keep --max-overhead: go on with {to}"))
+    }
+
+    fn change(&self, from: Level, to: Level) -> Result<Option<Burst>> {
+        let mut burst = None;
+        if to != Level::Full {
+            burst = self.watching.off()?;
+        }
+        if let Some(every) = to.sample_every() {
+            self.maps.set_sample_every(every)?;
+        }
+        match (from == Level::Detached, to == Level::Detached) {
+            (false, true) => attachment(&self.attachment).detach(&self.maps)?,
+            (true, false) => attachment(&self.attachment).attach(self.stats.as_deref())?,
+            _ => {}
+        }
+        if to == Level::Full && from != Level::Full {
+            self.watching.on()?;
+        }
+        Ok(burst)
+    }
+}
+
+/// It, whatever happened to a thread that held it.
+pub(super) fn attachment(shared: &Mutex<Attachment>) -> MutexGuard<'_, Attachment> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
