@@ -35,21 +35,21 @@ const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsec
 
 /// Name, rounds (none: those of the long run), and command.
 const TRACERS: &[(&str, Option<u32>, &str)] = &[
-    (UNTRACED, Some(4), ""),
-    (FUNCLATENCY, Some(2), "funclatency tcp_v4_connect"),
+    (UNTRACED, Some(2), ""),
+    (FUNCLATENCY, Some(1), "funclatency tcp_v4_connect"),
     (
         FUNCLATENCY_CHECKS,
         Some(1),
         "funclatency __inet_check_established",
     ),
-    (BPFTRACE, Some(2), HISTOGRAM),
-    ("tcpconnlat", Some(2), "tcpconnlat"),
-    (FENTRY, Some(4), ours!("fentry", "off")),
+    (BPFTRACE, Some(1), HISTOGRAM),
+    ("tcpconnlat", Some(1), "tcpconnlat"),
+    (FENTRY, Some(2), ours!("fentry", "off")),
     (FENTRY_COUNT, Some(1), ours!("fentry", "count")),
     (FENTRY_TIME, Some(1), ours!("fentry", "time")),
     (
         "fentry, --events",
-        Some(2),
+        Some(1),
         concat!(ours!("fentry", "off"), " --events"),
     ),
     (
@@ -59,10 +59,10 @@ const TRACERS: &[(&str, Option<u32>, &str)] = &[
     ),
     (
         FENTRY_OTHER,
-        Some(2),
+        Some(1),
         concat!(ours!("fentry", "off"), " --pid 1"),
     ),
-    (KPROBE, Some(4), ours!("kprobe", "off")),
+    (KPROBE, Some(2), ours!("kprobe", "off")),
     ("kprobe, checks count", Some(1), ours!("kprobe", "count")),
     ("kprobe, checks time", Some(1), ours!("kprobe", "time")),
     (
@@ -72,7 +72,7 @@ const TRACERS: &[(&str, Option<u32>, &str)] = &[
     ),
     (
         "kprobe, --pid of another",
-        Some(2),
+        Some(1),
         concat!(ours!("kprobe", "off"), " --pid 1"),
     ),
     (DEFAULT, None, "connect-trace"),
