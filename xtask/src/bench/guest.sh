@@ -7,8 +7,9 @@
 # ports is exhausted. Or "failed", its name, and the last line that the tracer said.
 set -eu
 
+# [exec]
 connects() {
-    truth exhaust 20000-21999 --set-range --quiet "$@" 2>&1
+    ${1-} truth exhaust 20000-21999 --set-range --quiet 2>&1
 }
 
 # NAME: of what connects() said.
@@ -35,24 +36,25 @@ failed() {
 
 # NAME ROUNDS COMMAND
 beside() {
-    rm -f go pid out messages said
+    rm -f go out messages said
+    connecting=
     case "$3" in
     *TARGET*)
-        connects --pid-file pid --wait-file go >said &
+        (until [ -e go ]; do sleep 0.1; done; connects exec >said) &
         connecting=$!
-        until [ -s pid ]; do sleep 0.1; done
-        command=$(echo "$3" | sed "s/TARGET/$(cat pid)/")
+        command=$(echo "$3" | sed "s/TARGET/$connecting/")
         ;;
     *) command=$3 ;;
     esac
-    eval "$command" >out 2>messages &
+    # In the place of the shell that is forked for it, so that it is what is ended.
+    eval "exec $command" >out 2>messages &
     tracer=$!
     # Nothing tells for all of them when they are attached; bpftrace takes longest, to compile.
     sleep 10
     if ! kill -0 "$tracer" 2>/dev/null; then
         touch go
         failed "$1"
-    elif [ -s pid ]; then
+    elif [ -n "$connecting" ]; then
         touch go
         wait "$connecting"
         figures "$1" <said
@@ -62,6 +64,11 @@ beside() {
     # A shell gives its children no SIGINT to answer.
     kill -TERM "$tracer" 2>/dev/null || true
     wait "$tracer" 2>/dev/null || true
+    # Nobody may be left to measure beside.
+    if [ "$(cat /sys/kernel/debug/tracing/enabled_functions | wc -l)" -gt "$functions" ]; then
+        echo "still attached after $1: $(cat /sys/kernel/debug/tracing/enabled_functions)" >&2
+        exit 1
+    fi
     if grep -q -E "INCOMPLETE|lost [1-9]" out; then
         failed "$1"
     fi
@@ -70,6 +77,7 @@ beside() {
 # Let the boot's background work end, and the first connects fill the kernel's caches.
 sleep 20
 connects >/dev/null
+functions=$(cat /sys/kernel/debug/tracing/enabled_functions | wc -l)
 while IFS="$(printf '\t')" read -r name rounds command <&3; do
     if [ -n "$command" ]; then
         beside "$name" "$rounds" "$command"
