@@ -16,8 +16,8 @@ pub(super) const FENTRY_OTHER: &str = "fentry, --pid of another";
 /// Each call of `__inet_check_established`.
 pub(super) const FENTRY_COUNT: &str = "fentry, checks count";
 pub(super) const FENTRY_TIME: &str = "fentry, checks time";
-/// All as it is without options, for a minute.
-pub(super) const DEFAULT: &str = "default, for a minute";
+/// All as it is without options.
+pub(super) const DEFAULT: &str = "default";
 
 /// connect-trace, attached in a way, watching port checks in a way.
 macro_rules! ours {
