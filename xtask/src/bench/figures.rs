@@ -26,7 +26,6 @@ pub(super) struct Figures {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tracer {
     pub(super) name: String,
-    pub(super) even_mean: f64,
     pub(super) even_least: f64,
     pub(super) odd_mean: f64,
     pub(super) odd_least: f64,
@@ -43,13 +42,11 @@ impl Figures {
         for line in lines.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             match fields[..] {
-                ["figures", name, even_mean, even_least, odd_mean, odd_least] => {
-                    let [even_mean, even_least, odd_mean, odd_least] =
-                        [even_mean, even_least, odd_mean, odd_least]
-                            .map(|us| us.parse::<f64>().map(|us| us * 1e3));
+                ["figures", name, even_least, odd_mean, odd_least] => {
+                    let [even_least, odd_mean, odd_least] = [even_least, odd_mean, odd_least]
+                        .map(|us| us.parse::<f64>().map(|us| us * 1e3));
                     figures.tracers.push(Tracer {
                         name: name.to_owned(),
-                        even_mean: even_mean?,
                         even_least: even_least?,
                         odd_mean: odd_mean?,
                         odd_least: odd_least?,
@@ -143,7 +140,6 @@ pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
                 continue;
             };
             let pairs = [
-                ("even, mean", tracer.even_mean, other.even_mean),
                 ("even, least", tracer.even_least, other.even_least),
                 ("odd, mean", tracer.odd_mean, other.odd_mean),
                 ("odd, least", tracer.odd_least, other.odd_least),
@@ -171,10 +167,10 @@ mod tests {
     use super::*;
 
     const LINES: &str = "\
-figures\tuntraced\t35\t30\t310\t300
-figures\tfunclatency tcp_v4_connect\t37\t31.5\t312\t301.5
-figures\tfunclatency __inet_check_established\t36\t30\t1900\t1800
-figures\tfentry, checks count\t39\t32\t500\t452
+figures\tuntraced\t30\t310\t300
+figures\tfunclatency tcp_v4_connect\t31.5\t312\t301.5
+figures\tfunclatency __inet_check_established\t30\t1900\t1800
+figures\tfentry, checks count\t32\t500\t452
 failed\ttcpconnlat\tno luck
 ";
 
@@ -206,7 +202,7 @@ failed\ttcpconnlat\tno luck
             Figures::parse("6.1", "").is_err(),
             "without connects untraced"
         );
-        assert!(Figures::parse("6.1", "figures\tuntraced\t\t\t\t\n").is_err());
+        assert!(Figures::parse("6.1", "figures\tuntraced\t\t\t\n").is_err());
     }
 
     #[test]

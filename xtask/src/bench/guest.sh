@@ -2,9 +2,9 @@
 # a name, a number of rounds and a command, between tabs; without a command nothing traces. In the
 # command TARGET is the process that connects.
 #
-# Prints a line for each: "figures", its name, and of an even and of an odd connect() the mean and the least
-# time in microseconds, as the connecting program saw it; a round is 1,000 of each, until a range of 2,000
-# ports is exhausted. Or "failed", its name, and the last line that the tracer said.
+# Prints a line for each: "figures", its name, the least time of an even connect(), and the mean and the least
+# time of an odd one, in microseconds, as the connecting program saw it; a round is 1,000 of each, until a range
+# of 2,000 ports is exhausted. Or "failed", its name, and the last line that the tracer said.
 set -eu
 
 # [exec]
@@ -16,9 +16,9 @@ connects() {
 figures() {
     awk -v name="$1" '
         function least(known, new) { return known == "" || new < known ? new : known }
-        $1 == "even" { rounds++; even += $5; even_least = least(even_least, $9 + 0) }
-        $1 == "odd" { odd += $5; odd_least = least(odd_least, $9 + 0) }
-        END { OFS = "\t"; print "figures", name, even / rounds, even_least, odd / rounds, odd_least }'
+        $1 == "even" { even_least = least(even_least, $9 + 0) }
+        $1 == "odd" { rounds++; odd += $5; odd_least = least(odd_least, $9 + 0) }
+        END { OFS = "\t"; print "figures", name, even_least, odd / rounds, odd_least }'
 }
 
 # NAME ROUNDS

@@ -97,8 +97,8 @@ mod tests {
     fn the_worst_kernel_decides() {
         let figures = |kernel: &str, fentry: f64| {
             let lines = format!(
-                "figures\tuntraced\t1\t10\t1\t100\nfigures\t{FUNCLATENCY}\t1\t11\t1\t101\n\
-                 figures\t{FENTRY}\t1\t{}\t1\t1\n",
+                "figures\tuntraced\t10\t1\t100\nfigures\t{FUNCLATENCY}\t11\t1\t101\n\
+                 figures\t{FENTRY}\t{}\t1\t1\n",
                 10.0 + fentry
             );
             Figures::parse(kernel, &lines).unwrap()
