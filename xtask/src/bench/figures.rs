@@ -114,7 +114,8 @@ impl fmt::Display for Figures {
                 "{name:<38} {:>8.0} {:>6}  {:>8.1} {:>6}  {:>8.1} {:>6.3}",
                 connect.unwrap_or_default(),
                 ratio(connect, self.per_connect(FUNCLATENCY)),
-                candidate.unwrap_or_default(),
+                // Without the sign of a zero.
+                (candidate.unwrap_or_default() * 10.0).round() / 10.0 + 0.0,
                 ratio(candidate, self.per_candidate(FUNCLATENCY_CHECKS)),
                 odd_mean / 1e3,
                 self.odd_ratio(name).unwrap_or_default(),
