@@ -1,4 +1,5 @@
-//! The counters that account for every call, and what is aggregated in the kernel.
+//! The counters that account for every call, what is aggregated in the kernel, and the one word that the daemon
+//! writes.
 
 use bytemuck::{Pod, Zeroable};
 

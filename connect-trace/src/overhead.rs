@@ -63,6 +63,12 @@ impl Overhead {
     }
 }
 
+/// A time by a count, in nanoseconds; `None` by none.
+#[must_use]
+pub fn ns_per(time: Duration, count: u64) -> Option<f64> {
+    (count > 0).then(|| time.as_nanos() as f64 / count as f64)
+}
+
 /// A CPU time as percent of one core over a time.
 #[must_use]
 pub fn core_percent(cpu: Duration, over: Duration) -> f64 {

@@ -9,14 +9,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use self::figures::Figures;
-use crate::guest::{Hardware, Kit, Stream, Task};
+use crate::guest::{Hardware, Kit, Task};
 use crate::tools;
 use crate::tools::kernels::Kernel;
-use crate::vm::{KernelChoice, get_kernels};
+use crate::vm::{AllKernels, get_kernels};
 
 /// What the guest does.
 const SCRIPT: &str = include_str!("bench/guest.sh");
@@ -24,18 +24,12 @@ const SCRIPT: &str = include_str!("bench/guest.sh");
 /// Measure what tracers add to a connect(), ours and others', in instructions
 ///
 /// Each kernel boots in a virtual machine whose one CPU's clock counts instructions, a nanosecond each, and
-/// connects beside one tracer after the other; docs/performance.md says what the figures mean. Takes about
-/// five minutes for each kernel.
+/// connects beside one tracer after the other; docs/performance.md says what the figures mean. Takes three to
+/// five minutes for each kernel with `--rounds 24`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
-    #[arg(
-        long = "kernel",
-        value_name = "KERNEL",
-        default_value = "all",
-        hide_default_value = true
-    )]
-    kernels: Vec<KernelChoice>,
+    #[command(flatten)]
+    kernels: AllKernels,
     /// Rounds of 2,000 connects with the default trace: 120 last for a minute of the machine's time
     #[arg(long, value_name = "NUMBER", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -56,7 +50,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         Some(path) => Some(read(path)?),
         None => None,
     };
-    let kernels = get_kernels(&options.kernels)?;
+    let kernels = get_kernels(&options.kernels.choices)?;
     let kit = Kit::prepare(true)?.with_peers()?;
     let mut all = Vec::new();
     for kernel in &kernels {
@@ -112,30 +106,16 @@ fn measure(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Figures> {
         ..Task::default()
     };
     let mut lines = Vec::new();
-    let mut said = Vec::new();
-    let outcome = kit.run(kernel, &task, &mut |stream, bytes| {
-        match stream {
-            Stream::Stdout => {
-                lines.extend_from_slice(bytes);
-                // Each line is a tracer that is done.
-                for line in String::from_utf8_lossy(bytes).lines() {
-                    if let Some(name) = line.split('\t').nth(1) {
-                        eprintln!("  {name}");
-                    }
-                }
+    kit.run_well(kernel, &task, |bytes| {
+        lines.extend_from_slice(bytes);
+        // Each line is a tracer that is done.
+        for line in String::from_utf8_lossy(bytes).lines() {
+            if let Some(name) = line.split('\t').nth(1) {
+                eprintln!("  {name}");
             }
-            Stream::Stderr => said.extend_from_slice(bytes),
         }
         Ok(())
     })?;
-    if outcome.status != 0 {
-        let said = String::from_utf8_lossy(&said);
-        bail!(
-            "the measuring ended with status {}: {}",
-            outcome.status,
-            said.trim_end()
-        );
-    }
     let lines = String::from_utf8(lines).context("what the guest printed is no text")?;
     Figures::parse(&kernel.name, &lines)
 }

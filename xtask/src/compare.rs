@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::guest::{Hardware, Kit, Stream, Task};
+use crate::guest::{Hardware, Kit, Task};
 use crate::tools;
 use crate::tools::kernels::Kernel;
-use crate::vm::{KernelChoice, get_kernels};
+use crate::vm::{AllKernels, get_kernels};
 
 /// Compare strategies on several kernels, side by side
 ///
@@ -20,14 +20,8 @@ use crate::vm::{KernelChoice, get_kernels};
 /// are.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
-    #[arg(
-        long = "kernel",
-        value_name = "KERNEL",
-        default_value = "all",
-        hide_default_value = true
-    )]
-    kernels: Vec<KernelChoice>,
+    #[command(flatten)]
+    kernels: AllKernels,
     /// Ports to choose from
     #[arg(long, value_name = "LOW-HIGH", default_value = "20000-21999")]
     range: String,
@@ -53,7 +47,7 @@ const LOG: &str = "/tmp/log.csv";
 
 pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernels = get_kernels(&options.kernels)?;
+    let kernels = get_kernels(&options.kernels.choices)?;
     let kit = Kit::prepare(true)?;
     let mut columns = Vec::new();
     let mut log = CombinedLog::default();
@@ -99,22 +93,13 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<(Value, String)>
         outputs: vec![LOG.to_owned()],
         ..Task::default()
     };
-    let mut streams = [Vec::new(), Vec::new()];
-    let outcome = kit.run(kernel, &task, &mut |stream, bytes| {
-        streams[stream as usize].extend_from_slice(bytes);
+    let mut stdout = Vec::new();
+    let outcome = kit.run_well(kernel, &task, |bytes| {
+        stdout.extend_from_slice(bytes);
         Ok(())
     })?;
-    let stdout = &streams[Stream::Stdout as usize];
-    if outcome.status != 0 {
-        let said = String::from_utf8_lossy(&streams[Stream::Stderr as usize]);
-        bail!(
-            "connect-trace ended with status {}: {}",
-            outcome.status,
-            said.trim_end()
-        );
-    }
     let comparison =
-        serde_json::from_slice(stdout).context("what connect-trace printed is no JSON")?;
+        serde_json::from_slice(&stdout).context("what connect-trace printed is no JSON")?;
     let log = match outcome.outputs.into_iter().next() {
         Some(Ok(log)) => String::from_utf8(log).context("its log is no text")?,
         Some(Err(reason)) => bail!("it left no log: {reason}"),

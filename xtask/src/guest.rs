@@ -11,7 +11,7 @@ mod modules;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::Job;
 
 pub(crate) use self::machine::{Hardware, Outcome, Stream};
@@ -92,6 +92,33 @@ impl Kit {
     ) -> Result<Outcome> {
         let image = self.image(kernel, task)?;
         machine::run(kernel, &image, &task.hardware, task.timeout, listener)
+    }
+
+    /// Does the task as [`Kit::run`] does, and hands over what its command writes to stdout. An error, with what
+    /// it wrote to stderr, where its status is not 0.
+    pub(crate) fn run_well(
+        &self,
+        kernel: &Kernel,
+        task: &Task,
+        mut stdout: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Outcome> {
+        let mut said = Vec::new();
+        let outcome = self.run(kernel, task, &mut |stream, bytes| match stream {
+            Stream::Stdout => stdout(bytes),
+            Stream::Stderr => {
+                said.extend_from_slice(bytes);
+                Ok(())
+            }
+        })?;
+        if outcome.status != 0 {
+            let said = String::from_utf8_lossy(&said);
+            bail!(
+                "the guest's command ended with status {}: {}",
+                outcome.status,
+                said.trim_end()
+            );
+        }
+        Ok(outcome)
     }
 
     fn image(&self, kernel: &Kernel, task: &Task) -> Result<Vec<u8>> {

@@ -72,6 +72,19 @@ pub(crate) struct Kernels {
     choices: Vec<KernelChoice>,
 }
 
+/// The same for a command that compares kernels.
+#[derive(clap::Args)]
+pub(crate) struct AllKernels {
+    /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
+    #[arg(
+        long = "kernel",
+        value_name = "KERNEL",
+        default_value = "all",
+        hide_default_value = true
+    )]
+    pub(crate) choices: Vec<KernelChoice>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KernelChoice {
     All,

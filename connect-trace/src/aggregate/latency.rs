@@ -172,7 +172,7 @@ impl Latency {
     }
 }
 
-/// What [`connect_trace_common::power_of_ten`] gives, without its loop: that the verifier can follow it matters nothing here.
+/// What [`connect_trace_common::power_of_ten`] gives, without the loop that only the verifier needs.
 fn bucket(ns: u64) -> usize {
     let digits = ns.checked_ilog10().unwrap_or(0) as usize;
     digits.min(BUCKETS - 1)

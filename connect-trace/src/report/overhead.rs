@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     budget::{Level, course::BudgetUse},
-    overhead::{Overhead, core_percent},
+    overhead::{Overhead, core_percent, ns_per},
 };
 
 /// Columns of the name of a program: the longest is `fentry_check_established6_count`.
@@ -73,8 +73,7 @@ fn cost(text: &mut String, paint: Paint, overhead: &Overhead, elapsed: Duration)
         "runs", "ns/run", "ns/connect", "% of a core"
     )?;
     let per = |time: Duration, count: u64| {
-        let ns = (count > 0).then(|| time.as_nanos() as f64 / count as f64);
-        ns.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.1}"))
+        ns_per(time, count).map_or_else(|| "-".to_owned(), |ns| format!("{ns:.1}"))
     };
     let percent = |time| format!("{:.3}", core_percent(time, elapsed));
     for program in overhead.programs.iter().filter(|program| program.runs > 0) {

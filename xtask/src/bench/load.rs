@@ -8,13 +8,13 @@ use std::fs;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::guest::{Hardware, Kit, Stream, Task};
+use crate::guest::{Hardware, Kit, Task};
 use crate::tools;
 use crate::tools::kernels::Kernel;
-use crate::vm::{KernelChoice, get_kernels};
+use crate::vm::{AllKernels, get_kernels};
 
 /// What the guest does.
 const SCRIPT: &str = include_str!("load.sh");
@@ -33,14 +33,8 @@ const SCHEMA: &str = "connect-trace-bench-load/1";
 /// connecting program do not count the same.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
-    #[arg(
-        long = "kernel",
-        value_name = "KERNEL",
-        default_value = "all",
-        hide_default_value = true
-    )]
-    kernels: Vec<KernelChoice>,
+    #[command(flatten)]
+    kernels: AllKernels,
     /// How long it is traced, and untraced in all
     #[arg(
         long,
@@ -70,7 +64,7 @@ pub(crate) struct Options {
 
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernels = get_kernels(&options.kernels)?;
+    let kernels = get_kernels(&options.kernels.choices)?;
     let kit = Kit::prepare(true)?;
     let mut columns = Vec::new();
     for kernel in &kernels {
@@ -122,22 +116,10 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Printed> {
         ..Task::default()
     };
     let mut printed = Printed::default();
-    let mut said = Vec::new();
-    let outcome = kit.run(kernel, &task, &mut |stream, bytes| {
-        match stream {
-            Stream::Stdout => printed.add(bytes, cpu_seconds()?),
-            Stream::Stderr => said.extend_from_slice(bytes),
-        }
+    kit.run_well(kernel, &task, |bytes| {
+        printed.add(bytes, cpu_seconds()?);
         Ok(())
     })?;
-    if outcome.status != 0 {
-        let said = String::from_utf8_lossy(&said);
-        bail!(
-            "the load ended with status {}: {}",
-            outcome.status,
-            said.trim_end()
-        );
-    }
     Ok(printed)
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{super::names, saturated};
 use crate::{
     budget::course::{BudgetUse, Spell},
-    overhead::{self, ProgramRuns, core_percent},
+    overhead::{self, ProgramRuns, core_percent, ns_per},
 };
 
 #[derive(Serialize)]
@@ -30,7 +30,7 @@ impl<'a> Overhead<'a> {
         Self {
             connects_seen: calls,
             run_ns: saturated(run_time.as_nanos()),
-            ns_per_connect: per(run_time, calls),
+            ns_per_connect: ns_per(run_time, calls),
             core_percent: core_percent(run_time, elapsed),
             daemon_cpu_ns: saturated(overhead.own.cpu.as_nanos()),
             daemon_core_percent: core_percent(overhead.own.cpu, elapsed),
@@ -61,15 +61,11 @@ impl<'a> Program<'a> {
             program: &program.name,
             runs: program.runs,
             run_ns: saturated(program.time.as_nanos()),
-            ns_per_run: per(program.time, program.runs),
-            ns_per_connect: per(program.time, calls),
+            ns_per_run: ns_per(program.time, program.runs),
+            ns_per_connect: ns_per(program.time, calls),
             core_percent: core_percent(program.time, elapsed),
         }
     }
-}
-
-fn per(time: Duration, count: u64) -> Option<f64> {
-    (count > 0).then(|| time.as_nanos() as f64 / count as f64)
 }
 
 #[derive(Serialize)]
