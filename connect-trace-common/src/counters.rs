@@ -5,7 +5,10 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::buckets::BUCKETS;
 
-/// Counted in the kernel, one copy per CPU, since the probes were attached.
+/// How many copies of [`Counters`] there are: a CPU has one of its own where the host has no more CPUs.
+pub const COPIES: usize = 256;
+
+/// Counted in the kernel, by CPU, since the probes were attached.
 ///
 /// entered = reported + fast + succeeded + unsampled + ring_full + in_flight_full + return_missed + still
 /// in flight.
@@ -59,6 +62,26 @@ pub struct FastGroup {
     pub connect: Times,
     /// In `__inet_hash_connect`.
     pub search: Times,
+}
+
+impl Counters {
+    /// Nothing.
+    pub const ZERO: Self = bytemuck::zeroed();
+}
+
+/// The counters of a CPU, far enough from those of another that they are not in one another's cache lines.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CpuCounters {
+    /// What is counted.
+    pub counters: Counters,
+    /// Nothing.
+    pub unused: [u64; 5],
+}
+
+impl CpuCounters {
+    /// Nothing.
+    pub const ZERO: Self = bytemuck::zeroed();
 }
 
 impl Times {

@@ -7,10 +7,12 @@
 
 pub mod buckets;
 pub mod counters;
+pub mod field;
 pub mod filter;
 pub mod record;
 
 pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
+pub use field::Field;
 pub use filter::FilterBits;
 pub use record::{ConnectRecord, Flags, InFlight};

@@ -1,13 +1,15 @@
 //! The calls of `__inet_check_established` and `__inet6_check_established`: up to tens of thousands
 //! for one connect(), so they are counted and timed here, and none of them is a record.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use connect_trace_common::{CheckEstablished, FilterBits, power_of_ten};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use connect_trace_common::{CheckEstablished, ConnectRecord, FilterBits, Flags, power_of_ten};
 
 use crate::{
-    filter, in_flight,
-    layout::COUNT_CHECKS,
+    filter,
+    in_flight::Thread,
+    layout::{CHECKS_ADD_UP, COUNT_CHECKS},
     maps::{CHECK_RUNNING, CHECKS, add},
+    sock::AF_INET6,
 };
 
 /// Slot of `__inet_check_established` in [`CHECKS`].
@@ -15,27 +17,46 @@ pub const V4: u32 = 0;
 /// Slot of `__inet6_check_established` in [`CHECKS`].
 pub const V6: u32 = 1;
 
-/// At the entry, where the calls are only counted.
+/// At the entry, where the calls are only counted: by the connect() that makes them, which adds them up when it
+/// returns.
 #[inline(always)]
-pub fn counted(function: u32) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if wants(pid_tgid) {
-        call(function, pid_tgid);
+pub fn counted() {
+    if let Some(call) = Thread::current().call() {
+        call.record.checks += 1;
+    }
+}
+
+/// At the return of a connect() whose calls were only counted.
+#[inline(always)]
+pub fn connect_returned(record: &ConnectRecord) {
+    if CHECKS_ADD_UP.load() == 0 || record.checks == 0 {
+        return;
+    }
+    let is_v6 = record.family == AF_INET6 && !record.flags.has(Flags::MAPPED);
+    if let Some(checks) = CHECKS.get_ptr_mut(if is_v6 { V6 } else { V4 }) {
+        // SAFETY: a live map value of this CPU.
+        add(unsafe { &raw mut (*checks).calls }, record.checks.into());
     }
 }
 
 /// At the entry, where the calls are timed.
 #[inline(always)]
 pub fn entered(function: u32) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if !wants(pid_tgid) {
+    let thread = Thread::current();
+    if !wants(thread) {
         return;
     }
-    call(function, pid_tgid);
+    if let Some(checks) = CHECKS.get_ptr_mut(function) {
+        // SAFETY: a live map value of this CPU.
+        add(unsafe { &raw mut (*checks).calls }, 1);
+    }
+    if COUNT_CHECKS.load() != 0 {
+        counted();
+    }
     if let Some(running) = CHECK_RUNNING.get_ptr_mut(0) {
         // SAFETY: a live map value of this CPU.
         unsafe {
-            (*running).pid_tgid = pid_tgid;
+            (*running).thread = thread.id();
             (*running).start_ns = bpf_ktime_get_ns();
         }
     }
@@ -43,22 +64,9 @@ pub fn entered(function: u32) {
 
 /// Whether this is a call of a traced connect(): where nothing is left out, all are.
 #[inline(always)]
-fn wants(pid_tgid: u64) -> bool {
+fn wants(thread: Thread) -> bool {
     let at_entry = FilterBits(!(FilterBits::FOLLOW.0 | FilterBits::FAILED.0));
-    !filter::filters().any(at_entry) || in_flight::current(pid_tgid).is_some()
-}
-
-#[inline(always)]
-fn call(function: u32, pid_tgid: u64) {
-    if let Some(checks) = CHECKS.get_ptr_mut(function) {
-        // SAFETY: a live map value of this CPU.
-        add(unsafe { &raw mut (*checks).calls }, 1);
-    }
-    if COUNT_CHECKS.load() != 0
-        && let Some(call) = in_flight::current(pid_tgid)
-    {
-        call.record.checks += 1;
-    }
+    !filter::filters().any(at_entry) || thread.call().is_some()
 }
 
 /// At the return. Kept per CPU, the cheapest place: the function runs for less than a microsecond,
@@ -72,10 +80,10 @@ pub fn returned(function: u32) {
     };
     // SAFETY: a live map value of this CPU.
     let running = unsafe { &mut *running };
-    if running.pid_tgid != bpf_get_current_pid_tgid() {
+    if running.thread != Thread::current().id() {
         return;
     }
-    running.pid_tgid = 0;
+    running.thread = 0;
     let ns = now - running.start_ns;
     if let Some(checks) = CHECKS.get_ptr_mut(function) {
         timed(checks, ns);

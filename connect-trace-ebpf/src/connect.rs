@@ -14,9 +14,9 @@ use aya_log_ebpf::warn;
 use connect_trace_common::{FilterBits, Flags};
 
 use crate::{
-    fast, filter,
-    in_flight::{self, Place},
-    layout::{COUNT_CHECKS, MAY_SAMPLE, MIN_LATENCY_NS},
+    check_established, fast, filter,
+    in_flight::{Place, Thread},
+    layout::{COUNT_CHECKS, HAS_OPTIONS, MAY_SAMPLE, MIN_LATENCY_NS},
     maps::{CONTROL, RECORDS, add, count, counter},
     scan,
     sock::{AF_INET, AF_INET6, Memory, Sock},
@@ -40,38 +40,40 @@ pub fn entered<M: Memory>(
     sock: Sock<M>,
     address: *const u8,
 ) {
+    let has_options = HAS_OPTIONS.load() != 0;
     let pid_tgid = bpf_get_current_pid_tgid();
-    if !filter::wants_process(pid_tgid) {
+    if has_options && !filter::wants_process(pid_tgid) {
         if function == Function::V6 || sock.family() == AF_INET {
             count(counter!(filtered));
         }
         return;
     }
+    let thread = Thread::current();
     let family = sock.family();
     // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
     // v4-mapped, and the outer call is the record.
     if function == Function::V4 && family != AF_INET {
-        if let Some(call) = in_flight::current(pid_tgid) {
+        if let Some(call) = thread.call() {
             call.record.flags.set(Flags::MAPPED);
         }
         return;
     }
-    if !filter::wants_call(function, sock, address) {
+    if has_options && !filter::wants_call(function, sock, address) {
         count(counter!(filtered));
-        without_record(pid_tgid);
+        without_record(thread);
         return;
     }
     count(counter!(entered));
-    if MAY_SAMPLE.load() != 0 && !is_sampled() {
+    if has_options && MAY_SAMPLE.load() != 0 && !is_sampled() {
         count(counter!(unsampled));
-        without_record(pid_tgid);
+        without_record(thread);
         return;
     }
 
     let Some(Place {
         call,
         return_missed,
-    }) = in_flight::enter(pid_tgid)
+    }) = thread.enter()
     else {
         return first_on_this_cpu(counter!(in_flight_full), || {
             warn!(
@@ -88,13 +90,13 @@ pub fn entered<M: Memory>(
             );
         });
     }
-    call.entered_v6 = u32::from(function == Function::V6);
+    call.entered_v6 = u64::from(function == Function::V6);
     call.sock = sock.0.address() as u64;
     let record = &mut call.record;
     record.pid_tgid = pid_tgid;
     record.family = family;
     record.flags = Flags(0);
-    if COUNT_CHECKS.load() != 0 {
+    if has_options && COUNT_CHECKS.load() != 0 {
         record.checks = 0;
     }
     // SAFETY: a helper without preconditions.
@@ -116,17 +118,16 @@ fn is_sampled() -> bool {
 /// At the entry of a call without a record: its return must not end an earlier call of the thread, whose own
 /// return was missed.
 #[inline(always)]
-fn without_record(pid_tgid: u64) {
-    if let Some(call) = in_flight::current(pid_tgid) {
-        in_flight::leave(pid_tgid, call);
+fn without_record(thread: Thread) {
+    if let Some(call) = thread.call() {
+        thread.leave(call);
         count(counter!(return_missed));
     }
 }
 
 /// Counts a rare event and lets the first one of each CPU be logged: a flood must not cost more.
 #[inline(always)]
-fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
-    let Some(counter) = counter else { return };
+fn first_on_this_cpu(counter: *mut u64, log: impl FnOnce()) {
     // SAFETY: a live map value of this CPU.
     let first = unsafe { counter.read_volatile() } == 0;
     add(counter, 1);
@@ -138,7 +139,7 @@ fn first_on_this_cpu(counter: Option<*mut u64>, log: impl FnOnce()) {
 /// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
-    let Some(call) = in_flight::current(bpf_get_current_pid_tgid()) else {
+    let Some(call) = Thread::current().call() else {
         return;
     };
     let record = &mut call.record;
@@ -153,15 +154,12 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     record.destination_port = destination_port;
     record.socket_range = sock.local_port_range();
     record.user_locks = sock.user_locks();
-    let mut step_width = 0;
-    if let Some(net) = sock.net() {
-        record.netns = net.inode();
-        record.netns_range = net.port_range();
-        step_width = net.port_step_width();
-    }
+    let net = sock.net();
+    record.netns = net.inode();
+    record.netns_range = net.port_range();
     if source_port != 0 {
         flags.set(Flags::PORT_BOUND);
-    } else if step_width == 0
+    } else if net.port_step_width() == 0
         && let Some(slot) = scan::slot(port_offset)
         && let Some(before) = scan::read(slot)
     {
@@ -179,11 +177,11 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
 /// At the return of `__inet_hash_connect`.
 #[inline(always)]
 pub fn search_returned() {
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let Some(call) = in_flight::current(bpf_get_current_pid_tgid()) else {
+    let Some(call) = Thread::current().call() else {
         return;
     };
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
     let record = &mut call.record;
     let flags = record.flags;
     if !flags.has(Flags::SEARCH_ENTERED) {
@@ -200,18 +198,22 @@ pub fn search_returned() {
 /// kept at the entry, or from the probe's own argument.
 #[inline(always)]
 pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(call) = in_flight::current(pid_tgid) else {
+    let thread = Thread::current();
+    let Some(call) = thread.call() else {
         return;
     };
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }
-    if filter::filters().any(FilterBits::FAILED) && ret == 0 {
+    let has_options = HAS_OPTIONS.load() != 0;
+    if has_options {
+        check_established::connect_returned(&call.record);
+    }
+    if has_options && filter::filters().any(FilterBits::FAILED) && ret == 0 {
         count(counter!(succeeded));
-        in_flight::leave(pid_tgid, call);
+        thread.leave(call);
         return;
     }
     let record = &mut call.record;
@@ -225,7 +227,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     // SAFETY: a helper without preconditions.
     record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     let mut flags = record.flags;
-    if COUNT_CHECKS.load() != 0 {
+    if has_options && COUNT_CHECKS.load() != 0 {
         flags.set(Flags::CHECKS_COUNTED);
         record.flags = flags;
     }
@@ -233,14 +235,14 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
         record.search_ns = 0;
         if flags.has(Flags::SEARCH_ENTERED) {
             count(counter!(search_return_missed));
-        } else if let Some(net) = sock.net() {
-            record.netns = net.inode();
+        } else {
+            record.netns = sock.net().inode();
         }
     }
-    if record.connect_ns < MIN_LATENCY_NS.load() {
+    if has_options && record.connect_ns < MIN_LATENCY_NS.load() {
         fast::add_call(record);
         count(counter!(fast));
-        in_flight::leave(pid_tgid, call);
+        thread.leave(call);
         return;
     }
     let written = RECORDS
@@ -251,14 +253,14 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     } else {
         count(counter!(ring_full));
     }
-    in_flight::leave(pid_tgid, call);
+    thread.leave(call);
 }
 
 /// At `sched_process_exit`: a thread that ends has no call in flight any more.
 #[inline(always)]
 pub fn thread_exited(ctx: &impl EbpfContext) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if in_flight::thread_exited(pid_tgid) {
+    if Thread::current().exit() {
+        let pid_tgid = bpf_get_current_pid_tgid();
         first_on_this_cpu(counter!(return_missed), || {
             warn!(
                 ctx,

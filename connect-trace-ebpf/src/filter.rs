@@ -9,7 +9,7 @@ use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
 
 use crate::{
     connect::Function,
-    layout::{CGROUP_COUNT, FILTERS},
+    layout::{CGROUP_COUNT, FILTERS, HAS_ONLY_PROCESS},
     maps::{CGROUPS, COMMS, DADDRS, DPORTS, NETNS, PIDS, UIDS},
     sock::{Memory, Sock},
 };
@@ -20,11 +20,36 @@ pub fn filters() -> FilterBits {
     FilterBits(FILTERS.load())
 }
 
+/// The one process that is traced, 0 when it has ended; where there may be others, the map `PIDS` has them. In a
+/// section of its own, so that the daemon can write to it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.process")]
+static mut ONLY_PROCESS: u32 = 0;
+
 /// Whether calls of this thread's process are traced.
 #[inline(always)]
 pub fn wants_process(pid_tgid: u64) -> bool {
+    if !filters().any(FilterBits::PIDS) {
+        return true;
+    }
     let pid = (pid_tgid >> 32) as u32;
-    !filters().any(FilterBits::PIDS) || PIDS.get_ptr(&pid).is_some()
+    if HAS_ONLY_PROCESS.load() != 0 {
+        // SAFETY: an aligned word of our own.
+        return pid == unsafe { (&raw const ONLY_PROCESS).read_volatile() };
+    }
+    PIDS.get_ptr(&pid).is_some()
+}
+
+/// Takes a process that ends out of those that are traced.
+#[inline(always)]
+pub fn forget_process(pid: u32) {
+    let _ = PIDS.remove(&pid);
+    // SAFETY: as above; the process that it is does not begin again.
+    unsafe {
+        if (&raw const ONLY_PROCESS).read_volatile() == pid {
+            (&raw mut ONLY_PROCESS).write_volatile(0);
+        }
+    }
 }
 
 /// Whether this call of a traced process is traced. `address` is the `struct sockaddr *` that it was
@@ -45,7 +70,7 @@ pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: *const 
         }
     }
     if filters.any(FilterBits::NETNS) {
-        let inode = sock.net().map_or(0, |net| net.inode());
+        let inode = sock.net().inode();
         if NETNS.get_ptr(&inode).is_none() {
             return false;
         }

@@ -1,65 +1,32 @@
-//! Where the running kernel keeps what the programs read. The daemon takes it from the kernel's BTF
-//! and sets it before loading; to the verifier these are constants, so an absent field costs nothing.
-//!
-//! Offsets are in bytes from the start of the structure that the name begins with.
+//! What the daemon found out about the running kernel and about the options of this run, set before the programs
+//! are loaded: constants to the verifier, so that what cannot happen is not in the program it makes of this.
+//! Offsets are no variables: see [`connect_trace_common::Field`].
 
 use aya_ebpf::Global;
+use connect_trace_common::Field;
 
-/// An offset that the running kernel does not have.
-pub const ABSENT: u32 = u32::MAX;
+/// The fields that the running kernel has: their [`Field::bit`].
+#[unsafe(no_mangle)]
+pub static FIELDS: Global<u32> = Global::new(0);
 
-macro_rules! offsets {
-    ($($(#[$doc:meta])* $name:ident;)*) => {
-        $($(#[$doc])*
-        #[unsafe(no_mangle)]
-        pub static $name: Global<u32> = Global::new(ABSENT);)*
-    };
+/// Whether the running kernel has a field.
+#[inline(always)]
+pub fn has(field: Field) -> bool {
+    FIELDS.load() & field.bit() != 0
 }
 
-offsets! {
-    /// `sock.__sk_common.skc_num`
-    SOCK_NUM;
-    /// `sock.__sk_common.skc_dport`
-    SOCK_DPORT;
-    /// `sock.__sk_common.skc_family`
-    SOCK_FAMILY;
-    /// `sock.__sk_common.skc_daddr`
-    SOCK_DADDR;
-    /// `sock.__sk_common.skc_rcv_saddr`
-    SOCK_RCV_SADDR;
-    /// `sock.__sk_common.skc_v6_daddr`; absent without IPv6
-    SOCK_V6_DADDR;
-    /// `sock.__sk_common.skc_v6_rcv_saddr`; absent without IPv6
-    SOCK_V6_RCV_SADDR;
-    /// `sock.__sk_common.skc_net.net`; absent without network namespaces
-    SOCK_NET;
-    /// `net.ns.inum`
-    NET_INUM;
-    /// `net.ipv4.ip_local_ports.range`
-    NET_PORT_RANGE;
-    /// `task_struct.comm`; absent, as the next two, where there is no helper `bpf_get_current_task_btf`
-    TASK_COMM;
-    /// `task_struct.cred`
-    TASK_CRED;
-    /// `cred.uid`
-    CRED_UID;
-    /// `task_struct.tgid`; only read to follow children
-    TASK_TGID;
-    /// `task_struct.signal`
-    TASK_SIGNAL;
-    /// `signal_struct.live`
-    SIGNAL_LIVE;
-    /// The byte of `sock.sk_userlocks`
-    SOCK_USERLOCKS;
-    /// `net.ipv4.sysctl_ip_local_port_step_width`; absent before 7.1
-    NET_PORT_STEP_WIDTH;
-    /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3)
-    INET_LOCAL_PORT_RANGE;
-}
+/// Whether this run has any of the options below; where it has not, that is all that is asked of them.
+#[unsafe(no_mangle)]
+pub static HAS_OPTIONS: Global<u32> = Global::new(1);
 
 /// Whether `net.ipv4.ip_local_ports.range` is `int[2]` (1, before 6.8) or `high << 16 | low` (0).
 #[unsafe(no_mangle)]
 pub static NET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
+
+/// Whether `inet_sock.local_port_range` is `struct { u16 lo, hi }` (1, before 6.8) or `high << 16 | low` (0): the
+/// same bytes.
+#[unsafe(no_mangle)]
+pub static INET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
 
 /// Address of the variable `table_perturb`, a `u32 *`; 0 where it is not known.
 #[unsafe(no_mangle)]
@@ -69,13 +36,17 @@ pub static TABLE_PERTURB: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static FILTERS: Global<u32> = Global::new(0);
 
+/// Whether one process is traced alone, without its children.
+#[unsafe(no_mangle)]
+pub static HAS_ONLY_PROCESS: Global<u32> = Global::new(0);
+
 /// Number of cgroups in the map `CGROUPS`.
 #[unsafe(no_mangle)]
 pub static CGROUP_COUNT: Global<u32> = Global::new(0);
 
 /// The number of places for calls in flight, a power of two, less one.
 #[unsafe(no_mangle)]
-pub static PLACE_MASK: Global<u32> = Global::new(16_383);
+pub static PLACE_MASK: Global<u64> = Global::new(16_383);
 
 /// Calls that took less get no record, and are counted in the map `FAST`.
 #[unsafe(no_mangle)]
@@ -84,6 +55,10 @@ pub static MIN_LATENCY_NS: Global<u64> = Global::new(0);
 /// Whether the calls of `__inet{,6}_check_established` are counted for each connect().
 #[unsafe(no_mangle)]
 pub static COUNT_CHECKS: Global<u32> = Global::new(0);
+
+/// Whether a connect() adds up those that it has counted when it returns; else each call is added.
+#[unsafe(no_mangle)]
+pub static CHECKS_ADD_UP: Global<u32> = Global::new(0);
 
 /// Whether records may be made of some calls alone: [`connect_trace_common::Control::sample_every`].
 #[unsafe(no_mangle)]

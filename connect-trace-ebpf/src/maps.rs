@@ -3,25 +3,25 @@
 
 use aya_ebpf::{
     btf_maps::{Array, CgroupArray, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use connect_trace_common::{
-    CheckEstablished, ConnectRecord, Control, Counters, FastGroup, InFlight, filter::MOST_CGROUPS,
+    CheckEstablished, ConnectRecord, Control, Counters, FastGroup, InFlight,
+    counters::{COPIES, CpuCounters},
+    filter::MOST_CGROUPS,
+    record::PLACES,
 };
 
 /// Records on their way to the daemon.
 #[btf_map]
 pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
 
-/// A place for the calls of each thread; see `in_flight.rs`. The number is a power of two.
+/// The threads that have a place, by its number; see `in_flight.rs`.
 #[btf_map]
-pub static PLACES: Array<InFlight, 16_384> = Array::new();
+pub static OWNERS: HashMap<u32, u64, PLACES> = HashMap::new();
 
-/// The threads that have a place, by its number.
-#[btf_map]
-pub static OWNERS: HashMap<u32, u64, 16_384> = HashMap::new();
-
-/// Calls in flight of threads that have none, by `pid_tgid`.
+/// Calls in flight of threads that have none, by thread.
 #[btf_map]
 pub static IN_FLIGHT: HashMap<u64, InFlight, 16_384> = HashMap::new();
 
@@ -57,10 +57,6 @@ pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
 #[btf_map]
 pub static FAST: PerCpuArray<FastGroup, { FastGroup::GROUPS as usize }> = PerCpuArray::new();
 
-/// What the identity of the report is made of.
-#[btf_map]
-pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
-
 /// `__inet_check_established` (0) and `__inet6_check_established` (1).
 #[btf_map]
 pub static CHECKS: PerCpuArray<CheckEstablished, 2> = PerCpuArray::new();
@@ -77,29 +73,38 @@ pub static CONTROL: Array<Control, 1> = Array::new();
 #[repr(C)]
 pub struct CheckRunning {
     /// The calling thread: a return that finds another one here was preempted by it, or has migrated.
-    pub pid_tgid: u64,
+    pub thread: u64,
     /// When it was entered.
     pub start_ns: u64,
 }
 
-/// This CPU's copy of a counter, by its name in [`Counters`]; `None` never happens, but the verifier
-/// cannot know that.
+/// What the identity of the report is made of, by CPU, as a variable and no map of its own: finding a
+/// counter is a few instructions then.
+#[unsafe(link_section = ".bss.counters")]
+static mut COUNTERS: [CpuCounters; COPIES] = [CpuCounters::ZERO; COPIES];
+
+/// The counters of this CPU.
+#[inline(always)]
+pub fn counters() -> *mut Counters {
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
+    // SAFETY: within the array.
+    unsafe { &raw mut (*(&raw mut COUNTERS).cast::<CpuCounters>().add(cpu % COPIES)).counters }
+}
+
+/// This CPU's counter, by its name in [`Counters`].
 macro_rules! counter {
     ($name:ident) => {
-        $crate::maps::COUNTERS.get_ptr_mut(0).map(|counters| {
-            // SAFETY: a live map value of this CPU.
-            unsafe { &raw mut (*counters).$name }
-        })
+        // SAFETY: a live map value.
+        unsafe { &raw mut (*$crate::maps::counters()).$name }
     };
 }
 pub(crate) use counter;
 
 /// Adds one to a counter.
 #[inline(always)]
-pub fn count(counter: Option<*mut u64>) {
-    if let Some(counter) = counter {
-        add(counter, 1);
-    }
+pub fn count(counter: *mut u64) {
+    add(counter, 1);
 }
 
 /// Adds to a word of a map. Atomic, because on a preemptible kernel another thread may run the same

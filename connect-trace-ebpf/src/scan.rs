@@ -16,13 +16,13 @@ static mut TABLE: u64 = 0;
 /// The address of the slot that a `port_offset` belongs to; `None` where `table_perturb` is not known.
 #[inline(always)]
 pub fn slot(port_offset: u64) -> Option<u64> {
-    let symbol = TABLE_PERTURB.load();
-    if symbol == 0 {
-        return None;
-    }
     // SAFETY: an aligned word of our own; who writes it writes the same.
     let mut table = unsafe { (&raw const TABLE).read_volatile() };
     if table == 0 {
+        let symbol = TABLE_PERTURB.load();
+        if symbol == 0 {
+            return None;
+        }
         // SAFETY: the helper checks the address.
         table = unsafe { bpf_probe_read_kernel(symbol as *const u64) }.ok()?;
         // SAFETY: as above.

@@ -1,11 +1,13 @@
 //! Reading the `struct task_struct` of the thread that runs: through a typed pointer where the kernel gives
 //! one (5.11), which is a few loads, else by the helpers for it.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{bpf_get_current_uid_gid, generated};
-use connect_trace_common::record::COMM_WORDS;
+use connect_trace_common::{Field, record::COMM_WORDS};
 
 use crate::{
-    layout::{ABSENT, CRED_UID, TASK_COMM, TASK_CRED},
+    layout::has,
     sock::{Memory, Typed},
 };
 
@@ -19,29 +21,29 @@ impl Task {
     pub fn current() -> Self {
         // SAFETY: a helper without preconditions.
         let task = || Typed(unsafe { generated::bpf_get_current_task_btf() } as *const u8);
-        Self((TASK_COMM.load() != ABSENT).then(task))
+        Self(has(Field::TaskComm).then(task))
     }
 
     /// `comm`: the name.
     #[inline(always)]
     pub fn comm(self) -> [u64; COMM_WORDS] {
         if let Some(task) = self.0 {
-            let offset = TASK_COMM.load();
-            return [task.read(offset), task.read(offset + 8)];
+            return [task.read(Field::TaskComm), task.read_at(Field::TaskComm, 8)];
         }
-        let mut comm = [0; COMM_WORDS];
-        // SAFETY: the helper writes as many bytes as `comm` has.
+        let mut comm = MaybeUninit::<[u64; COMM_WORDS]>::uninit();
+        let size = size_of_val(&comm) as u32;
+        // SAFETY: the helper writes as many bytes as `comm` has, whatever happens.
         unsafe {
-            generated::bpf_get_current_comm((&raw mut comm).cast(), size_of_val(&comm) as u32)
-        };
-        comm
+            generated::bpf_get_current_comm(comm.as_mut_ptr().cast(), size);
+            comm.assume_init()
+        }
     }
 
     /// The real user id, as the initial user namespace counts.
     #[inline(always)]
     pub fn uid(self) -> u32 {
         match self.0 {
-            Some(task) => task.follow(TASK_CRED.load()).read(CRED_UID.load()),
+            Some(task) => task.follow(Field::TaskCred).read(Field::CredUid),
             None => bpf_get_current_uid_gid() as u32,
         }
     }

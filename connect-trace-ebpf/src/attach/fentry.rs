@@ -68,7 +68,7 @@ fn fexit_inet_hash_connect(_ctx: FExitContext) -> i32 {
 
 #[fentry]
 fn fentry_check_established_count(_ctx: FEntryContext) -> i32 {
-    check_established::counted(check_established::V4);
+    check_established::counted();
     0
 }
 
@@ -86,7 +86,7 @@ fn fexit_check_established(_ctx: FExitContext) -> i32 {
 
 #[fentry]
 fn fentry_check_established6_count(_ctx: FEntryContext) -> i32 {
-    check_established::counted(check_established::V6);
+    check_established::counted();
     0
 }
 

@@ -66,7 +66,7 @@ fn kretprobe_inet_hash_connect(_ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_check_established_count(_ctx: ProbeContext) -> u32 {
-    check_established::counted(check_established::V4);
+    check_established::counted();
     0
 }
 
@@ -84,7 +84,7 @@ fn kretprobe_check_established(_ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_check_established6_count(_ctx: ProbeContext) -> u32 {
-    check_established::counted(check_established::V6);
+    check_established::counted();
     0
 }
 

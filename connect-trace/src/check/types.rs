@@ -218,11 +218,12 @@ pub(super) mod tests {
             btf: Ok(Types {
                 size: 5_000_000,
                 layout: Ok(Layout {
-                    globals: vec![],
+                    offsets: vec![],
                     absent: vec![],
                     socket_range_has_no_parity: true,
                     port_offset_is_wide: true,
                     has_namespaces: true,
+                    port_range_is_pair: false,
                     shows_port_range: true,
                     user_locks_bit: Some(0),
                 }),

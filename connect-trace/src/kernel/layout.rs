@@ -2,33 +2,34 @@
 //! the globals of `connect-trace-ebpf/src/layout.rs`.
 
 use anyhow::Result;
+use connect_trace_common::Field;
 
 use super::{
     btf::{Btf, Kind},
     lack::Lack,
 };
 
-/// One field of the kernel and the global of the eBPF programs that takes its offset.
-struct Field {
-    global: &'static str,
+/// Where the kernel keeps a field.
+struct Member {
+    field: Field,
     structure: &'static str,
     path: &'static str,
     /// Where there is none, the field is absent from the records; a required one is an error.
     required: bool,
 }
 
-const fn required(global: &'static str, structure: &'static str, path: &'static str) -> Field {
-    Field {
-        global,
+const fn required(field: Field, structure: &'static str, path: &'static str) -> Member {
+    Member {
+        field,
         structure,
         path,
         required: true,
     }
 }
 
-const fn optional(global: &'static str, structure: &'static str, path: &'static str) -> Field {
-    Field {
-        global,
+const fn optional(field: Field, structure: &'static str, path: &'static str) -> Member {
+    Member {
+        field,
         structure,
         path,
         required: false,
@@ -36,35 +37,52 @@ const fn optional(global: &'static str, structure: &'static str, path: &'static 
 }
 
 /// What the programs read. `sock_common` has not changed from 5.10 to 7.3, the rest moves.
-const FIELDS: &[Field] = &[
-    required("SOCK_NUM", "sock", "__sk_common.skc_num"),
-    required("SOCK_DPORT", "sock", "__sk_common.skc_dport"),
-    required("SOCK_FAMILY", "sock", "__sk_common.skc_family"),
-    required("SOCK_DADDR", "sock", "__sk_common.skc_daddr"),
-    required("SOCK_RCV_SADDR", "sock", "__sk_common.skc_rcv_saddr"),
-    optional("SOCK_V6_DADDR", "sock", "__sk_common.skc_v6_daddr"),
-    optional("SOCK_V6_RCV_SADDR", "sock", "__sk_common.skc_v6_rcv_saddr"),
-    optional("SOCK_NET", "sock", "__sk_common.skc_net.net"),
-    required("NET_INUM", "net", "ns.inum"),
-    optional("NET_PORT_RANGE", "net", "ipv4.ip_local_ports.range"),
-    required("TASK_TGID", "task_struct", "tgid"),
-    required("TASK_SIGNAL", "task_struct", "signal"),
-    required("SIGNAL_LIVE", "signal_struct", "live"),
-    optional("SOCK_USERLOCKS", "sock", "sk_userlocks"),
+const MEMBERS: &[Member] = &[
+    required(Field::SockAddresses, "sock", "__sk_common.skc_addrpair"),
+    required(Field::SockPorts, "sock", "__sk_common.skc_portpair"),
+    required(Field::SockSourcePort, "sock", "__sk_common.skc_num"),
+    required(Field::SockFamily, "sock", "__sk_common.skc_family"),
+    optional(Field::SockV6Destination, "sock", "__sk_common.skc_v6_daddr"),
+    optional(Field::SockV6Source, "sock", "__sk_common.skc_v6_rcv_saddr"),
+    optional(Field::SockNet, "sock", "__sk_common.skc_net.net"),
+    optional(Field::SockUserLocks, "sock", "sk_userlocks"),
+    optional(Field::InetPortRange, "inet_sock", "local_port_range"),
+    required(Field::TaskTgid, "task_struct", "tgid"),
+    required(Field::TaskSignal, "task_struct", "signal"),
+    required(Field::SignalLive, "signal_struct", "live"),
+];
+
+/// What they read of a socket's namespace, where it has one.
+const NET_MEMBERS: &[Member] = &[
+    required(Field::NetInode, "net", "ns.inum"),
+    optional(Field::NetPortRange, "net", "ipv4.ip_local_ports.range"),
     optional(
-        "NET_PORT_STEP_WIDTH",
+        Field::NetPortStepWidth,
         "net",
         "ipv4.sysctl_ip_local_port_step_width",
     ),
-    optional("INET_LOCAL_PORT_RANGE", "inet_sock", "local_port_range"),
 ];
 
 /// What they read of the current thread where the kernel has a helper for a typed pointer to it; else other
 /// helpers give the same.
-const TASK_FIELDS: &[Field] = &[
-    required("TASK_COMM", "task_struct", "comm"),
-    required("TASK_CRED", "task_struct", "cred"),
-    required("CRED_UID", "cred", "uid.val"),
+const TASK_MEMBERS: &[Member] = &[
+    required(Field::TaskComm, "task_struct", "comm"),
+    required(Field::TaskCred, "task_struct", "cred"),
+    required(Field::CredUid, "cred", "uid.val"),
+];
+
+/// What the programs read at once and take apart: the whole, its halves in their order, and the bytes of a half.
+const PAIRS: &[(&str, [&str; 2], u32)] = &[
+    (
+        "__sk_common.skc_addrpair",
+        ["__sk_common.skc_daddr", "__sk_common.skc_rcv_saddr"],
+        4,
+    ),
+    (
+        "__sk_common.skc_portpair",
+        ["__sk_common.skc_dport", "__sk_common.skc_num"],
+        2,
+    ),
 ];
 
 /// That helper (5.11), by the name of its function.
@@ -73,16 +91,15 @@ const TASK_HELPER: &str = "bpf_get_current_task_btf";
 /// Which argument of `__inet_hash_connect` is `port_offset`.
 const PORT_OFFSET: usize = 2;
 
-/// Value of a global whose field the kernel does not have.
-const ABSENT: u32 = u32::MAX;
-
 /// The offsets, and what their types say about the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// Globals of the eBPF programs with their values.
-    pub globals: Vec<(&'static str, u32)>,
+    /// The offset of each field that this kernel has, in bytes from the beginning of its structure.
+    pub offsets: Vec<(Field, u32)>,
     /// Structure and member of each field that this kernel does not have.
     pub absent: Vec<(&'static str, &'static str)>,
+    /// Whether the range of ports of a namespace is an array and no word.
+    pub port_range_is_pair: bool,
     /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8,
     /// which also made `inet_sock.local_port_range` one word where it was a structure before.
     pub socket_range_has_no_parity: bool,
@@ -103,58 +120,77 @@ impl Layout {
     /// # Errors
     /// Names the field that this kernel lacks and that nothing can be recorded without.
     pub fn of(btf: &Btf) -> Result<Self> {
-        let mut globals = Vec::with_capacity(FIELDS.len() + 2);
-        let mut absent = Vec::new();
-        let task_fields = match btf.parameters(TASK_HELPER)? {
-            Some(_) => TASK_FIELDS,
-            None => &[],
-        };
-        for field in FIELDS.iter().chain(task_fields) {
-            let member = btf.member(field.structure, field.path)?;
-            let offset = match member {
-                Some(member) => member.offset,
-                None if field.required => return Err(missing(field).into()),
-                None => {
-                    absent.push((field.structure, field.path));
-                    ABSENT
-                }
-            };
-            globals.push((field.global, offset));
+        let mut layout = Self::default();
+        layout.find(btf, MEMBERS)?;
+        Self::check_pairs(btf)?;
+        layout.has_namespaces = layout.has(Field::SockNet);
+        if layout.has_namespaces {
+            layout.find(btf, NET_MEMBERS)?;
+        }
+        if btf.parameters(TASK_HELPER)?.is_some() {
+            layout.find(btf, TASK_MEMBERS)?;
         }
         let kind =
             |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
-        let pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
-        globals.push(("NET_PORT_RANGE_IS_PAIR", u32::from(pair)));
+        layout.port_range_is_pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
+        layout.socket_range_has_no_parity =
+            kind("inet_sock", "local_port_range")? == Some(Kind::Int);
+        layout.shows_port_range = layout.has(Field::NetPortRange);
         let locks = btf.member("sock", "sk_userlocks")?;
+        layout.user_locks_bit = locks.map(|locks| locks.bit);
         let search = btf.parameters("__inet_hash_connect")?;
         let port_offset = search.and_then(|parameters| parameters.get(PORT_OFFSET).copied());
-        Ok(Self {
-            absent,
-            has_namespaces: has(&globals, "SOCK_NET"),
-            shows_port_range: has(&globals, "NET_PORT_RANGE"),
-            user_locks_bit: locks.map(|locks| locks.bit),
-            globals,
-            port_offset_is_wide: match port_offset {
-                Some(port_offset) => btf.is_integer(port_offset, 8)?,
-                None => false,
-            },
-            socket_range_has_no_parity: kind("inet_sock", "local_port_range")? == Some(Kind::Int),
-        })
+        layout.port_offset_is_wide = match port_offset {
+            Some(port_offset) => btf.is_integer(port_offset, 8)?,
+            None => false,
+        };
+        Ok(layout)
+    }
+
+    /// Whether this kernel has a field.
+    #[must_use]
+    pub fn has(&self, field: Field) -> bool {
+        self.offsets.iter().any(|&(known, _)| known == field)
+    }
+
+    fn find(&mut self, btf: &Btf, members: &[Member]) -> Result<()> {
+        for member in members {
+            match btf.member(member.structure, member.path)? {
+                Some(found) => self.offsets.push((member.field, found.offset)),
+                None if member.required => {
+                    return Err(missing(member.structure, member.path).into());
+                }
+                None => self.absent.push((member.structure, member.path)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees that the halves of pairs are what the programs take them for.
+    fn check_pairs(btf: &Btf) -> Result<()> {
+        for &(pair, halves, bytes) in PAIRS {
+            let offset = |path: &'static str| {
+                let member = btf.member("sock", path)?;
+                anyhow::Ok(member.ok_or_else(|| missing("sock", path))?.offset)
+            };
+            let begin = offset(pair)?;
+            for (half, at) in halves.into_iter().zip([begin, begin + bytes]) {
+                if offset(half)? != at {
+                    return Err(misfit(&format!("{half} is not where {pair} has it")).into());
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-fn has(globals: &[(&str, u32)], name: &str) -> bool {
-    globals
-        .iter()
-        .any(|&(global, offset)| global == name && offset != ABSENT)
+fn missing(structure: &str, path: &str) -> Lack {
+    misfit(&format!("struct {structure} has no member {path}"))
 }
 
-fn missing(field: &Field) -> Lack {
+fn misfit(what: &str) -> Lack {
     Lack::new(
-        format!(
-            "this kernel's types do not fit the probes: struct {} has no member {}",
-            field.structure, field.path
-        ),
+        format!("this kernel's types do not fit the probes: {what}"),
         "please report it with the kernel's release; Debian's kernels 5.10 to 7.3 have it",
     )
 }

@@ -38,6 +38,14 @@ pub(super) fn bits(filters: &Filters) -> FilterBits {
     bits
 }
 
+/// The one process that is traced, where no other can join it.
+pub(super) fn only_process(filters: &Filters) -> Option<u32> {
+    match filters.pids[..] {
+        [pid] if !filters.follow => Some(pid),
+        _ => None,
+    }
+}
+
 /// Sizes of the maps, by name.
 pub(super) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
     let followed = if filters.follow { FOLLOWED } else { 0 };
@@ -93,13 +101,16 @@ pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
 }
 
 /// Takes processes out that ended before the programs could see it.
-pub(super) fn forget_ended(ebpf: &mut Ebpf, pids: &[u32]) -> Result<()> {
+pub(super) fn forget_ended(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
+    let has_ended = |pid: &u32| !Path::new("/proc").join(pid.to_string()).exists();
     let mut set: HashMap<&mut MapData, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
-    for pid in pids {
-        if !Path::new("/proc").join(pid.to_string()).exists() {
-            // It may have ended after the programs were attached.
-            let _ = set.remove(pid);
-        }
+    for pid in filters.pids.iter().filter(|pid| has_ended(pid)) {
+        // It may have ended after the programs were attached.
+        let _ = set.remove(pid);
+    }
+    if only_process(filters).is_some_and(|pid| has_ended(&pid)) {
+        let mut process: Array<&mut MapData, u32> = map(ebpf, ".bss.process")?.try_into()?;
+        process.set(0, 0, 0).context("write section .bss.process")?;
     }
     Ok(())
 }

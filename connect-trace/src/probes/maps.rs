@@ -8,9 +8,13 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use bytemuck::{Pod, Zeroable};
-use connect_trace_common::{CheckEstablished, Control, Counters, FastGroup, InFlight, Times};
+use connect_trace_common::{
+    CheckEstablished, Control, Counters, FastGroup, InFlight, Times,
+    counters::{COPIES, CpuCounters},
+    record::PLACES,
+};
 
-use super::object;
+use super::{object, variable::Variable};
 
 /// Plain data of `connect-trace-common`, as aya takes it.
 #[derive(Clone, Copy)]
@@ -22,11 +26,10 @@ unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
 /// The maps.
 pub struct Maps {
-    counters: PerCpuArray<MapData, Plain<Counters>>,
+    counters: Variable,
     checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
     fast: PerCpuArray<MapData, Plain<FastGroup>>,
-    places: Array<MapData, Plain<InFlight>>,
-    owners: HashMap<MapData, u32, u64>,
+    places: Variable,
     displaced: HashMap<MapData, u64, Plain<InFlight>>,
     control: Mutex<Array<MapData, Plain<Control>>>,
 }
@@ -35,11 +38,10 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
-            counters: object::take(ebpf, "COUNTERS")?,
+            counters: Variable::take(ebpf, ".bss.counters", size_of::<[CpuCounters; COPIES]>())?,
             checks: object::take(ebpf, "CHECKS")?,
             fast: object::take(ebpf, "FAST")?,
-            places: object::take(ebpf, "PLACES")?,
-            owners: object::take(ebpf, "OWNERS")?,
+            places: Variable::take(ebpf, ".bss.places", size_of::<[InFlight; PLACES]>())?,
             displaced: object::take(ebpf, "IN_FLIGHT")?,
             control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
@@ -58,9 +60,8 @@ impl Maps {
     /// # Errors
     /// Where the map cannot be read.
     pub fn counters(&self) -> Result<Counters> {
-        let per_cpu = self.counters.get(&0, 0).context("read map COUNTERS")?;
-        let mut sum = Counters::zeroed();
-        for Plain(cpu) in per_cpu.iter() {
+        let mut sum = Counters::ZERO;
+        for CpuCounters { counters: cpu, .. } in &self.counters.read()? {
             sum.entered += cpu.entered;
             sum.reported += cpu.reported;
             sum.ring_full += cpu.ring_full;
@@ -117,12 +118,8 @@ impl Maps {
     /// # Errors
     /// Where the map cannot be read.
     pub fn in_flight(&self) -> Result<u64> {
-        let mut count = 0;
-        for number in self.owners.keys() {
-            let number = number.context("read map OWNERS")?;
-            let Plain(place) = self.places.get(&number, 0).context("read map PLACES")?;
-            count += u64::from(place.inside);
-        }
+        let places: Vec<InFlight> = self.places.read()?;
+        let mut count = places.iter().filter(|place| place.is_inside()).count() as u64;
         for key in self.displaced.keys() {
             key.context("read map IN_FLIGHT")?;
             count += 1;

@@ -9,6 +9,7 @@ mod attachment;
 pub mod checks;
 pub(crate) mod choice;
 mod fentry;
+mod fields;
 mod filters;
 mod janitor;
 mod kprobe;
@@ -22,6 +23,7 @@ pub(crate) mod return_events;
 mod run_stats;
 pub mod steps;
 pub(crate) mod trial;
+mod variable;
 pub(crate) mod watched;
 
 use std::{
@@ -198,7 +200,7 @@ impl Probes {
             Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
         attachment.attach(stats.as_deref())?;
         let mut loaded = lock(&ebpf);
-        filters::forget_ended(&mut loaded, &config.filters.pids)?;
+        filters::forget_ended(&mut loaded, &config.filters)?;
         let programs = Programs::of(&loaded)?;
         drop(loaded);
         let watched = Arc::default();
@@ -345,12 +347,13 @@ impl Probes {
 fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<Ebpf> {
     let table = functions.table_perturb.address();
     object::load(&Options {
-        globals: &layout.globals,
+        layout,
         table_perturb: table.filter(|_| layout.port_offset_is_wide).unwrap_or(0),
         filters: &config.filters,
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
+        checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_step,
     })
 }

@@ -9,14 +9,16 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::filters;
+use connect_trace_common::record::PLACES;
+
+use super::{fields, filters};
 use crate::filter::Filters;
-use crate::kernel::lack::Lack;
+use crate::kernel::{lack::Lack, layout::Layout};
 
 /// What the object is loaded with.
 pub(super) struct Options<'a> {
-    /// Globals of `connect-trace-ebpf/src/layout.rs`.
-    pub(super) globals: &'a [(&'static str, u32)],
+    /// Where the running kernel keeps what the programs read.
+    pub(super) layout: &'a Layout,
     /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
     pub(super) table_perturb: u64,
     /// Which connects are wanted.
@@ -27,6 +29,8 @@ pub(super) struct Options<'a> {
     pub(super) max_in_flight: u32,
     /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
     pub(super) count_checks: bool,
+    /// Whether they are counted and not timed.
+    pub(super) checks_add_up: bool,
     /// Whether [`connect_trace_common::Control::sample_every`] is looked at.
     pub(super) may_sample: bool,
 }
@@ -38,32 +42,47 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let min_latency = options.filters.min_latency.unwrap_or_default();
     let min_latency_ns = u64::try_from(min_latency.as_nanos())?;
     let count_checks = u32::from(options.count_checks);
-    let places = options.max_in_flight.next_power_of_two();
-    let place_mask = places - 1;
+    // Where more threads connect than there are places, some share one, and one of them takes the map.
+    let places = options.max_in_flight.next_power_of_two().min(PLACES as u32);
+    let place_mask = u64::from(places - 1);
+    let checks_add_up = u32::from(options.checks_add_up);
     let may_sample = u32::from(options.may_sample);
+    let only_process = filters::only_process(options.filters);
+    let has_only_process = u32::from(only_process.is_some());
+    let only_process = only_process.unwrap_or(0);
+    let has_options = u32::from(
+        filters != 0 || min_latency_ns != 0 || options.count_checks || options.may_sample,
+    );
+    let layout = options.layout;
+    let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
+    let net_port_range_is_pair = u32::from(layout.port_range_is_pair);
+    let inet_port_range_is_pair = u32::from(!layout.socket_range_has_no_parity);
+    let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
+    fields::place(&mut object, &layout.offsets)?;
     let mut loader = EbpfLoader::new();
-    for (name, value) in options.globals {
-        loader.override_global(name, value, true);
-    }
     loader
+        .override_global("HAS_OPTIONS", &has_options, true)
+        .override_global("HAS_ONLY_PROCESS", &has_only_process, true)
+        .override_global("ONLY_PROCESS", &only_process, true)
+        .override_global("FIELDS", &present, true)
+        .override_global("NET_PORT_RANGE_IS_PAIR", &net_port_range_is_pair, true)
+        .override_global("INET_PORT_RANGE_IS_PAIR", &inet_port_range_is_pair, true)
         .override_global("TABLE_PERTURB", &options.table_perturb, true)
         .override_global("FILTERS", &filters, true)
         .override_global("CGROUP_COUNT", &cgroups, true)
         .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
         .override_global("COUNT_CHECKS", &count_checks, true)
+        .override_global("CHECKS_ADD_UP", &checks_add_up, true)
         .override_global("PLACE_MASK", &place_mask, true)
         .override_global("MAY_SAMPLE", &may_sample, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
-        .map_max_entries("PLACES", places)
         .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight);
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
     }
     loader
-        .load(include_bytes_aligned!(env!(
-            "CONNECT_TRACE_BPF_OBJECT_PATH"
-        )))
+        .load(&object)
         .context("the kernel refused the maps of the eBPF object")
 }
 

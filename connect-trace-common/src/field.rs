@@ -1,0 +1,122 @@
+//! The fields of the kernel's structures that the programs read, and the stand-ins for their offsets: a program is
+//! built with a stand-in in the instruction that reads a field, and the daemon puts the running kernel's offset in
+//! its place, from the kernel's BTF, before it loads the program.
+
+/// A field; the daemon knows its structure and name by the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Field {
+    /// `sock.__sk_common.skc_addrpair`: destination and source address as IPv4.
+    SockAddresses,
+    /// `sock.__sk_common.skc_portpair`: destination port in network order, and source port in host order.
+    SockPorts,
+    /// `sock.__sk_common.skc_num`: the source port in host order.
+    SockSourcePort,
+    /// `sock.__sk_common.skc_family`
+    SockFamily,
+    /// `sock.__sk_common.skc_v6_daddr`; absent without IPv6.
+    SockV6Destination,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`; absent without IPv6.
+    SockV6Source,
+    /// `sock.__sk_common.skc_net.net`; absent without network namespaces, and so are those of `net`.
+    SockNet,
+    /// The byte of `sock.sk_userlocks`.
+    SockUserLocks,
+    /// `net.ns.inum`
+    NetInode,
+    /// `net.ipv4.ip_local_ports.range`
+    NetPortRange,
+    /// `net.ipv4.sysctl_ip_local_port_step_width`; absent before 7.1.
+    NetPortStepWidth,
+    /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3).
+    InetPortRange,
+    /// `task_struct.comm`; absent, as the next two, where there is no helper `bpf_get_current_task_btf`.
+    TaskComm,
+    /// `task_struct.cred`
+    TaskCred,
+    /// `cred.uid`
+    CredUid,
+    /// `task_struct.tgid`
+    TaskTgid,
+    /// `task_struct.signal`
+    TaskSignal,
+    /// `signal_struct.live`
+    SignalLive,
+}
+
+impl Field {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 18] = [
+        Self::SockAddresses,
+        Self::SockPorts,
+        Self::SockSourcePort,
+        Self::SockFamily,
+        Self::SockV6Destination,
+        Self::SockV6Source,
+        Self::SockNet,
+        Self::SockUserLocks,
+        Self::NetInode,
+        Self::NetPortRange,
+        Self::NetPortStepWidth,
+        Self::InetPortRange,
+        Self::TaskComm,
+        Self::TaskCred,
+        Self::CredUid,
+        Self::TaskTgid,
+        Self::TaskSignal,
+        Self::SignalLive,
+    ];
+
+    /// The stand-in of the first field: no offset that programs have otherwise, and none of the stand-ins is too
+    /// much for an instruction, whose offsets are below 32,768.
+    const FIRST: u16 = 0x7000;
+
+    /// Most bytes that are read of one field, so that each has a stand-in.
+    pub const ROOM: u16 = 16;
+
+    /// What stands for the offset of this field's byte `at`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stand_in(self, at: usize) -> usize {
+        Self::FIRST as usize + self as usize * Self::ROOM as usize + at
+    }
+
+    /// The field, and which of its bytes, that something in an instruction stands for.
+    #[must_use]
+    pub fn of_stand_in(value: i32) -> Option<(Self, u16)> {
+        let number = u16::try_from(value).ok()?.checked_sub(Self::FIRST)?;
+        let field = Self::ALL.get(usize::from(number / Self::ROOM))?;
+        Some((*field, number % Self::ROOM))
+    }
+
+    /// The bit of this field in the set of those that the kernel has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_of_each_field_has_a_stand_in_that_fits_an_instruction() {
+        for (number, field) in Field::ALL.into_iter().enumerate() {
+            assert_eq!(field as usize, number);
+            for at in 0..Field::ROOM {
+                let stand_in = i16::try_from(field.stand_in(at.into())).unwrap();
+                assert_eq!(Field::of_stand_in(stand_in.into()), Some((field, at)));
+            }
+        }
+    }
+
+    #[test]
+    fn other_numbers_stand_for_nothing() {
+        let after = Field::SignalLive.stand_in(Field::ROOM.into());
+        for value in [-1, 0, 8, 0x6fff, i32::try_from(after).unwrap(), i32::MAX] {
+            assert_eq!(Field::of_stand_in(value), None, "{value}");
+        }
+    }
+}
