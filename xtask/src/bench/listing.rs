@@ -1,0 +1,278 @@
+//! `cargo xtask listing`: what a connect() executes beside a tracer, as the emulated machine executed it: the
+//! programs, the trampolines that lead to them, and what of the kernel they call.
+
+mod alignment;
+mod cut;
+mod difference;
+mod symbols;
+mod text;
+mod trace;
+
+use std::fmt::Write as _;
+use std::io::BufRead;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::alignment::align;
+use self::cut::{Candidates, Connects, Cut, Shortest};
+use self::difference::Difference;
+use self::symbols::Symbols;
+use self::text::{Texts, listing as listing_of};
+use self::trace::Entry;
+use super::tracers::{self, UNTRACED};
+use crate::guest::{ExecutionLog, Hardware, Kit, Task};
+use crate::tools;
+use crate::tools::kernels::Kernel;
+use crate::vm::{KernelChoice, get_kernels};
+
+/// What the guest does.
+const SCRIPT: &str = concat!(include_str!("tracer.sh"), include_str!("listing.sh"));
+
+/// How much is logged: of connects that are some thirty, of candidate ports hundreds.
+const CONNECTS_BYTES: u64 = 100_000_000;
+const CANDIDATES_BYTES: u64 = 50_000_000;
+
+/// Fewer than these, and the shortest may not be one that nothing came into.
+const FEWEST: u32 = 5;
+
+/// Widest line.
+const COLUMNS: usize = 100;
+
+/// List what tracers add to a connect(), by function and instruction by instruction
+///
+/// Each kernel boots in a virtual machine that logs what it executes. Of some thirty connects that find a port
+/// at once, the shortest beside a tracer is compared with the shortest untraced: the difference is what
+/// `cargo xtask bench` measures. For tracers that watch candidate ports, the same of one such port. Takes a minute
+/// or two for each kernel.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
+    #[arg(long = "kernel", value_name = "KERNEL", default_value = "6.1")]
+    kernels: Vec<KernelChoice>,
+    /// List only tracers with this in their names; repeatable. By default those that targets are missed by, and
+    /// the peers that they are compared with
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Also print each added instruction, in the order of execution
+    #[arg(long)]
+    instructions: bool,
+}
+
+pub(crate) fn listing(options: &Options) -> Result<ExitCode> {
+    tools::ensure_for_build()?;
+    let kernels = get_kernels(&options.kernels)?;
+    let kit = Kit::prepare(true)?.with_peers()?;
+    let mut all_well = true;
+    for kernel in &kernels {
+        eprintln!("listing on {}", kernel.release());
+        let guest =
+            run(&kit, kernel, options).with_context(|| format!("on kernel {}", kernel.name))?;
+        print!("{}", guest.text(&kernel.name, options.instructions)?);
+        all_well &= guest.failed.is_empty();
+    }
+    Ok(if all_well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Guest> {
+    let tracers = tracers::listing_lines(|name| {
+        if options.only.is_empty() {
+            tracers::LISTED.contains(&name)
+        } else {
+            tracers::is_named(name, &options.only)
+        }
+    });
+    let log = Rc::new(ExecutionLog::create()?);
+    let task = Task {
+        command: ["sh", "-c", SCRIPT, "sh", &tracers]
+            .map(str::to_owned)
+            .to_vec(),
+        hardware: Hardware {
+            cpus: 1,
+            deterministic: true,
+            execution_log: Some(Rc::clone(&log)),
+            ..Hardware::default()
+        },
+        ..Task::default()
+    };
+    let mut guest = Guest::default();
+    let mut unfinished = Vec::new();
+    kit.run_well(kernel, &task, |bytes| {
+        unfinished.extend_from_slice(bytes);
+        while let Some(end) = unfinished.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = unfinished.drain(..=end).collect();
+            guest.line(String::from_utf8_lossy(&line).trim_end(), &log)?;
+        }
+        Ok(())
+    })?;
+    Ok(guest)
+}
+
+/// What was seen of a guest.
+#[derive(Default)]
+struct Guest {
+    /// Lines of /proc/kallsyms that stay.
+    functions: String,
+    /// What each instruction was when it was last translated.
+    texts: Texts,
+    tracers: Vec<Tracer>,
+    /// Those that did not work, and what they said.
+    failed: Vec<(String, String)>,
+}
+
+/// What was executed beside one tracer.
+struct Tracer {
+    name: String,
+    /// Lines of /proc/kallsyms that are there as long as it is.
+    functions: String,
+    connect: Option<Run>,
+    candidate: Option<Run>,
+}
+
+/// The instructions of one run, and what they mean.
+struct Run {
+    instructions: Vec<u64>,
+    symbols: Symbols,
+    texts: Texts,
+}
+
+impl Guest {
+    /// Takes in a line that `listing.sh` prints.
+    fn line(&mut self, line: &str, log: &ExecutionLog) -> Result<()> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match (&fields[..], self.tracers.last_mut()) {
+            (["tracer", name], _) => {
+                eprintln!("  {name}");
+                self.tracers.push(Tracer {
+                    name: (*name).to_owned(),
+                    functions: String::new(),
+                    connect: None,
+                    candidate: None,
+                });
+            }
+            (["failed", name, said], _) => {
+                self.tracers.retain(|tracer| tracer.name != *name);
+                self.failed.push(((*name).to_owned(), (*said).to_owned()));
+            }
+            (["connects"], Some(tracer)) => {
+                let symbols = Symbols::parse(&format!("{}{}", self.functions, tracer.functions));
+                let shortest = log.record(CONNECTS_BYTES, |log| {
+                    shortest(log, Connects::new(&symbols)?, &mut self.texts)
+                })?;
+                tracer.connect = Some(Run::new(shortest, symbols, &self.texts)?);
+            }
+            (["candidates"], Some(tracer)) => {
+                let symbols = Symbols::parse(&format!("{}{}", self.functions, tracer.functions));
+                let shortest = log.record(CANDIDATES_BYTES, |log| {
+                    shortest(log, Candidates::new(&symbols)?, &mut self.texts)
+                })?;
+                tracer.candidate = Some(Run::new(shortest, symbols, &self.texts)?);
+            }
+            ([line] | [line, _], tracer) if line.split(' ').count() == 3 => {
+                let functions = tracer.map_or(&mut self.functions, |tracer| &mut tracer.functions);
+                functions.push_str(line);
+                functions.push('\n');
+            }
+            _ => bail!("the guest printed an unknown line: {line}"),
+        }
+        Ok(())
+    }
+
+    /// What each tracer adds.
+    fn text(&self, kernel: &str, instructions: bool) -> Result<String> {
+        let untraced = self
+            .tracers
+            .iter()
+            .find(|tracer| tracer.name == UNTRACED)
+            .context("connects without a tracer were not logged")?;
+        let mut text = String::new();
+        for tracer in &self.tracers {
+            if tracer.name == UNTRACED {
+                continue;
+            }
+            let title = format!("Linux {kernel}, {}", tracer.name);
+            for (what, before, after) in [
+                ("connect()", &untraced.connect, &tracer.connect),
+                ("candidate port", &untraced.candidate, &tracer.candidate),
+            ] {
+                if let (Some(before), Some(after)) = (before, after) {
+                    text.push_str(&compared(&title, what, before, after, instructions));
+                    text.push('\n');
+                }
+            }
+        }
+        for (name, said) in &self.failed {
+            let _ = writeln!(text, "Linux {kernel}, {name}: not listed: {said}\n");
+        }
+        Ok(text)
+    }
+}
+
+impl Run {
+    /// An error where too few were seen.
+    fn new(shortest: Shortest, mut symbols: Symbols, texts: &Texts) -> Result<Self> {
+        if shortest.count < FEWEST {
+            bail!(
+                "only {} complete runs are in the log of what the guest executed, not {FEWEST}",
+                shortest.count
+            );
+        }
+        let instructions = shortest.instructions;
+        symbols.name_trampolines(&instructions);
+        let texts = instructions
+            .iter()
+            .filter_map(|pc| Some((*pc, texts.get(pc)?.clone())))
+            .collect();
+        Ok(Self {
+            instructions,
+            symbols,
+            texts,
+        })
+    }
+}
+
+/// The shortest of what is cut out of a log; keeps the texts of all instructions.
+fn shortest(log: &mut dyn BufRead, mut cut: impl Cut, texts: &mut Texts) -> Result<Shortest> {
+    trace::read(log, |entry| match entry {
+        Entry::Disassembled(pc, text) => {
+            texts.insert(pc, text.to_owned());
+        }
+        Entry::Executed(pc) => cut.executed(pc),
+        Entry::TakenBack(pc) => cut.taken_back(pc),
+    })?;
+    Ok(cut.shortest())
+}
+
+/// A head line with the total, the table, and perhaps all instructions.
+fn compared(title: &str, what: &str, before: &Run, after: &Run, instructions: bool) -> String {
+    let difference = Difference::of(
+        (&before.instructions, &before.symbols),
+        (&after.instructions, &after.symbols),
+    );
+    let mut text = format!(
+        "{title}: {} instructions are added to the {} of a {what}\n{difference}",
+        difference.total,
+        before.instructions.len()
+    );
+    if instructions {
+        text.push('\n');
+        let steps = align(&before.instructions, &after.instructions);
+        text.push_str(&listing_of(&steps, &after.symbols, &after.texts));
+    }
+    text
+}
+
+/// A line whose end is left out where it is too long.
+fn within_columns(line: &str) -> String {
+    if line.chars().count() <= COLUMNS {
+        return line.to_owned();
+    }
+    let mut text: String = line.chars().take(COLUMNS - 3).collect();
+    text.push_str("...");
+    text
+}
