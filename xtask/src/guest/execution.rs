@@ -38,11 +38,11 @@ impl ExecutionLog {
     }
 
     /// What QEMU is to be started with.
-    pub(super) fn arguments(&self) -> [OsString; 4] {
+    pub(super) fn arguments(&self) -> [OsString; 2] {
         let mut monitor = OsString::from("unix:");
         monitor.push(self.monitor());
         monitor.push(",server=on,wait=off");
-        ["-qmp".into(), monitor, "-D".into(), self.log().into()]
+        ["-qmp".into(), monitor]
     }
 
     fn monitor(&self) -> PathBuf {
@@ -54,21 +54,24 @@ impl ExecutionLog {
     }
 
     /// Has the guest log what it executes from now on until the log has `bytes`, and has the log read. The guest
-    /// stands still while it is read, and goes on without a log. Its last line may be cut.
+    /// stands still while it is read, and goes on without a log. The last line may be cut.
     pub(crate) fn record<T>(
         &self,
         bytes: u64,
         read: impl FnOnce(&mut dyn BufRead) -> Result<T>,
     ) -> Result<T> {
+        let log = self.log();
         let mut monitor = Monitor::connect(&self.monitor())?;
+        monitor.say(&format!("logfile \"{}\"", log.display()))?;
         monitor.one_at_a_time(true)?;
         monitor.say("log in_asm,exec,nochain")?;
-        let waited = wait_for_size(&self.log(), bytes);
+        let waited = wait_for_size(&log, bytes);
         monitor.execute("stop", &json!({}))?;
         monitor.say("log none")?;
         monitor.one_at_a_time(false)?;
+        // Another file, so that this one is closed with all that is in it.
+        monitor.say("logfile /dev/null")?;
         waited?;
-        let log = self.log();
         let mut file = BufReader::new(
             File::open(&log).with_context(|| format!("cannot read {}", log.display()))?,
         );
