@@ -9,7 +9,7 @@ set -eu
 
 # Functions, of the kernel itself or, with [, of modules and programs.
 symbols() {
-    grep -i ' [tw] ' /proc/kallsyms | grep $1 -F '['
+    grep -i ' [tw] ' /proc/kallsyms | grep ${1-} -F '['
 }
 
 stop_connecting() {
