@@ -4,6 +4,7 @@
 mod alignment;
 mod cut;
 mod difference;
+mod stack;
 mod symbols;
 mod text;
 mod trace;
@@ -15,9 +16,9 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::alignment::align;
+use self::alignment::{Step, align};
 use self::cut::{Candidates, Connects, Cut, Shortest};
-use self::difference::Difference;
+use self::difference::{Difference, parts};
 use self::symbols::Symbols;
 use self::text::{Texts, listing as listing_of};
 use self::trace::Entry;
@@ -248,20 +249,23 @@ fn shortest(log: &mut dyn BufRead, mut cut: impl Cut, texts: &mut Texts) -> Resu
     Ok(cut.shortest())
 }
 
-/// A head line with the total, the table, and perhaps all instructions.
+/// A head line with the total, the tables, and perhaps all instructions.
 fn compared(title: &str, what: &str, before: &Run, after: &Run, instructions: bool) -> String {
     let difference = Difference::of(
         (&before.instructions, &before.symbols),
         (&after.instructions, &after.symbols),
     );
     let mut text = format!(
-        "{title}: {} instructions are added to the {} of a {what}\n{difference}",
+        "{title}: {} instructions are added to the {} of a {what}\n",
         difference.total,
         before.instructions.len()
     );
+    let steps = align(&before.instructions, &after.instructions);
+    if steps.iter().any(|step| !matches!(step, Step::Both(_))) {
+        let _ = write!(text, "{}\n{difference}", parts(&steps, &after.symbols));
+    }
     if instructions {
         text.push('\n');
-        let steps = align(&before.instructions, &after.instructions);
         text.push_str(&listing_of(&steps, &after.symbols, &after.texts));
     }
     text

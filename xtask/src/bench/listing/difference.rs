@@ -1,9 +1,12 @@
-//! What a run executes more than another, by function.
+//! What a run executes more than another, by function and by what it is for.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
+use super::alignment::Step;
+use super::stack::Stack;
 use super::symbols::Symbols;
+use super::within_columns;
 
 /// Of each function, how many more instructions are executed and how often more it is entered.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,24 +61,88 @@ impl fmt::Display for Difference {
         }
         writeln!(formatter, "  added   share  entered  function")?;
         for row in &self.rows {
-            let share = row.instructions as f64 / self.total as f64 * 100.0;
-            let mut line = format!("{:>7}", row.instructions);
-            // Of a total of nothing there are no shares.
-            if self.total == 0 {
-                line.push_str("       -");
-            } else {
-                write!(line, " {share:>5.1} %")?;
-            }
-            write!(line, "  {:>7}  {}", row.entries, row.function)?;
-            writeln!(formatter, "{}", super::within_columns(&line))?;
+            let share = share(row.instructions, self.total);
+            let line = format!(
+                "{:>7} {share}  {:>7}  {}",
+                row.instructions, row.entries, row.function
+            );
+            writeln!(formatter, "{}", within_columns(&line))?;
         }
         writeln!(formatter, "{:>7} 100.0 %           all", self.total)
     }
 }
 
+/// What of the added instructions are the programs' own, what the functions that programs call, with all that
+/// these call in turn, and what leads to the programs and back. With their sum, which is the total.
+pub(super) fn parts(steps: &[Step], symbols: &Symbols) -> String {
+    let mut way = 0;
+    let mut own = 0;
+    let mut called: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut stack = Stack::default();
+    for step in steps {
+        match *step {
+            Step::Both(_) => stack.clear(),
+            Step::Gone(_) => way -= 1,
+            Step::Added(pc) => {
+                stack.go_to(pc, symbols);
+                match stack.called_by_program() {
+                    None => way += 1,
+                    Some(None) => own += 1,
+                    Some(Some(function)) => *called.entry(function).or_default() += 1,
+                }
+            }
+        }
+    }
+    let mut called: Vec<(&str, i64)> = called.into_iter().collect();
+    called.sort_by(|one, other| (other.1, one.0).cmp(&(one.1, other.0)));
+    let mut text = String::from("  added   share  part\n");
+    let total = way + own + called.iter().map(|(_, count)| count).sum::<i64>();
+    let mut row = |count: i64, name: &str| {
+        if count != 0 {
+            let line = format!("{count:>7} {}  {name}", share(count, total));
+            text.push_str(&within_columns(&line));
+            text.push('\n');
+        }
+    };
+    row(way, "to the programs and back");
+    row(own, "the programs themselves");
+    for (function, count) in called {
+        row(count, &format!("{function}, called by them"));
+    }
+    text
+}
+
+/// A percentage; of a total of nothing there is none.
+fn share(count: i64, total: i64) -> String {
+    if total == 0 {
+        return format!("{:>7}", "-");
+    }
+    format!("{:>5.1} %", count as f64 / total as f64 * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_calls_is_a_part_with_all_that_it_calls() {
+        let symbols = symbols();
+        let steps = [
+            Step::Added(A),
+            Step::Added(C),
+            Step::Added(C + 1),
+            Step::Added(B),
+            Step::Added(A),
+            Step::Gone(A + 8),
+            Step::Both(A + 4),
+            Step::Added(B),
+        ];
+        assert_eq!(
+            parts(&steps, &symbols),
+            "  added   share  part\n      2  40.0 %  to the programs and back\n      2  40.0 %  the programs \
+             themselves\n      1  20.0 %  b, called by them\n"
+        );
+    }
 
     const A: u64 = 0xffff_ffff_8100_0000;
     const B: u64 = A + 0x100;

@@ -13,13 +13,20 @@ const PROLOGUE: u64 = 16;
 /// What one boot's /proc/kallsyms says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Symbols {
-    names: BTreeMap<u64, String>,
+    functions: BTreeMap<u64, Function>,
+}
+
+#[derive(Clone, Debug)]
+struct Function {
+    name: String,
+    is_program: bool,
 }
 
 /// A place in the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place<'a> {
     pub(super) function: &'a str,
+    is_program: bool,
     pub(super) offset: u64,
 }
 
@@ -36,27 +43,31 @@ impl Symbols {
                 continue;
             };
             // Of several names for the same code, the first.
-            symbols
-                .names
-                .entry(address)
-                .or_insert_with(|| readable(name));
+            symbols.functions.entry(address).or_insert_with(|| {
+                let program = program(name);
+                Function {
+                    is_program: program.is_some(),
+                    name: program.unwrap_or_else(|| name.to_owned()),
+                }
+            });
         }
         symbols
     }
 
     /// Where a function begins; the first one of this name.
     pub(super) fn address(&self, name: &str) -> Option<u64> {
-        self.names
+        self.functions
             .iter()
-            .find(|(_, known)| *known == name)
+            .find(|(_, known)| known.name == name)
             .map(|(address, _)| *address)
     }
 
     pub(super) fn place(&self, pc: u64) -> Option<Place<'_>> {
-        let (start, name) = self.names.range(..=pc).next_back()?;
+        let (start, function) = self.functions.range(..=pc).next_back()?;
         let offset = pc - start;
         (offset < LARGEST).then_some(Place {
-            function: name,
+            function: &function.name,
+            is_program: function.is_program,
             offset,
         })
     }
@@ -67,11 +78,16 @@ impl Symbols {
             .map_or("code without a name", |place| place.function)
     }
 
+    /// Whether an instruction is one of an eBPF program.
+    pub(super) fn is_program(&self, pc: u64) -> bool {
+        self.place(pc).is_some_and(|place| place.is_program)
+    }
+
     /// The addresses of the function that an instruction is in.
     pub(super) fn range(&self, pc: u64) -> Option<Range<u64>> {
         let place = self.place(pc)?;
         let start = pc - place.offset;
-        let next = self.names.range(pc + 1..).next();
+        let next = self.functions.range(pc + 1..).next();
         Some(start..next.map_or(start + LARGEST, |(address, _)| *address))
     }
 
@@ -85,22 +101,20 @@ impl Symbols {
             let entered = to.offset == 0 && to.function.starts_with("bpf_trampoline_");
             if entered && from.offset < PROLOGUE {
                 let name = format!("trampoline of {}", from.function);
-                self.names.insert(pair[1], name);
+                let is_program = false;
+                self.functions
+                    .insert(pair[1], Function { name, is_program });
             }
         }
     }
 }
 
-/// A program's name without its tag, and with what the kernel has put for signs: `_3A_` is a colon.
-fn readable(name: &str) -> String {
-    let Some((tag, program)) = name
-        .strip_prefix("bpf_prog_")
-        .and_then(|rest| rest.split_once('_'))
-    else {
-        return name.to_owned();
-    };
+/// A program's name without its tag, and with what the kernel has put for signs: `_3A_` is a colon. None if it
+/// is not that of a program.
+fn program(name: &str) -> Option<String> {
+    let (tag, program) = name.strip_prefix("bpf_prog_")?.split_once('_')?;
     if tag.len() != 16 || !tag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return name.to_owned();
+        return None;
     }
     let mut text = String::new();
     let mut rest = program;
@@ -113,7 +127,7 @@ fn readable(name: &str) -> String {
             rest = &rest[first.len_utf8()..];
         }
     }
-    text
+    Some(text)
 }
 
 /// The sign that is spelled at the begin of a text, as in `_3A_`.
@@ -149,6 +163,7 @@ what is this
             symbols.place(0xffff_ffff_8100_00ff),
             Some(Place {
                 function: "tcp_v4_connect",
+                is_program: false,
                 offset: 0xff
             })
         );
@@ -173,8 +188,10 @@ what is this
             "fentry_tcp_v4_connect"
         );
         assert_eq!(symbols.function(0xffff_ffff_c000_0100), "{closure#0}");
-        assert_eq!(readable("bpf_prog_free"), "bpf_prog_free");
-        assert_eq!(readable("bpf_prog_6d057d872c7301bf_"), "");
+        assert!(symbols.is_program(0xffff_ffff_c000_0100));
+        assert!(!symbols.is_program(0xffff_ffff_c000_1000), "a trampoline");
+        assert_eq!(program("bpf_prog_free"), None);
+        assert_eq!(program("bpf_prog_6d057d872c7301bf_"), Some(String::new()));
     }
 
     #[test]

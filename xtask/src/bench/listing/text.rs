@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::alignment::Step;
+use super::stack::Stack;
 use super::symbols::Symbols;
 use super::within_columns;
 
@@ -18,8 +19,7 @@ pub(super) type Texts = HashMap<u64, String>;
 /// another returns to it; what it calls is further in.
 pub(super) fn listing(steps: &[Step], symbols: &Symbols, texts: &Texts) -> String {
     let mut text = String::new();
-    // Functions that are executed, from the outermost one in.
-    let mut stack: Vec<&str> = Vec::new();
+    let mut stack = Stack::default();
     let mut position = 0;
     while let Some(&step) = steps.get(position) {
         // An instruction that repeats itself, as one that copies does.
@@ -42,13 +42,9 @@ pub(super) fn listing(steps: &[Step], symbols: &Symbols, texts: &Texts) -> Strin
                 text.push('\n');
             }
             Step::Added(pc) => {
-                let function = symbols.function(pc);
-                if stack.last() != Some(&function) {
-                    match stack.iter().position(|known| *known == function) {
-                        Some(depth) => stack.truncate(depth + 1),
-                        None => stack.push(function),
-                    }
+                if stack.go_to(pc, symbols) {
                     let indentation = indentation(&stack);
+                    let function = symbols.function(pc);
                     let line = format!("{:indentation$}{function}", "");
                     text.push_str(&within_columns(&line));
                     text.push('\n');
@@ -71,8 +67,8 @@ pub(super) fn listing(steps: &[Step], symbols: &Symbols, texts: &Texts) -> Strin
     text
 }
 
-fn indentation(stack: &[&str]) -> usize {
-    stack.len().min(DEEPEST) * INDENTATION
+fn indentation(stack: &Stack<'_>) -> usize {
+    stack.depth().min(DEEPEST) * INDENTATION
 }
 
 fn name_of(pc: u64, symbols: &Symbols) -> String {
