@@ -174,7 +174,7 @@ impl Guest {
                 })?;
                 tracer.candidate = Some(Run::new(shortest, symbols, &self.texts)?);
             }
-            ([line] | [line, _], tracer) if line.split(' ').count() == 3 => {
+            ([line] | [line, _], tracer) if symbols::is_symbol(line) => {
                 let functions = tracer.map_or(&mut self.functions, |tracer| &mut tracer.functions);
                 functions.push_str(line);
                 functions.push('\n');
@@ -279,4 +279,110 @@ fn within_columns(line: &str) -> String {
     let mut text: String = line.chars().take(COLUMNS - 3).collect();
     text.push_str("...");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FUNCTIONS: &str = "\
+ffffffff81000000 t __inet_stream_connect
+ffffffff81000100 T tcp_v4_connect
+ffffffffc0000000 t bpf_trampoline_1\t[bpf]
+ffffffffc0001000 t bpf_prog_9a2e60ca6d5bfb6e_fentry_tcp_v4_connect\t[bpf]";
+
+    fn connect(name: &str, functions: &str, log: &str) -> Tracer {
+        let symbols = Symbols::parse(functions);
+        let mut texts = Texts::new();
+        let cut = Connects::new(&symbols).unwrap();
+        let shortest = shortest(&mut log.repeat(5).as_bytes(), cut, &mut texts).unwrap();
+        Tracer {
+            name: name.to_owned(),
+            functions: functions.to_owned(),
+            connect: Some(Run::new(shortest, symbols, &texts).unwrap()),
+            candidate: None,
+        }
+    }
+
+    fn executed(pcs: &[u64]) -> String {
+        let line = |pc: &u64| format!("Trace 0: 0x7f [0/{pc:016x}/0/0] \n");
+        pcs.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_added_is_named_and_makes_the_total() {
+        let kernel = 0xffff_ffff_8100_0000;
+        let bpf = 0xffff_ffff_c000_0000;
+        let untraced = [kernel, kernel + 0x100, kernel + 0x105, kernel + 5];
+        let traced = [
+            &untraced[..2],
+            &[bpf, bpf + 0x1000, bpf + 0x1001, bpf + 1],
+            &untraced[2..],
+        ];
+        let texts = "0xffffffffc0001001:  c3                       retq     \n";
+        let guest = Guest {
+            tracers: vec![
+                connect(UNTRACED, FUNCTIONS, &executed(&untraced)),
+                connect(
+                    "fentry",
+                    FUNCTIONS,
+                    &format!("{texts}{}", executed(&traced.concat())),
+                ),
+            ],
+            failed: vec![("tcpconnlat".to_owned(), "no luck".to_owned())],
+            ..Guest::default()
+        };
+        assert_eq!(
+            guest.text("6.1", true).unwrap(),
+            "\
+Linux 6.1, fentry: 4 instructions are added to the 2 of a connect()
+  added   share  part
+      2  50.0 %  to the programs and back
+      2  50.0 %  the programs themselves
+
+  added   share  entered  function
+      2  50.0 %        1  fentry_tcp_v4_connect
+      2  50.0 %        1  trampoline of tcp_v4_connect
+      4 100.0 %           all
+
+tcp_v4_connect+0:
+  trampoline of tcp_v4_connect
+      +0  ?
+    fentry_tcp_v4_connect
+        +0  ?
+        +1  retq
+  trampoline of tcp_v4_connect
+      +1  ?
+
+Linux 6.1, tcpconnlat: not listed: no luck
+
+"
+        );
+    }
+
+    #[test]
+    fn what_the_guest_prints_is_a_function_or_a_tracer_or_an_error() {
+        let log = ExecutionLog::create().unwrap();
+        let mut guest = Guest::default();
+        let lines: Vec<&str> = FUNCTIONS.lines().collect();
+        for line in [lines[0], "tracer\tfentry", lines[2]] {
+            guest.line(line, &log).unwrap();
+        }
+        assert_eq!(guest.functions.lines().collect::<Vec<_>>(), lines[..1]);
+        assert!(guest.tracers[0].functions.contains("bpf_trampoline_1"));
+        guest.line("failed\tfentry\tno luck", &log).unwrap();
+        assert!(guest.tracers.is_empty() && guest.failed[0].1 == "no luck");
+        assert!(guest.line("sh: not found", &log).is_err());
+        assert!(guest.text("6.1", false).is_err(), "without the untraced");
+    }
+
+    #[test]
+    fn too_few_runs_are_an_error() {
+        let few = Shortest {
+            instructions: vec![1],
+            count: FEWEST - 1,
+        };
+        let error = Run::new(few, Symbols::default(), &Texts::new());
+        assert!(error.err().unwrap().to_string().contains("only 4"));
+    }
 }

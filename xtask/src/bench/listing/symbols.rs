@@ -109,6 +109,12 @@ impl Symbols {
     }
 }
 
+/// Whether a line is as those of /proc/kallsyms are: address, type and name.
+pub(super) fn is_symbol(line: &str) -> bool {
+    let words: Vec<&str> = line.split(' ').collect();
+    matches!(words[..], [address, kind, _] if kind.len() == 1 && u64::from_str_radix(address, 16).is_ok())
+}
+
 /// A program's name without its tag, and with what the kernel has put for signs: `_3A_` is a colon. None if it
 /// is not that of a program.
 fn program(name: &str) -> Option<String> {
