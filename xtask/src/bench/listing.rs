@@ -43,17 +43,18 @@ const COLUMNS: usize = 100;
 
 /// List what tracers add to a connect(), by function and instruction by instruction
 ///
-/// Each kernel boots in a virtual machine that logs what it executes. Of some thirty connects that find a port
-/// at once, the shortest beside a tracer is compared with the shortest untraced: the difference is what
-/// `cargo xtask bench` measures. For tracers that watch candidate ports, the same of one such port. Takes a minute
-/// or two for each kernel.
+/// Each kernel boots in a virtual machine that logs what it executes. Of some thirty connects that find a
+/// port at once, the shortest beside a tracer is compared with the shortest untraced: the difference is what
+/// `cargo xtask bench` measures. For tracers that watch candidate ports, the same of one such port. Takes two
+/// or three minutes for each kernel.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
     #[arg(long = "kernel", value_name = "KERNEL", default_value = "6.1")]
     kernels: Vec<KernelChoice>,
-    /// List only tracers with this in their names; repeatable. By default those that targets are missed by, and
-    /// the peers that they are compared with
+    /// List only tracers with this in their names; repeatable
+    ///
+    /// By default those that targets are missed by, and the peers that they are compared with.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Also print each added instruction, in the order of execution

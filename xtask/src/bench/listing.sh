@@ -1,10 +1,10 @@
-# Connects beside tracers, in a guest whose execution is logged: `cargo xtask listing` runs it, after tracer.sh.
-# Each line of its argument is a name, `ports` or `-`, and a command, between tabs; without a command nothing
-# traces. In the command TARGET is the process that connects.
+# Connects beside tracers, in a guest whose execution is logged: `cargo xtask listing` runs it, after
+# tracer.sh. Each line of its argument is a name, `ports` or `-`, and a command, between tabs; without a
+# command nothing traces. In the command TARGET is the process that connects.
 #
 # Prints lines: functions of the kernel as in /proc/kallsyms; then for each tracer "tracer" and its name, the
-# functions that have come since, "connects" when connects begin that find their ports at once, and with `ports`
-# "candidates" when some begin that search long. Or "failed", the name, and the last line that the tracer said.
+# functions that have come since, "connects" while connects find their ports at once, and with `ports`
+# "candidates" while they search long. Or "failed", the name, and the last line that the tracer said.
 set -eu
 
 # Functions, of the kernel itself or, with [, of modules and programs.

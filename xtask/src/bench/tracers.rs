@@ -19,7 +19,8 @@ pub(super) const FENTRY_TIME: &str = "fentry, checks time";
 /// All as it is without options.
 pub(super) const DEFAULT: &str = "default";
 
-/// What `cargo xtask listing` lists by default: what misses its target, and the peers that it is compared with.
+/// What `cargo xtask listing` lists by default: what misses its target, and the peers that it is compared
+/// with.
 pub(super) const LISTED: [&str; 6] = [
     FUNCLATENCY,
     FUNCLATENCY_CHECKS,
@@ -98,7 +99,8 @@ pub(super) fn lines(rounds: u32, wanted: impl Fn(&str) -> bool) -> String {
     })
 }
 
-/// The lines that `listing.sh` takes: name, whether candidate ports are looked at too (`ports`, or `-`), command.
+/// The lines that `listing.sh` takes: name, whether candidate ports are looked at too (`ports`, or `-`), and
+/// command.
 pub(super) fn listing_lines(wanted: impl Fn(&str) -> bool) -> String {
     of(wanted, |(name, _, command)| {
         let ports = *name == UNTRACED || watches_checks(command);

@@ -1,5 +1,5 @@
-//! What a guest's CPU executes, instruction by instruction: QEMU's own log, which is switched on and off by its
-//! monitor while the guest runs.
+//! What a guest's CPU executes, instruction by instruction: QEMU's own log, which is switched on and off by
+//! its monitor while the guest runs.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,7 +20,8 @@ const RECORD_TIME: Duration = Duration::from_secs(180);
 /// QEMU answers at once, unless the machine is busy.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
-/// What makes QEMU translate each instruction alone, so that the log has each: from version 8.1 on, and before.
+/// What makes QEMU translate each instruction alone, so that the log has each: from version 8.1 on, and
+/// before.
 const ONE_AT_A_TIME: [&str; 2] = ["one-insn-per-tb", "singlestep"];
 
 /// A guest's log of what it executes, and its monitor. Their folder goes away with this value.
@@ -53,8 +54,9 @@ impl ExecutionLog {
         self.folder.path().join("execution.log")
     }
 
-    /// Has the guest log what it executes from now on until the log has `bytes`, and has the log read. The guest
-    /// stands still while it is read, and goes on without a log. The last line may be cut.
+    /// Has the guest log what it executes from now on until the log has `bytes`, and has the log read. The
+    /// guest stands still while it is read, and goes on without a log. The last line may be cut. An error if
+    /// QEMU does not do so or `read` fails.
     pub(crate) fn record<T>(
         &self,
         bytes: u64,
@@ -63,8 +65,12 @@ impl ExecutionLog {
         let log = self.log();
         let mut monitor = Monitor::connect(&self.monitor())?;
         monitor.say(&format!("logfile \"{}\"", log.display()))?;
+        // Both at once for the guest: the text of an instruction is logged only when it is first translated,
+        // and of several that are translated together only the first is logged as executed.
+        monitor.execute("stop", &json!({}))?;
         monitor.one_at_a_time(true)?;
         monitor.say("log in_asm,exec,nochain")?;
+        monitor.execute("cont", &json!({}))?;
         let waited = wait_for_size(&log, bytes);
         monitor.execute("stop", &json!({}))?;
         monitor.say("log none")?;

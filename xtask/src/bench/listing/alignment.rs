@@ -13,8 +13,8 @@ pub(super) enum Step {
     Gone(u64),
 }
 
-/// All steps of both runs, in order. Those that each run comes to once alone are the fixed points; between them
-/// is mostly nothing that one run has.
+/// All steps of both runs, in order. The fixed points are the instructions that each run comes to just once;
+/// between two of them one run has mostly nothing.
 pub(super) fn align(before: &[u64], after: &[u64]) -> Vec<Step> {
     let mut steps = Vec::with_capacity(after.len());
     align_into(&mut steps, before, after);

@@ -1,5 +1,5 @@
-//! Cuts single connects, and the work for single candidate ports, out of all that a guest executes. Of each the
-//! shortest is kept, which is one that no interrupt came into.
+//! Cuts single connects, and the work for single candidate ports, out of all that a guest executes. Of each
+//! the shortest is kept, which is one that no interrupt came into.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -115,8 +115,8 @@ impl Cut for Connects<'_> {
     }
 }
 
-/// From one call of __inet_check_established to the next within a connect(). The last of a connect() do not
-/// count: a kernel may look at the port that it finds twice, and that is not what a candidate costs.
+/// From one call of __inet_check_established to the next within a connect(). The last of a connect() does
+/// not count: a kernel may look at the port that it finds twice, and that is not what a candidate costs.
 pub(super) struct Candidates {
     connect: u64,
     check: u64,

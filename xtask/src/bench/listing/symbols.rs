@@ -1,4 +1,5 @@
-//! The functions of a guest's kernel, of its trampolines and of the programs in it, by their addresses.
+//! The functions of a guest's kernel, its trampolines and the programs in it, by their addresses; it is
+//! /proc/kallsyms that knows them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -91,8 +92,8 @@ impl Symbols {
         Some(start..next.map_or(start + LARGEST, |(address, _)| *address))
     }
 
-    /// Names trampolines by the functions that lead to them, as far as these instructions tell. The kernel has
-    /// numbers for them.
+    /// Names trampolines by the functions that lead to them, as far as these instructions tell. The kernel
+    /// has numbers for them.
     pub(super) fn name_trampolines(&mut self, instructions: &[u64]) {
         for pair in instructions.windows(2) {
             let (Some(from), Some(to)) = (self.place(pair[0]), self.place(pair[1])) else {
@@ -115,8 +116,8 @@ pub(super) fn is_symbol(line: &str) -> bool {
     matches!(words[..], [address, kind, _] if kind.len() == 1 && u64::from_str_radix(address, 16).is_ok())
 }
 
-/// A program's name without its tag, and with what the kernel has put for signs: `_3A_` is a colon. None if it
-/// is not that of a program.
+/// A program's name without its tag, and with what the kernel has put for signs: `_3A_` is a colon. None if
+/// it is not that of a program.
 fn program(name: &str) -> Option<String> {
     let (tag, program) = name.strip_prefix("bpf_prog_")?.split_once('_')?;
     if tag.len() != 16 || !tag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
