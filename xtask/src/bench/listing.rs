@@ -199,8 +199,8 @@ impl Guest {
             }
             let title = format!("Linux {kernel}, {}", tracer.name);
             for (what, before, after) in [
-                ("connect()", &untraced.connect, &tracer.connect),
-                ("candidate port", &untraced.candidate, &tracer.candidate),
+                ("tcp_v4_connect", &untraced.connect, &tracer.connect),
+                ("a candidate port", &untraced.candidate, &tracer.candidate),
             ] {
                 if let (Some(before), Some(after)) = (before, after) {
                     text.push_str(&compared(&title, what, before, after, instructions));
@@ -257,7 +257,7 @@ fn compared(title: &str, what: &str, before: &Run, after: &Run, instructions: bo
         (&after.instructions, &after.symbols),
     );
     let mut text = format!(
-        "{title}: {} instructions are added to the {} of a {what}\n",
+        "{title}: {} instructions added to {} of {what}\n",
         difference.total,
         before.instructions.len()
     );
@@ -336,7 +336,7 @@ ffffffffc0001000 t bpf_prog_9a2e60ca6d5bfb6e_fentry_tcp_v4_connect\t[bpf]";
         assert_eq!(
             guest.text("6.1", true).unwrap(),
             "\
-Linux 6.1, fentry: 4 instructions are added to the 2 of a connect()
+Linux 6.1, fentry: 4 instructions added to 2 of tcp_v4_connect
   added   share  part
       2  50.0 %  to the programs and back
       2  50.0 %  the programs themselves

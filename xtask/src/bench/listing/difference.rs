@@ -73,16 +73,24 @@ impl fmt::Display for Difference {
 }
 
 /// What of the added instructions are the programs' own, what the functions that programs call, with all that
-/// these call in turn, and what leads to the programs and back. With their sum, which is the total.
+/// these call in turn, and what leads to the programs and back. Apart from that, a function that is executed
+/// in both runs may go another way in each.
 pub(super) fn parts(steps: &[Step], symbols: &Symbols) -> String {
-    let mut way = 0;
-    let mut own = 0;
+    let (mut way, mut own, mut another) = (0, 0, 0);
+    // The function that both execute, and whether what has come is its own.
+    let mut both = "";
+    let mut aside = None;
     let mut called: BTreeMap<&str, i64> = BTreeMap::new();
     let mut stack = Stack::default();
     for step in steps {
         match *step {
-            Step::Both(_) => stack.clear(),
-            Step::Gone(_) => way -= 1,
+            Step::Both(pc) => {
+                both = symbols.function(pc);
+                aside = None;
+                stack.clear();
+            }
+            Step::Gone(_) => another -= 1,
+            Step::Added(pc) if *aside.get_or_insert(symbols.function(pc) == both) => another += 1,
             Step::Added(pc) => {
                 stack.go_to(pc, symbols);
                 match stack.called_by_program() {
@@ -96,7 +104,7 @@ pub(super) fn parts(steps: &[Step], symbols: &Symbols) -> String {
     let mut called: Vec<(&str, i64)> = called.into_iter().collect();
     called.sort_by(|one, other| (other.1, one.0).cmp(&(one.1, other.0)));
     let mut text = String::from("  added   share  part\n");
-    let total = way + own + called.iter().map(|(_, count)| count).sum::<i64>();
+    let total = way + own + another + called.iter().map(|(_, count)| count).sum::<i64>();
     let mut row = |count: i64, name: &str| {
         if count != 0 {
             let line = format!("{count:>7} {}  {name}", share(count, total));
@@ -109,6 +117,7 @@ pub(super) fn parts(steps: &[Step], symbols: &Symbols) -> String {
     for (function, count) in called {
         row(count, &format!("{function}, called by them"));
     }
+    row(another, "functions that go another way");
     text
 }
 
@@ -128,30 +137,40 @@ mod tests {
     fn what_a_program_calls_is_a_part_with_all_that_it_calls() {
         let symbols = symbols();
         let steps = [
+            Step::Both(D),
             Step::Added(A),
             Step::Added(C),
             Step::Added(C + 1),
             Step::Added(B),
             Step::Added(A),
-            Step::Gone(A + 8),
-            Step::Both(A + 4),
+            Step::Both(D + 1),
+            Step::Gone(D + 2),
+            Step::Added(D + 3),
             Step::Added(B),
+            Step::Added(B + 1),
+            Step::Both(D + 4),
+            Step::Added(A),
         ];
         assert_eq!(
             parts(&steps, &symbols),
-            "  added   share  part\n      2  40.0 %  to the programs and back\n      2  40.0 %  the programs \
-             themselves\n      1  20.0 %  b, called by them\n"
+            "  added   share  part
+      3  37.5 %  to the programs and back
+      2  25.0 %  the programs themselves
+      1  12.5 %  b, called by them
+      2  25.0 %  functions that go another way
+"
         );
     }
 
     const A: u64 = 0xffff_ffff_8100_0000;
     const B: u64 = A + 0x100;
     const C: u64 = A + 0x200;
+    const D: u64 = A + 0x300;
 
     fn symbols() -> Symbols {
         Symbols::parse(
             "ffffffff81000000 t a\nffffffff81000100 t b\nffffffff81000200 t \
-             bpf_prog_9a2e60ca6d5bfb6e_c\n",
+             bpf_prog_9a2e60ca6d5bfb6e_c\nffffffff81000300 t d\n",
         )
     }
 
