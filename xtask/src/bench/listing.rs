@@ -35,6 +35,9 @@ const SCRIPT: &str = concat!(include_str!("tracer.sh"), include_str!("listing.sh
 const CONNECTS_BYTES: u64 = 100_000_000;
 const CANDIDATES_BYTES: u64 = 50_000_000;
 
+/// All are compared with the untraced, whose shortest is therefore looked for longer: how many times.
+const UNTRACED_TIMES: u64 = 3;
+
 /// Fewer than these, and the shortest may not be one that nothing came into.
 const FEWEST: u32 = 5;
 
@@ -163,7 +166,12 @@ impl Guest {
             }
             (["connects"], Some(tracer)) => {
                 let symbols = Symbols::parse(&format!("{}{}", self.functions, tracer.functions));
-                let shortest = log.record(CONNECTS_BYTES, |log| {
+                let times = if tracer.name == UNTRACED {
+                    UNTRACED_TIMES
+                } else {
+                    1
+                };
+                let shortest = log.record(CONNECTS_BYTES * times, |log| {
                     shortest(log, Connects::new(&symbols)?, &mut self.texts)
                 })?;
                 tracer.connect = Some(Run::new(shortest, symbols, &self.texts)?);
