@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what connect-trace and the tracers of others add to a connect(), in instructions.
 
 mod figures;
+pub(crate) mod listing;
 pub(crate) mod load;
 mod targets;
 mod tracers;
@@ -19,7 +20,10 @@ use crate::tools::kernels::Kernel;
 use crate::vm::{AllKernels, get_kernels};
 
 /// What the guest does.
-const SCRIPT: &str = include_str!("bench/guest.sh");
+const SCRIPT: &str = concat!(
+    include_str!("bench/tracer.sh"),
+    include_str!("bench/guest.sh")
+);
 
 /// Measure what tracers add to a connect(), ours and others', in instructions
 ///
@@ -90,10 +94,9 @@ fn read(path: &PathBuf) -> Result<Vec<Figures>> {
 
 /// The figures of one kernel.
 fn measure(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Figures> {
-    let wanted = |name: &str| {
-        options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
-    };
-    let tracers = tracers::lines(options.rounds, wanted);
+    let tracers = tracers::lines(options.rounds, |name| {
+        options.only.is_empty() || tracers::is_named(name, &options.only)
+    });
     let task = Task {
         command: ["sh", "-c", SCRIPT, "sh", &tracers]
             .map(str::to_owned)

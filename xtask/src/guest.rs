@@ -3,10 +3,12 @@
 
 pub(crate) mod binaries;
 mod cpio;
+mod execution;
 mod image;
 mod libraries;
 mod machine;
 mod modules;
+mod run_folder;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::Job;
 
+pub(crate) use self::execution::ExecutionLog;
 pub(crate) use self::machine::{Hardware, Outcome, Stream};
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;

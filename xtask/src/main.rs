@@ -42,6 +42,7 @@ enum Command {
     Article(article::Options),
     Bench(bench::Options),
     BenchLoad(bench::load::Options),
+    Listing(bench::listing::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Article(options) => article::article(&options),
         Command::Bench(options) => bench::bench(&options),
         Command::BenchLoad(options) => bench::load::load(&options),
+        Command::Listing(options) => bench::listing::listing(&options),
     };
     result.unwrap_or_else(|error| {
         // Who closes our output, as `head` does, has seen enough.

@@ -193,6 +193,7 @@ fn task(options: &Options) -> Result<Task> {
         deterministic: options.deterministic,
         kvm: options.kvm,
         kernel_arguments: options.append.clone(),
+        ..Hardware::default()
     };
     let inputs = options
         .inputs

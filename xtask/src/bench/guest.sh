@@ -1,16 +1,11 @@
-# Measures connect() beside tracers, in a guest: `cargo xtask bench` runs it. Each line of its argument is
-# a name, a number of rounds and a command, between tabs; without a command nothing traces. In the
+# Measures connect() beside tracers, in a guest: `cargo xtask bench` runs it, after tracer.sh. Each line of its
+# argument is a name, a number of rounds and a command, between tabs; without a command nothing traces. In the
 # command TARGET is the process that connects.
 #
 # Prints a line for each: "figures", its name, the least time of an even connect(), and the mean and the least
 # time of an odd one, in microseconds, as the connecting program saw it; a round is 1,000 of each, until a range
 # of 2,000 ports is exhausted. Or "failed", its name, and the last line that the tracer said.
 set -eu
-
-# [exec]
-connects() {
-    ${1-} truth exhaust 20000-21999 --set-range --quiet 2>&1
-}
 
 # NAME: of what connects() said.
 figures() {
@@ -30,13 +25,9 @@ measure() {
     done | figures "$1"
 }
 
-failed() {
-    printf "failed\t%s\t%s\n" "$1" "$(cat messages out | tail -n 1)"
-}
-
 # NAME ROUNDS COMMAND
 beside() {
-    rm -f go out messages said
+    rm -f go said
     connecting=
     case "$3" in
     *TARGET*)
@@ -46,12 +37,7 @@ beside() {
         ;;
     *) command=$3 ;;
     esac
-    # In the place of the shell that is forked for it, so that it is what is ended.
-    eval "exec $command" >out 2>messages &
-    tracer=$!
-    # Nothing tells for all of them when they are attached; bpftrace takes longest, to compile.
-    sleep 10
-    if ! kill -0 "$tracer" 2>/dev/null; then
+    if ! start "$command"; then
         touch go
         failed "$1"
     elif [ -n "$connecting" ]; then
@@ -61,23 +47,12 @@ beside() {
     else
         measure "$1" "$2"
     fi
-    # A shell gives its children no SIGINT to answer.
-    kill -TERM "$tracer" 2>/dev/null || true
-    wait "$tracer" 2>/dev/null || true
-    # Nobody may be left to measure beside.
-    if [ "$(cat /sys/kernel/debug/tracing/enabled_functions | wc -l)" -gt "$functions" ]; then
-        echo "still attached after $1: $(cat /sys/kernel/debug/tracing/enabled_functions)" >&2
-        exit 1
-    fi
-    if grep -q -E "INCOMPLETE|lost [1-9]" out; then
+    if ! end "$1"; then
         failed "$1"
     fi
 }
 
-# Let the boot's background work end, and the first connects fill the kernel's caches.
-sleep 20
-connects >/dev/null
-functions=$(cat /sys/kernel/debug/tracing/enabled_functions | wc -l)
+settle
 while IFS="$(printf '\t')" read -r name rounds command <&3; do
     if [ -n "$command" ]; then
         beside "$name" "$rounds" "$command"

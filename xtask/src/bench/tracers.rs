@@ -19,6 +19,17 @@ pub(super) const FENTRY_TIME: &str = "fentry, checks time";
 /// All as it is without options.
 pub(super) const DEFAULT: &str = "default";
 
+/// What `cargo xtask listing` lists by default: what misses its target, and the peers that it is compared
+/// with.
+pub(super) const LISTED: [&str; 6] = [
+    FUNCLATENCY,
+    FUNCLATENCY_CHECKS,
+    FENTRY,
+    FENTRY_COUNT,
+    FENTRY_OTHER,
+    KPROBE,
+];
+
 /// connect-trace, attached in a way, watching port checks in a way.
 macro_rules! ours {
     ($attach:literal, $checks:literal) => {
@@ -35,7 +46,9 @@ const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsec
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
 /// Name, rounds (none: those of the long run), and command.
-const TRACERS: &[(&str, Option<u32>, &str)] = &[
+type Tracer = (&'static str, Option<u32>, &'static str);
+
+const TRACERS: &[Tracer] = &[
     (UNTRACED, Some(2), ""),
     (FUNCLATENCY, Some(1), "funclatency tcp_v4_connect"),
     (
@@ -81,9 +94,52 @@ const TRACERS: &[(&str, Option<u32>, &str)] = &[
 
 /// The lines that `guest.sh` takes: those that are wanted, and the untraced.
 pub(super) fn lines(rounds: u32, wanted: impl Fn(&str) -> bool) -> String {
-    let lines = TRACERS
+    of(wanted, |(name, own, command)| {
+        format!("{name}\t{}\t{command}", own.unwrap_or(rounds))
+    })
+}
+
+/// The lines that `listing.sh` takes: name, whether candidate ports are looked at too (`ports`, or `-`), and
+/// command.
+pub(super) fn listing_lines(wanted: impl Fn(&str) -> bool) -> String {
+    of(wanted, |(name, _, command)| {
+        let ports = *name == UNTRACED || watches_checks(command);
+        format!("{name}\t{}\t{command}", if ports { "ports" } else { "-" })
+    })
+}
+
+fn of(wanted: impl Fn(&str) -> bool, line: impl Fn(&Tracer) -> String) -> String {
+    let chosen = TRACERS
         .iter()
-        .filter(|(name, ..)| *name == UNTRACED || wanted(name))
-        .map(|(name, own, command)| format!("{name}\t{}\t{command}", own.unwrap_or(rounds)));
-    lines.collect::<Vec<_>>().join("\n")
+        .filter(|(name, ..)| *name == UNTRACED || wanted(name));
+    chosen.map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether something of the tracer runs at each candidate port.
+fn watches_checks(command: &str) -> bool {
+    command
+        .split_whitespace()
+        .any(|word| ["__inet_check_established", "count", "time"].contains(&word))
+}
+
+/// Whether a name has one of these texts in it.
+pub(super) fn is_named(name: &str, texts: &[String]) -> bool {
+    texts.iter().any(|text| name.contains(text.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidate_ports_are_looked_at_where_something_runs_at_each() {
+        let lines = listing_lines(|name| {
+            [FENTRY, FENTRY_COUNT, FUNCLATENCY, FUNCLATENCY_CHECKS].contains(&name)
+        });
+        let ports: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.split('\t').nth(1))
+            .collect();
+        assert_eq!(ports, ["ports", "-", "ports", "-", "ports"]);
+    }
 }

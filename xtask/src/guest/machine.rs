@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use connect_trace_guest::link::Frame;
 
+use super::execution::ExecutionLog;
+use super::run_folder::RunFolder;
 use crate::tools::kernels::Kernel;
 use crate::tools::qemu;
 use crate::workspace;
@@ -44,6 +46,8 @@ pub(crate) struct Hardware {
     pub(crate) kvm: bool,
     /// More arguments for the kernel.
     pub(crate) kernel_arguments: Vec<String>,
+    /// Where it logs what it executes, while it is asked to.
+    pub(crate) execution_log: Option<Rc<ExecutionLog>>,
 }
 
 impl Default for Hardware {
@@ -54,6 +58,7 @@ impl Default for Hardware {
             deterministic: false,
             kvm: false,
             kernel_arguments: Vec::new(),
+            execution_log: None,
         }
     }
 }
@@ -83,10 +88,10 @@ pub(crate) fn run(
     listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Result<Outcome> {
     let folder = RunFolder::create()?;
-    let initramfs = folder.path.join("initramfs");
+    let initramfs = folder.path().join("initramfs");
     fs::write(&initramfs, image)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
-    let console = folder.path.join("console.log");
+    let console = folder.path().join("console.log");
     let result = boot(kernel, &initramfs, &console, hardware)
         .and_then(|mut machine| machine.listen(timeout, listener));
     match result {
@@ -127,6 +132,9 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         "-serial",
         "chardev:link",
     ]);
+    if let Some(log) = &hardware.execution_log {
+        command.args(log.arguments());
+    }
     command
         .arg("-kernel")
         .arg(&kernel.image)
@@ -316,46 +324,6 @@ fn telling_lines(text: &str) -> Vec<&str> {
         .position(|line| COMPLAINTS.iter().any(|words| line.contains(words)));
     let from = complaint.unwrap_or(lines.len().saturating_sub(LAST_LINES));
     lines.into_iter().skip(from).take(COMPLAINT_LINES).collect()
-}
-
-/// A folder for one guest's files; it goes away with this value.
-struct RunFolder {
-    path: PathBuf,
-}
-
-impl RunFolder {
-    fn create() -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let parent = workspace::guest_target().join("run");
-        remove_abandoned(&parent);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("{}-{number}", process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for RunFolder {
-    fn drop(&mut self) {
-        // What stays is removed by the next run.
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// Removes the folders of runs that were interrupted.
-fn remove_abandoned(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name
-            .to_string_lossy()
-            .split('-')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        if !Path::new("/proc").join(pid).exists() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,243 @@
+//! What a guest's CPU executes, instruction by instruction: QEMU's own log, which is switched on and off by
+//! its monitor while the guest runs.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::run_folder::RunFolder;
+
+/// A log of a hundred megabytes takes some seconds.
+const RECORD_TIME: Duration = Duration::from_secs(180);
+
+/// QEMU answers at once, unless the machine is busy.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// What makes QEMU translate each instruction alone, so that the log has each: from version 8.1 on, and
+/// before.
+const ONE_AT_A_TIME: [&str; 2] = ["one-insn-per-tb", "singlestep"];
+
+/// A guest's log of what it executes, and its monitor. Their folder goes away with this value.
+#[derive(Debug)]
+pub(crate) struct ExecutionLog {
+    folder: RunFolder,
+}
+
+impl ExecutionLog {
+    /// For one guest, which gets it as part of its hardware.
+    pub(crate) fn create() -> Result<Self> {
+        Ok(Self {
+            folder: RunFolder::create()?,
+        })
+    }
+
+    /// What QEMU is to be started with.
+    pub(super) fn arguments(&self) -> [OsString; 2] {
+        let mut monitor = OsString::from("unix:");
+        monitor.push(self.monitor());
+        monitor.push(",server=on,wait=off");
+        ["-qmp".into(), monitor]
+    }
+
+    fn monitor(&self) -> PathBuf {
+        self.folder.path().join("monitor")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("execution.log")
+    }
+
+    /// Has the guest log what it executes from now on until the log has `bytes`, and has the log read. The
+    /// guest stands still while it is read, and goes on without a log. The last line may be cut. An error if
+    /// QEMU does not do so or `read` fails.
+    pub(crate) fn record<T>(
+        &self,
+        bytes: u64,
+        read: impl FnOnce(&mut dyn BufRead) -> Result<T>,
+    ) -> Result<T> {
+        let log = self.log();
+        let mut monitor = Monitor::connect(&self.monitor())?;
+        monitor.say(&format!("logfile \"{}\"", log.display()))?;
+        // Both at once for the guest: the text of an instruction is logged only when it is first translated,
+        // and of several that are translated together only the first is logged as executed.
+        monitor.execute("stop", &json!({}))?;
+        monitor.one_at_a_time(true)?;
+        monitor.say("log in_asm,exec,nochain")?;
+        monitor.execute("cont", &json!({}))?;
+        let waited = wait_for_size(&log, bytes);
+        monitor.execute("stop", &json!({}))?;
+        monitor.say("log none")?;
+        monitor.one_at_a_time(false)?;
+        // Another file, so that this one is closed with all that is in it.
+        monitor.say("logfile /dev/null")?;
+        waited?;
+        let mut file = BufReader::new(
+            File::open(&log).with_context(|| format!("cannot read {}", log.display()))?,
+        );
+        // It is large: it is gone as soon as it is read, whatever happens.
+        fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
+        let value = read(&mut file)?;
+        monitor.execute("cont", &json!({}))?;
+        Ok(value)
+    }
+}
+
+fn wait_for_size(log: &Path, bytes: u64) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        // QEMU makes the file when it has something to write.
+        let size = fs::metadata(log).map_or(0, |metadata| metadata.len());
+        if size >= bytes {
+            return Ok(());
+        }
+        if begin.elapsed() > RECORD_TIME {
+            bail!(
+                "within {} s QEMU logged {size} bytes of what the guest executes, not {bytes}",
+                RECORD_TIME.as_secs()
+            );
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A connection to QEMU's monitor, by its protocol of lines of JSON.
+struct Monitor {
+    lines: BufReader<UnixStream>,
+}
+
+impl Monitor {
+    fn connect(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path)
+            .and_then(|stream| {
+                stream.set_read_timeout(Some(ANSWER_TIME))?;
+                Ok(stream)
+            })
+            .with_context(|| format!("cannot connect to QEMU's monitor, {}", path.display()))?;
+        let mut monitor = Self {
+            lines: BufReader::new(stream),
+        };
+        monitor.receive()?; // Its greeting.
+        monitor.execute("qmp_capabilities", &json!({}))?;
+        Ok(monitor)
+    }
+
+    fn one_at_a_time(&mut self, on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let mut refusal = None;
+        for name in ONE_AT_A_TIME {
+            match self.say(&format!("{name} {state}")) {
+                Ok(()) => return Ok(()),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// A command as a person would type it, which answers nothing if it is understood.
+    fn say(&mut self, command: &str) -> Result<()> {
+        let arguments = json!({ "command-line": command });
+        let answer = self.execute("human-monitor-command", &arguments)?;
+        match answer.as_str().map(str::trim) {
+            Some("") => Ok(()),
+            _ => bail!("QEMU's monitor answers `{command}` with {answer}"),
+        }
+    }
+
+    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        let line = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.lines.get_mut(), "{line}")
+            .with_context(|| format!("cannot send `{command}` to QEMU's monitor"))?;
+        loop {
+            let mut answer = self.receive()?;
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+            if let Some(error) = answer.get("error") {
+                bail!("QEMU's monitor refuses `{command}`: {error}");
+            }
+            // All else tells of events.
+        }
+    }
+
+    fn receive(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        let length = self
+            .lines
+            .read_line(&mut line)
+            .context("QEMU's monitor does not answer")?;
+        if length == 0 {
+            bail!("QEMU has ended and its monitor with it");
+        }
+        serde_json::from_str(&line)
+            .with_context(|| format!("what QEMU's monitor says is no JSON: {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A monitor that has these answers for the lines that come, after its greeting.
+    fn monitor(
+        answers: &'static [&'static str],
+    ) -> (RunFolder, PathBuf, thread::JoinHandle<Vec<String>>) {
+        let folder = RunFolder::create().unwrap();
+        let path = folder.path().join("monitor");
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = thread::spawn(move || {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            writeln!(stream.get_mut(), "{{\"QMP\": {{}}}}").unwrap();
+            answers
+                .iter()
+                .map(|answer| {
+                    let mut line = String::new();
+                    stream.read_line(&mut line).unwrap();
+                    writeln!(stream.get_mut(), "{answer}").unwrap();
+                    line
+                })
+                .collect()
+        });
+        (folder, path, thread)
+    }
+
+    #[test]
+    fn events_between_a_command_and_its_answer_are_passed_over() {
+        let (_folder, path, thread) = monitor(&[
+            "{\"return\": {}}",
+            "{\"event\": \"STOP\"}\n{\"return\": \"\"}",
+        ]);
+        let mut monitor = Monitor::connect(&path).unwrap();
+        monitor.say("log none").unwrap();
+        assert!(thread.join().unwrap()[1].contains("\"command-line\":\"log none\""));
+    }
+
+    #[test]
+    fn an_older_name_of_a_command_is_tried_where_the_newer_is_unknown() {
+        let (_folder, path, thread) = monitor(&[
+            "{\"return\": {}}",
+            "{\"return\": \"unknown command: 'one-insn-per-tb'\\r\\n\"}",
+            "{\"return\": \"\"}",
+        ]);
+        let mut monitor = Monitor::connect(&path).unwrap();
+        monitor.one_at_a_time(true).unwrap();
+        assert!(thread.join().unwrap()[2].contains("singlestep on"));
+    }
+
+    #[test]
+    fn what_the_monitor_refuses_is_an_error_that_says_why() {
+        let (_folder, path, _thread) =
+            monitor(&["{\"return\": {}}", "{\"error\": {\"desc\": \"not now\"}}"]);
+        let mut monitor = Monitor::connect(&path).unwrap();
+        let error = monitor.say("log none").unwrap_err().to_string();
+        assert!(error.contains("not now"), "{error}");
+    }
+}
