@@ -45,7 +45,8 @@ pub fn all() -> Vec<ConnectRecord> {
 /// That of the kernel of the recording, as far as decoding goes.
 pub fn decoder() -> Decoder {
     Decoder::new(&Layout {
-        globals: Vec::new(),
+        offsets: Vec::new(),
+        port_range_is_pair: false,
         absent: Vec::new(),
         socket_range_has_no_parity: true,
         port_offset_is_wide: true,

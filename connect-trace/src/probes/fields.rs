@@ -103,3 +103,135 @@ fn place_in(instruction: &mut [u8; INSTRUCTION], offsets: &[(Field, u32)]) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECT: &[u8] = include_bytes!(env!("CONNECT_TRACE_BPF_OBJECT_PATH"));
+    /// r1 = *(u16 *)(r2 + offset)
+    const LOAD_U16: u8 = 0x69;
+
+    fn instruction(code: u8, offset: usize, constant: usize) -> [u8; INSTRUCTION] {
+        let [low, high] = u16::try_from(offset).unwrap().to_le_bytes();
+        let [a, b, c, d] = u32::try_from(constant).unwrap().to_le_bytes();
+        [code, 0x21, low, high, a, b, c, d]
+    }
+
+    #[test]
+    fn a_load_gets_the_offset_of_its_field() {
+        let mut load = instruction(LOAD_U16, Field::SockFamily.stand_in(0), 0);
+        place_in(&mut load, &[(Field::SockFamily, 16)]).unwrap();
+        assert_eq!(load, instruction(LOAD_U16, 16, 0));
+        let mut load = instruction(LOAD_U16, Field::TaskComm.stand_in(8), 0);
+        place_in(
+            &mut load,
+            &[(Field::SockFamily, 16), (Field::TaskComm, 2_960)],
+        )
+        .unwrap();
+        assert_eq!(load, instruction(LOAD_U16, 2_968, 0));
+    }
+
+    #[test]
+    fn an_address_gets_the_offset_of_its_field() {
+        let mut add = instruction(ADD_64_CONSTANT, 0, Field::NetPortRange.stand_in(4));
+        place_in(&mut add, &[(Field::NetPortRange, 100_000)]).unwrap();
+        assert_eq!(add, instruction(ADD_64_CONSTANT, 0, 100_004));
+    }
+
+    #[test]
+    fn a_load_of_an_absent_field_is_a_zero() {
+        let mut load = instruction(LOAD_U16, Field::SockFamily.stand_in(0), 0);
+        place_in(&mut load, &[]).unwrap();
+        assert_eq!(load, [MOVE_32_CONSTANT, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_no_field_stays_as_it_is() {
+        for untouched in [
+            instruction(LOAD_U16, 16, 0),
+            instruction(ADD_64_CONSTANT, 0, 16),
+            // A jump far ahead, and a constant in memory.
+            instruction(JMP, Field::SockFamily.stand_in(0), 0),
+            instruction(0x62, 8, Field::SockFamily.stand_in(0)),
+        ] {
+            let mut now = untouched;
+            place_in(&mut now, &[(Field::SockFamily, 16)]).unwrap();
+            assert_eq!(now, untouched);
+        }
+    }
+
+    #[test]
+    fn a_field_where_no_instruction_can_read_it_is_an_error() {
+        let mut load = instruction(LOAD_U16, Field::SockFamily.stand_in(0), 0);
+        let error = place_in(&mut load, &[(Field::SockFamily, 32_768)]).unwrap_err();
+        assert!(error.to_string().contains("SockFamily"), "{error}");
+        let mut store = instruction(0x6b, Field::SockFamily.stand_in(0), 0);
+        place_in(&mut store, &[(Field::SockFamily, 16)]).unwrap_err();
+        let mut and = instruction(0x57, 0, Field::SockFamily.stand_in(0));
+        place_in(&mut and, &[(Field::SockFamily, 16)]).unwrap_err();
+    }
+
+    /// The name of each section of the object, and the stand-ins in it, with the codes of their instructions.
+    fn stand_ins() -> Vec<(String, u8, Field)> {
+        let file = object::File::parse(OBJECT).unwrap();
+        let ranges = executable(OBJECT).unwrap();
+        let mut found = Vec::new();
+        for section in file.sections() {
+            let Some((start, size)) = section.file_range() else {
+                continue;
+            };
+            let range = start as usize..(start + size) as usize;
+            if !ranges.contains(&range) {
+                continue;
+            }
+            for bytes in OBJECT[range].as_chunks::<INSTRUCTION>().0 {
+                let mut without = *bytes;
+                // The second half of a word of 64 bits has no code.
+                if bytes[0] == 0 || place_in(&mut without, &[]).is_ok() && without == *bytes {
+                    continue;
+                }
+                let offset = i16::from_le_bytes([bytes[2], bytes[3]]);
+                let constant = i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+                let field = Field::of_stand_in(offset.into()).or(Field::of_stand_in(constant));
+                let (field, _) = field.unwrap();
+                found.push((section.name().unwrap().to_owned(), bytes[0], field));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_programs_read_every_field() {
+        let found = stand_ins();
+        for field in Field::ALL {
+            assert!(
+                found.iter().any(|&(_, _, other)| other == field),
+                "{field:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_pointers_have_types_every_field_is_read_by_a_load() {
+        let typed: Vec<_> = stand_ins()
+            .into_iter()
+            .filter(|(section, ..)| section.starts_with("fentry") || section.starts_with("fexit"))
+            .collect();
+        assert!(typed.len() > 20, "{typed:?}");
+        for (section, code, field) in typed {
+            assert_eq!(code & CLASS, LDX, "{field:?} in {section}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_stand_ins_is_left() {
+        let mut object = OBJECT.to_vec();
+        let offsets: Vec<_> = Field::ALL.into_iter().zip((8..).step_by(24)).collect();
+        place(&mut object, &offsets).unwrap();
+        assert_ne!(object, OBJECT);
+        let placed = object.clone();
+        place(&mut object, &[]).unwrap();
+        assert_eq!(object, placed);
+    }
+}
