@@ -1,4 +1,4 @@
-//! The maps, all with BTF, so that bpftool can print them. The daemon sets the sizes that depend on
+//! The maps, all with BTF, so that bpftool can print them, and the counters, which it prints as bytes. The daemon sets the sizes that depend on
 //! options before it loads the object.
 
 use aya_ebpf::{

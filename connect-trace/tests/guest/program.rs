@@ -4,6 +4,7 @@ use std::{fs, os::unix::process::CommandExt as _, process::Command, thread, time
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::probes::AttachMode;
+use connect_trace_common::counters::CpuCounters;
 
 use crate::{
     Test,
@@ -361,12 +362,16 @@ fn the_longest_report_fits_a_terminal((): ()) -> Result<()> {
 fn counters_can_be_read_by_the_name_of_their_map((): ()) -> Result<()> {
     let process = tracing("")?;
     truth("v4 --count 6")?;
-    let dump = bpftool("map dump name COUNTERS")?;
-    let values = dump.split("\"entered\": ").skip(1).map(|rest| {
-        let digits = rest.split(|character: char| !character.is_ascii_digit());
-        digits.into_iter().next().unwrap_or_default().parse::<u64>()
-    });
-    let entered: u64 = values.sum::<Result<_, _>>().with_context(|| dump.clone())?;
+    let dump = bpftool("map dump name .bss.counters")?;
+    let (_, value) = dump.split_once("value:").with_context(|| dump.clone())?;
+    let bytes = value
+        .split_whitespace()
+        .map_while(|byte| u8::from_str_radix(byte, 16).ok());
+    let bytes: Vec<u8> = bytes.collect();
+    // Any alignment will do.
+    let counters = bytes.chunks_exact(size_of::<CpuCounters>());
+    let counters = counters.map(|cpu| bytemuck::pod_read_unaligned::<CpuCounters>(cpu).counters);
+    let entered: u64 = counters.map(|counters| counters.entered).sum();
     assert_eq!(entered, 6, "{dump}");
     process.signal(libc::SIGINT)?;
     report(process)?;
