@@ -96,13 +96,13 @@ pub struct ConnectRecord {
 /// The number of places for the calls of threads.
 pub const PLACES: usize = 16_384;
 
+/// In the word of a thread, the address of its `struct task_struct`, which is even: a call is in flight.
+pub const INSIDE: u64 = 1;
+
 /// Where a thread's connect() is kept from its entry to its return.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct InFlight {
-    /// The thread that has this place for itself until it ends, by the address of its `struct task_struct`,
-    /// and in the lowest bit whether a call is in flight; 0 where it is nobody's, or kept for one call alone.
-    pub owner: u64,
     /// Whether `tcp_v6_connect` (1) or `tcp_v4_connect` (0) was entered first.
     pub entered_v6: u64,
     /// The record so far. `search_ns` holds the start of the search until it returns. What no flag says to
@@ -119,13 +119,4 @@ pub struct InFlight {
 impl InFlight {
     /// No call.
     pub const EMPTY: Self = bytemuck::zeroed();
-
-    /// In `owner`: a call is in flight. The address of a `struct task_struct` is even.
-    pub const INSIDE: u64 = 1;
-
-    /// Whether a call is in flight.
-    #[must_use]
-    pub const fn is_inside(&self) -> bool {
-        self.owner & Self::INSIDE != 0
-    }
 }

@@ -22,7 +22,7 @@ pub const V6: u32 = 1;
 #[inline(always)]
 pub fn counted() {
     if let Some(call) = Thread::current().call() {
-        call.record.checks += 1;
+        call.kept.record.checks += 1;
     }
 }
 

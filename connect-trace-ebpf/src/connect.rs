@@ -15,7 +15,7 @@ use connect_trace_common::{FilterBits, Flags};
 
 use crate::{
     check_established, fast, filter,
-    in_flight::{Place, Thread},
+    in_flight::{Call, Entered, Thread},
     layout::{COUNT_CHECKS, HAS_OPTIONS, MAY_SAMPLE, MIN_LATENCY_NS},
     maps::{CONTROL, RECORDS, add, count, counter},
     scan,
@@ -54,7 +54,7 @@ pub fn entered<M: Memory>(
     // v4-mapped, and the outer call is the record.
     if function == Function::V4 && family != AF_INET {
         if let Some(call) = thread.call() {
-            call.record.flags.set(Flags::MAPPED);
+            call.kept.record.flags.set(Flags::MAPPED);
         }
         return;
     }
@@ -70,7 +70,7 @@ pub fn entered<M: Memory>(
         return;
     }
 
-    let Some(Place {
+    let Some(Entered {
         call,
         return_missed,
     }) = thread.enter()
@@ -90,6 +90,7 @@ pub fn entered<M: Memory>(
             );
         });
     }
+    let call = call.kept;
     call.entered_v6 = u64::from(function == Function::V6);
     call.sock = sock.0.address() as u64;
     let record = &mut call.record;
@@ -139,7 +140,7 @@ fn first_on_this_cpu(counter: *mut u64, log: impl FnOnce()) {
 /// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
-    let Some(call) = Thread::current().call() else {
+    let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
     let record = &mut call.record;
@@ -177,7 +178,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
 /// At the return of `__inet_hash_connect`.
 #[inline(always)]
 pub fn search_returned() {
-    let Some(call) = Thread::current().call() else {
+    let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
     // SAFETY: a helper without preconditions.
@@ -199,9 +200,10 @@ pub fn search_returned() {
 #[inline(always)]
 pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     let thread = Thread::current();
-    let Some(call) = thread.call() else {
+    let Some(in_flight) = thread.call() else {
         return;
     };
+    let call = &mut *in_flight.kept;
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if function == Function::V4 && call.entered_v6 != 0 {
@@ -213,7 +215,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     }
     if has_options && filter::filters().any(FilterBits::FAILED) && ret == 0 {
         count(counter!(succeeded));
-        thread.leave(call);
+        thread.leave(in_flight);
         return;
     }
     let record = &mut call.record;
@@ -242,7 +244,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     if has_options && record.connect_ns < MIN_LATENCY_NS.load() {
         fast::add_call(record);
         count(counter!(fast));
-        thread.leave(call);
+        thread.leave(in_flight);
         return;
     }
     let written = RECORDS
@@ -253,7 +255,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     } else {
         count(counter!(ring_full));
     }
-    thread.leave(call);
+    thread.leave(in_flight);
 }
 
 /// At `sched_process_exit`: a thread that ends has no call in flight any more.

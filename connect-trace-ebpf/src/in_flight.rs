@@ -6,7 +6,10 @@
 //! in a hash map.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
-use connect_trace_common::{InFlight, record::PLACES};
+use connect_trace_common::{
+    InFlight,
+    record::{INSIDE, PLACES},
+};
 
 use crate::{
     layout::PLACE_MASK,
@@ -17,23 +20,34 @@ use crate::{
 #[unsafe(link_section = ".bss.places")]
 static mut ALL: [InFlight; PLACES] = [InFlight::EMPTY; PLACES];
 
+/// For each place the thread that has it for itself until it ends, with [`INSIDE`] while a call is in flight; 0
+/// where it is nobody's. Apart from the places, because the daemon reads all of these at once.
+#[unsafe(link_section = ".bss.threads")]
+static mut THREADS: [u64; PLACES] = [0; PLACES];
+
 /// Number of calls in the hash map: where there is none, nobody looks into it.
 static mut DISPLACED: u64 = 0;
 
 /// What a call in the hash map begins as.
 static EMPTY: InFlight = InFlight::EMPTY;
 
-const INSIDE: u64 = InFlight::INSIDE;
-
 /// The thread that runs, by the address of its `struct task_struct`.
 #[derive(Clone, Copy)]
 pub struct Thread(u64);
 
-/// A call that may begin.
-pub struct Place {
+/// A call in flight.
+pub struct Call {
     /// Where it is kept.
-    pub call: &'static mut InFlight,
-    /// Whether the thread's last call was still in it: its return was never seen.
+    pub kept: &'static mut InFlight,
+    /// The word in [`THREADS`]; `None` in the hash map.
+    thread: Option<&'static mut u64>,
+}
+
+/// A call that may begin.
+pub struct Entered {
+    /// The call.
+    pub call: Call,
+    /// Whether the thread's last call was still in its place: its return was never seen.
     pub return_missed: bool,
 }
 
@@ -51,40 +65,45 @@ impl Thread {
         self.0
     }
 
-    /// Its place, now that it enters connect(); `None` where all are taken.
+    /// Its call, now that it enters connect(); `None` where all places are taken.
     #[inline(always)]
-    pub fn enter(self) -> Option<Place> {
+    pub fn enter(self) -> Option<Entered> {
         let place = self.place();
-        let owner = place.owner;
-        if owner & !INSIDE == self.0 || owner == 0 && self.owns() {
-            place.owner = self.0 | INSIDE;
-            return Some(Place {
-                call: place,
-                return_missed: owner & INSIDE != 0,
+        let thread = place.thread();
+        let before = *thread;
+        if before & !INSIDE == self.0 || before == 0 && self.takes(place) {
+            *thread = self.0 | INSIDE;
+            return Some(Entered {
+                call: place.call(),
+                return_missed: before & INSIDE != 0,
             });
         }
         self.enter_displaced()
     }
 
-    /// Makes the thread the owner of its place, unless another one was faster.
+    /// Takes a place that is nobody's, unless another thread was faster.
     #[inline(always)]
-    fn owns(self) -> bool {
+    fn takes(self, place: Place) -> bool {
         OWNERS
-            .insert(&(self.number() as u32), &self.0, u64::from(BPF_NOEXIST))
+            .insert(&(place.0 as u32), &self.0, u64::from(BPF_NOEXIST))
             .is_ok()
     }
 
     #[inline(always)]
-    fn enter_displaced(self) -> Option<Place> {
+    fn enter_displaced(self) -> Option<Entered> {
         let is_new = IN_FLIGHT
             .insert(&self.0, &EMPTY, u64::from(BPF_NOEXIST))
             .is_ok();
         if is_new {
             add(&raw mut DISPLACED, 1);
         }
-        Some(Place {
-            // SAFETY: a live map value, and only its own thread uses it, until it removes it.
-            call: unsafe { &mut *IN_FLIGHT.get_ptr_mut(&self.0)? },
+        let kept = IN_FLIGHT.get_ptr_mut(&self.0)?;
+        Some(Entered {
+            call: Call {
+                // SAFETY: a live map value, and only its own thread uses it, until it removes it.
+                kept: unsafe { &mut *kept },
+                thread: None,
+            },
             return_missed: !is_new,
         })
     }
@@ -92,35 +111,38 @@ impl Thread {
     /// The call that it is in. There is none for a call that the filters do not want, that began before
     /// the probes, or that found no place and is counted there.
     #[inline(always)]
-    pub fn call(self) -> Option<&'static mut InFlight> {
+    pub fn call(self) -> Option<Call> {
         let place = self.place();
-        if place.owner == self.0 | INSIDE {
-            return Some(place);
+        let thread = *place.thread();
+        if thread == self.0 | INSIDE {
+            return Some(place.call());
         }
-        if place.owner == self.0 {
+        if thread == self.0 {
             return None;
         }
         self.displaced()
     }
 
     #[inline(always)]
-    fn displaced(self) -> Option<&'static mut InFlight> {
+    fn displaced(self) -> Option<Call> {
         // SAFETY: an aligned word of our own. What a thread has added, it sees itself.
         if unsafe { (&raw const DISPLACED).read_volatile() } == 0 {
             return None;
         }
-        let call = IN_FLIGHT.get_ptr_mut(&self.0)?;
-        // SAFETY: a live map value, and only its own thread uses it, until it removes it.
-        Some(unsafe { &mut *call })
+        let kept = IN_FLIGHT.get_ptr_mut(&self.0)?;
+        Some(Call {
+            // SAFETY: a live map value, and only its own thread uses it, until it removes it.
+            kept: unsafe { &mut *kept },
+            thread: None,
+        })
     }
 
     /// Ends the call that it is in.
     #[inline(always)]
-    pub fn leave(self, call: &mut InFlight) {
-        if call.owner == 0 {
-            self.remove_displaced();
-        } else {
-            call.owner = self.0;
+    pub fn leave(self, call: Call) {
+        match call.thread {
+            Some(thread) => *thread = self.0,
+            None => self.remove_displaced(),
         }
     }
 
@@ -135,31 +157,51 @@ impl Thread {
     #[inline(always)]
     pub fn exit(self) -> bool {
         let place = self.place();
-        let owner = place.owner;
-        if owner & !INSIDE != self.0 {
+        let thread = place.thread();
+        let before = *thread;
+        if before & !INSIDE != self.0 {
             let is_inside = self.displaced().is_some();
             if is_inside {
                 self.remove_displaced();
             }
             return is_inside;
         }
-        place.owner = 0;
-        let _ = OWNERS.remove(&(self.number() as u32));
-        owner & INSIDE != 0
+        *thread = 0;
+        let _ = OWNERS.remove(&(place.0 as u32));
+        before & INSIDE != 0
     }
 
+    /// Its place: by cache line, which is what the kernel aligns a `struct task_struct` to.
     #[inline(always)]
-    fn place(self) -> &'static mut InFlight {
-        let places = (&raw mut ALL).cast::<InFlight>();
-        // SAFETY: the number is within the mask, which is below the number of places; the verifier checks it. Only
-        // its owner changes a place; a word that another thread reads is whole.
-        unsafe { &mut *places.add(self.number() as usize) }
-    }
-
-    /// The number of its place: by cache line, which is what the kernel aligns a `struct task_struct` to.
-    #[inline(always)]
-    fn number(self) -> u64 {
+    fn place(self) -> Place {
         const CACHE_LINE: u32 = 6;
-        (self.0 >> CACHE_LINE) & PLACE_MASK.load()
+        Place((self.0 >> (CACHE_LINE - Place::SHIFT)) & PLACE_MASK.load())
+    }
+}
+
+/// A place, by where its thread's word lies: its number times the bytes of a word.
+#[derive(Clone, Copy)]
+struct Place(u64);
+
+impl Place {
+    /// Of the number, to the left.
+    const SHIFT: u32 = size_of::<u64>().trailing_zeros();
+
+    #[inline(always)]
+    fn thread(self) -> &'static mut u64 {
+        // SAFETY: the mask is below the number of places, which the verifier checks, and ends in zeros, so that
+        // the word is aligned. Only the thread changes it once it is its own, and another one reads it whole.
+        unsafe { &mut *(&raw mut THREADS).cast::<u64>().byte_add(self.0 as usize) }
+    }
+
+    #[inline(always)]
+    fn call(self) -> Call {
+        const WORDS: usize = size_of::<InFlight>() / size_of::<u64>();
+        let places = (&raw mut ALL).cast::<InFlight>();
+        Call {
+            // SAFETY: as above; and only the thread whose place it is uses it.
+            kept: unsafe { &mut *places.byte_add(self.0 as usize * WORDS) },
+            thread: Some(self.thread()),
+        }
     }
 }

@@ -44,9 +44,9 @@ pub static HAS_ONLY_PROCESS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static CGROUP_COUNT: Global<u32> = Global::new(0);
 
-/// The number of places for calls in flight, a power of two, less one.
+/// The number of places for calls in flight, a power of two, less one; times eight, the bytes of a word for each.
 #[unsafe(no_mangle)]
-pub static PLACE_MASK: Global<u64> = Global::new(16_383);
+pub static PLACE_MASK: Global<u64> = Global::new(16_383 << 3);
 
 /// Calls that took less get no record, and are counted in the map `FAST`.
 #[unsafe(no_mangle)]

@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
     CheckEstablished, Control, Counters, FastGroup, InFlight, Times,
     counters::{COPIES, CpuCounters},
-    record::PLACES,
+    record::{INSIDE, PLACES},
 };
 
 use super::{object, variable::Variable};
@@ -29,7 +29,7 @@ pub struct Maps {
     counters: Variable,
     checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
     fast: PerCpuArray<MapData, Plain<FastGroup>>,
-    places: Variable,
+    threads: Variable,
     displaced: HashMap<MapData, u64, Plain<InFlight>>,
     control: Mutex<Array<MapData, Plain<Control>>>,
 }
@@ -41,7 +41,7 @@ impl Maps {
             counters: Variable::take(ebpf, ".bss.counters", size_of::<[CpuCounters; COPIES]>())?,
             checks: object::take(ebpf, "CHECKS")?,
             fast: object::take(ebpf, "FAST")?,
-            places: Variable::take(ebpf, ".bss.places", size_of::<[InFlight; PLACES]>())?,
+            threads: Variable::take(ebpf, ".bss.threads", size_of::<[u64; PLACES]>())?,
             displaced: object::take(ebpf, "IN_FLIGHT")?,
             control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
@@ -118,8 +118,9 @@ impl Maps {
     /// # Errors
     /// Where the map cannot be read.
     pub fn in_flight(&self) -> Result<u64> {
-        let places: Vec<InFlight> = self.places.read()?;
-        let mut count = places.iter().filter(|place| place.is_inside()).count() as u64;
+        let threads: Vec<u64> = self.threads.read()?;
+        let inside = threads.iter().filter(|&thread| thread & INSIDE != 0);
+        let mut count = inside.count() as u64;
         for key in self.displaced.keys() {
             key.context("read map IN_FLIGHT")?;
             count += 1;

@@ -44,7 +44,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let count_checks = u32::from(options.count_checks);
     // Where more threads connect than there are places, some share one, and one of them takes the map.
     let places = options.max_in_flight.next_power_of_two().min(PLACES as u32);
-    let place_mask = u64::from(places - 1);
+    let place_mask = u64::from(places - 1) << 3;
     let checks_add_up = u32::from(options.checks_add_up);
     let may_sample = u32::from(options.may_sample);
     let only_process = filters::only_process(options.filters);
