@@ -41,40 +41,39 @@ pub fn entered<M: Memory>(
     address: *const u8,
 ) {
     let has_options = HAS_OPTIONS.load() != 0;
-    let pid_tgid = bpf_get_current_pid_tgid();
-    if has_options && !filter::wants_process(pid_tgid) {
+    if has_options && !filter::wants_process(bpf_get_current_pid_tgid()) {
         if function == Function::V6 || sock.family() == AF_INET {
             count(counter!(filtered));
         }
         return;
     }
-    let thread = Thread::current();
     let family = sock.family();
     // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
     // v4-mapped, and the outer call is the record.
     if function == Function::V4 && family != AF_INET {
-        if let Some(call) = thread.call() {
+        if let Some(call) = Thread::current().call() {
             call.kept.record.flags.set(Flags::MAPPED);
         }
         return;
     }
     if has_options && !filter::wants_call(function, sock, address) {
         count(counter!(filtered));
-        without_record(thread);
+        without_record(Thread::current());
         return;
     }
     count(counter!(entered));
     if has_options && MAY_SAMPLE.load() != 0 && !is_sampled() {
         count(counter!(unsampled));
-        without_record(thread);
+        without_record(Thread::current());
         return;
     }
 
     let Some(Entered {
         call,
         return_missed,
-    }) = thread.enter()
+    }) = Thread::current().enter()
     else {
+        let pid_tgid = bpf_get_current_pid_tgid();
         return first_on_this_cpu(counter!(in_flight_full), || {
             warn!(
                 ctx,
@@ -82,6 +81,7 @@ pub fn entered<M: Memory>(
             );
         });
     };
+    let pid_tgid = bpf_get_current_pid_tgid();
     if return_missed {
         first_on_this_cpu(counter!(return_missed), || {
             warn!(
@@ -191,7 +191,7 @@ pub fn search_returned() {
     record.search_ns = now - record.search_ns;
     record.flags = Flags(flags.0 | Flags::SEARCH_TIMED.0);
     if flags.has(Flags::SCAN_STARTED) {
-        record.scan_advance = scan::advance(call.slot, call.slot_before as u32);
+        record.scan_advance = scan::advance(call.slot, call.slot_before);
     }
 }
 
@@ -223,7 +223,7 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     record.ret = ret;
     let sock = sock(call.sock);
     record.source_port = sock.source_port();
-    let task = Task::current();
+    let task = Task::current(has_options);
     record.uid = task.uid();
     record.comm = task.comm();
     // SAFETY: a helper without preconditions.

@@ -15,7 +15,8 @@ pub fn has(field: Field) -> bool {
     FIELDS.load() & field.bit() != 0
 }
 
-/// Whether this run has any of the options below; where it has not, that is all that is asked of them.
+/// Whether this run has any of the options below, or a kernel without the helper `bpf_get_current_task_btf`; where
+/// not, that is all that is asked of them.
 #[unsafe(no_mangle)]
 pub static HAS_OPTIONS: Global<u32> = Global::new(1);
 

@@ -46,8 +46,9 @@ pub fn start(slot: u32, port_offset: u64) -> u32 {
 
 /// By how much the slot was moved since; 0 where it was not, or by more than a search does.
 #[inline(always)]
-pub fn advance(slot: u64, before: u32) -> u16 {
-    let advance = read(slot).map_or(0, |now| now.wrapping_sub(before));
+pub fn advance(slot: u64, before: u64) -> u16 {
+    // In words of 64 bits, which take no instructions to cut: what goes beyond 32 is more than a search does.
+    let advance = read(slot).map_or(0, |now| u64::from(now).wrapping_sub(before));
     if advance >> 16 == 0 {
         advance as u16
     } else {

@@ -16,12 +16,12 @@ use crate::{
 pub struct Task(Option<Typed>);
 
 impl Task {
-    /// `bpf_get_current_task_btf`
+    /// `bpf_get_current_task_btf`. Without options the kernel has it: see [`crate::layout::HAS_OPTIONS`].
     #[inline(always)]
-    pub fn current() -> Self {
+    pub fn current(has_options: bool) -> Self {
         // SAFETY: a helper without preconditions.
         let task = || Typed(unsafe { generated::bpf_get_current_task_btf() } as *const u8);
-        Self(has(Field::TaskComm).then(task))
+        Self((!has_options || has(Field::TaskComm)).then(task))
     }
 
     /// `comm`: the name.

@@ -9,7 +9,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use connect_trace_common::record::PLACES;
+use connect_trace_common::{Field, record::PLACES};
 
 use super::{fields, filters};
 use crate::filter::Filters;
@@ -51,7 +51,11 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let has_only_process = u32::from(only_process.is_some());
     let only_process = only_process.unwrap_or(0);
     let has_options = u32::from(
-        filters != 0 || min_latency_ns != 0 || options.count_checks || options.may_sample,
+        filters != 0
+            || min_latency_ns != 0
+            || options.count_checks
+            || options.may_sample
+            || !options.layout.has(Field::TaskComm),
     );
     let layout = options.layout;
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
