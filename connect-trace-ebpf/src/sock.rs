@@ -20,6 +20,11 @@ pub trait Memory: Copy {
     fn read<T: Copy>(self, field: Field) -> T {
         self.read_at(field, 0)
     }
+    /// Two values that follow one another; for the verifier each is one of its own.
+    #[inline(always)]
+    fn pair<T: Copy>(self, field: Field) -> [T; 2] {
+        [self.read(field), self.read_at(field, size_of::<T>())]
+    }
     /// Sixteen bytes from the beginning of a field on.
     #[inline(always)]
     fn words(self, field: Field) -> [u32; 4] {
@@ -91,6 +96,11 @@ impl Memory for Untyped {
         let address = self.0.wrapping_add(field.stand_in(at)).cast::<T>();
         // SAFETY: the helper checks the address, of which the daemon puts the offset in place of the stand-in.
         unsafe { bpf_probe_read_kernel(address) }.unwrap_or(zeros)
+    }
+
+    #[inline(always)]
+    fn pair<T: Copy>(self, field: Field) -> [T; 2] {
+        self.read(field)
     }
 
     #[inline(always)]
@@ -178,10 +188,7 @@ impl<M: Memory> Sock<M> {
             return [0; 2];
         };
         if INET_PORT_RANGE_IS_PAIR.load() != 0 {
-            return [
-                sock.read(Field::InetPortRange),
-                sock.read_at(Field::InetPortRange, 2),
-            ];
+            return sock.pair(Field::InetPortRange);
         }
         halves(sock.read(Field::InetPortRange))
     }
@@ -202,8 +209,7 @@ impl<M: Memory> Net<M> {
     #[inline(always)]
     pub fn port_range(self) -> [u16; 2] {
         if NET_PORT_RANGE_IS_PAIR.load() != 0 {
-            let low: u32 = self.0.read(Field::NetPortRange);
-            let high: u32 = self.0.read_at(Field::NetPortRange, 4);
+            let [low, high]: [u32; 2] = self.0.pair(Field::NetPortRange);
             return [low as u16, high as u16];
         }
         halves(self.0.read(Field::NetPortRange))
