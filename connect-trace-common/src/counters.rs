@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::buckets::BUCKETS;
 
-/// How many copies of [`Counters`] there are: a CPU has one of its own where the host has no more CPUs.
+/// How many copies of [`PerCpu`] there are: a CPU has one of its own where the host has no more CPUs.
 pub const COPIES: usize = 256;
 
 /// Counted in the kernel, by CPU, since the probes were attached.
@@ -53,8 +53,7 @@ pub struct Times {
     pub buckets: [u64; BUCKETS],
 }
 
-/// The connects that were too fast to get a record, one copy per CPU, by what became of their source
-/// ports.
+/// The connects that were too fast to get a record, by what became of their source ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FastGroup {
@@ -64,24 +63,32 @@ pub struct FastGroup {
     pub search: Times,
 }
 
-impl Counters {
-    /// Nothing.
-    pub const ZERO: Self = bytemuck::zeroed();
-}
-
-/// The counters of a CPU, far enough from those of another that they are not in one another's cache lines.
+/// What is counted and aggregated on one CPU: whole cache lines, so that CPUs do not share any.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct CpuCounters {
+pub struct PerCpu {
     /// What is counted.
     pub counters: Counters,
+    /// `__inet_check_established` and `__inet6_check_established`.
+    pub checks: [CheckEstablished; 2],
+    /// The call of one of them that runs.
+    pub running: CheckRunning,
+    /// The connects that got no record because they were fast, in the order of the constants of [`FastGroup`].
+    pub fast: [FastGroup; FastGroup::GROUPS as usize],
     /// Nothing.
     pub unused: [u64; 5],
 }
 
-impl CpuCounters {
-    /// Nothing.
-    pub const ZERO: Self = bytemuck::zeroed();
+const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));
+
+/// A call of `__inet{,6}_check_established` that has not returned.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CheckRunning {
+    /// The calling thread: a return that finds another one here was preempted by it, or has migrated.
+    pub thread: u64,
+    /// When it was entered.
+    pub start_ns: u64,
 }
 
 impl Times {
@@ -125,8 +132,7 @@ impl FastGroup {
     pub const GROUPS: u32 = 4;
 }
 
-/// Calls of `__inet_check_established` or `__inet6_check_established` while they were watched, one
-/// copy per CPU.
+/// Calls of `__inet_check_established` or `__inet6_check_established` while they were watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct CheckEstablished {

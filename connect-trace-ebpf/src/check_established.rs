@@ -8,14 +8,14 @@ use crate::{
     filter,
     in_flight::Thread,
     layout::{CHECKS_ADD_UP, COUNT_CHECKS},
-    maps::{CHECK_RUNNING, CHECKS, add},
+    shared::{add, per_cpu},
     sock::AF_INET6,
 };
 
-/// Slot of `__inet_check_established` in [`CHECKS`].
-pub const V4: u32 = 0;
-/// Slot of `__inet6_check_established` in [`CHECKS`].
-pub const V6: u32 = 1;
+/// `__inet_check_established` in [`connect_trace_common::counters::PerCpu::checks`].
+pub const V4: usize = 0;
+/// `__inet6_check_established` in it.
+pub const V6: usize = 1;
 
 /// At the entry, where the calls are only counted: by the connect() that makes them, which adds them up when it
 /// returns.
@@ -33,32 +33,39 @@ pub fn connect_returned(record: &ConnectRecord) {
         return;
     }
     let is_v6 = record.family == AF_INET6 && !record.flags.has(Flags::MAPPED);
-    if let Some(checks) = CHECKS.get_ptr_mut(if is_v6 { V6 } else { V4 }) {
-        // SAFETY: a live map value of this CPU.
-        add(unsafe { &raw mut (*checks).calls }, record.checks.into());
-    }
+    let checks = of_this_cpu(if is_v6 { V6 } else { V4 });
+    // SAFETY: within the variable.
+    add(unsafe { &raw mut (*checks).calls }, record.checks.into());
 }
 
 /// At the entry, where the calls are timed.
 #[inline(always)]
-pub fn entered(function: u32) {
+pub fn entered(function: usize) {
     let thread = Thread::current();
     if !wants(thread) {
         return;
     }
-    if let Some(checks) = CHECKS.get_ptr_mut(function) {
-        // SAFETY: a live map value of this CPU.
-        add(unsafe { &raw mut (*checks).calls }, 1);
-    }
+    // SAFETY: within the variable.
+    add(unsafe { &raw mut (*of_this_cpu(function)).calls }, 1);
     if COUNT_CHECKS.load() != 0 {
         counted();
     }
-    if let Some(running) = CHECK_RUNNING.get_ptr_mut(0) {
-        // SAFETY: a live map value of this CPU.
-        unsafe {
-            (*running).thread = thread.id();
-            (*running).start_ns = bpf_ktime_get_ns();
-        }
+    // SAFETY: as above; only programs of this CPU use it, and each sees by the thread whether it is its own.
+    unsafe {
+        let running = &raw mut (*per_cpu()).running;
+        (*running).thread = thread.id();
+        (*running).start_ns = bpf_ktime_get_ns();
+    }
+}
+
+/// What is aggregated of a function on this CPU.
+#[inline(always)]
+fn of_this_cpu(function: usize) -> *mut CheckEstablished {
+    // SAFETY: within the variable.
+    unsafe {
+        (&raw mut (*per_cpu()).checks)
+            .cast::<CheckEstablished>()
+            .add(function)
     }
 }
 
@@ -72,27 +79,21 @@ fn wants(thread: Thread) -> bool {
 /// At the return. Kept per CPU, the cheapest place: the function runs for less than a microsecond,
 /// and the rare call that was preempted or has migrated in its middle is counted and not timed.
 #[inline(always)]
-pub fn returned(function: u32) {
+pub fn returned(function: usize) {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(running) = CHECK_RUNNING.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: a live map value of this CPU.
-    let running = unsafe { &mut *running };
+    // SAFETY: within the variable.
+    let running = unsafe { &mut (*per_cpu()).running };
     if running.thread != Thread::current().id() {
         return;
     }
     running.thread = 0;
-    let ns = now - running.start_ns;
-    if let Some(checks) = CHECKS.get_ptr_mut(function) {
-        timed(checks, ns);
-    }
+    timed(of_this_cpu(function), now - running.start_ns);
 }
 
 #[inline(always)]
 fn timed(checks: *mut CheckEstablished, ns: u64) {
-    // SAFETY: a live map value of this CPU; the bucket is below the length by construction.
+    // SAFETY: within the variable; the bucket is below the length by construction.
     unsafe {
         add(&raw mut (*checks).timed, 1);
         add(&raw mut (*checks).total_ns, ns);

@@ -17,8 +17,9 @@ use crate::{
     check_established, fast, filter,
     in_flight::{Call, Entered, Thread},
     layout::{COUNT_CHECKS, HAS_OPTIONS, MAY_SAMPLE, MIN_LATENCY_NS},
-    maps::{CONTROL, RECORDS, add, count, counter},
+    maps::{CONTROL, RECORDS},
     scan,
+    shared::{add, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
 };

@@ -3,7 +3,7 @@
 
 use connect_trace_common::{ConnectRecord, FastGroup, Flags, Times, power_of_ten};
 
-use crate::maps::{FAST, add};
+use crate::shared::{add, per_cpu};
 
 /// Adds a call that has returned.
 #[inline(always)]
@@ -17,11 +17,12 @@ pub fn add_call(record: &ConnectRecord) {
     } else {
         FastGroup::ODD
     };
-    let Some(group) = FAST.get_ptr_mut(group) else {
-        return;
+    // SAFETY: within the variable.
+    let (connect, search) = unsafe {
+        let groups = (&raw mut (*per_cpu()).fast).cast::<FastGroup>();
+        let group = groups.add(group as usize);
+        (&raw mut (*group).connect, &raw mut (*group).search)
     };
-    // SAFETY: a live map value of this CPU.
-    let (connect, search) = unsafe { (&raw mut (*group).connect, &raw mut (*group).search) };
     add_time(connect, record.connect_ns);
     if record.flags.has(Flags::SEARCH_TIMED) {
         add_time(search, record.search_ns);
@@ -30,7 +31,7 @@ pub fn add_call(record: &ConnectRecord) {
 
 #[inline(always)]
 fn add_time(times: *mut Times, ns: u64) {
-    // SAFETY: a live map value of this CPU; the bucket is below the length by construction.
+    // SAFETY: within the variable; the bucket is below the length by construction.
     unsafe {
         add(&raw mut (*times).count, 1);
         add(&raw mut (*times).total_ns, ns);

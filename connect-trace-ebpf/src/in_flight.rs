@@ -2,8 +2,9 @@
 //!
 //! A thread has a place for its calls, which the address of its `struct task_struct` leads to, from its first
 //! connect() to its end: finding it is a few instructions, where an entry of a hash map that comes and goes
-//! with each call is a thousand. Where two threads' addresses lead to one place, the calls of the second are
-//! in a hash map.
+//! with each call is a thousand. [`THREADS`] has for each place the thread that has it for itself until it ends, with
+//! [`INSIDE`] while a call is in flight; 0 where it is nobody's. That is apart from the places, because the daemon
+//! looks at all of it. Where two threads' addresses lead to one place, the calls of the second are in a hash map.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
 use connect_trace_common::{
@@ -13,17 +14,13 @@ use connect_trace_common::{
 
 use crate::{
     layout::PLACE_MASK,
-    maps::{IN_FLIGHT, OWNERS, add},
+    maps::{IN_FLIGHT, OWNERS},
+    shared::{THREADS, add},
 };
 
 /// The places, as a variable and no map of its own: the address is a constant of the programs then.
 #[unsafe(link_section = ".bss.places")]
 static mut ALL: [InFlight; PLACES] = [InFlight::EMPTY; PLACES];
-
-/// For each place the thread that has it for itself until it ends, with [`INSIDE`] while a call is in flight; 0
-/// where it is nobody's. Apart from the places, because the daemon reads all of these at once.
-#[unsafe(link_section = ".bss.threads")]
-static mut THREADS: [u64; PLACES] = [0; PLACES];
 
 /// Number of calls in the hash map: where there is none, nobody looks into it.
 static mut DISPLACED: u64 = 0;

@@ -49,7 +49,7 @@ pub static CGROUP_COUNT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static PLACE_MASK: Global<u64> = Global::new(16_383 << 3);
 
-/// Calls that took less get no record, and are counted in the map `FAST`.
+/// Calls that took less get no record, and are counted in [`connect_trace_common::FastGroup`].
 #[unsafe(no_mangle)]
 pub static MIN_LATENCY_NS: Global<u64> = Global::new(0);
 

@@ -2,8 +2,8 @@
 //!
 //! `attach/` has the entry points, one file per way to attach; they say how a `struct sock` is read
 //! and hand over to `connect` (the life of one connect()) or `check_established` (aggregated in the
-//! kernel). `layout` holds what the daemon found out about the running kernel, `maps` what the
-//! daemon reads.
+//! kernel). `layout` holds what the daemon found out about the running kernel; `maps` and `shared` what it
+//! reads.
 //!
 //! For the host this crate is an empty program, so that the workspace builds, tests and lints on the
 //! stable toolchain; `connect-trace/build.rs` builds it for the kernel.
@@ -11,7 +11,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(internal_features, reason = "see maps::add")
+    expect(internal_features, reason = "see shared::add")
 )]
 #![cfg_attr(
     target_arch = "bpf",
@@ -41,6 +41,8 @@ mod maps;
 mod process;
 #[cfg(target_arch = "bpf")]
 mod scan;
+#[cfg(target_arch = "bpf")]
+mod shared;
 #[cfg(target_arch = "bpf")]
 mod sock;
 #[cfg(target_arch = "bpf")]

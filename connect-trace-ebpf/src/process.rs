@@ -6,7 +6,8 @@ use connect_trace_common::{Field, FilterBits};
 
 use crate::{
     filter,
-    maps::{PIDS, count, counter},
+    maps::PIDS,
+    shared::{count, counter},
     sock::{Memory, Untyped},
 };
 

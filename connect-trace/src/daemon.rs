@@ -344,7 +344,7 @@ impl Daemon {
         let functions = CHECKS
             .iter()
             .map(|function| function.name)
-            .zip(probes.maps().checks()?)
+            .zip(probes.maps().checks())
             .collect();
         let checks = Checks {
             mode: mode.to_string(),
@@ -362,7 +362,7 @@ impl Daemon {
             checks,
             accounting: self.tracer.accounting()?,
             // Since the start: the output takes what it had before from it.
-            fast: FastConnects::from(self.tracer.probes().maps().fast()?),
+            fast: FastConnects::from(self.tracer.probes().maps().fast()),
             overhead: self.new_overhead()?,
             budget,
         };

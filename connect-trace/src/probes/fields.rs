@@ -1,12 +1,13 @@
 //! The offsets of the kernel's fields, put into the programs where a [`Field`]'s stand-in is: what the compiler of C
 //! and libbpf do by relocations (CO-RE), for which rustc has none.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use connect_trace_common::Field;
-use object::{Object as _, ObjectSection as _, SectionFlags, elf::SHF_EXECINSTR};
+use std::ops::Range;
 
-/// Bytes of an instruction; that of a word of 64 bits has two.
-const INSTRUCTION: usize = 8;
+use anyhow::{Context as _, Result, ensure};
+use connect_trace_common::Field;
+use object::ObjectSection as _;
+
+use super::instructions::{self, INSTRUCTION, LOAD_WORD_64};
 
 /// Classes and codes of instructions, linux/bpf_common.h and linux/bpf.h.
 const CLASS: u8 = 0x07;
@@ -15,7 +16,6 @@ const ST: u8 = 0x02;
 const STX: u8 = 0x03;
 const JMP: u8 = 0x05;
 const JMP32: u8 = 0x06;
-const LOAD_WORD_64: u8 = 0x18;
 const ADD_64_CONSTANT: u8 = 0x07;
 const MOVE_32_CONSTANT: u8 = 0xb4;
 
@@ -40,21 +40,12 @@ pub(super) fn place(object: &mut [u8], offsets: &[(Field, u32)]) -> Result<()> {
 }
 
 /// Where the instructions lie in an object.
-fn executable(object: &[u8]) -> Result<Vec<std::ops::Range<usize>>> {
-    let file = object::File::parse(object).context("the eBPF object cannot be read")?;
-    let mut ranges = Vec::new();
-    for section in file.sections() {
-        let SectionFlags::Elf { sh_flags } = section.flags() else {
-            bail!("the eBPF object is no ELF file");
-        };
-        if sh_flags & u64::from(SHF_EXECINSTR) != 0
-            && let Some((start, size)) = section.file_range()
-        {
-            let start = usize::try_from(start)?;
-            ranges.push(start..start + usize::try_from(size)?);
-        }
-    }
-    Ok(ranges)
+fn executable(object: &[u8]) -> Result<Vec<Range<usize>>> {
+    let file = instructions::parse(object)?;
+    let ranges = instructions::executable(&file).filter_map(|section| section.file_range());
+    ranges
+        .map(|(start, size)| Ok(usize::try_from(start)?..usize::try_from(start + size)?))
+        .collect()
 }
 
 fn place_in(instruction: &mut [u8; INSTRUCTION], offsets: &[(Field, u32)]) -> Result<()> {
@@ -106,6 +97,8 @@ fn place_in(instruction: &mut [u8; INSTRUCTION], offsets: &[(Field, u32)]) -> Re
 
 #[cfg(test)]
 mod tests {
+    use object::Object as _;
+
     use super::*;
 
     const OBJECT: &[u8] = include_bytes!(env!("CONNECT_TRACE_BPF_OBJECT_PATH"));
@@ -174,7 +167,7 @@ mod tests {
 
     /// The name of each section of the object, and the stand-ins in it, with the codes of their instructions.
     fn stand_ins() -> Vec<(String, u8, Field)> {
-        let file = object::File::parse(OBJECT).unwrap();
+        let file = instructions::parse(OBJECT).unwrap();
         let ranges = executable(OBJECT).unwrap();
         let mut found = Vec::new();
         for section in file.sections() {

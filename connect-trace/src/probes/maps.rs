@@ -1,20 +1,24 @@
-//! The maps that the daemon reads and writes besides the ring buffer.
+//! The maps and variables that the daemon reads and writes besides the ring buffer.
 
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData},
+    util::nr_cpus,
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
     CheckEstablished, Control, Counters, FastGroup, InFlight, Times,
-    counters::{COPIES, CpuCounters},
+    counters::{COPIES, PerCpu},
     record::{INSIDE, PLACES},
 };
 
-use super::{object, variable::Variable};
+use super::{
+    object,
+    shared::{Shared, Symbol},
+};
 
 /// Plain data of `connect-trace-common`, as aya takes it.
 #[derive(Clone, Copy)]
@@ -24,24 +28,44 @@ struct Plain<T>(T);
 // SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
-/// The maps.
+/// The variables that the programs write, to be made before these are loaded.
+pub(super) struct Variables {
+    per_cpu: Shared<PerCpu>,
+    threads: Shared<u64>,
+    /// Number of the elements of `per_cpu` that are used.
+    cpus: usize,
+}
+
+impl Variables {
+    /// All zero.
+    pub(super) fn new() -> Result<Self> {
+        let cpus =
+            nr_cpus().map_err(|(file, error)| anyhow!(error).context(format!("read {file}")))?;
+        Ok(Self {
+            per_cpu: Shared::new("PER_CPU", COPIES)?,
+            threads: Shared::new("THREADS", PLACES)?,
+            cpus: cpus.min(COPIES),
+        })
+    }
+
+    /// What the programs are linked with.
+    pub(super) fn symbols(&self) -> [Symbol; 2] {
+        [self.per_cpu.symbol(), self.threads.symbol()]
+    }
+}
+
+/// The maps and variables.
 pub struct Maps {
-    counters: Variable,
-    checks: PerCpuArray<MapData, Plain<CheckEstablished>>,
-    fast: PerCpuArray<MapData, Plain<FastGroup>>,
-    threads: Variable,
+    variables: Variables,
     displaced: HashMap<MapData, u64, Plain<InFlight>>,
     control: Mutex<Array<MapData, Plain<Control>>>,
 }
 
 impl Maps {
-    /// Takes the maps out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    /// Takes the maps out of an object that was loaded with the variables.
+    pub(super) fn take(ebpf: &mut Ebpf, variables: Variables) -> Result<Self> {
         Ok(Self {
-            counters: Variable::take(ebpf, ".bss.counters", size_of::<[CpuCounters; COPIES]>())?,
-            checks: object::take(ebpf, "CHECKS")?,
-            fast: object::take(ebpf, "FAST")?,
-            threads: Variable::take(ebpf, ".bss.threads", size_of::<[u64; PLACES]>())?,
+            variables,
             displaced: object::take(ebpf, "IN_FLIGHT")?,
             control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
@@ -55,13 +79,15 @@ impl Maps {
             .context("write map CONTROL")
     }
 
+    fn per_cpu(&self) -> impl Iterator<Item = PerCpu> {
+        self.variables.per_cpu.iter().take(self.variables.cpus)
+    }
+
     /// The counters of all CPUs together.
-    ///
-    /// # Errors
-    /// Where the map cannot be read.
-    pub fn counters(&self) -> Result<Counters> {
-        let mut sum = Counters::ZERO;
-        for CpuCounters { counters: cpu, .. } in &self.counters.read()? {
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for PerCpu { counters: cpu, .. } in self.per_cpu() {
             sum.entered += cpu.entered;
             sum.reported += cpu.reported;
             sum.ring_full += cpu.ring_full;
@@ -74,17 +100,15 @@ impl Maps {
             sum.not_followed += cpu.not_followed;
             sum.unsampled += cpu.unsampled;
         }
-        Ok(sum)
+        sum
     }
 
     /// `__inet_check_established` and `__inet6_check_established`, all CPUs together.
-    ///
-    /// # Errors
-    /// Where the map cannot be read.
-    pub fn checks(&self) -> Result<[CheckEstablished; 2]> {
+    #[must_use]
+    pub fn checks(&self) -> [CheckEstablished; 2] {
         let mut sums = [CheckEstablished::zeroed(); 2];
-        for (slot, sum) in (0..).zip(&mut sums) {
-            for Plain(cpu) in self.checks.get(&slot, 0).context("read map CHECKS")?.iter() {
+        for PerCpu { checks, .. } in self.per_cpu() {
+            for (sum, cpu) in sums.iter_mut().zip(checks) {
                 sum.calls += cpu.calls;
                 sum.timed += cpu.timed;
                 sum.total_ns += cpu.total_ns;
@@ -94,23 +118,21 @@ impl Maps {
                 }
             }
         }
-        Ok(sums)
+        sums
     }
 
     /// The connects that were too fast for a record, all CPUs together, in the order of the constants of
     /// [`FastGroup`].
-    ///
-    /// # Errors
-    /// Where the map cannot be read.
-    pub fn fast(&self) -> Result<[FastGroup; FastGroup::GROUPS as usize]> {
+    #[must_use]
+    pub fn fast(&self) -> [FastGroup; FastGroup::GROUPS as usize] {
         let mut sums = [FastGroup::zeroed(); FastGroup::GROUPS as usize];
-        for (slot, sum) in (0..).zip(&mut sums) {
-            for Plain(cpu) in self.fast.get(&slot, 0).context("read map FAST")?.iter() {
+        for PerCpu { fast, .. } in self.per_cpu() {
+            for (sum, cpu) in sums.iter_mut().zip(fast) {
                 add_times(&mut sum.connect, &cpu.connect);
                 add_times(&mut sum.search, &cpu.search);
             }
         }
-        Ok(sums)
+        sums
     }
 
     /// Number of calls in flight.
@@ -118,8 +140,8 @@ impl Maps {
     /// # Errors
     /// Where the map cannot be read.
     pub fn in_flight(&self) -> Result<u64> {
-        let threads: Vec<u64> = self.threads.read()?;
-        let inside = threads.iter().filter(|&thread| thread & INSIDE != 0);
+        let threads = self.variables.threads.iter();
+        let inside = threads.filter(|thread| thread & INSIDE != 0);
         let mut count = inside.count() as u64;
         for key in self.displaced.keys() {
             key.context("read map IN_FLIGHT")?;

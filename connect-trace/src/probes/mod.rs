@@ -11,6 +11,7 @@ pub(crate) mod choice;
 mod fentry;
 mod fields;
 mod filters;
+mod instructions;
 mod janitor;
 mod kprobe;
 mod link;
@@ -21,9 +22,9 @@ mod perf_event;
 mod program_info;
 pub(crate) mod return_events;
 mod run_stats;
+mod shared;
 pub mod steps;
 pub(crate) mod trial;
-mod variable;
 pub(crate) mod watched;
 
 use std::{
@@ -45,7 +46,7 @@ use self::{
     attachment::Attachment,
     checks::{CheckMode, Watcher},
     choice::choose,
-    maps::Maps,
+    maps::{Maps, Variables},
     misses::{Misses, Programs},
     object::Options,
     run_stats::RunStats,
@@ -168,8 +169,8 @@ impl Probes {
     ) -> Result<Self> {
         // Before any program runs: every run is counted.
         let stats = config.run_stats.then(RunStats::enable).transpose()?;
-        let mut ebpf = load(config, layout, functions)?;
-        let maps = Arc::new(Maps::take(&mut ebpf)?);
+        let (mut ebpf, variables) = load(config, layout, functions)?;
+        let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         filters::fill(&mut ebpf, &config.filters)?;
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
@@ -343,11 +344,13 @@ impl Probes {
     }
 }
 
-/// Creates the maps; no program is loaded yet.
-fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<Ebpf> {
+/// Creates the maps and variables, which must stay until the programs are loaded; none is yet.
+fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
-    object::load(&Options {
+    let variables = Variables::new()?;
+    let ebpf = object::load(&Options {
         layout,
+        variables: &variables.symbols(),
         table_perturb: table.filter(|_| layout.port_offset_is_wide).unwrap_or(0),
         filters: &config.filters,
         ring_buffer_bytes: config.ring_buffer_bytes,
@@ -355,7 +358,8 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         count_checks: config.checks.counts(),
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_step,
-    })
+    })?;
+    Ok((ebpf, variables))
 }
 
 /// The programs, whatever happened to a thread that held them.

@@ -11,7 +11,10 @@ use aya::{
 
 use connect_trace_common::{Field, record::PLACES};
 
-use super::{fields, filters};
+use super::{
+    fields, filters,
+    shared::{self, Symbol},
+};
 use crate::filter::Filters;
 use crate::kernel::{lack::Lack, layout::Layout};
 
@@ -19,6 +22,8 @@ use crate::kernel::{lack::Lack, layout::Layout};
 pub(super) struct Options<'a> {
     /// Where the running kernel keeps what the programs read.
     pub(super) layout: &'a Layout,
+    /// The variables that the programs share with the daemon.
+    pub(super) variables: &'a [Symbol],
     /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
     pub(super) table_perturb: u64,
     /// Which connects are wanted.
@@ -63,6 +68,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let inet_port_range_is_pair = u32::from(!layout.socket_range_has_no_parity);
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
     fields::place(&mut object, &layout.offsets)?;
+    shared::link(&mut object, options.variables)?;
     let mut loader = EbpfLoader::new();
     loader
         .override_global("HAS_OPTIONS", &has_options, true)

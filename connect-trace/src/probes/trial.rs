@@ -31,7 +31,7 @@ pub(crate) fn load_all(
         AttachMode::Fentry => fentry::offered()?,
         AttachMode::Kprobe => kprobe::offered()?,
     }
-    let mut ebpf = load(config, layout, functions)?;
+    let (mut ebpf, _variables) = load(config, layout, functions)?;
     load_tracepoint(&mut ebpf, "thread_exit")?;
     let all = functions.connect().into_iter().chain(functions.checks());
     match mode {

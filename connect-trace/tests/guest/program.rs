@@ -4,7 +4,7 @@ use std::{fs, os::unix::process::CommandExt as _, process::Command, thread, time
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::probes::AttachMode;
-use connect_trace_common::counters::CpuCounters;
+use connect_trace_common::counters::PerCpu;
 
 use crate::{
     Test,
@@ -362,15 +362,15 @@ fn the_longest_report_fits_a_terminal((): ()) -> Result<()> {
 fn counters_can_be_read_by_the_name_of_their_map((): ()) -> Result<()> {
     let process = tracing("")?;
     truth("v4 --count 6")?;
-    let dump = bpftool("map dump name .bss.counters")?;
+    let dump = bpftool("map dump name PER_CPU")?;
     let (_, value) = dump.split_once("value:").with_context(|| dump.clone())?;
     let bytes = value
         .split_whitespace()
         .map_while(|byte| u8::from_str_radix(byte, 16).ok());
     let bytes: Vec<u8> = bytes.collect();
     // Any alignment will do.
-    let counters = bytes.chunks_exact(size_of::<CpuCounters>());
-    let counters = counters.map(|cpu| bytemuck::pod_read_unaligned::<CpuCounters>(cpu).counters);
+    let counters = bytes.chunks_exact(size_of::<PerCpu>());
+    let counters = counters.map(|cpu| bytemuck::pod_read_unaligned::<PerCpu>(cpu).counters);
     let entered: u64 = counters.map(|counters| counters.entered).sum();
     assert_eq!(entered, 6, "{dump}");
     process.signal(libc::SIGINT)?;

@@ -1,0 +1,51 @@
+//! The variables that the daemon looks at while the programs run. It makes them and links the programs with them, as
+//! maps of one value that it has in its memory: looking at a map by a system call would keep the kernel from
+//! running kprobe programs meanwhile.
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use connect_trace_common::{
+    counters::{COPIES, PerCpu},
+    record::PLACES,
+};
+
+unsafe extern "C" {
+    /// What is counted and aggregated, by CPU.
+    static mut PER_CPU: [PerCpu; COPIES];
+
+    /// For each place of a call in flight the thread that has it: see `in_flight.rs`.
+    pub static mut THREADS: [u64; PLACES];
+}
+
+/// What is kept of this CPU.
+#[inline(always)]
+pub fn per_cpu() -> *mut PerCpu {
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
+    // SAFETY: within the array.
+    unsafe { (&raw mut PER_CPU).cast::<PerCpu>().add(cpu % COPIES) }
+}
+
+/// This CPU's counter, by its name in [`connect_trace_common::Counters`].
+macro_rules! counter {
+    ($name:ident) => {
+        // SAFETY: within the variable.
+        unsafe { &raw mut (*$crate::shared::per_cpu()).counters.$name }
+    };
+}
+pub(crate) use counter;
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(counter: *mut u64) {
+    add(counter, 1);
+}
+
+/// Adds to a word of a variable. Atomic, because on a preemptible kernel another thread may run the same
+/// program on the same CPU in the middle of an addition.
+#[inline(always)]
+pub fn add(word: *mut u64, value: u64) {
+    use core::intrinsics::{AtomicOrdering, atomic_xadd};
+    // An intrinsic, because the target has no compare-and-swap and so no `AtomicU64::fetch_add`.
+    // SAFETY: `word` points to an aligned word of a variable; every writer in the kernel uses this.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, value) };
+}
