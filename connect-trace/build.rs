@@ -67,12 +67,14 @@ fn build() -> PathBuf {
         .current_dir(root)
         .env("PATH", path_with_linker(root))
         // The linker turns debug information into BTF; core needs it too, or the verifier finds that
-        // the number of functions does not match.
+        // the number of functions does not match. What the daemon links is exported: the linker takes a
+        // function that it sees no body of for one that needs no arguments.
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
             [
                 "-Cdebuginfo=2",
                 "-Clink-arg=--btf",
+                "-Clink-arg=--export=bpf_rdonly_cast,PER_CPU,THREADS",
                 &format!("--cfg=bpf_target_arch=\"{arch}\""),
             ]
             .join("\x1f"),

@@ -29,6 +29,22 @@ pub static NET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static INET_PORT_RANGE_IS_PAIR: Global<u32> = Global::new(0);
 
+/// Whether the kernel has the function `bpf_rdonly_cast`, which gives an address one of the types below.
+#[unsafe(no_mangle)]
+pub static CASTS: Global<u32> = Global::new(0);
+
+/// `struct sock`, by its number in the kernel's BTF.
+#[unsafe(no_mangle)]
+pub static SOCK: Global<u32> = Global::new(0);
+
+/// `struct inet_sock`
+#[unsafe(no_mangle)]
+pub static INET_SOCK: Global<u32> = Global::new(0);
+
+/// A structure that begins with a word of 32 bits.
+#[unsafe(no_mangle)]
+pub static WORD: Global<u32> = Global::new(0);
+
 /// Address of the variable `table_perturb`, a `u32 *`; 0 where it is not known.
 #[unsafe(no_mangle)]
 pub static TABLE_PERTURB: Global<u64> = Global::new(0);

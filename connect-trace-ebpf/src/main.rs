@@ -24,6 +24,8 @@
 #[cfg(target_arch = "bpf")]
 mod attach;
 #[cfg(target_arch = "bpf")]
+mod cast;
+#[cfg(target_arch = "bpf")]
 mod check_established;
 #[cfg(target_arch = "bpf")]
 mod connect;

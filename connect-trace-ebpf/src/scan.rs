@@ -4,7 +4,7 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
-use crate::layout::TABLE_PERTURB;
+use crate::{cast, layout::TABLE_PERTURB};
 
 /// `table_perturb` has as many slots as there are indices, `INET_TABLE_PERTURB_SIZE`. On a kernel that was
 /// built with fewer the slot is not the one that moves, which the daemon notices.
@@ -34,6 +34,9 @@ pub fn slot(port_offset: u64) -> Option<u64> {
 /// What a slot holds.
 #[inline(always)]
 pub fn read(slot: u64) -> Option<u32> {
+    if cast::is_possible() {
+        return Some(cast::word(slot));
+    }
     // SAFETY: the helper checks the address; any word is a valid u32.
     unsafe { bpf_probe_read_kernel(slot as *const u32) }.ok()
 }

@@ -1,10 +1,13 @@
-//! Reading a `struct sock`: the same fields, by two ways of reading memory.
+//! Reading a `struct sock`: the same fields, by three ways of reading memory.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
 use connect_trace_common::Field;
 
-use crate::layout::{INET_PORT_RANGE_IS_PAIR, NET_PORT_RANGE_IS_PAIR, has};
+use crate::{
+    cast::cast,
+    layout::{INET_PORT_RANGE_IS_PAIR, INET_SOCK, NET_PORT_RANGE_IS_PAIR, SOCK, has},
+};
 
 /// `AF_INET`
 pub const AF_INET: u16 = 2;
@@ -73,6 +76,40 @@ impl Memory for Typed {
         // SAFETY: the verifier knows that this is a `struct sock *`.
         let sock = unsafe { generated::bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
         (!sock.is_null()).then_some(Self(sock.cast_const().cast()))
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
+}
+
+/// A pointer that was given its type: read by plain loads too, of which one that faults reads zeros.
+#[derive(Clone, Copy)]
+pub struct Cast(*const u8);
+
+impl Cast {
+    /// The `struct sock` at an address (kprobe, kretprobe), where [`crate::cast::is_possible`].
+    #[inline(always)]
+    pub fn sock(address: *const u8) -> Self {
+        Self(cast(address, &SOCK))
+    }
+}
+
+impl Memory for Cast {
+    #[inline(always)]
+    fn read_at<T: Copy>(self, field: Field, at: usize) -> T {
+        Typed(self.0).read_at(field, at)
+    }
+
+    #[inline(always)]
+    fn follow(self, field: Field) -> Self {
+        Self(self.read(field))
+    }
+
+    #[inline(always)]
+    fn as_tcp_sock(self) -> Option<Self> {
+        Some(Self(cast(self.0, &INET_SOCK)))
     }
 
     #[inline(always)]

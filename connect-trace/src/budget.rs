@@ -81,7 +81,7 @@ const AIM: f64 = 0.8;
 /// anything is watched. Then records are made of one connect() in so many that the cost is expected below the
 /// aim, twice as many at least; from [`MOST`] on the probes are detached. Upwards: after so many cheap windows
 /// in a row ("patience") that the next level would cost less than the aim if it cost twice as much or more.
-/// After each attempt that did not work out, patience is doubled.
+/// After each attempt that did not work out, patience is doubled, until one at that level or above has.
 #[derive(Clone, Debug)]
 pub struct Budget {
     limit: f64,
@@ -95,6 +95,8 @@ pub struct Budget {
     patience: u32,
     /// Windows since more was traced; `None` where that has worked out, or did not.
     raised: Option<u32>,
+    /// The level that did not work out.
+    failed: Level,
 }
 
 impl Budget {
@@ -110,6 +112,7 @@ impl Budget {
             calm_cost: 0.0,
             patience: PATIENCE,
             raised: None,
+            failed: Level::Detached,
         }
     }
 
@@ -132,7 +135,10 @@ impl Budget {
             *windows += 1;
             if *windows >= WORKED_OUT.max(self.patience) {
                 self.raised = None;
-                self.patience = PATIENCE;
+                // A level between, which is waited at for the one that failed, says nothing about that.
+                if rank(self.level) <= rank(self.failed) {
+                    self.patience = PATIENCE;
+                }
             }
         }
         let own = (cost.own - self.floor).min(cost.programs * OWN_BY_PROGRAMS);
@@ -151,6 +157,7 @@ impl Budget {
             self.raised = Some(0);
         } else if self.raised.take().is_some() {
             self.patience = (self.patience * 2).min(MOST_PATIENCE);
+            self.failed = self.level;
         }
         (self.calm, self.calm_cost) = (0, 0.0);
         self.level = to;
@@ -312,6 +319,23 @@ mod tests {
         levels(&mut budget, 0.0, 300 + 300);
         assert_eq!(levels(&mut budget, 5.0, 1), [Level::Unwatched]);
         assert_eq!(levels(&mut budget, 0.0, 3), [Level::Full]);
+    }
+
+    #[test]
+    fn a_step_between_that_works_out_does_not_make_the_next_attempt_come_sooner() {
+        let mut budget = Budget::new(1.0, false);
+        let mut waited = Vec::new();
+        for _ in 0..8 {
+            let mut windows = 0;
+            while budget.level() != Level::Full {
+                let sampled = |every| budget.level() == Level::Sampled(every);
+                budget.window(cost(if sampled(2) { 0.3 } else { 0.2 }));
+                windows += 1;
+            }
+            waited.push(windows);
+            assert_eq!(budget.window(cost(2.0)), Some(Level::Sampled(4)));
+        }
+        assert_eq!(waited, [0, 6, 12, 24, 48, 96, 192, 384]);
     }
 
     #[test]

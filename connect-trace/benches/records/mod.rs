@@ -53,6 +53,7 @@ pub fn decoder() -> Decoder {
         has_namespaces: true,
         shows_port_range: true,
         user_locks_bit: Some(0),
+        cast: None,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::{
     },
     probes::{
         AttachMode, Functions, ProbeConfig,
-        choice::choose,
+        choice::{choose, with_types_or_without},
         return_events::{self, ReturnEvents},
         trial::{self, Loaded},
     },
@@ -57,7 +57,11 @@ impl Reading {
                 Err(_) => Err(anyhow!("BTF is missing")),
             },
             trials: tried.map(|(functions, layout)| {
-                let load = |mode| trial::load_all(mode, config, layout, functions);
+                let load = |mode| {
+                    with_types_or_without(layout, |layout| {
+                        trial::load_all(mode, config, layout, functions)
+                    })
+                };
                 Trials {
                     fentry: load(AttachMode::Fentry),
                     kprobe: load(AttachMode::Kprobe),

@@ -173,7 +173,7 @@ impl Btf {
     /// # Errors
     /// Where the blob is broken.
     pub fn member(&self, structure: &str, path: &str) -> Result<Option<Member>> {
-        let Some(&start) = self.structs.get(structure) else {
+        let Some(start) = self.structure(structure) else {
             return Ok(None);
         };
         let mut found = Member {
@@ -194,12 +194,24 @@ impl Btf {
         Ok(Some(found))
     }
 
+    /// The number of a function of the kernel's; `None` where it is not there.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<TypeId> {
+        self.functions.get(name).copied()
+    }
+
+    /// The number of a structure; `None` where it is not there.
+    #[must_use]
+    pub fn structure(&self, name: &str) -> Option<TypeId> {
+        self.structs.get(name).copied()
+    }
+
     /// The parameters' types of a function of the kernel; `None` where it is not there.
     ///
     /// # Errors
     /// Where the blob is broken.
     pub fn parameters(&self, function: &str) -> Result<Option<Vec<TypeId>>> {
-        let Some(&id) = self.functions.get(function) else {
+        let Some(id) = self.function(function) else {
             return Ok(None);
         };
         let prototype = self.position(self.u32(self.position(id)? + 8)?)?;

@@ -6,6 +6,7 @@ use connect_trace_common::Field;
 
 use super::{
     btf::{Btf, Kind},
+    cast::Cast,
     lack::Lack,
 };
 
@@ -112,6 +113,8 @@ pub struct Layout {
     pub shows_port_range: bool,
     /// The lowest bit of `sk_userlocks` in its byte, where it is found: until 6.1 it is a bit field.
     pub user_locks_bit: Option<u32>,
+    /// What gives an address a type, where the kernel has it.
+    pub cast: Option<Cast>,
 }
 
 impl Layout {
@@ -138,6 +141,7 @@ impl Layout {
         layout.shows_port_range = layout.has(Field::NetPortRange);
         let locks = btf.member("sock", "sk_userlocks")?;
         layout.user_locks_bit = locks.map(|locks| locks.bit);
+        layout.cast = Cast::of_running_kernel(btf)?;
         let search = btf.parameters("__inet_hash_connect")?;
         let port_offset = search.and_then(|parameters| parameters.get(PORT_OFFSET).copied());
         layout.port_offset_is_wide = match port_offset {

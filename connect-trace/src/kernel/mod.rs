@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod btf;
+pub mod cast;
 pub mod lack;
 pub mod layout;
 pub mod preemption;

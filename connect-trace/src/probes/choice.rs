@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, anyhow};
 
 use super::AttachMode;
+use crate::kernel::{cast, layout::Layout};
 
 /// The way that was taken.
 #[derive(Debug)]
@@ -76,9 +77,31 @@ pub(crate) fn choose<T>(
     }
 }
 
+/// Takes a way with the programs giving types to addresses, where the kernel has the function for it, or else
+/// without: that costs more and records the same.
+///
+/// # Errors
+/// Says why it could not be taken without either.
+pub(crate) fn with_types_or_without<T>(
+    layout: &Layout,
+    mut take: impl FnMut(&Layout) -> Result<T>,
+) -> Result<T> {
+    if layout.cast.is_some() {
+        match take(layout) {
+            Ok(taken) => return Ok(taken),
+            Err(error) => log::info!("without {}: {error:#}", cast::FUNCTION),
+        }
+    }
+    take(&Layout {
+        cast: None,
+        ..layout.clone()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::cast::Cast;
 
     /// Takes those of these ways that are tried.
     fn choose_among(
@@ -140,5 +163,37 @@ mod tests {
         for part in ["fentry/fexit refused", "kprobe/kretprobe refused"] {
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    /// What each attempt was made with, and what came of it, where such attempts fail.
+    fn attempts(cast: Option<Cast>, fails: impl Fn(&Layout) -> bool) -> (Vec<Option<Cast>>, bool) {
+        let mut attempts = Vec::new();
+        let layout = Layout {
+            cast,
+            ..Layout::default()
+        };
+        let result = with_types_or_without(&layout, |layout| {
+            attempts.push(layout.cast);
+            if fails(layout) {
+                return Err(anyhow!("refused"));
+            }
+            Ok(())
+        });
+        (attempts, result.is_ok())
+    }
+
+    #[test]
+    fn without_types_is_tried_where_there_are_none_or_they_are_refused() {
+        let cast = Some(Cast {
+            function: 1,
+            sock: 2,
+            inet_sock: 3,
+            word: 4,
+        });
+        assert_eq!(attempts(cast, |_| false), (vec![cast], true));
+        assert_eq!(attempts(None, |_| false), (vec![None], true));
+        let of_types = |layout: &Layout| layout.cast.is_some();
+        assert_eq!(attempts(cast, of_types), (vec![cast, None], true));
+        assert_eq!(attempts(cast, |_| true), (vec![cast, None], false));
     }
 }

@@ -15,10 +15,7 @@ use connect_trace_common::{
     record::{INSIDE, PLACES},
 };
 
-use super::{
-    object,
-    shared::{Shared, Symbol},
-};
+use super::{externs::Extern, object, shared::Shared};
 
 /// Plain data of `connect-trace-common`, as aya takes it.
 #[derive(Clone, Copy)]
@@ -49,8 +46,8 @@ impl Variables {
     }
 
     /// What the programs are linked with.
-    pub(super) fn symbols(&self) -> [Symbol; 2] {
-        [self.per_cpu.symbol(), self.threads.symbol()]
+    pub(super) fn linked(&self) -> [Extern; 2] {
+        [self.per_cpu.linked(), self.threads.linked()]
     }
 }
 

@@ -8,6 +8,7 @@
 mod attachment;
 pub mod checks;
 pub(crate) mod choice;
+mod externs;
 mod fentry;
 mod fields;
 mod filters;
@@ -45,7 +46,7 @@ use aya_log::EbpfLogger;
 use self::{
     attachment::Attachment,
     checks::{CheckMode, Watcher},
-    choice::choose,
+    choice::{choose, with_types_or_without},
     maps::{Maps, Variables},
     misses::{Misses, Programs},
     object::Options,
@@ -154,7 +155,11 @@ impl Probes {
             config.attach,
             functions.offer_fentry(&btf),
             preempting.as_deref(),
-            |mode| Self::attach_as(mode, config, &layout, &functions),
+            |mode| {
+                with_types_or_without(&layout, |layout| {
+                    Self::attach_as(mode, config, layout, &functions)
+                })
+            },
         )?;
         let mut probes = chosen.taken;
         probes.notes.insert(0, chosen.reason);
@@ -350,7 +355,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
     let variables = Variables::new()?;
     let ebpf = object::load(&Options {
         layout,
-        variables: &variables.symbols(),
+        variables: variables.linked(),
         table_perturb: table.filter(|_| layout.port_offset_is_wide).unwrap_or(0),
         filters: &config.filters,
         ring_buffer_bytes: config.ring_buffer_bytes,

@@ -12,18 +12,18 @@ use aya::{
 use connect_trace_common::{Field, record::PLACES};
 
 use super::{
+    externs::{self, Extern, Is},
     fields, filters,
-    shared::{self, Symbol},
 };
 use crate::filter::Filters;
-use crate::kernel::{lack::Lack, layout::Layout};
+use crate::kernel::{cast, lack::Lack, layout::Layout};
 
 /// What the object is loaded with.
 pub(super) struct Options<'a> {
     /// Where the running kernel keeps what the programs read.
     pub(super) layout: &'a Layout,
     /// The variables that the programs share with the daemon.
-    pub(super) variables: &'a [Symbol],
+    pub(super) variables: [Extern; 2],
     /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
     pub(super) table_perturb: u64,
     /// Which connects are wanted.
@@ -63,12 +63,21 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
             || !options.layout.has(Field::TaskComm),
     );
     let layout = options.layout;
+    let (sock, inet_sock, word) = layout
+        .cast
+        .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
+    let casts = u32::from(layout.cast.is_some());
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
     let net_port_range_is_pair = u32::from(layout.port_range_is_pair);
     let inet_port_range_is_pair = u32::from(!layout.socket_range_has_no_parity);
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
     fields::place(&mut object, &layout.offsets)?;
-    shared::link(&mut object, options.variables)?;
+    let [per_cpu, threads] = options.variables;
+    let function = Extern {
+        name: cast::FUNCTION,
+        is: Is::Function(layout.cast.map(|cast| cast.function)),
+    };
+    externs::link(&mut object, &[per_cpu, threads, function])?;
     let mut loader = EbpfLoader::new();
     loader
         .override_global("HAS_OPTIONS", &has_options, true)
@@ -77,6 +86,10 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("FIELDS", &present, true)
         .override_global("NET_PORT_RANGE_IS_PAIR", &net_port_range_is_pair, true)
         .override_global("INET_PORT_RANGE_IS_PAIR", &inet_port_range_is_pair, true)
+        .override_global("CASTS", &casts, true)
+        .override_global("SOCK", &sock, true)
+        .override_global("INET_SOCK", &inet_sock, true)
+        .override_global("WORD", &word, true)
         .override_global("TABLE_PERTURB", &options.table_perturb, true)
         .override_global("FILTERS", &filters, true)
         .override_global("CGROUP_COUNT", &cgroups, true)

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    process,
+    fs, process,
     sync::OnceLock,
 };
 
@@ -46,6 +46,7 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     a_thread_that_dies_has_one_record_or_none,
     a_range_of_the_sockets_own_is_shown,
     nothing_is_known_of_checks_that_are_not_watched,
+    addresses_are_given_types_where_the_kernel_can,
 ];
 
 /// The range of a socket's own, within the kernel's usual one.
@@ -447,4 +448,15 @@ fn searched(connect: &Connect) -> u16 {
         SourcePort::Searched(port) => port,
         _ => panic!("the port was not searched: {connect:?}"),
     }
+}
+
+fn addresses_are_given_types_where_the_kernel_can(mode: AttachMode) -> Result<()> {
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let can = symbols
+        .lines()
+        .any(|line| line.ends_with(" bpf_rdonly_cast"));
+    let mut session = Session::start(&config(mode))?;
+    assert_eq!(session.tracer.probes().layout().cast.is_some(), can);
+    session.end()?;
+    Ok(())
 }

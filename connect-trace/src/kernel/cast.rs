@@ -1,0 +1,63 @@
+//! The kernel's function that gives an address a type, so that a program reads what is there by plain loads where it
+//! would call a helper for each read: `bpf_rdonly_cast`, since 6.2.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::btf::{Btf, Kind, TypeId};
+
+/// The name of the function.
+pub const FUNCTION: &str = "bpf_rdonly_cast";
+
+/// 0 where the kernel interprets programs, which cannot call its functions then (Documentation/admin-guide/sysctl/net.rst).
+const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
+
+/// A structure that begins with a word of 32 bits, as any address of one is read.
+const WORD: (&str, &str) = ("refcount_struct", "refs.counter");
+
+/// The function, and the types that addresses are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cast {
+    /// The function itself.
+    pub function: TypeId,
+    /// `struct sock`
+    pub sock: TypeId,
+    /// `struct inet_sock`
+    pub inet_sock: TypeId,
+    /// A structure that begins with a word of 32 bits.
+    pub word: TypeId,
+}
+
+impl Cast {
+    /// What the running kernel offers; `None` where it lacks the function.
+    ///
+    /// # Errors
+    /// Where its BTF is broken.
+    pub(super) fn of_running_kernel(btf: &Btf) -> Result<Option<Self>> {
+        let jit = fs::read_to_string(JIT);
+        if jit.is_ok_and(|jit| jit.trim() == "0") {
+            return Ok(None);
+        }
+        Self::of(btf)
+    }
+
+    fn of(btf: &Btf) -> Result<Option<Self>> {
+        let (word, path) = WORD;
+        let is_word = btf
+            .member(word, path)?
+            .is_some_and(|counter| counter.offset == 0 && counter.kind == Kind::Int);
+        if !is_word {
+            return Ok(None);
+        }
+        let all = || {
+            Some(Self {
+                function: btf.function(FUNCTION)?,
+                sock: btf.structure("sock")?,
+                inet_sock: btf.structure("inet_sock")?,
+                word: btf.structure(word)?,
+            })
+        };
+        Ok(all())
+    }
+}
