@@ -250,12 +250,20 @@ impl Decoder {
     /// watched meanwhile is not in it.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<Connect> {
-        let record: ConnectRecord = bytemuck::try_pod_read_unaligned(bytes).ok()?;
+        // In the ring buffer a record is aligned, and need not be copied.
+        let copy: ConnectRecord;
+        let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
+            Ok(record) => record,
+            Err(_) => {
+                copy = bytemuck::try_pod_read_unaligned(bytes).ok()?;
+                &copy
+            }
+        };
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         let failed = record.ret != 0;
         let locks = self.user_locks_bit.filter(|_| searched);
         let locks = locks.map(|bit| record.user_locks >> bit);
-        let range = (searched && self.shows_port_range).then(|| self.range(&record));
+        let range = (searched && self.shows_port_range).then(|| self.range(record));
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
             (AF_INET6, true) => Family::Mapped,
             (AF_INET6, false) => Family::V6,
@@ -288,9 +296,9 @@ impl Decoder {
             netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
             range,
-            strategy: locks.map(|locks| strategy(&record, locks)),
+            strategy: locks.map(|locks| strategy(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
-            scanned: range.and_then(|range| scanned(&record, range)),
+            scanned: range.and_then(|range| scanned(record, range)),
             checks: record
                 .flags
                 .has(Flags::CHECKS_COUNTED)
