@@ -64,7 +64,7 @@ const TRACERS: &[Tracer] = &[
     (
         "fentry, --events",
         // Lines are written at other moments in each run.
-        Some(6),
+        Some(12),
         concat!(ours!("fentry", "off"), " --events"),
     ),
     (

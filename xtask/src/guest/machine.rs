@@ -146,7 +146,8 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
     let mut arguments = String::from("console=ttyS0 panic=-1 oops=panic");
     if hardware.deterministic {
         command.args(["-icount", "shift=0,sleep=off"]);
-        arguments.push_str(" mitigations=off");
+        // And with the same addresses in each run.
+        arguments.push_str(" mitigations=off nokaslr norandmaps");
     }
     for argument in &hardware.kernel_arguments {
         arguments.push(' ');
