@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::term::printable::printable;
+
 /// A command that waits to be started, or runs.
 pub struct Command {
     name: String,
@@ -32,11 +34,8 @@ impl Command {
     /// # Errors
     /// Where the system has no room for it, or an argument contains a zero byte.
     pub fn hold(arguments: &[OsString]) -> Result<Self> {
-        let name = arguments
-            .first()
-            .context("there is no command")?
-            .to_string_lossy()
-            .into_owned();
+        let name = arguments.first().context("there is no command")?;
+        let name = printable(name).to_string();
         // Everything that the child needs is made before the fork: after it, only async-signal-safe
         // calls are allowed.
         let texts: Vec<CString> = arguments

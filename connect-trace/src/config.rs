@@ -16,6 +16,7 @@ use crate::{
     filter::{Cgroup, Filters, IpVersion},
     kernel::access,
     probes::ProbeConfig,
+    term::printable::printable,
 };
 
 /// What to do.
@@ -94,7 +95,8 @@ pub fn filters_of_recording(args: &FilterArgs) -> Result<Filters> {
     let number = |option: &str, text: &str| -> Result<u64> {
         text.parse().map_err(|_| {
             anyhow::anyhow!(
-                "{option} {text}: of a recording it is a number, as the report shows it"
+                "{option} {}: of a recording it is a number, as the report shows it",
+                printable(text)
             )
         })
     };
@@ -147,7 +149,8 @@ fn cgroup(path: &str) -> Result<Cgroup> {
         .find(|root| Path::new(root).join("cgroup.controllers").exists());
     let Some(root) = mounted else {
         bail!(
-            "--cgroup {path}: no version 2 hierarchy is mounted at {}",
+            "--cgroup {}: no version 2 hierarchy is mounted at {}",
+            printable(path),
             CGROUPS.join(" or ")
         );
     };
@@ -161,13 +164,14 @@ fn cgroup(path: &str) -> Result<Cgroup> {
         .filter(|folder| folder.join("cgroup.procs").exists());
     let Some(folder) = found else {
         bail!(
-            "--cgroup {path}: there is no such cgroup ({})",
-            folder.display()
+            "--cgroup {}: there is no such cgroup ({})",
+            printable(path),
+            printable(&folder)
         );
     };
     Ok(Cgroup {
         id: fs::metadata(&folder)
-            .with_context(|| format!("--cgroup {path}"))?
+            .with_context(|| format!("--cgroup {}", printable(path)))?
             .ino(),
         folder,
     })
@@ -183,28 +187,29 @@ fn uid(name: &str) -> Result<u32> {
     // other thread asks for users.
     let user = unsafe { libc::getpwnam(c_name.as_ptr()).as_ref() };
     user.map(|user| user.pw_uid)
-        .with_context(|| format!("--uid {name}: no such user"))
+        .with_context(|| format!("--uid {}: no such user", printable(name)))
 }
 
 /// The inode of a namespace, of a process or at a path.
 fn netns(name: &str) -> Result<u32> {
+    let shown = printable(name);
     let path = match name.parse::<u32>() {
         Ok(pid) => {
             ensure!(
                 Path::new(&format!("/proc/{pid}")).exists(),
-                "--netns {name}: no such process"
+                "--netns {shown}: no such process"
             );
             PathBuf::from(format!("/proc/{pid}/ns/net"))
         }
         Err(_) => PathBuf::from(name),
     };
     let inode = fs::metadata(&path)
-        .with_context(|| format!("--netns {name}: {} cannot be read", path.display()))?
+        .with_context(|| format!("--netns {shown}: {} cannot be read", printable(&path)))?
         .ino();
     ensure!(
         is_network_namespace(&path),
-        "--netns {name}: {} is no network namespace",
-        path.display()
+        "--netns {shown}: {} is no network namespace",
+        printable(&path)
     );
     Ok(u32::try_from(inode)?)
 }

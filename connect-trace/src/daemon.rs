@@ -1,6 +1,7 @@
 //! The running daemon: drains the ring buffer, watches in bursts, prints reports, and ends well.
 
 use std::{
+    mem,
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -25,6 +26,10 @@ use crate::{
     recording::Keeper,
     report::{Checks, KernelSide, filter_words},
     status_line::StatusLine,
+    term::{
+        message::{self, say},
+        stdout::{Refused, unless_closed},
+    },
     tracer::Tracer,
 };
 
@@ -35,9 +40,6 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 /// Until the next look, after one that did not come to the end.
 const DRAIN_SOON: Duration = Duration::from_millis(1);
-
-/// What an output that refuses is told with.
-const STDOUT: &str = "cannot print on stdout";
 
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -80,13 +82,13 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     let ended = runtime.block_on(daemon.trace(&config, signals, command.as_mut()));
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
-    let recorded = !daemon.recording.failed();
+    let kept = !daemon.recording.failed() && !daemon.refused;
     drop(daemon);
-    ended.and(last)?;
+    unless_closed(ended.and(last))?;
     let status = command.map_or(Ok(None), |mut command| command.ended())?;
     Ok(match status {
         Some(status) if !status.success() => exit_as(status),
-        _ if recorded => ExitCode::SUCCESS,
+        _ if kept => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
@@ -125,6 +127,8 @@ struct Daemon {
     /// Where there is a budget.
     governor: Option<Governor>,
     recording: Keeper,
+    /// Set once stdout has refused something.
+    refused: bool,
     precedence: Precedence,
 }
 
@@ -149,8 +153,8 @@ impl Daemon {
         // What comes when it is said that tracing goes on is within the time of the report.
         let since = Instant::now();
         if !config.quiet {
-            eprintln!("Attached by {attached}: {notes}.");
-            eprintln!("Tracing connect() on Linux {}{end}", kernel::release());
+            say!("Attached by {attached}: {notes}.");
+            say!("Tracing connect() on Linux {}{end}", kernel::release());
         }
         Ok(Self {
             overhead,
@@ -160,6 +164,7 @@ impl Daemon {
             schedule: BurstSchedule::default(),
             governor,
             recording,
+            refused: false,
             precedence: Precedence::default(),
         })
     }
@@ -220,7 +225,7 @@ impl Daemon {
                     if only_some && command.is_none() && !self.tracer.probes().any_process()? {
                         if !config.quiet {
                             drop(status_line.take());
-                            eprintln!("All traced processes have ended.");
+                            say!("All traced processes have ended.");
                         }
                         break;
                     }
@@ -295,7 +300,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes what has come, and says whether that was all. An output that refuses loses nothing that is counted.
+    /// Takes what has come, and says whether that was all.
     fn drain(&mut self, budget: Duration) -> Result<bool> {
         let Self {
             tracer,
@@ -314,8 +319,23 @@ impl Daemon {
             }
         });
         recording.tick();
-        printed.and(output.flush()).context(STDOUT)?;
+        let printed = printed.and(output.flush());
+        self.printed(printed)?;
         Ok(is_empty)
+    }
+
+    /// Goes on where stdout refuses, as a full disk does until there is room again, and says so once: nothing
+    /// that is counted or recorded is lost. A reader that went away ends the trace.
+    fn printed(&mut self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(error) if Refused::of(&error).is_some_and(|refused| !refused.is_closed()) => {
+                if !mem::replace(&mut self.refused, true) {
+                    message::failure(&error);
+                }
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Detaches, and prints what has come since the last report.
@@ -332,7 +352,7 @@ impl Daemon {
         let Some(now) = self.tracer.overhead()? else {
             return Ok(None);
         };
-        let earlier = std::mem::replace(&mut self.overhead, now.clone());
+        let earlier = mem::replace(&mut self.overhead, now.clone());
         Ok(Some(now.since(&earlier)))
     }
 
@@ -369,11 +389,8 @@ impl Daemon {
         if is_last {
             self.recording.finish(&kernel_side);
         }
-        let reported = self
-            .output
-            .report(SystemTime::now(), elapsed, kernel_side)
-            .context(STDOUT);
-        drained.and(reported)
+        let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
+        drained.and(self.printed(reported))
     }
 }
 
@@ -414,7 +431,7 @@ impl BurstSchedule {
         if !self.families.any() || self.next.is_some_and(|next| next > Instant::now()) {
             return None;
         }
-        let families = std::mem::take(&mut self.families);
+        let families = mem::take(&mut self.families);
         Some(match self.next {
             None => Due::EndOfFirst,
             Some(_) => Due::Burst(families),

@@ -4,12 +4,14 @@ use std::{fs::File, io::ErrorKind, path::Path};
 
 use anyhow::{Result, anyhow, bail};
 
+use crate::term::printable::printable;
+
 /// Opens it. `in_it` is what to name instead of a directory, such as "the log".
 ///
 /// # Errors
 /// Says that it is not there, is a directory, or cannot be read.
 pub(crate) fn open(path: &Path, in_it: &str) -> Result<File> {
-    let name = path.display();
+    let name = printable(path);
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
         _ => anyhow!("{name}: cannot be read: {error}"),

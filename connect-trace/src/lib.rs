@@ -6,7 +6,10 @@
 //! is where every call is accounted for, [`overhead`] what it all costs and [`budget`] how that is limited; [`recording`] is the connects in a file, and [`replay`] their
 //! reports from there, [`page`] their figures. [`load`] makes connections by a strategy, and [`compare`]
 //! compares strategies. The command line is [`cli`], checked into a [`config`]; [`check`] says what a trace
-//! would find here.
+//! would find here. [`term`] is stdout and the messages on stderr.
+
+// These panic where they cannot write: `say!` and `writeln!` do not.
+#![warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
 
 pub mod accounting;
 pub mod aggregate;
@@ -35,4 +38,5 @@ pub mod replay;
 pub mod report;
 pub mod scan;
 pub mod status_line;
+pub mod term;
 pub mod tracer;

@@ -1,6 +1,8 @@
 //! The command `connect-trace`.
 
-use std::{io, process::ExitCode};
+#![warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
+
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use clap::CommandFactory as _;
@@ -10,22 +12,34 @@ use connect_trace::{
     compare,
     config::Config,
     daemon, load, replay,
+    term::{
+        self, message,
+        stdout::{Refused, stdout, unless_closed},
+    },
 };
+use log::LevelFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::read();
-    start_log(&cli);
-    match run(cli) {
+    let ended = Cli::read().map_or_else(usage, run).and_then(|status| {
+        unless_closed(stdout().flush().map_err(Into::into))?;
+        Ok(status)
+    });
+    match ended {
         Ok(status) => status,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if Refused::of(&error).is_some_and(Refused::is_closed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("connect-trace: {error:#}");
+            message::failure(&error);
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
+    term::start_log(match cli.trace.verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    });
     match cli.command {
         None => return daemon::run(&Config::resolve(cli.trace)?),
         Some(Command::Report(args)) => return replay::run(&args),
@@ -36,29 +50,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "connect-trace", &mut text);
-            io::Write::write_all(&mut io::stdout(), &text)?;
+            stdout().write_all(&text)?;
         }
-        Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+        Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut stdout())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// RUST_LOG decides, else the options.
-fn start_log(cli: &Cli) {
-    let level = match (cli.trace.quiet, cli.trace.verbose) {
-        (_, 0) => "warn",
-        (_, 1) => "info",
-        _ => "debug",
-    };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
-        .format_timestamp(None)
-        .init();
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-    })
+/// Prints the help, the version, or the error of a command line.
+fn usage(text: clap::Error) -> Result<ExitCode> {
+    if text.use_stderr() {
+        message::usage(text);
+        return Ok(ExitCode::from(2));
+    }
+    text.print().map_err(Refused::wrap)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 //! events, and reported.
 
 use std::{
-    io::{self, BufWriter, Write},
+    io::{BufWriter, Write},
     time::{Duration, SystemTime},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     clock::{Clock, Time},
     event::Connect,
     report::{KernelSide, Report, event_line::EventLines, json, paint::Paint, terminal, text},
+    term::stdout::stdout,
 };
 
 /// Lines that are kept until the next [`Output::flush`]: a batch of events is one call of the kernel.
@@ -49,7 +50,7 @@ impl Output {
     /// Of connects that were traced on this kernel, attached in this way.
     #[must_use]
     pub fn new(args: &OutputArgs, kernel: String, attached: String) -> Self {
-        let out = Box::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout()));
+        let out = Box::new(BufWriter::with_capacity(BUFFER_BYTES, stdout()));
         Self::to(out, terminal::paint(), args, kernel, attached)
     }
 
@@ -227,7 +228,7 @@ fn groups(by: By) -> Option<Groups> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, rc::Rc};
+    use std::{cell::RefCell, io, rc::Rc};
 
     use clap::Parser as _;
 

@@ -26,6 +26,11 @@ use crate::{
     page,
     recording::{End, Ending, Recording, Start},
     report::{Checks, KernelSide, filter_words, json},
+    term::{
+        message::say,
+        printable::printable,
+        stdout::{stdout, unless_closed},
+    },
 };
 
 /// Prints the reports of every file; of several, a comparison at the end. What is wrong with one is said
@@ -37,24 +42,31 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     if args.pictures.wanted() {
         return page::run(args);
     }
+    let mut status = ExitCode::SUCCESS;
+    // A reader that went away changes nothing of what was found before.
+    unless_closed(reports(args, &mut status))?;
+    Ok(status)
+}
+
+/// Prints the reports. The status is a failure from the first recording on that something is wrong with.
+fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
     let filters = filters_of_recording(&args.filters)?;
     let mut comparison =
         (args.files.len() > 1 && args.output.format == Format::Text).then(Comparison::default);
-    let mut status = ExitCode::SUCCESS;
     for path in &args.files {
         let recording = match Recording::open(path) {
             Ok(recording) => recording,
             Err(error) => {
-                eprintln!("connect-trace: {error:#}");
-                status = ExitCode::FAILURE;
+                say!("connect-trace: {error:#}");
+                *status = ExitCode::FAILURE;
                 continue;
             }
         };
         let left_out = &recording.start().filters;
         if !left_out.is_empty() {
-            eprintln!(
+            say!(
                 "{}: recorded with {left_out}: no other connect() is in it",
-                path.display()
+                printable(path)
             );
         }
         let mut row = comparison
@@ -64,29 +76,29 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
             heading(path, recording.start())?;
         }
         if args.output.format == Format::Json {
-            json::write_recording(&mut io::stdout(), path, recording.start())?;
+            json::write_recording(&mut stdout(), path, recording.start())?;
         }
         if let Err(message) = replay(recording, &filters, &args.output, row.as_mut())? {
-            eprintln!("connect-trace: {}: {message}", path.display());
-            status = ExitCode::FAILURE;
+            say!("connect-trace: {}: {message}", printable(path));
+            *status = ExitCode::FAILURE;
         }
         if let (Some(comparison), Some(row)) = (&mut comparison, row) {
             comparison.rows.push(row);
-            writeln!(io::stdout())?;
+            writeln!(stdout())?;
         }
     }
     if let Some(comparison) = comparison {
-        write!(io::stdout().lock(), "{comparison}")?;
+        write!(stdout(), "{comparison}")?;
     }
-    Ok(status)
+    Ok(())
 }
 
 /// Which recording the report is of.
 fn heading(path: &Path, start: &Start) -> io::Result<()> {
     writeln!(
-        io::stdout(),
+        stdout(),
         "=== {} ===\n{}, {}",
-        path.display(),
+        printable(path),
         start.host,
         Time::from(start.wall_clock(start.monotonic_ns)).date_and_time(),
     )
@@ -141,7 +153,7 @@ fn leave_out_fast(end: &mut End, filters: &Filters) {
     if filter_words(filters).is_empty() {
         end.kernel_side.fast = fast;
     } else if fast.count() > 0 {
-        eprintln!(
+        say!(
             "{} connect()s below the trace's --min-latency were only counted: the filters leave them out",
             fast.count()
         );

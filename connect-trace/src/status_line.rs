@@ -2,19 +2,17 @@
 
 use std::{
     env,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     time::Duration,
 };
 
-use crate::{config::Config, report::terminal};
+use crate::{config::Config, report::terminal, term::message};
 
 /// The line, where there is a place for it.
 pub struct StatusLine(Line);
 
 /// A line on stderr that is written anew each time, and goes in the end.
-pub(crate) struct Line {
-    shown: bool,
-}
+pub(crate) struct Line(());
 
 impl StatusLine {
     /// None where stderr is no terminal, where it would be in the way of what is printed on stdout, and
@@ -37,24 +35,21 @@ impl Line {
     /// None where stderr is no terminal that can take a line back.
     pub(crate) fn on_terminal() -> Option<Self> {
         let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        (io::stderr().is_terminal() && !dumb).then_some(Self { shown: false })
+        (io::stderr().is_terminal() && !dumb).then_some(Self(()))
     }
 
     /// Shows this instead of what it showed.
-    pub(crate) fn show(&mut self, line: &str) {
+    pub(crate) fn show(&self, line: &str) {
         let columns = terminal::columns_of(io::stderr()).unwrap_or(80);
         // A line that wraps could not be taken back.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
-        let _ = write!(io::stderr(), "\r{line}\x1b[K");
-        self.shown = true;
+        message::status(&line);
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
+        message::clear_status();
     }
 }
 

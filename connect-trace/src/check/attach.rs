@@ -20,6 +20,7 @@ use crate::{
         return_events::{self, ReturnEvents},
         trial::{self, Loaded},
     },
+    term::printable::printable,
 };
 
 /// What is seen of it.
@@ -213,7 +214,7 @@ fn return_slots(events: Result<&Result<PathBuf>, &Lack>) -> Finding {
             format!(
                 "{} calls in flight, by {}/kprobe_events",
                 ReturnEvents::MAX_ACTIVE,
-                tracefs.display()
+                printable(tracefs)
             ),
         )
         .data(ReturnEvents::MAX_ACTIVE.into()),

@@ -25,6 +25,7 @@ use crate::{
     config::Config,
     kernel,
     probes::{AttachMode, ProbeConfig},
+    term::stdout::{stdout, unless_closed},
 };
 
 /// What was found on this host.
@@ -44,17 +45,22 @@ pub struct Check {
 /// Where stdout refuses.
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let check = Check::of_this_host()?;
-    let mut out = io::stdout().lock();
-    match args.format {
-        Format::Text => text::write(&mut out, &check)?,
-        Format::Json => json::write(&mut out, &check)?,
-    }
-    out.flush()?;
+    // The status is the verdict, however much of it was read.
+    unless_closed(print(&check, args.format).map_err(Into::into))?;
     Ok(if check.works() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn print(check: &Check, format: Format) -> io::Result<()> {
+    let mut out = stdout();
+    match format {
+        Format::Text => text::write(&mut out, check)?,
+        Format::Json => json::write(&mut out, check)?,
+    }
+    out.flush()
 }
 
 impl Check {

@@ -77,21 +77,22 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line; ends the program where it is wrong.
-    #[must_use]
-    pub fn read() -> Self {
-        let cli = Self::parse();
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// Where it is wrong, or asks for the help or the version.
+    pub fn read() -> Result<Self, clap::Error> {
+        let cli = Self::try_parse()?;
         if let Some(what) = cli.contradiction() {
             let mut command = Self::command();
             // So that subcommands know their full names.
             command.build();
             let used = cli.command.as_ref().and_then(Command::name);
             let used = used.and_then(|name| command.find_subcommand(name).cloned());
-            used.unwrap_or(command)
-                .error(ErrorKind::ArgumentConflict, what)
-                .exit();
+            let mut used = used.unwrap_or(command);
+            return Err(used.error(ErrorKind::ArgumentConflict, what));
         }
-        cli
+        Ok(cli)
     }
 
     /// What in it excludes everything.

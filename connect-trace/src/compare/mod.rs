@@ -35,6 +35,7 @@ use crate::{
         strategy::Strategy,
     },
     report::terminal,
+    term::stdout::stdout,
 };
 
 /// What watches the runs from the kernel's side.
@@ -124,14 +125,20 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     let features = process::features()?;
     let mut watcher = watcher(args);
     let comparison = compare(args, features, &mut *watcher, &mut journal)?;
-    let mut out = io::stdout().lock();
-    match args.common.format {
-        Format::Text => out.write_all(text::render(&comparison, terminal::paint()).as_bytes())?,
-        Format::Json => json::write(&mut out, &comparison)?,
-    }
-    out.flush()?;
+    let printed = print(&comparison, args.common.format);
+    // The runs are kept, if they could be printed or not.
     journal.write()?;
+    printed?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(comparison: &Comparison, format: Format) -> io::Result<()> {
+    let mut out = stdout();
+    match format {
+        Format::Text => out.write_all(text::render(comparison, terminal::paint()).as_bytes())?,
+        Format::Json => json::write(&mut out, comparison)?,
+    }
+    out.flush()
 }
 
 fn compare(

@@ -12,6 +12,7 @@ use super::{
     attempt::Attempt,
     log::{self, Head},
 };
+use crate::term::printable::printable;
 
 /// Where the attempts are to go.
 pub struct LogFile {
@@ -26,7 +27,7 @@ impl LogFile {
     /// # Errors
     /// Where it cannot.
     pub fn prepare(path: &Path) -> Result<Self> {
-        let cannot = || format!("cannot write {}", path.display());
+        let cannot = || format!("cannot write {}", printable(path));
         let is_special = fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir());
         let temporary = (!is_special).then(|| beside(path));
         match &temporary {
@@ -38,7 +39,7 @@ impl LogFile {
             ),
             Some(temporary) => {
                 if path.is_dir() {
-                    anyhow::bail!("cannot write {}: it is a folder", path.display());
+                    anyhow::bail!("cannot write {}: it is a folder", printable(path));
                 }
                 File::create(temporary).with_context(cannot)?;
                 fs::remove_file(temporary).with_context(cannot)?;
@@ -65,7 +66,7 @@ impl LogFile {
             let _ = fs::remove_file(temporary);
         }
         drop(interrupts);
-        written.with_context(|| format!("cannot write {}", self.path.display()))
+        written.with_context(|| format!("cannot write {}", printable(&self.path)))
     }
 }
 

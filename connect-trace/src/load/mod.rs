@@ -50,6 +50,7 @@ use crate::{
     cli::{Format, LoadArgs},
     kernel,
     report::terminal,
+    term::stdout::stdout,
 };
 
 /// A run that was made.
@@ -134,23 +135,33 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     }
+    let mut printed = Ok(());
     for (number, plan) in plans.into_iter().enumerate() {
         let (done, attempts) = make(plan, features)?;
         journal.add(&done, attempts);
-        let mut out = io::stdout().lock();
-        match args.common.format {
-            Format::Text => {
-                if number > 0 {
-                    writeln!(out)?;
-                }
-                out.write_all(text::render(&done, terminal::paint()).as_bytes())?;
-            }
-            Format::Json => json::write(&mut out, &done)?,
+        printed = print(&done, number == 0, args.common.format);
+        if printed.is_err() {
+            break;
         }
-        out.flush()?;
     }
+    // The runs that were made are kept, if they could be printed or not.
     journal.write()?;
+    printed?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(done: &Done, is_first: bool, format: Format) -> io::Result<()> {
+    let mut out = stdout();
+    match format {
+        Format::Text => {
+            if !is_first {
+                writeln!(out)?;
+            }
+            out.write_all(text::render(done, terminal::paint()).as_bytes())?;
+        }
+        Format::Json => json::write(&mut out, done)?,
+    }
+    out.flush()
 }
 
 /// What the kernel offers, where any of these has to know it.

@@ -1,7 +1,7 @@
 //! A run in the present network: asked about before, because it can use up its ports.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     net::SocketAddr,
     time::Duration,
 };
@@ -12,6 +12,7 @@ use super::{
     plan::{Plan, Protocol},
     socket::Socket,
 };
+use crate::term::message::{self, say};
 
 /// How long the target may take to answer at all.
 const LONGEST_ANSWER: Duration = Duration::from_secs(3);
@@ -52,13 +53,12 @@ pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
     let most = plans
         .iter()
         .map(|plan| plan.close_above.unwrap_or(plan.connections));
-    eprint!("{}", question(target, most.max().unwrap_or(0)));
-    io::stderr().flush()?;
+    message::question(&question(target, most.max().unwrap_or(0)));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
     if !agreed {
-        eprintln!("Nothing was done.");
+        say!("Nothing was done.");
     }
     Ok(agreed)
 }

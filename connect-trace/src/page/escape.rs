@@ -1,5 +1,7 @@
 //! Texts from data, which may hold anything, as parts of HTML, SVG and scripts.
 
+use crate::term::printable::is_harmful;
+
 /// As text or the value of an attribute, of HTML and XML alike. What XML does not allow, and what turns
 /// the direction of the text around it, becomes U+FFFD.
 pub(super) fn markup(text: &str) -> String {
@@ -43,13 +45,6 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
         (Some(last), None) => format!("{beginning}{last}"),
         _ => format!("{beginning}\u{2026}"),
     }
-}
-
-/// Control characters, what overrides the direction of text, and what is no character in XML.
-pub(super) fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        || matches!(character, '\u{fffe}' | '\u{ffff}')
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use crate::term::printable::printable;
+
 /// A file to be.
 pub(super) struct NewFile {
     path: PathBuf,
@@ -47,7 +49,7 @@ impl NewFile {
             new.remove_part();
             Ok(new)
         };
-        check().with_context(|| format!("{option} {}", path.display()))
+        check().with_context(|| format!("{option} {}", printable(path)))
     }
 
     fn open(&self) -> io::Result<File> {
@@ -74,7 +76,7 @@ impl NewFile {
             self.remove_part();
             anyhow!(
                 "{option} {}: cannot be written: {error}",
-                self.path.display()
+                printable(&self.path)
             )
         })
     }

@@ -29,7 +29,12 @@ use self::{
     source::Load,
     thin::{PARTS, Thinning},
 };
-use crate::{cli::ReportArgs, clock::Time, config::filters_of_recording};
+use crate::{
+    cli::ReportArgs,
+    clock::Time,
+    config::filters_of_recording,
+    term::{message::say, printable::printable},
+};
 
 /// Most points of a page: what a browser draws at once, in 3 MB.
 const MOST_POINTS: u64 = 200_000;
@@ -63,10 +68,10 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
             for path in &args.files {
                 let ended = source::recording(path, &filters, most).map(|(set, ended)| {
                     sets.push(set);
-                    ended.map_err(|why| format!("{}: {why}", path.display()))
+                    ended.map_err(|why| format!("{}: {why}", printable(path)))
                 });
                 if let Err(message) = ended.unwrap_or_else(|error| Err(format!("{error:#}"))) {
-                    eprintln!("connect-trace: {message}");
+                    say!("connect-trace: {message}");
                     status = ExitCode::FAILURE;
                 }
             }
@@ -85,13 +90,13 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let connects = axis::count(page.connects());
     if let Some((path, file)) = page_file {
         file.write("--html", &page.html())?;
-        eprintln!("wrote {}: {connects} connects", path.display());
+        say!("wrote {}: {connects} connects", printable(path));
     }
     if let Some(folder) = &args.pictures.svg {
         let charts = write_charts(folder, &page)?;
-        eprintln!(
+        say!(
             "wrote {}: {charts} charts of {connects} connects",
-            folder.display()
+            printable(folder)
         );
     }
     Ok(status)
@@ -115,7 +120,7 @@ fn curves(strategies: &[String], sets: &[Set]) -> Vec<Curve> {
 
 /// Writes every chart as a file into a folder, which may be new, and says how many these are.
 fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
-    let option = || format!("--svg {}", folder.display());
+    let option = || format!("--svg {}", printable(folder));
     let span = page.span();
     let mut charts = Vec::new();
     for (name, set) in file_names(&page.sets).iter().zip(&page.sets) {

@@ -27,6 +27,7 @@ use crate::{
     recording::{Ending, Recording, Start},
     replay::each_batch,
     report::filter_words,
+    term::printable::printable,
 };
 
 /// Most ranges of a recording that are named.
@@ -45,7 +46,7 @@ pub(super) fn recording(
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         bail!(
             "{}: a page reads a recording twice, which this is not made for; copy it into a file first",
-            path.display()
+            printable(path)
         );
     }
     let mut source = OfRecording {
@@ -54,9 +55,9 @@ pub(super) fn recording(
         began_ns: start.monotonic_ns,
         read: None,
     };
-    let mut set = Set::read(path.display().to_string(), &mut source, most)?;
+    let mut set = Set::read(printable(path).to_string(), &mut source, most)?;
     let Some((ending, ranges, last_ns)) = source.read else {
-        bail!("{}: nothing was read", path.display());
+        bail!("{}: nothing was read", printable(path));
     };
     set.total_ns = Some(last_ns);
     let ended = match &ending {
@@ -144,7 +145,7 @@ fn facts(
     let recorded = Some(start.filters.clone()).filter(|words| !words.is_empty());
     let filters: Vec<String> = recorded.into_iter().chain(filter_words(filters)).collect();
     let mut facts = vec![
-        ("Recording", path.display().to_string()),
+        ("Recording", printable(path).to_string()),
         ("Host", start.host.clone()),
         ("Kernel", format!("Linux {}", start.kernel)),
         ("Attached by", start.attached.clone()),
@@ -172,7 +173,7 @@ pub(super) struct Load {
 impl Load {
     /// Reads it, whole.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let name = path.display();
+        let name = printable(path);
         let file = open(path, "the log")?;
         let (head, attempts) = log::read(BufReader::new(file)).with_context(|| name.to_string())?;
         if head.runs.len() > MOST_RUNS {
@@ -227,7 +228,7 @@ impl Load {
         let began = SystemTime::UNIX_EPOCH.checked_add(began);
         let [low, high] = run.range;
         vec![
-            ("Log", self.path.display().to_string()),
+            ("Log", printable(&self.path).to_string()),
             ("Kernel", format!("Linux {}", self.head.kernel)),
             (
                 "Began",

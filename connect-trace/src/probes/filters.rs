@@ -12,7 +12,10 @@ use aya::{
 };
 use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
 
-use crate::filter::{Filters, IpVersion};
+use crate::{
+    filter::{Filters, IpVersion},
+    term::printable::printable,
+};
 
 /// Room for the children of a traced process.
 const FOLLOWED: usize = 32_768;
@@ -91,7 +94,7 @@ pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
     );
     let mut cgroups: CgroupArray<_> = map(ebpf, "CGROUPS")?.try_into()?;
     for (index, cgroup) in (0..).zip(&filters.cgroups) {
-        let folder = cgroup.folder.display();
+        let folder = printable(&cgroup.folder);
         let opened = File::open(&cgroup.folder).with_context(|| format!("open {folder}"))?;
         cgroups
             .set(index, opened, 0)

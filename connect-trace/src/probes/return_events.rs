@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
 
 use super::{janitor::Janitor, perf_event};
-use crate::kernel::lack::Lack;
+use crate::{kernel::lack::Lack, term::printable::printable};
 
 /// Where tracefs is mounted: its own place, and the older one within debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -52,7 +52,7 @@ impl ReturnEvents {
                 &list,
                 &format!("r{}:{GROUP}/{} {name}", Self::MAX_ACTIVE, event(name)),
             )
-            .with_context(|| format!("add a return event for {name} to {}", list.display()))?;
+            .with_context(|| format!("add a return event for {name} to {}", printable(&list)))?;
         }
         Ok(Self {
             tracefs,
@@ -69,11 +69,11 @@ impl ReturnEvents {
             .join(GROUP)
             .join(event(function))
             .join("id");
-        let id = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let id = fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
         let id = id
             .trim()
             .parse()
-            .with_context(|| format!("{} has no number", path.display()))?;
+            .with_context(|| format!("{} has no number", printable(&path)))?;
         let event = perf_event::attach_to_tracepoint(id, program.as_fd().as_raw_fd())
             .with_context(|| format!("attach to the return event of {function}"))?;
         self.attached.push(event);
@@ -95,7 +95,8 @@ impl ReturnEvents {
 /// event, hits, misses).
 pub(super) fn missed(tracefs: &Path) -> Result<u64> {
     let path = tracefs.join("kprobe_profile");
-    let profile = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let profile =
+        fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
     Ok(missed_in(&profile, std::process::id()))
 }
 
@@ -119,7 +120,7 @@ pub(crate) fn offered() -> Result<PathBuf> {
     // Opened as for an event; that alone changes nothing.
     if let Err(error) = OpenOptions::new().append(true).open(&list) {
         return Err(Lack::new(
-            format!("{} cannot be written to ({error})", list.display()),
+            format!("{} cannot be written to ({error})", printable(&list)),
             "run as root, without lockdown, and with tracefs mounted for writing",
         )
         .into());

@@ -16,6 +16,7 @@ use crate::{
     filter::Filters,
     kernel,
     report::{KernelSide, filter_words},
+    term::{message::say, printable::printable},
 };
 
 /// Writes the recording of a trace for as long as that works.
@@ -88,10 +89,10 @@ impl Keeper {
         };
         if let Err(error) = act(writer) {
             let kept = writer.kept();
-            eprintln!(
+            say!(
                 "connect-trace: --record {}: {error}: recording has stopped, with {kept} connect(){} \
                  kept; the report has all",
-                writer.path().display(),
+                printable(writer.path()),
                 if kept == 1 { "" } else { "s" },
             );
             self.writer = None;

@@ -16,6 +16,7 @@ use crate::{
     aggregate::FastConnects,
     kernel::prototypes::CHECKS,
     report::{Checks, KernelSide},
+    term::printable::printable,
 };
 
 /// First lines of the notes. That of the start stands in every recording of every format.
@@ -358,7 +359,7 @@ fn lines(bytes: &[u8]) -> Lines {
     let pairs = text.lines().filter_map(|line| line.split_once(": "));
     Lines(
         pairs
-            .map(|(key, value)| (key.to_owned(), printable(value)))
+            .map(|(key, value)| (key.to_owned(), printable(value).to_string()))
             .collect(),
     )
 }
@@ -371,11 +372,6 @@ impl Lines {
     fn number<T: FromStr>(&self, key: &str) -> Option<T> {
         self.0.get(key)?.parse().ok()
     }
-}
-
-/// On one line, and harmless on a terminal.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 #[cfg(test)]
@@ -487,6 +483,6 @@ pub(super) mod tests {
             ..start()
         };
         let read = Start::parse(start.text().as_bytes()).unwrap();
-        assert_eq!(read.host, "a?format: 9?[2J");
+        assert_eq!(read.host, r"a\nformat: 9\x1b[2J");
     }
 }

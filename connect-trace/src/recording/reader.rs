@@ -16,7 +16,7 @@ use super::{
     notes::{End, NoteError, Start},
     writer::BATCH_EVENTS,
 };
-use crate::{event::Connect, input::open};
+use crate::{event::Connect, input::open, term::printable::printable};
 
 /// A recording that is being read.
 pub struct Recording<R = File> {
@@ -79,7 +79,7 @@ impl Recording {
     /// first connect could come.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open(path, "the recordings")?;
-        Self::new(file).with_context(|| path.display().to_string())
+        Self::new(file).with_context(|| printable(path).to_string())
     }
 }
 

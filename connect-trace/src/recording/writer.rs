@@ -16,7 +16,7 @@ use super::{
     frames::{self, MOST_CONTENTS},
     notes::{End, Start},
 };
-use crate::event::Connect;
+use crate::{event::Connect, term::printable::printable};
 
 /// Most connects of a batch.
 pub const BATCH_EVENTS: usize = 8192;
@@ -52,14 +52,14 @@ impl Writer {
     pub fn create(path: &Path) -> Result<Self> {
         let (file, created) = open(path)?;
         let opened = |what: io::Result<fs::Metadata>| {
-            what.with_context(|| format!("--record {}: cannot be looked at", path.display()))
+            what.with_context(|| format!("--record {}: cannot be looked at", printable(path)))
         };
         let metadata = opened(file.metadata())?;
         if metadata.is_file() && metadata.len() > 0 {
             bail!(
                 "--record {}: the file holds something, which is not overwritten; \
                  give a new name, or remove it first",
-                path.display()
+                printable(path)
             );
         }
         Ok(Self {
@@ -192,7 +192,7 @@ fn open(path: &Path) -> Result<(File, bool)> {
         Err(error) => Err(error),
     };
     opened.map_err(|error| {
-        let name = path.display();
+        let name = printable(path);
         match error.kind() {
             ErrorKind::IsADirectory => anyhow!("--record {name}: is a directory; name a file"),
             ErrorKind::NotFound => {

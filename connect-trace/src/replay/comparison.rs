@@ -8,6 +8,7 @@ use crate::{
     event::Connect,
     recording::Start,
     report::KernelSide,
+    term::printable::printable,
 };
 
 /// Columns of a recording's name.
@@ -34,7 +35,7 @@ pub(super) struct Row {
 impl Row {
     pub fn new(path: &Path, start: &Start) -> Self {
         Self {
-            name: shortened(&path.display().to_string()),
+            name: shortened(&printable(path).to_string()),
             origin: format!(
                 "{:.16}, Linux {:.28}, {}",
                 start.host,

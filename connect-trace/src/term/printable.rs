@@ -1,0 +1,88 @@
+//! Names and texts of others, safe to send to a terminal: what does not print, or turns the text around it,
+//! is escaped.
+
+use std::{
+    ffi::OsStr,
+    fmt::{self, Write as _},
+    os::unix::ffi::OsStrExt as _,
+};
+
+/// Displays a name, such as that of a file, in one line: `\x1b` for a control character, `\xff` for a byte that
+/// is no UTF-8.
+pub fn printable<T: AsRef<OsStr> + ?Sized>(name: &T) -> Printable<'_> {
+    Printable {
+        bytes: name.as_ref().as_bytes(),
+        lines: false,
+    }
+}
+
+/// Displays a text as [`printable`] does, with its ends of lines as they are.
+pub(super) fn printable_lines(text: &str) -> Printable<'_> {
+    Printable {
+        bytes: text.as_bytes(),
+        lines: true,
+    }
+}
+
+/// Text that is escaped as it is displayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a> {
+    bytes: &'a [u8],
+    /// Whether ends of lines stay.
+    lines: bool,
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.bytes.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\n' if self.lines => formatter.write_char('\n')?,
+                    '\t' | '\n' | '\r' => write!(formatter, "{}", character.escape_default())?,
+                    _ if character.is_ascii_control() => {
+                        write!(formatter, "\\x{:02x}", u32::from(character))?;
+                    }
+                    _ if is_harmful(character) => {
+                        write!(formatter, "{}", character.escape_unicode())?;
+                    }
+                    _ => formatter.write_char(character)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(formatter, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a character must not be sent as it is: control characters, what overrides the direction of
+/// text, the separators of lines, and what is no character in XML.
+pub(crate) fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{fffe}' | '\u{ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_line_that_moves_no_cursor_and_reads_as_it_is_written() {
+        let name = OsStr::from_bytes(b"\xc3\xa4 b\x1b[2J\n\x07\x7f\xff\xc2\x9b0m\xe2\x80\xae\\");
+        assert_eq!(
+            printable(name).to_string(),
+            r"ä b\x1b[2J\n\x07\x7f\xff\u{9b}0m\u{202e}\"
+        );
+    }
+
+    #[test]
+    fn a_message_of_several_lines_stays_one() {
+        let text = "1: a\n2: \tb\r\x1b]0;";
+        assert_eq!(
+            printable_lines(text).to_string(),
+            "1: a\n2: \\tb\\r\\x1b]0;"
+        );
+    }
+}
