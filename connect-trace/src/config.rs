@@ -1,7 +1,7 @@
 //! What to do, checked: made from the command line, and all that the daemon is told.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::OsString,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -17,6 +17,7 @@ use crate::{
     kernel::access,
     probes::ProbeConfig,
     term::printable::printable,
+    user,
 };
 
 /// What to do.
@@ -177,17 +178,8 @@ fn cgroup(path: &str) -> Result<Cgroup> {
     })
 }
 
-/// By name or number; a number need not have a name.
 fn uid(name: &str) -> Result<u32> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let c_name = CString::new(name).with_context(|| format!("--uid {name:?}"))?;
-    // SAFETY: `c_name` is a string that outlives the call; the result is only looked at at once, and no
-    // other thread asks for users.
-    let user = unsafe { libc::getpwnam(c_name.as_ptr()).as_ref() };
-    user.map(|user| user.pw_uid)
-        .with_context(|| format!("--uid {}: no such user", printable(name)))
+    user::number(name).with_context(|| format!("--uid {}", printable(name)))
 }
 
 /// The inode of a namespace, of a process or at a path.

@@ -40,3 +40,4 @@ pub mod scan;
 pub mod status_line;
 pub mod term;
 pub mod tracer;
+mod user;
