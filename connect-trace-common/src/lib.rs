@@ -10,9 +10,11 @@ pub mod counters;
 pub mod field;
 pub mod filter;
 pub mod record;
+pub mod slot;
 
 pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
 pub use field::Field;
 pub use filter::FilterBits;
 pub use record::{ConnectRecord, Flags, InFlight};
+pub use slot::Look;

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::Look;
+
 /// What is known of a record beyond its numbers. A set of bits, because it crosses the ring buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
@@ -85,8 +87,8 @@ pub struct ConnectRecord {
     pub destination_port: u16,
     /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
     pub family: u16,
-    /// By how much the search moved the slot of `table_perturb` that its start came from, as far as this
-    /// fits; 0 where it does not, or nothing moved. See [`Flags::SCAN_STARTED`].
+    /// By how much the search moved the slot of `table_perturb` that its start came from; 0 if that is not known:
+    /// see [`Look::advance`] and [`Flags::SCAN_STARTED`].
     pub scan_advance: u16,
     /// Where the search started: the slot of `table_perturb` plus the upper half of `port_offset`, from
     /// which the kernel takes the remainder by the number of ports. See [`Flags::SCAN_STARTED`].
@@ -110,8 +112,8 @@ pub struct InFlight {
     pub record: ConnectRecord,
     /// Address of the slot of `table_perturb` that the search starts from.
     pub slot: u64,
-    /// What that slot held when the search was entered.
-    pub slot_before: u64,
+    /// The state of that slot when the search was entered.
+    pub slot_before: Look,
     /// The `struct sock *`, for probes that do not see the arguments at the return.
     pub sock: u64,
 }

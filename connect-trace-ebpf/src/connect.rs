@@ -163,12 +163,12 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
         flags.set(Flags::PORT_BOUND);
     } else if net.port_step_width() == 0
         && let Some(slot) = scan::slot(port_offset)
-        && let Some(before) = scan::read(slot)
+        && let Some(before) = scan::entered(slot)
     {
         flags.set(Flags::SCAN_STARTED);
         record.scan_start = scan::start(before, port_offset);
         call.slot = slot;
-        call.slot_before = before.into();
+        call.slot_before = before;
     }
     flags.set(Flags::SEARCH_ENTERED);
     record.flags = flags;
@@ -192,7 +192,7 @@ pub fn search_returned() {
     record.search_ns = now - record.search_ns;
     record.flags = Flags(flags.0 | Flags::SEARCH_TIMED.0);
     if flags.has(Flags::SCAN_STARTED) {
-        record.scan_advance = scan::advance(call.slot, call.slot_before);
+        record.scan_advance = scan::returned(call.slot, call.slot_before);
     }
 }
 

@@ -4,11 +4,21 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
-use crate::{cast, layout::TABLE_PERTURB};
+use connect_trace_common::Look;
+
+use crate::{cast, layout::TABLE_PERTURB, shared::add};
 
 /// `table_perturb` has as many slots as there are indices, `INET_TABLE_PERTURB_SIZE`. On a kernel that was
 /// built with fewer the slot is not the one that moves, which the daemon notices.
 const INDEX: u64 = 0xffff;
+
+/// The number of counts of moves, a power of two.
+const COUNTS: usize = 4_096;
+
+/// For each slot the number of searches that were seen to return with it moved: see [`Look::moves`]. Slots whose
+/// addresses have the same last bits share a count.
+#[unsafe(link_section = ".bss.moves")]
+static mut MOVES: [u64; COUNTS] = [0; COUNTS];
 
 /// What `table_perturb` points to, 0 until it was read: it is set when the kernel boots, and never again.
 static mut TABLE: u64 = 0;
@@ -31,9 +41,49 @@ pub fn slot(port_offset: u64) -> Option<u64> {
     Some(table.wrapping_add((port_offset & INDEX) * size_of::<u32>() as u64))
 }
 
+/// Looks at a slot at the entry of a search: at the moves first, so that one that is not in the value is not in
+/// them either.
+#[inline(always)]
+pub fn entered(slot: u64) -> Option<Look> {
+    let moves = moves(slot);
+    // SAFETY: an aligned word of our own; all who write it add to it.
+    let moves = unsafe { moves.read_volatile() };
+    let value = read(slot)?.into();
+    Some(Look { value, moves })
+}
+
+/// Looks at a slot at the return of a search: by how much it moved the slot, see [`Look::advance`].
+#[inline(always)]
+pub fn returned(slot: u64, before: Look) -> u16 {
+    let Some(value) = read(slot) else {
+        return 0;
+    };
+    let value = value.into();
+    if value == before.value {
+        return 0;
+    }
+    let moves = moves(slot);
+    let after = Look {
+        value,
+        // SAFETY: as above.
+        moves: unsafe { moves.read_volatile() },
+    };
+    add(moves, 1);
+    before.advance(after)
+}
+
+/// The count of a slot's moves.
+#[inline(always)]
+fn moves(slot: u64) -> *mut u64 {
+    /// The bits of an address that make an offset.
+    const OFFSET: u64 = ((COUNTS - 1) * size_of::<u64>()) as u64;
+    // SAFETY: within the variable, and aligned.
+    unsafe { (&raw mut MOVES).byte_add((slot & OFFSET) as usize).cast() }
+}
+
 /// What a slot holds.
 #[inline(always)]
-pub fn read(slot: u64) -> Option<u32> {
+fn read(slot: u64) -> Option<u32> {
     if cast::is_possible() {
         return Some(cast::word(slot));
     }
@@ -43,18 +93,6 @@ pub fn read(slot: u64) -> Option<u32> {
 
 /// Where a search starts, before the remainder by the number of ports.
 #[inline(always)]
-pub fn start(slot: u32, port_offset: u64) -> u32 {
-    slot.wrapping_add((port_offset >> 32) as u32)
-}
-
-/// By how much the slot was moved since; 0 where it was not, or by more than a search does.
-#[inline(always)]
-pub fn advance(slot: u64, before: u64) -> u16 {
-    // In words of 64 bits, which take no instructions to cut: what goes beyond 32 is more than a search does.
-    let advance = read(slot).map_or(0, |now| u64::from(now).wrapping_sub(before));
-    if advance >> 16 == 0 {
-        advance as u16
-    } else {
-        0
-    }
+pub fn start(before: Look, port_offset: u64) -> u32 {
+    (before.value as u32).wrapping_add((port_offset >> 32) as u32)
 }

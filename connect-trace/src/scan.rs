@@ -9,7 +9,7 @@ pub struct Start {
     /// The slot of `table_perturb` plus the upper half of `port_offset`: its remainder by the number of
     /// ports is where the search started.
     pub sum: u32,
-    /// By how much the slot was moved on until the search returned; 0 where that is not known.
+    /// By how much the search moved the slot on; 0 if that is not known.
     pub advance: u16,
 }
 
@@ -46,9 +46,10 @@ pub fn all(range: PortRange) -> Option<u32> {
 
 /// The ports that a search went through, the one that it found among them.
 ///
-/// `None` where another search moved the slot on meanwhile, so that this one started elsewhere. That is
-/// told by the advance: a search that finds its port as the `n`th of its pass moves its slot on by `n`
-/// steps, or, for the sake of randomness, by up to eight.
+/// `None` if another search may have moved the slot on before this one took its start from it. The programs give no
+/// advance if another one that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]); of those
+/// that they do not see, the advance tells most: a search that finds its port as the `n`th of its pass moves its slot
+/// on by `n` steps, or, for the sake of randomness, by up to eight.
 #[must_use]
 pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
     const RANDOM_STEPS: u32 = 8;
@@ -84,6 +85,7 @@ pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use connect_trace_common::Look;
     use proptest::prelude::*;
 
     use super::*;
@@ -138,6 +140,72 @@ mod tests {
             high: low.saturating_add(more),
             by_parity,
         })
+    }
+
+    /// The times that a search's two looks at its slot, the kernel's read of it and its write lie between.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    enum Span {
+        BeforeEntry,
+        BeforeRead,
+        BeforeWrite,
+        BeforeReturn,
+        After,
+    }
+
+    /// Another search that takes its start from the same slot.
+    #[derive(Clone, Copy, Debug)]
+    struct Other {
+        advance: u16,
+        moved: Span,
+        returned: Span,
+    }
+
+    /// Others, but for one that moves the slot before it is read and takes longer to return than the whole search.
+    fn other() -> impl Strategy<Value = Other> {
+        use Span::*;
+        let span = || {
+            proptest::sample::select(&[BeforeEntry, BeforeRead, BeforeWrite, BeforeReturn, After])
+        };
+        let other = (1..100_u16, span(), span()).prop_map(|(advance, moved, returned)| Other {
+            advance,
+            moved,
+            returned: returned.max(moved),
+        });
+        other.prop_filter("it is held up", |other| {
+            (other.moved, other.returned) != (BeforeRead, After)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+        #[test]
+        fn a_slot_moved_before_read_gives_no_wrong_figure(
+            range in range(), slot: u32, random in 0..8_u32,
+            free: proptest::sample::Index,
+            others in proptest::collection::vec(other(), 1..3),
+        ) {
+            let look = |until: Span| {
+                let moved = others.iter().filter(|other| other.moved <= until);
+                let value = moved.fold(slot, |slot, other| slot.wrapping_add(other.advance.into()));
+                let moves = others.iter().filter(|other| other.returned <= until).count() as u64;
+                Look { value: value.into(), moves }
+            };
+            let width = usize::from(range.high - range.low) + 1;
+            let free = i32::from(range.low) + free.index(width) as i32;
+            let read = look(Span::BeforeRead).value as u32;
+            let (Some((port, advance)), looked_at) =
+                kernel(range, read, random, |port| port != free)
+            else {
+                return Ok(());
+            };
+            let before = look(Span::BeforeEntry);
+            let mut after = look(Span::BeforeReturn);
+            after.value = (after.value as u32).wrapping_add(advance.into()).into();
+            let start = Start { sum: before.value as u32, advance: before.advance(after) };
+            let told = until(range, start, port);
+            prop_assert!(told.is_none_or(|told| told == looked_at), "{:?} is {}", told, looked_at);
+        }
     }
 
     proptest! {

@@ -112,9 +112,10 @@ fn a_search_that_another_one_may_have_moved_is_not_told_wrong(mode: AttachMode) 
         wrong += usize::from(!(expected..=expected + 16).contains(&checks));
     }
     let all = pairs.len();
-    // One that ends in the instant between our look and the kernel's cannot be noticed.
+    // One that moves the slot in the instant between our look and the kernel's, and is held up until this search has
+    // returned, is not noticed.
     assert!(
-        known > all / 4 && wrong <= known / 200,
+        known > all / 4 && wrong <= 1,
         "of {all}: {known} known, {wrong} wrong"
     );
     Ok(())
