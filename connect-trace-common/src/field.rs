@@ -67,26 +67,40 @@ impl Field {
         Self::SignalLive,
     ];
 
-    /// The stand-in of the first field: no offset that programs have otherwise, and none of the stand-ins is too
-    /// much for an instruction, whose offsets are below 32,768.
-    const FIRST: u16 = 0x7000;
+    /// The stand-in of the first field, and the distance from one field to the next. The difference of any two fields is
+    /// near a multiple of the distance and no stand-in itself, so that it shows where the compiler has made one stand-in
+    /// of another. All are offsets that an instruction can have, below 32,768, and the programs have none of these numbers
+    /// otherwise.
+    const FIRST: u16 = 2_100;
+    const DISTANCE: u16 = 1_400;
 
     /// Most bytes that are read of one field, so that each has a stand-in.
     pub const ROOM: u16 = 16;
 
-    /// What stands for the offset of this field's byte `at`.
+    /// Returns the number that stands for the offset of this field's byte `at`.
     #[inline(always)]
     #[must_use]
     pub const fn stand_in(self, at: usize) -> usize {
-        Self::FIRST as usize + self as usize * Self::ROOM as usize + at
+        Self::FIRST as usize + self as usize * Self::DISTANCE as usize + at
     }
 
-    /// The field, and which of its bytes, that something in an instruction stands for.
+    /// Returns the field, and which of its bytes, that a number in an instruction stands for.
     #[must_use]
     pub fn of_stand_in(value: i32) -> Option<(Self, u16)> {
         let number = u16::try_from(value).ok()?.checked_sub(Self::FIRST)?;
-        let field = Self::ALL.get(usize::from(number / Self::ROOM))?;
-        Some((*field, number % Self::ROOM))
+        let field = Self::ALL.get(usize::from(number / Self::DISTANCE))?;
+        let at = number % Self::DISTANCE;
+        (at < Self::ROOM).then_some((*field, at))
+    }
+
+    /// Returns if a number leads from the stand-in of one field to that of another: an instruction that has it reads a
+    /// field whose offset nobody puts in.
+    #[must_use]
+    pub fn is_between_stand_ins(value: i32) -> bool {
+        let (distance, room) = (u32::from(Self::DISTANCE), u32::from(Self::ROOM));
+        let from_multiple = value.unsigned_abs() + room - 1;
+        let multiple = from_multiple / distance;
+        (1..Self::ALL.len() as u32).contains(&multiple) && from_multiple % distance < 2 * room - 1
     }
 
     /// The bit of this field in the set of those that the kernel has.
@@ -113,9 +127,34 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_leads_from_one_field_to_another_is_known_and_stands_for_nothing() {
+        let stand_ins = || {
+            let fields = Field::ALL.into_iter();
+            fields.flat_map(|field| {
+                [0, 1, Field::ROOM - 1].map(|at| (field, field.stand_in(at.into()) as i32))
+            })
+        };
+        for (from, start) in stand_ins() {
+            for (to, end) in stand_ins() {
+                let between = Field::is_between_stand_ins(end - start);
+                assert_eq!(between, from != to, "{from:?} {start} {to:?} {end}");
+                assert_eq!(Field::of_stand_in(end - start), None);
+            }
+            assert!(!Field::is_between_stand_ins(start), "{from:?}");
+        }
+        for value in [0, 8, -8, 1_384, 1_416, i32::MIN, i32::MAX] {
+            assert!(!Field::is_between_stand_ins(value), "{value}");
+        }
+    }
+
+    #[test]
     fn other_numbers_stand_for_nothing() {
         let after = Field::SignalLive.stand_in(Field::ROOM.into());
-        for value in [-1, 0, 8, 0x6fff, i32::try_from(after).unwrap(), i32::MAX] {
+        let next = Field::SignalLive.stand_in(Field::DISTANCE.into());
+        for value in [after, next].map(|value| i32::try_from(value).unwrap()) {
+            assert_eq!(Field::of_stand_in(value), None, "{value}");
+        }
+        for value in [-1, 0, 8, 2_099, 2_116, i32::MAX] {
             assert_eq!(Field::of_stand_in(value), None, "{value}");
         }
     }

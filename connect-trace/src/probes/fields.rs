@@ -11,6 +11,7 @@ use super::instructions::{self, INSTRUCTION, LOAD_WORD_64};
 
 /// Classes and codes of instructions, linux/bpf_common.h and linux/bpf.h.
 const CLASS: u8 = 0x07;
+const LD: u8 = 0x00;
 const LDX: u8 = 0x01;
 const ST: u8 = 0x02;
 const STX: u8 = 0x03;
@@ -62,6 +63,17 @@ fn place_in(instruction: &mut [u8; INSTRUCTION], offsets: &[(Field, u32)]) -> Re
         found.map(|&(_, offset)| offset)
     };
     let is_jump = matches!(code & CLASS, JMP | JMP32);
+    // What of the two is the number of an address: the offset of a load or a store, else the constant.
+    let number = match code & CLASS {
+        LDX | ST | STX => offset.into(),
+        _ => constant,
+    };
+    ensure!(
+        is_jump || code & CLASS == LD || !Field::is_between_stand_ins(number),
+        "in the eBPF object an instruction {code:#x} has the number {number}, which leads from the stand-in of one field \
+         to that of another: the compiler has made one place of another, which is read wrong; or it is a number of the \
+         programs' own, and Field::DISTANCE must be another one"
+    );
     if let Some((field, at)) = Field::of_stand_in(offset.into()).filter(|_| !is_jump) {
         ensure!(
             code & CLASS == LDX,
@@ -163,6 +175,25 @@ mod tests {
         place_in(&mut store, &[(Field::SockFamily, 16)]).unwrap_err();
         let mut and = instruction(0x57, 0, Field::SockFamily.stand_in(0));
         place_in(&mut and, &[(Field::SockFamily, 16)]).unwrap_err();
+    }
+
+    #[test]
+    fn a_place_that_is_made_of_another_fields_is_an_error() {
+        let between = Field::NetInode.stand_in(0) - Field::SockNet.stand_in(0);
+        let add = instruction(ADD_64_CONSTANT, 0, between);
+        let back = instruction(ADD_64_CONSTANT, 0, between.wrapping_neg() as u32 as usize);
+        let moved = instruction(MOVE_32_CONSTANT, 0, between + 4);
+        let load = instruction(LOAD_U16, between - 4, 0);
+        for derived in [add, back, moved, load] {
+            let error = place_in(&mut derived.clone(), &[]).unwrap_err();
+            assert!(error.to_string().contains("another"), "{error}");
+        }
+        // A jump as far, and a number in memory.
+        for untouched in [instruction(JMP, between, 0), instruction(0x62, 8, between)] {
+            let mut now = untouched;
+            place_in(&mut now, &[]).unwrap();
+            assert_eq!(now, untouched);
+        }
     }
 
     /// The name of each section of the object, and the stand-ins in it, with the codes of their instructions.
