@@ -10,7 +10,6 @@ mod compare;
 use std::{
     collections::BTreeSet,
     env, fs,
-    io::BufReader,
     net::{IpAddr, TcpListener},
     os::unix::process::CommandExt as _,
     path::PathBuf,
@@ -67,6 +66,21 @@ fn main() -> ExitCode {
             true,
         ),
         ("threads_share_the_ports", threads_share_the_ports, true),
+        (
+            "many_threads_have_their_attempts_in_the_order_in_which_these_ended",
+            many_threads_have_their_attempts_in_the_order_in_which_these_ended,
+            true,
+        ),
+        (
+            "closing_takes_no_more_memory_the_longer_it_lasts",
+            closing_takes_no_more_memory_the_longer_it_lasts,
+            true,
+        ),
+        (
+            "a_file_of_attempts_is_never_overwritten",
+            a_file_of_attempts_is_never_overwritten,
+            true,
+        ),
         (
             "more_connections_than_open_files_are_held_all_the_same",
             more_connections_than_open_files_are_held_all_the_same,
@@ -200,7 +214,7 @@ fn attempts_of(test: &str, arguments: &[&str]) -> (Head, Vec<Attempt>) {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(folder.names(), ["attempts.csv"], "and nothing else");
     let file = fs::File::open(&csv).expect("it was written");
-    log::read(BufReader::new(file)).expect("it is whole")
+    log::read(file).expect("it is whole")
 }
 
 fn ports(attempts: &[Attempt]) -> Vec<u16> {
@@ -324,6 +338,107 @@ fn threads_share_the_ports() {
     );
 }
 
+/// The truth is in the times of the attempts: when each of them ended.
+fn many_threads_have_their_attempts_in_the_order_in_which_these_ended() {
+    let folder = Folder::new("order");
+    for command in ["load", "compare"] {
+        let csv = folder.path(command);
+        let mut asked = vec![command, "default", "--threads", "48", "--csv", &csv];
+        asked.extend(["--range", "20000-22999", "--format", "json"]);
+        if command == "compare" {
+            asked.extend(["--repeats", "1"]);
+        }
+        let output = connect_trace(&asked);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let file = fs::File::open(&csv).expect("it was written");
+        let (_, attempts) = log::read(file).expect("it is whole");
+        assert_eq!(attempts.len(), 3000);
+
+        let mut by_end = attempts.clone();
+        by_end.sort_by_key(|attempt| attempt.start_ns + attempt.prepare_ns + attempt.connect_ns);
+        assert!(by_end == attempts, "they are in the order of their ends");
+        let mut open = 0;
+        let mut steps = [(0, 0); 20];
+        for (number, attempt) in (0..).zip(&attempts) {
+            assert_eq!((attempt.number, attempt.held), (number, open));
+            let step = &mut steps[open as usize * 20 / 3000];
+            match attempt.errno {
+                0 => step.0 += 1,
+                _ => step.1 += 1,
+            }
+            open += u32::from(attempt.errno == 0);
+        }
+        let is_odd = |attempt: &Attempt| attempt.port.is_some_and(|port| port % 2 == 1);
+        let first_odd = attempts.iter().position(is_odd).expect("half are odd");
+
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+        if command == "load" {
+            assert_eq!(found["first_pass_connections"], first_odd);
+            assert_eq!(found["most_held"], open);
+            continue;
+        }
+        let of = &found["strategies"][0];
+        assert_eq!(of["first_pass_connections"], first_odd);
+        let advice = found["words"].to_string();
+        let used_up = format!("used up after {first_odd} connections");
+        assert!(advice.contains(&used_up), "{advice}");
+        let curve = of["curve"].as_array().expect("an array").iter();
+        let curve: Vec<_> = curve
+            .map(|step| (&step["count"], &step["errors"]))
+            .collect();
+        for (found, (count, errors)) in curve.iter().zip(steps) {
+            assert_eq!(*found, (&count.into(), &errors.into()), "{curve:?}");
+        }
+    }
+}
+
+fn closing_takes_no_more_memory_the_longer_it_lasts() {
+    /// Far less than the attempts of the long run take in memory: some 17 MB.
+    const MORE_KB: i64 = 12 << 10;
+    let peak_kb = |connections: &str| {
+        let mut asked = command();
+        asked.args(["load", "--close", "--protocol", "udp", "--range", RANGE]);
+        asked.args(["--threads", "4", "--connections", connections]);
+        #[expect(clippy::zombie_processes, reason = "wait4() waits for it")]
+        let child = asked.stdout(Stdio::null()).spawn().expect("it was built");
+        let id = libc::pid_t::try_from(child.id()).expect("ids are small");
+        let mut status = 0;
+        // SAFETY: the process is our child, which nobody else waits for, and both places outlive the call.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            assert_eq!(libc::wait4(id, &raw mut status, 0, &raw mut usage), id);
+            usage
+        };
+        assert_eq!(status, 0);
+        usage.ru_maxrss
+    };
+    let (short, long) = (peak_kb("1000"), peak_kb("200000"));
+    assert!(long < short + MORE_KB, "{long} KB after {short} KB");
+}
+
+fn a_file_of_attempts_is_never_overwritten() {
+    let folder = Folder::new("kept");
+    let csv = folder.path("attempts.csv");
+    let mut asked = vec!["load", "-c", "10", "--range", RANGE, "--csv", &csv];
+    // An empty one, as of mktemp, is taken.
+    fs::write(&csv, "").expect("the folder takes a file");
+    let output = connect_trace(&asked);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let kept = fs::read(&csv).expect("it was written");
+    for command in ["load", "compare"] {
+        asked[0] = command;
+        let output = connect_trace(&asked);
+        assert_eq!(output.status.code(), Some(1));
+        let why = text(&output.stderr);
+        let expected =
+            format!("connect-trace: --csv {csv}: the file holds something, which is not");
+        assert!(why.starts_with(&expected), "{why}");
+        assert!(output.stdout.is_empty(), "nothing was run");
+    }
+    assert_eq!(fs::read(&csv).expect("it is still there"), kept);
+    assert_eq!(folder.names(), ["attempts.csv"], "and nothing else");
+}
+
 fn more_connections_than_open_files_are_held_all_the_same() {
     let folder = Folder::new("files");
     let csv = folder.path("attempts.csv");
@@ -332,7 +447,7 @@ fn more_connections_than_open_files_are_held_all_the_same() {
     let output = limited(&mut asked, 200).output().expect("it was built");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let file = fs::File::open(&csv).expect("it was written");
-    let (_, attempts) = log::read(BufReader::new(file)).expect("it is whole");
+    let (_, attempts) = log::read(file).expect("it is whole");
     let different: BTreeSet<u16> = ports(&attempts).into_iter().collect();
     assert_eq!(different.len(), 1000, "none was closed to make room");
 
@@ -499,7 +614,7 @@ fn an_output_that_cannot_be_written_is_told_before_anything_is_run() {
         let output = connect_trace(&["load", "--csv", csv]);
         assert_eq!(output.status.code(), Some(1), "{csv}");
         let why = text(&output.stderr);
-        assert!(why.contains(&format!("cannot write {csv}")), "{why}");
+        assert!(why.contains(&format!("--csv {csv}: ")), "{why}");
         assert!(output.stdout.is_empty());
     }
 }
@@ -507,7 +622,11 @@ fn an_output_that_cannot_be_written_is_told_before_anything_is_run() {
 fn a_full_disk_is_told() {
     let output = connect_trace(&["load", "--csv", "/dev/full", "--range", RANGE]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("cannot write /dev/full"));
+    let why = text(&output.stderr);
+    assert!(
+        why.contains("--csv /dev/full: cannot be written: No space"),
+        "{why}"
+    );
 }
 
 fn the_process_of_a_run_is_no_command_for_people() {

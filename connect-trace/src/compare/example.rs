@@ -4,7 +4,7 @@ use super::{Comparison, Row};
 use crate::load::{
     Done,
     features::Features,
-    figures::{Figures, tests::attempt},
+    figures::tests::{attempt, figures},
     runner::Outcome,
     strategy::Strategy,
     workload::tests::workload,
@@ -59,15 +59,16 @@ fn row(strategy: Strategy) -> Row {
             })
             .collect();
         let done = Done {
-            figures: Figures::of(&attempts, plan.range),
+            figures: figures(&attempts, plan.range),
             plan,
             outcome: Outcome {
                 total_ns: 200_000_000 * u64::from(repeat),
                 listener_drops: Some(0),
+                held_back: false,
             },
             caveat: None,
         };
-        row.add(&done, &attempts, None);
+        row.add(&done, None);
     }
     row
 }

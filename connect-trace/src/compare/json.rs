@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Comparison, Row, Sample, Step, advice, curve::STEPS};
+use super::{Comparison, Row, Sample, advice};
+use crate::load::curve::{STEPS, Step};
 use crate::{
     load::{features::Features, strategy::Strategy},
     report::json::line,

@@ -1,10 +1,8 @@
 //! `connect-trace compare`: several strategies on one workload, and which of them to use here.
 //!
-//! `row` is what the runs of a strategy come to, `curve` its times by how full the range is, `advice` what
-//! follows; `text` and `json` say it.
+//! `row` is what the runs of a strategy come to, `advice` what follows; `text` and `json` say it.
 
 mod advice;
-mod curve;
 mod json;
 mod row;
 mod text;
@@ -18,18 +16,13 @@ use std::{
 use anyhow::{Error, Result};
 use fastrand::Rng;
 
+pub use self::row::{Row, Sample, Spread};
 use self::traced::Traced;
-pub use self::{
-    curve::{Curve, Step},
-    row::{Row, Sample, Spread},
-};
 use crate::{
     cli::{CompareArgs, Format},
     load::{
         self, Done, Journal,
-        attempt::Attempt,
         features::Features,
-        file::LogFile,
         plan::{Plan, Protocol, Range},
         process,
         strategy::Strategy,
@@ -54,8 +47,8 @@ pub trait Watcher {
     fn watch(
         &mut self,
         plan: &Plan,
-        run: &mut dyn FnMut() -> Result<(Done, Vec<Attempt>)>,
-    ) -> Result<(Done, Vec<Attempt>, Option<f64>)>;
+        run: &mut dyn FnMut() -> Result<Done>,
+    ) -> Result<(Done, Option<f64>)>;
 }
 
 /// Nobody watches, for this reason.
@@ -81,9 +74,9 @@ impl Watcher for UserSpace {
     fn watch(
         &mut self,
         _: &Plan,
-        run: &mut dyn FnMut() -> Result<(Done, Vec<Attempt>)>,
-    ) -> Result<(Done, Vec<Attempt>, Option<f64>)> {
-        run().map(|(done, attempts)| (done, attempts, None))
+        run: &mut dyn FnMut() -> Result<Done>,
+    ) -> Result<(Done, Option<f64>)> {
+        run().map(|done| (done, None))
     }
 }
 
@@ -121,7 +114,7 @@ pub struct Comparison {
 /// # Errors
 /// Says why a run could not be made.
 pub fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let mut journal = Journal::prepare(args.common.csv.as_deref().map(LogFile::prepare))?;
+    let mut journal = Journal::prepare(args.common.csv.as_deref())?;
     let features = process::features()?;
     let mut watcher = watcher(args);
     let comparison = compare(args, features, &mut *watcher, &mut journal)?;
@@ -167,10 +160,10 @@ fn compare(
     let count = plans.len();
     for (number, (row, plan)) in plans.into_iter().enumerate() {
         log::info!("run {} of {count}: {}", number + 1, plan.strategy);
-        let (done, attempts, scanned) =
-            watcher.watch(&plan, &mut || load::make(plan.clone(), Some(features)))?;
-        rows[row].add(&done, &attempts, scanned);
-        journal.add(&done, attempts);
+        let (done, scanned) = watcher.watch(&plan, &mut || {
+            load::make(plan.clone(), Some(features), journal)
+        })?;
+        rows[row].add(&done, scanned);
     }
     Ok(Comparison {
         kernel: crate::kernel::release(),

@@ -1,7 +1,6 @@
 //! What the runs of one strategy come to.
 
-use super::Curve;
-use crate::load::{Done, attempt::Attempt, strategy::Strategy};
+use crate::load::{Done, curve::Curve, strategy::Strategy};
 
 /// The runs of a strategy.
 #[derive(Clone, Debug)]
@@ -37,7 +36,7 @@ pub struct Sample {
     pub p99_ns: Option<f64>,
     /// Candidate ports that a connect() scanned in the mean, by a trace.
     pub scanned: Option<f64>,
-    /// How many attempts came before the first port of the other parity.
+    /// How many attempts ended before the first port of the other parity came.
     pub first_pass: Option<u32>,
     /// Ports that were tried for a connection in the mean.
     pub tries: f64,
@@ -86,7 +85,7 @@ impl Row {
     }
 
     /// Adds a run.
-    pub fn add(&mut self, done: &Done, attempts: &[Attempt], scanned: Option<f64>) {
+    pub fn add(&mut self, done: &Done, scanned: Option<f64>) {
         let figures = &done.figures;
         let all = figures.successful().whole;
         self.samples.push(Sample {
@@ -104,9 +103,7 @@ impl Row {
             tries: figures.tries as f64 / figures.attempts.max(1) as f64,
             warnings: done.warnings(),
         });
-        for attempt in attempts {
-            self.curve.record(attempt, done.plan.range);
-        }
+        self.curve.merge(&figures.curve);
     }
 
     /// A figure of the runs that have it.

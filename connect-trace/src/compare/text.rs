@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{Comparison, Row, Sample, advice};
 use crate::{
-    load::strategy::Strategy,
+    load::{curve::Step, strategy::Strategy},
     report::{
         numbers::{counted, microseconds, wrapped},
         paint::Paint,
@@ -166,7 +166,7 @@ fn curve(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Resul
         write!(text, "{:<NAME$}", row.strategy.to_string())?;
         let mut cells = String::new();
         for tenth in 0..TENTHS {
-            let mean = pairs.get(tenth).and_then(super::Step::mean_ns);
+            let mean = pairs.get(tenth).and_then(Step::mean_ns);
             write!(cells, " {:>5}", mean.map_or_else(|| "-".to_owned(), short))?;
         }
         writeln!(text, "{cells}")?;

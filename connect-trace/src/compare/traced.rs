@@ -13,7 +13,7 @@ use super::Watcher;
 use crate::{
     event::Connect,
     filter::Filters,
-    load::{Done, attempt::Attempt, plan::Plan},
+    load::{Done, plan::Plan},
     probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES, checks::CheckMode},
     tracer::Tracer,
 };
@@ -71,8 +71,8 @@ impl Watcher for Traced {
     fn watch(
         &mut self,
         _: &Plan,
-        run: &mut dyn FnMut() -> Result<(Done, Vec<Attempt>)>,
-    ) -> Result<(Done, Vec<Attempt>, Option<f64>)> {
+        run: &mut dyn FnMut() -> Result<Done>,
+    ) -> Result<(Done, Option<f64>)> {
         let ended = AtomicBool::new(false);
         let tracer = &mut self.tracer;
         let (result, scanned) = thread::scope(|scope| {
@@ -82,9 +82,8 @@ impl Watcher for Traced {
             drop(ending);
             (result, drained.join())
         });
-        let (done, attempts) = result?;
         // A thread that panicked has said so.
-        Ok((done, attempts, scanned.ok().and_then(Mean::get)))
+        Ok((result?, scanned.ok().and_then(Mean::get)))
     }
 }
 

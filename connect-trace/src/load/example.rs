@@ -2,7 +2,7 @@
 
 use super::{
     Done,
-    figures::{Figures, tests::attempt},
+    figures::tests::{attempt, figures},
     runner::Outcome,
     strategy::Strategy,
     workload::tests::workload,
@@ -20,11 +20,12 @@ pub(crate) fn done() -> Done {
         })
         .collect();
     Done {
-        figures: Figures::of(&attempts, plan.range),
+        figures: figures(&attempts, plan.range),
         plan,
         outcome: Outcome {
             total_ns: 250_000_000,
             listener_drops: Some(1),
+            held_back: false,
         },
         caveat: None,
     }

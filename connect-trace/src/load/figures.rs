@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{attempt::Attempt, plan::Range};
+use super::{attempt::Attempt, curve::Curve, plan::Range};
 use crate::aggregate::Latency;
 
 /// Times of attempts that have something in common.
@@ -20,7 +20,7 @@ impl Times {
     fn record(&mut self, attempt: &Attempt) {
         self.connect.record(attempt.connect_ns);
         self.prepare.record(attempt.prepare_ns);
-        self.whole.record(whole_ns(attempt));
+        self.whole.record(attempt.whole_ns());
     }
 
     /// Adds the times of another one.
@@ -42,49 +42,42 @@ pub struct Figures {
     pub odd: Times,
     /// Those that failed, by errno.
     pub failed: BTreeMap<i32, Times>,
-    /// How many attempts came before the first port of the other parity than the range's lowest: there the
-    /// default search has used up its first pass. `None` where no such port came.
+    /// How many attempts ended before the first port of the other parity than the range's lowest came: there
+    /// the default search has used up its first pass. `None` where no such port came.
     pub first_pass: Option<u32>,
     /// How many ports were tried, and most for one attempt.
     pub tries: u64,
     /// Most of them for one attempt.
     pub most_tries: u32,
-    /// Most connections that were open at once, as an attempt found them when it began, and itself.
+    /// Most connections that were open at once.
     pub most_held: u32,
+    /// Times by how many were open.
+    pub curve: Curve,
 }
 
 impl Figures {
-    /// Of these attempts, in the order of their numbers.
-    #[must_use]
-    pub fn of(attempts: &[Attempt], range: Range) -> Self {
-        let mut figures = Self::default();
-        for attempt in attempts {
-            figures.attempts += 1;
-            figures.tries += u64::from(attempt.tries);
-            figures.most_tries = figures.most_tries.max(attempt.tries);
-            let held = attempt.held + u32::from(attempt.errno == 0);
-            figures.most_held = figures.most_held.max(held);
-            match attempt.port {
-                Some(port) => {
-                    let is_even = port % 2 == 0;
-                    if is_even {
-                        &mut figures.even
-                    } else {
-                        &mut figures.odd
-                    }
-                    .record(attempt);
-                    if port % 2 != range.low % 2 {
-                        figures.first_pass.get_or_insert(attempt.number);
-                    }
+    /// Adds an attempt of a run with this range of ports; the attempts come in the order of their numbers.
+    pub fn record(&mut self, attempt: &Attempt, range: Range) {
+        self.attempts += 1;
+        self.tries += u64::from(attempt.tries);
+        self.most_tries = self.most_tries.max(attempt.tries);
+        let held = attempt.held + u32::from(attempt.errno == 0);
+        self.most_held = self.most_held.max(held);
+        self.curve.record(attempt, range);
+        let times = match attempt.port {
+            Some(port) => {
+                if port % 2 != range.low % 2 {
+                    self.first_pass.get_or_insert(attempt.number);
                 }
-                None => figures
-                    .failed
-                    .entry(attempt.errno)
-                    .or_default()
-                    .record(attempt),
+                if port % 2 == 0 {
+                    &mut self.even
+                } else {
+                    &mut self.odd
+                }
             }
-        }
-        figures
+            None => self.failed.entry(attempt.errno).or_default(),
+        };
+        times.record(attempt);
     }
 
     /// How many failed.
@@ -107,12 +100,6 @@ impl Figures {
         all.merge(&self.odd);
         all
     }
-}
-
-/// All the time that an attempt took.
-#[must_use]
-pub fn whole_ns(attempt: &Attempt) -> u64 {
-    attempt.prepare_ns.saturating_add(attempt.connect_ns)
 }
 
 #[cfg(test)]
@@ -140,6 +127,15 @@ pub(crate) mod tests {
         }
     }
 
+    /// The figures of these attempts.
+    pub(crate) fn figures(attempts: &[Attempt], range: Range) -> Figures {
+        let mut figures = Figures::default();
+        for attempt in attempts {
+            figures.record(attempt, range);
+        }
+        figures
+    }
+
     const RANGE: Range = Range {
         low: 20_000,
         high: 20_003,
@@ -149,7 +145,7 @@ pub(crate) mod tests {
     fn even_odd_and_failed_are_apart_and_the_turn_is_found() {
         let ports = [Some(20_002), Some(20_000), Some(20_001), Some(20_003), None];
         let attempts: Vec<Attempt> = (0..).zip(ports).map(|(n, port)| attempt(n, port)).collect();
-        let figures = Figures::of(&attempts, RANGE);
+        let figures = figures(&attempts, RANGE);
         assert_eq!((figures.successes(), figures.errors()), (4, 1));
         assert_eq!(
             (figures.even.whole.count(), figures.odd.whole.count()),
@@ -175,7 +171,7 @@ pub(crate) mod tests {
             .zip(ports)
             .map(|(number, port)| attempt(number, Some(port)))
             .collect();
-        assert_eq!(Figures::of(&attempts, odd).first_pass, Some(2));
-        assert_eq!(Figures::of(&attempts[..2], odd).first_pass, None);
+        assert_eq!(figures(&attempts, odd).first_pass, Some(2));
+        assert_eq!(figures(&attempts[..2], odd).first_pass, None);
     }
 }

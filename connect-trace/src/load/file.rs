@@ -1,73 +1,133 @@
 //! The file of `--csv`: whole, or not there at all.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{self, File},
-    io::{BufWriter, Write as _},
+    io::{self, Seek as _, Write as _},
     path::{Path, PathBuf},
+    process,
 };
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    attempt::Attempt,
-    log::{self, Head},
+use super::{attempt::Attempt, log::Head};
+use crate::{
+    files,
+    term::{printable::printable, stdout::Refused},
 };
-use crate::term::printable::printable;
 
-/// Where the attempts are to go.
+/// The option that names the file.
+const OPTION: &str = "--csv";
+
+/// The file of attempts. They are kept in a file without a name until all runs are known, which its first
+/// line tells of.
 pub struct LogFile {
     path: PathBuf,
-    /// What becomes the file; `None` where it is something else than a file, such as a pipe.
-    temporary: Option<PathBuf>,
+    to: To,
+    attempts: csv::Writer<File>,
+}
+
+enum To {
+    /// A regular file, and its name until it is whole.
+    Name(PathBuf),
+    /// A pipe, a device, or stdout.
+    Open(File),
 }
 
 impl LogFile {
     /// Checks that it can be written, before the work is done whose result it is to hold.
     ///
     /// # Errors
-    /// Where it cannot.
+    /// As [`files::create`].
     pub fn prepare(path: &Path) -> Result<Self> {
-        let cannot = || format!("cannot write {}", printable(path));
-        let is_special = fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir());
-        let temporary = (!is_special).then(|| beside(path));
-        match &temporary {
-            None => drop(
-                File::options()
-                    .write(true)
-                    .open(path)
-                    .with_context(cannot)?,
-            ),
-            Some(temporary) => {
-                if path.is_dir() {
-                    anyhow::bail!("cannot write {}: it is a folder", printable(path));
-                }
-                File::create(temporary).with_context(cannot)?;
-                fs::remove_file(temporary).with_context(cannot)?;
-            }
+        const READABLE_BY_ALL: u32 = 0o666;
+        let created = files::create(OPTION, path, READABLE_BY_ALL)?;
+        if created.is_new {
+            fs::remove_file(path).with_context(|| cannot_be_written(path))?;
         }
+        let (to, nameless) = if created.is_regular {
+            let hidden = beside(path);
+            (To::Name(hidden.clone()), hidden)
+        } else {
+            let elsewhere = beside(&env::temp_dir().join("connect-trace"));
+            (To::Open(created.file), elsewhere)
+        };
+        let attempts = without_name(&nameless)
+            .with_context(|| format!("{OPTION} {}: {}", printable(path), printable(&nameless)))?;
         Ok(Self {
             path: path.to_owned(),
-            temporary,
+            to,
+            attempts: csv::Writer::from_writer(attempts),
         })
     }
 
-    /// Writes it. What was there before stays until all is written.
+    /// Adds an attempt.
     ///
     /// # Errors
-    /// Where it cannot be written; then nothing new is left behind.
-    pub fn write(&self, head: &Head, attempts: &[Attempt]) -> Result<()> {
-        let to = self.temporary.as_deref().unwrap_or(&self.path);
-        let interrupts = Interrupts::hold();
-        let written = write_to(to, head, attempts).and_then(|()| match &self.temporary {
-            Some(temporary) => Ok(fs::rename(temporary, &self.path)?),
-            None => Ok(()),
-        });
-        if let (Err(_), Some(temporary)) = (&written, &self.temporary) {
-            let _ = fs::remove_file(temporary);
-        }
-        drop(interrupts);
-        written.with_context(|| format!("cannot write {}", printable(&self.path)))
+    /// Says that there is no room for it.
+    pub fn add(&mut self, attempt: &Attempt) -> Result<()> {
+        let added = self.attempts.serialize(attempt);
+        added.with_context(|| cannot_be_written(&self.path))
     }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Says that it cannot be written; then nothing new is left behind.
+    pub fn write(self, head: &Head) -> Result<()> {
+        let Self { path, to, attempts } = self;
+        let attempts = attempts
+            .into_inner()
+            .map_err(csv::IntoInnerError::into_error)
+            .with_context(|| cannot_be_written(&path))?;
+        match to {
+            To::Open(file) if files::is_standard(&path) => {
+                copy(file, head, attempts).map_err(|error| Refused::wrap(error).into())
+            }
+            To::Open(file) => copy(file, head, attempts).with_context(|| cannot_be_written(&path)),
+            To::Name(hidden) => {
+                let _interrupts = Interrupts::hold();
+                let written = write_whole(&hidden, &path, head, attempts);
+                if written.is_err() {
+                    let _ = fs::remove_file(&hidden);
+                }
+                written
+            }
+        }
+    }
+}
+
+fn write_whole(hidden: &Path, path: &Path, head: &Head, attempts: File) -> Result<()> {
+    File::create(hidden)
+        .and_then(|file| copy(file, head, attempts))
+        .with_context(|| cannot_be_written(path))?;
+    // It may have come meanwhile.
+    files::check_empty(OPTION, path)?;
+    fs::rename(hidden, path).with_context(|| cannot_be_written(path))
+}
+
+fn copy(mut to: File, head: &Head, mut attempts: File) -> io::Result<()> {
+    to.write_all(head.line()?.as_bytes())?;
+    attempts.rewind()?;
+    io::copy(&mut attempts, &mut to)?;
+    Ok(())
+}
+
+/// Creates a file that goes when it is closed, however this process ends.
+fn without_name(path: &Path) -> io::Result<File> {
+    let _ = fs::remove_file(path);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+fn cannot_be_written(path: &Path) -> String {
+    format!("{OPTION} {}: cannot be written", printable(path))
 }
 
 /// Holds back what would end this process with half a file written, as Ctrl-C does.
@@ -104,18 +164,11 @@ impl Drop for Interrupts {
     }
 }
 
-fn write_to(path: &Path, head: &Head, attempts: &[Attempt]) -> Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    log::write(&mut file, head, attempts)?;
-    file.flush()?;
-    Ok(())
-}
-
 /// A name in the same folder, so that it can be renamed; of this process alone.
 fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{}", process::id()));
     path.with_file_name(name)
 }
 
@@ -125,8 +178,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_told_before_and_leaves_nothing() {
-        let folder =
-            std::env::temp_dir().join(format!("connect-trace-file-{}", std::process::id()));
+        let folder = env::temp_dir().join(format!("connect-trace-file-{}", process::id()));
         fs::create_dir_all(&folder).unwrap();
         for wrong in [
             folder.clone(),
@@ -134,7 +186,7 @@ mod tests {
             "/".into(),
         ] {
             let why = LogFile::prepare(&wrong).err().unwrap();
-            assert!(format!("{why:#}").starts_with("cannot write "), "{why:#}");
+            assert!(format!("{why:#}").starts_with("--csv "), "{why:#}");
         }
         LogFile::prepare(&folder.join("good.csv")).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);

@@ -1,7 +1,7 @@
 //! Every attempt of one or more runs in a file: a line of JSON behind `# `, which says what was run and where,
 //! then CSV. Most readers of CSV take `#` for a comment if they are told to.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -49,26 +49,26 @@ pub struct Run {
     pub attempts: u64,
 }
 
-/// Writes a whole file.
-///
-/// # Errors
-/// Where the writer fails.
-pub fn write(to: &mut impl Write, head: &Head, attempts: &[Attempt]) -> Result<()> {
-    writeln!(to, "# {}", serde_json::to_string(head)?)?;
-    let mut lines = csv::Writer::from_writer(to);
-    for attempt in attempts {
-        lines.serialize(attempt)?;
+impl Head {
+    /// Returns the first line of the file, with its end.
+    ///
+    /// # Errors
+    /// None that can happen: numbers and texts are always JSON.
+    pub fn line(&self) -> serde_json::Result<String> {
+        Ok(format!("# {}\n", serde_json::to_string(self)?))
     }
-    lines.flush()?;
-    Ok(())
 }
+
+/// Most bytes of a line. The first one has some 250 for each run.
+const LONGEST_LINE: usize = 1 << 20;
 
 /// Reads a whole file.
 ///
 /// # Errors
 /// Where it is not such a file, is of a newer format, is cut or damaged: the message says where.
-pub fn read(mut from: impl BufRead) -> Result<(Head, Vec<Attempt>)> {
+pub fn read(from: impl Read) -> Result<(Head, Vec<Attempt>)> {
     const FOREIGN: &str = "it is not what `connect-trace load --csv` writes";
+    let mut from = BufReader::new(Lines::new(from));
     let mut first = Vec::new();
     from.read_until(b'\n', &mut first)?;
     ensure!(!first.is_empty(), "it is empty");
@@ -82,8 +82,7 @@ pub fn read(mut from: impl BufRead) -> Result<(Head, Vec<Attempt>)> {
     }
     let head: Head = serde_json::from_slice(json).context("its first line is damaged")?;
     let mut attempts = Vec::new();
-    let mut rest = Watched { from, last: 0 };
-    for line in csv::Reader::from_reader(&mut rest).into_deserialize() {
+    for line in csv::Reader::from_reader(&mut from).into_deserialize() {
         let attempt: Attempt = line.with_context(|| format!("line {}", attempts.len() + 3))?;
         ensure!(
             usize::from(attempt.run) < head.runs.len(),
@@ -95,7 +94,7 @@ pub fn read(mut from: impl BufRead) -> Result<(Head, Vec<Attempt>)> {
     }
     let expected: u64 = head.runs.iter().map(|run| run.attempts).sum();
     ensure!(
-        attempts.len() as u64 == expected && rest.last == b'\n',
+        attempts.len() as u64 == expected && from.get_ref().length == 0,
         "it is cut: {} of {expected} connections are in it",
         attempts.len()
     );
@@ -107,17 +106,40 @@ struct Version {
     connect_trace_load: u32,
 }
 
-/// Knows the last byte that was read: a number that is cut is a number too.
-struct Watched<R> {
+/// Refuses lines that are too long to be of such a file, before they fill the memory.
+struct Lines<R> {
     from: R,
-    last: u8,
+    /// The present line, from 1.
+    number: u64,
+    /// How much of it was read: 0 at the end of a line. A number that is cut is a number too.
+    length: usize,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R> Lines<R> {
+    fn new(from: R) -> Self {
+        Self {
+            from,
+            number: 1,
+            length: 0,
+        }
+    }
+}
+
+impl<R: Read> Read for Lines<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.from.read(buffer)?;
-        if let Some(&last) = buffer[..length].last() {
-            self.last = last;
+        for piece in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
+            self.length += piece.len();
+            if self.length > LONGEST_LINE {
+                return Err(io::Error::other(format!(
+                    "line {} has more than {LONGEST_LINE} bytes: no line of a log is as long",
+                    self.number
+                )));
+            }
+            if piece.ends_with(b"\n") {
+                self.number += 1;
+                self.length = 0;
+            }
         }
         Ok(length)
     }
@@ -173,9 +195,11 @@ mod tests {
 
     fn written() -> Vec<u8> {
         let (head, attempts) = example();
-        let mut file = Vec::new();
-        write(&mut file, &head, &attempts).unwrap();
-        file
+        let mut lines = csv::Writer::from_writer(head.line().unwrap().into_bytes());
+        for attempt in attempts {
+            lines.serialize(attempt).unwrap();
+        }
+        lines.into_inner().unwrap()
     }
 
     #[test]
@@ -199,5 +223,19 @@ mod tests {
         assert!(why(b"# a comment\n1,2\n").starts_with("it is not what"));
         let newer = br#"# {"connect_trace_load":2,"other":[]}"#;
         assert!(why(newer).contains("format 2"), "{}", why(newer));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_an_error_before_it_fills_the_memory() {
+        let why = |from: &mut dyn Read| format!("{:#}", read(from).unwrap_err());
+        let endless = why(&mut io::repeat(0));
+        assert!(
+            endless.starts_with("line 1 has more than 1048576 bytes"),
+            "{endless}"
+        );
+        let file = written();
+        let mut sparse = file.as_slice().chain(io::repeat(0));
+        let sparse = why(&mut sparse);
+        assert!(sparse.contains("line 5 has more than"), "{sparse}");
     }
 }

@@ -2,10 +2,12 @@
 //! space saw it.
 //!
 //! `workload` is what was asked for and makes the `plan` of each run; `process` starts the process that
-//! makes it (`runner`: `namespace`, `listener`, and the threads of `worker`); `figures` are made from the
-//! attempts that come back, `text` and `json` say them, and `file` keeps the attempts.
+//! makes it (`runner`: `namespace`, `listener`, the threads of `worker`, and the `order` of their attempts);
+//! `figures`, with the `curve` by how full the range is, are made from the attempts that come back, `text`
+//! and `json` say them, and `file` keeps the attempts.
 
 pub mod attempt;
+pub mod curve;
 #[cfg(test)]
 pub(crate) mod example;
 pub mod features;
@@ -17,6 +19,7 @@ mod limits;
 mod listener;
 pub mod log;
 mod namespace;
+mod order;
 pub mod plan;
 pub mod process;
 pub mod progress;
@@ -30,6 +33,7 @@ pub mod workload;
 
 use std::{
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -82,8 +86,8 @@ impl Done {
         self.figures.successes() as f64 / self.seconds()
     }
 
-    /// How many attempts came before the first port of the other parity, where that says that the kernel's
-    /// search has gone through its first pass; UDP has no passes.
+    /// How many attempts ended before the first port of the other parity came, where that says that the
+    /// kernel's search has gone through its first pass; UDP has no passes.
     #[must_use]
     pub fn first_pass(&self) -> Option<u32> {
         let has_passes = self.plan.protocol == Protocol::Tcp && self.plan.strategy.searches_all();
@@ -100,6 +104,13 @@ impl Done {
                  connections are too long"
             ));
         }
+        if self.outcome.held_back {
+            warnings.push(
+                "connections were made faster than they could be counted, so that the threads waited now \
+                 and then: more a second are possible"
+                    .to_owned(),
+            );
+        }
         if self.plan.close_above.is_some() && self.figures.failed.contains_key(&libc::EADDRNOTAVAIL)
         {
             warnings.push(
@@ -109,8 +120,7 @@ impl Done {
             );
         }
         if let Some(until) = self.plan.until_held
-            // Other threads' connections may not have been counted yet when the last one began.
-            && self.figures.most_held + u32::from(self.plan.threads) <= until
+            && self.figures.most_held < until
         {
             warnings.push(format!(
                 "{until} open connections are the occupancy to end at, and no more than {} came about",
@@ -127,7 +137,7 @@ impl Done {
 /// Says why a run could not be made. Attempts that fail are no error: they are what is measured.
 pub fn run(args: &LoadArgs) -> Result<ExitCode> {
     let plans = args.plans().map_err(Error::msg)?;
-    let mut journal = Journal::prepare(args.common.csv.as_deref().map(LogFile::prepare))?;
+    let mut journal = Journal::prepare(args.common.csv.as_deref())?;
     let features = features_for(&plans)?;
     if let Some(target) = args.target {
         target::check(target, args.common.protocol.into())?;
@@ -137,8 +147,7 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
     }
     let mut printed = Ok(());
     for (number, plan) in plans.into_iter().enumerate() {
-        let (done, attempts) = make(plan, features)?;
-        journal.add(&done, attempts);
+        let done = make(plan, features, &mut journal)?;
         printed = print(&done, number == 0, args.common.format);
         if printed.is_err() {
             break;
@@ -186,16 +195,23 @@ pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     Ok(Some(features))
 }
 
-/// Makes a run: what it came to, and its attempts.
+/// Makes a run, whose attempts the journal keeps.
 ///
 /// # Errors
-/// Says why there was no run.
-pub fn make(plan: Plan, features: Option<Features>) -> Result<(Done, Vec<Attempt>)> {
+/// Says why there was no run, or why its attempts cannot be kept.
+pub fn make(plan: Plan, features: Option<Features>, journal: &mut Journal) -> Result<Done> {
     let mut progress = Progress::new(plan.strategy.to_string(), plan.connections);
-    let (outcome, attempts) = process::make(&plan, &mut |done, errors| {
-        progress.update(done, errors);
-    })?;
-    let figures = Figures::of(&attempts, plan.range);
+    let mut figures = Figures::default();
+    let outcome = process::make(
+        &plan,
+        &mut |done, errors| progress.update(done, errors),
+        &mut |attempts| {
+            for attempt in &attempts {
+                figures.record(attempt, plan.range);
+            }
+            journal.keep(&attempts)
+        },
+    )?;
     let caveat = features.and_then(|features| features.caveat(plan.strategy, plan.protocol));
     let done = Done {
         plan,
@@ -203,7 +219,8 @@ pub fn make(plan: Plan, features: Option<Features>) -> Result<(Done, Vec<Attempt
         figures,
         caveat,
     };
-    Ok((done, attempts))
+    journal.end_run(&done);
+    Ok(done)
 }
 
 /// The attempts of all runs, for `--csv`.
@@ -211,38 +228,37 @@ pub struct Journal {
     file: Option<LogFile>,
     began_unix_s: u64,
     runs: Vec<Run>,
-    attempts: Vec<Attempt>,
 }
 
 impl Journal {
-    /// Keeps nothing where there is no file.
+    /// Keeps nothing if there is no file.
     ///
     /// # Errors
-    /// That of the file.
-    pub fn prepare(file: Option<Result<LogFile>>) -> Result<Self> {
+    /// Says why the file cannot be written.
+    pub fn prepare(path: Option<&Path>) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Self {
-            file: file.transpose()?,
+            file: path.map(LogFile::prepare).transpose()?,
             began_unix_s: now.map_or(0, |since| since.as_secs()),
             runs: Vec::new(),
-            attempts: Vec::new(),
         })
     }
 
-    /// Keeps the attempts of a run, if there is a file for them.
-    pub fn add(&mut self, done: &Done, attempts: Vec<Attempt>) {
-        if self.file.is_none() {
-            return;
-        }
-        let number = self.runs.len() as u16;
-        let total_ns = done.outcome.total_ns;
-        self.runs
-            .push(done.plan.run(total_ns, attempts.len() as u64));
-        let attempts = attempts.into_iter();
-        self.attempts.extend(attempts.map(|attempt| Attempt {
-            run: number,
-            ..attempt
-        }));
+    /// Keeps attempts of the present run, if there is a file for them.
+    fn keep(&mut self, attempts: &[Attempt]) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let run = self.runs.len() as u16;
+        attempts
+            .iter()
+            .try_for_each(|&attempt| file.add(&Attempt { run, ..attempt }))
+    }
+
+    /// Ends the present run.
+    fn end_run(&mut self, done: &Done) {
+        let run = done.plan.run(done.outcome.total_ns, done.figures.attempts);
+        self.runs.push(run);
     }
 
     /// Writes the file, if there is one.
@@ -259,7 +275,7 @@ impl Journal {
             began_unix_s: self.began_unix_s,
             runs: self.runs,
         };
-        file.write(&head, &self.attempts)
+        file.write(&head)
     }
 }
 
@@ -275,6 +291,9 @@ mod tests {
         done.outcome.listener_drops = Some(3);
         assert!(done.warnings()[0].contains("3 of the SYNs"));
         done.outcome.listener_drops = None;
+        done.outcome.held_back = true;
+        assert!(done.warnings()[0].contains("the threads waited"));
+        done.outcome.held_back = false;
         done.plan.close_above = Some(100);
         assert!(done.warnings()[0].contains("TIME_WAIT"));
         done.plan.close_above = None;

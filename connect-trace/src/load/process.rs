@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    attempt::Attempt,
+    attempt::{self, Attempt},
     features::Features,
     plan::Plan,
     runner::{Job, Message, Outcome},
@@ -32,16 +32,22 @@ pub fn features() -> Result<Features> {
     }
 }
 
-/// Makes a run. `progress` is told how many attempts were made, and how many failed.
+/// Makes a run. `progress` is told how many attempts were made, and how many failed; `take` gets the attempts
+/// themselves, in the order in which they ended.
 ///
 /// # Errors
 /// Says why there was no run; attempts that fail are no error.
-pub fn make(plan: &Plan, progress: &mut dyn FnMut(u32, u32)) -> Result<(Outcome, Vec<Attempt>)> {
+pub fn make(
+    plan: &Plan,
+    progress: &mut dyn FnMut(u32, u32),
+    take: &mut dyn FnMut(Vec<Attempt>) -> Result<()>,
+) -> Result<Outcome> {
     let mut runner = Runner::start(&Job::Run(plan.clone()))?;
     loop {
         match runner.next()? {
             Message::Progress { done, errors } => progress(done, errors),
-            Message::Done(outcome) => return Ok((outcome, runner.attempts()?)),
+            Message::Attempts(lines) => take(attempt::of_lines(&lines)?)?,
+            Message::Done(outcome) => return Ok(outcome),
             other => bail!("the process of the run said {other:?}"),
         }
     }
@@ -81,18 +87,6 @@ impl Runner {
             Message::Failed(why) => bail!(why),
             message => Ok(message),
         }
-    }
-
-    fn attempts(&mut self) -> Result<Vec<Attempt>> {
-        let attempts = csv::Reader::from_reader(&mut self.out)
-            .into_deserialize()
-            .collect::<Result<Vec<Attempt>, _>>()
-            .context("the attempts of the run are not understood")?;
-        let status = self.child.wait()?;
-        if !status.success() {
-            bail!("the process of the run ended with {status}");
-        }
-        Ok(attempts)
     }
 }
 

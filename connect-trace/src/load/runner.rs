@@ -1,6 +1,5 @@
 //! The process that makes one run: a namespace takes a process with one thread, and each run has its own.
-//! It is told what to do on stdin, and says on stdout what came of it: lines of JSON, then the attempts as
-//! CSV.
+//! It is told what to do on stdin, and says on stdout what came of it, a line of JSON for each message.
 
 use std::{
     io::{self, Write},
@@ -17,9 +16,10 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    attempt::Attempt,
+    attempt::{self, Attempt},
     features::{self, Features},
     limits, listener, namespace,
+    order::Order,
     plan::{Network, Plan, Protocol},
     socket::{Socket, raw},
     worker::{self, Work},
@@ -27,6 +27,12 @@ use super::{
 
 /// How often it says how far it is.
 const REPORT: Duration = Duration::from_millis(100);
+
+/// The same, if it hands attempts on as well.
+const REPORT_ATTEMPTS: Duration = Duration::from_millis(20);
+
+/// Most attempts of a message.
+const MOST_ATTEMPTS: usize = 1024;
 
 /// What a runner is to do.
 #[derive(Debug, Deserialize, Serialize)]
@@ -42,11 +48,13 @@ pub(super) enum Job {
 pub(super) enum Message {
     /// How far it is.
     Progress { done: u32, errors: u32 },
+    /// Attempts that have ended, in this order, and after all those of earlier messages: [`attempt::lines`].
+    Attempts(String),
     /// Why it ended; nothing comes after it.
     Failed(String),
     /// What the kernel offers; nothing comes after it.
     Features(Features),
-    /// The attempts follow.
+    /// The run as a whole, after all of its attempts; nothing comes after it.
     Done(Outcome),
 }
 
@@ -57,6 +65,8 @@ pub struct Outcome {
     pub total_ns: u64,
     /// Connections that the listener's queue had no room for, `ListenDrops`; `None` where it is not known.
     pub listener_drops: Option<u64>,
+    /// Whether threads waited because attempts were not taken as fast as they were made.
+    pub held_back: bool,
 }
 
 /// Does what stdin says.
@@ -68,22 +78,10 @@ pub fn run() -> Result<()> {
         "this command is one that connect-trace starts by itself; its stdin holds no job",
     )?;
     let done = match &job {
-        Job::Probe => {
-            features::of_this_kernel().map(|features| (Message::Features(features), None))
-        }
-        Job::Run(plan) => {
-            make(plan).map(|(outcome, attempts)| (Message::Done(outcome), Some(attempts)))
-        }
+        Job::Probe => features::of_this_kernel().map(Message::Features),
+        Job::Run(plan) => make(plan).map(Message::Done),
     };
-    let (message, attempts) =
-        done.unwrap_or_else(|error| (Message::Failed(format!("{error:#}")), None));
-    say(&message)?;
-    let mut lines = csv::Writer::from_writer(io::stdout().lock());
-    for attempt in attempts.iter().flatten() {
-        lines.serialize(attempt)?;
-    }
-    lines.flush()?;
-    Ok(())
+    say(&done.unwrap_or_else(|error| Message::Failed(format!("{error:#}"))))
 }
 
 fn say(message: &Message) -> Result<()> {
@@ -94,7 +92,13 @@ fn say(message: &Message) -> Result<()> {
     Ok(())
 }
 
-fn make(plan: &Plan) -> Result<(Outcome, Vec<Attempt>)> {
+fn say_attempts(attempts: &[Attempt]) -> Result<()> {
+    attempts
+        .chunks(MOST_ATTEMPTS)
+        .try_for_each(|few| say(&Message::Attempts(attempt::lines(few)?)))
+}
+
+fn make(plan: &Plan) -> Result<Outcome> {
     let private = matches!(plan.network, Network::Private { .. });
     let per_table = limits::connections_per_table()?;
     if private {
@@ -128,12 +132,9 @@ fn make(plan: &Plan) -> Result<(Outcome, Vec<Attempt>)> {
 
 /// Runs the threads, and calls `close` before they close their connections: those that nobody has accepted
 /// are reset then, so that nothing is left of them.
-fn connect_all(
-    plan: &Plan,
-    per_table: usize,
-    close: impl FnOnce(),
-) -> Result<(Outcome, Vec<Attempt>)> {
+fn connect_all(plan: &Plan, per_table: usize, close: impl FnOnce()) -> Result<Outcome> {
     let work = &Work::new(plan, per_table);
+    let mut order = Order::default();
     let running = &AtomicUsize::new(usize::from(plan.threads));
     thread::scope(|scope| {
         let (finished, all_finished) = mpsc::channel();
@@ -157,18 +158,17 @@ fn connect_all(
                 }
             }
         }
+        let every = match plan.close_above {
+            Some(_) => REPORT_ATTEMPTS,
+            None => REPORT,
+        };
         let total_ns = loop {
-            match all_finished.recv_timeout(REPORT) {
+            match all_finished.recv_timeout(every) {
                 Ok(total_ns) => break total_ns,
                 Err(RecvTimeoutError::Disconnected) => break work.elapsed_ns(),
                 Err(RecvTimeoutError::Timeout) => {
-                    let progress = work.progress();
-                    let told = say(&Message::Progress {
-                        done: progress.done,
-                        errors: progress.errors,
-                    });
                     // Who started us has gone.
-                    if told.is_err() {
+                    if report(plan, work, &mut order).is_err() {
                         work.fail();
                     }
                 }
@@ -180,19 +180,32 @@ fn connect_all(
                 Network::Private { .. } => namespace::tcp_counter("ListenDrops"),
                 Network::Present { .. } => None,
             },
+            held_back: work.held_back(),
         };
         close();
         work.release();
-        let mut attempts = Vec::new();
         for thread in threads {
-            attempts.extend(
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            );
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
-        attempts.sort_unstable_by_key(|attempt: &Attempt| attempt.number);
-        Ok((outcome, attempts))
+        work.collect(&mut order);
+        say_attempts(&order.take_until(u64::MAX))?;
+        Ok(outcome)
+    })
+}
+
+/// Says how far the run is. A run that closes connections can last for any time, so that its attempts are
+/// handed on while it goes; those of one that holds them are as many as ports, and wait until it is over.
+fn report(plan: &Plan, work: &Work, order: &mut Order) -> Result<()> {
+    let until_ns = work.collect(order);
+    if plan.close_above.is_some() {
+        say_attempts(&order.take_until(until_ns))?;
+    }
+    let progress = work.progress();
+    say(&Message::Progress {
+        done: progress.done,
+        errors: progress.errors,
     })
 }
 

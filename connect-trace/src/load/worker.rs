@@ -2,11 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io, mem,
     net::IpAddr,
     sync::{
-        Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -19,12 +19,19 @@ use socket2::SockAddr;
 use super::{
     attempt::Attempt,
     files,
+    order::{Batch, Order},
     plan::{Network, Plan},
     socket::Socket,
 };
 
 /// A thread needs little; there can be many.
 const STACK_BYTES: usize = 256 << 10;
+
+/// Most attempts that wait to be collected where connections are closed, which can last for any time.
+const MOST_WAITING: usize = 1 << 15;
+
+/// How long a thread waits where so many do, until it looks again.
+const WAIT: Duration = Duration::from_millis(1);
 
 /// How long an answer may take that does not come from this machine.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
@@ -36,16 +43,30 @@ pub(super) struct Work<'a> {
     /// Connections that a thread's table of files holds.
     per_table: usize,
     begin: Instant,
-    /// The next attempt's number.
-    next: AtomicU32,
+    /// How many attempts have been asked for.
+    asked: AtomicU32,
     /// Connections that are open.
     held: AtomicU32,
+    /// One for each thread.
+    journals: Vec<Mutex<Journal>>,
+    /// Attempts in them.
+    waiting: AtomicUsize,
+    /// Whether a thread has waited until they were collected.
+    held_back: AtomicBool,
     done: AtomicU32,
     errors: AtomicU32,
     failed: AtomicBool,
     /// Whether the connections may be closed.
     released: Mutex<bool>,
     release: Condvar,
+}
+
+/// What a thread has done since it was last collected. Nobody waits for its lock but while that is done.
+#[derive(Debug, Default)]
+struct Journal {
+    batch: Batch,
+    /// Every attempt of this thread that is yet to come ends after this moment.
+    until_ns: u64,
 }
 
 /// How far a run is.
@@ -63,8 +84,11 @@ impl<'a> Work<'a> {
             destination: plan.destination().into(),
             per_table,
             begin: Instant::now(),
-            next: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
             held: AtomicU32::new(0),
+            journals: (0..plan.threads).map(|_| Mutex::default()).collect(),
+            waiting: AtomicUsize::new(0),
+            held_back: AtomicBool::new(false),
             done: AtomicU32::new(0),
             errors: AtomicU32::new(0),
             failed: AtomicBool::new(false),
@@ -80,6 +104,24 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Collects what all threads have done, and returns the moment up to which nothing is missing.
+    pub(super) fn collect(&self, order: &mut Order) -> u64 {
+        let collected = self.journals.iter().map(|journal| {
+            let mut journal = lock(journal);
+            let batch = mem::take(&mut journal.batch);
+            self.waiting
+                .fetch_sub(batch.attempts.len(), Ordering::Relaxed);
+            order.add(batch);
+            journal.until_ns
+        });
+        collected.min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether threads have waited because attempts were not collected as fast as they were made.
+    pub(super) fn held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
     /// Time since the beginning.
     pub(super) fn elapsed_ns(&self) -> u64 {
         nanoseconds(self.begin.elapsed())
@@ -92,41 +134,32 @@ impl<'a> Work<'a> {
 
     /// Lets all threads close their connections.
     pub(super) fn release(&self) {
-        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.released) = true;
         self.release.notify_all();
     }
 
     /// Opens connections until there are no more to open, calls `finished`, and holds them until the release.
     /// To be called on a thread of its own.
     ///
+    /// This thread opens as many connections as its table holds. The rest is another thread's, with another
+    /// table; this one keeps its connections open meanwhile.
+    ///
     /// # Errors
     /// Where a socket cannot be opened, as for want of memory; no errno of the connects themselves.
-    pub(super) fn run(&self, thread: u16, finished: impl FnOnce() + Send) -> Result<Vec<Attempt>> {
-        let mut attempts = Vec::new();
-        let result = self.fill_table(thread, &mut attempts, finished);
-        result.map(|()| attempts)
-    }
-
-    /// Opens as many connections as this thread's table holds. The rest is another thread's, with another
-    /// table; this one keeps its connections open meanwhile.
-    fn fill_table(
-        &self,
-        thread: u16,
-        attempts: &mut Vec<Attempt>,
-        finished: impl FnOnce() + Send,
-    ) -> Result<()> {
+    pub(super) fn run(&self, thread: u16, finished: impl FnOnce() + Send) -> Result<()> {
         let mut open = VecDeque::new();
-        let full = files::own_table().and_then(|()| self.connect_all(thread, attempts, &mut open));
+        let full = files::own_table().and_then(|()| self.connect_all(thread, &mut open));
         match full {
             Ok(true) => thread::scope(|scope| {
                 let rest = thread::Builder::new()
                     .stack_size(STACK_BYTES)
-                    .spawn_scoped(scope, || self.fill_table(thread, attempts, finished))
+                    .spawn_scoped(scope, || self.run(thread, finished))
                     .context("cannot start another thread")?;
                 rest.join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             }),
             Ok(false) => {
+                lock(self.journal(thread)).until_ns = u64::MAX;
                 finished();
                 self.hold();
                 Ok(())
@@ -140,25 +173,25 @@ impl<'a> Work<'a> {
     }
 
     /// Whether the table is full, and there is more to do.
-    fn connect_all(
-        &self,
-        thread: u16,
-        attempts: &mut Vec<Attempt>,
-        open: &mut VecDeque<Socket>,
-    ) -> Result<bool> {
+    fn connect_all(&self, thread: u16, open: &mut VecDeque<Socket>) -> Result<bool> {
         let most = self.share_to_hold(thread);
+        let journal = self.journal(thread);
         loop {
             while most.is_some_and(|most| open.len() >= most) {
                 open.pop_front();
                 self.held.fetch_sub(1, Ordering::Relaxed);
+                lock(journal).batch.closed_ns.push(self.elapsed_ns());
             }
             if open.len() >= self.per_table {
                 return Ok(true);
             }
-            let Some(number) = self.take() else {
+            if most.is_some() {
+                self.wait_until_collected(journal);
+            }
+            let Some(asked) = self.take() else {
                 return Ok(false);
             };
-            let (attempt, socket) = self.attempt(number, thread)?;
+            let (attempt, socket) = self.attempt(asked, thread)?;
             if attempt.errno == 0 {
                 self.held.fetch_add(1, Ordering::Relaxed);
                 open.push_back(socket);
@@ -166,8 +199,26 @@ impl<'a> Work<'a> {
                 self.errors.fetch_add(1, Ordering::Relaxed);
             }
             self.done.fetch_add(1, Ordering::Relaxed);
-            attempts.push(attempt);
+            let mut journal = lock(journal);
+            journal.until_ns = attempt.end_ns();
+            journal.batch.attempts.push(attempt);
+            self.waiting.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Waits while too many attempts do, so that memory does not grow with them.
+    fn wait_until_collected(&self, journal: &Mutex<Journal>) {
+        while self.waiting.load(Ordering::Relaxed) >= MOST_WAITING
+            && !self.failed.load(Ordering::Relaxed)
+        {
+            self.held_back.store(true, Ordering::Relaxed);
+            lock(journal).until_ns = self.elapsed_ns();
+            thread::sleep(WAIT);
+        }
+    }
+
+    fn journal(&self, thread: u16) -> &Mutex<Journal> {
+        &self.journals[usize::from(thread)]
     }
 
     /// How many connections this thread may have open, where the oldest are closed.
@@ -178,7 +229,7 @@ impl<'a> Work<'a> {
         Some(((all / threads + one_more) as usize).max(1))
     }
 
-    /// The number of the next attempt; none where the run is to end.
+    /// How many attempts were asked for before the next one; none where the run is to end.
     fn take(&self) -> Option<u32> {
         let held = self.held.load(Ordering::Relaxed);
         if self.failed.load(Ordering::Relaxed)
@@ -186,19 +237,18 @@ impl<'a> Work<'a> {
         {
             return None;
         }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.plan.connections).then_some(number)
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        (asked < self.plan.connections).then_some(asked)
     }
 
-    fn attempt(&self, number: u32, thread: u16) -> Result<(Attempt, Socket)> {
+    fn attempt(&self, asked: u32, thread: u16) -> Result<(Attempt, Socket)> {
         let plan = self.plan;
         // Its own for each attempt, so that what is asked for depends on no other thread.
-        let mut random = Rng::with_seed(stream(plan.seed, number));
+        let mut random = Rng::with_seed(stream(plan.seed, asked));
         let source = match plan.sources.len() {
             0 => None,
-            sources => Some(plan.sources[number as usize % sources]),
+            sources => Some(plan.sources[asked as usize % sources]),
         };
-        let held = self.held.load(Ordering::Relaxed);
         let mut socket = self.open()?;
         let mut tries = 1;
         let begin = Instant::now();
@@ -224,13 +274,13 @@ impl<'a> Work<'a> {
         let known = |address: &IpAddr| !address.is_unspecified();
         let attempt = Attempt {
             run: 0,
-            number,
+            number: 0,
             thread,
             start_ns: nanoseconds(begin - self.begin),
             prepare_ns: nanoseconds(before - begin),
             connect_ns: nanoseconds(after - before),
             tries,
-            held,
+            held: 0,
             source: local.map(|local| local.ip()).filter(known),
             port: local.map(|local| local.port()).filter(|_| result.is_ok()),
             errno: result.as_ref().map_or_else(errno, |()| 0),
@@ -262,7 +312,7 @@ impl<'a> Work<'a> {
     }
 
     fn hold(&self) {
-        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut released = lock(&self.released);
         while !*released {
             released = self
                 .release
@@ -270,6 +320,11 @@ impl<'a> Work<'a> {
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Locks what no panic leaves in a state of its own.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts a thread with a small stack.
@@ -285,8 +340,8 @@ pub(super) fn start<'scope, T: Send + 'scope>(
 }
 
 /// A seed of its own for each attempt: the numbers are far apart for all seeds that people type.
-fn stream(seed: u64, number: u32) -> u64 {
-    Rng::with_seed(seed).u64(..) ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn stream(seed: u64, asked: u32) -> u64 {
+    Rng::with_seed(seed).u64(..) ^ u64::from(asked).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn errno(error: &io::Error) -> i32 {

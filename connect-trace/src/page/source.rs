@@ -18,8 +18,8 @@ use super::{
 use crate::{
     clock::Time,
     event::PortRange,
+    files::open,
     filter::Filters,
-    input::open,
     load::{
         attempt::Attempt,
         log::{self, Head, Run},

@@ -1,14 +1,13 @@
 //! Writes a recording, a batch of connects at a time: a kill loses no more than the last batch.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     frames::{self, MOST_CONTENTS},
     notes::{End, Start},
 };
-use crate::{event::Connect, term::printable::printable};
+use crate::{event::Connect, files};
 
 /// Most connects of a batch.
 pub const BATCH_EVENTS: usize = 8192;
@@ -50,23 +49,14 @@ impl Writer {
     /// # Errors
     /// Where the file holds anything already, or cannot be opened for writing.
     pub fn create(path: &Path) -> Result<Self> {
-        let (file, created) = open(path)?;
-        let opened = |what: io::Result<fs::Metadata>| {
-            what.with_context(|| format!("--record {}: cannot be looked at", printable(path)))
-        };
-        let metadata = opened(file.metadata())?;
-        if metadata.is_file() && metadata.len() > 0 {
-            bail!(
-                "--record {}: the file holds something, which is not overwritten; \
-                 give a new name, or remove it first",
-                printable(path)
-            );
-        }
+        // The names of processes and the addresses are nobody else's.
+        const OWNER_ONLY: u32 = 0o600;
+        let created = files::create("--record", path, OWNER_ONLY)?;
         Ok(Self {
             path: path.to_owned(),
-            regular: metadata.is_file(),
-            created,
-            file,
+            regular: created.is_regular,
+            created: created.is_new,
+            file: created.file,
             compressor: compressor().context("set zstd up")?,
             lines: Vec::new(),
             events: 0,
@@ -176,29 +166,4 @@ pub(super) fn compressor() -> io::Result<Compressor<'static>> {
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;
     Ok(compressor)
-}
-
-/// Opens a file for writing, without a change of what it holds, and says whether it is new.
-fn open(path: &Path) -> Result<(File, bool)> {
-    // The names of processes and the addresses are nobody else's.
-    const OWNER_ONLY: u32 = 0o600;
-    let mut options = OpenOptions::new();
-    options.write(true).mode(OWNER_ONLY);
-    let opened = match options.clone().create_new(true).open(path) {
-        Ok(file) => Ok((file, true)),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            options.open(path).map(|file| (file, false))
-        }
-        Err(error) => Err(error),
-    };
-    opened.map_err(|error| {
-        let name = printable(path);
-        match error.kind() {
-            ErrorKind::IsADirectory => anyhow!("--record {name}: is a directory; name a file"),
-            ErrorKind::NotFound => {
-                anyhow!("--record {name}: there is no such directory to create it in")
-            }
-            _ => anyhow!("--record {name}: cannot be created: {error}"),
-        }
-    })
 }

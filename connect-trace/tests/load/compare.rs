@@ -1,6 +1,6 @@
 //! `connect-trace compare`, on 200 ports.
 
-use std::{fs, io::BufReader};
+use std::fs;
 
 use connect_trace::load::log;
 
@@ -45,7 +45,7 @@ pub(super) fn every_strategy_that_the_kernel_can_is_run_as_often_as_asked() {
     assert!(found["recommended"].is_string());
 
     let file = fs::File::open(&csv).expect("it was written");
-    let (head, attempts) = log::read(BufReader::new(file)).expect("it is whole");
+    let (head, attempts) = log::read(file).expect("it is whole");
     assert_eq!(
         (head.runs.len(), attempts.len()),
         (names.len() * 2, names.len() * 400)
@@ -73,7 +73,7 @@ pub(super) fn the_order_of_the_runs_follows_from_the_seed() {
         let output = connect_trace(&[&asked[..], &["--seed", seed, "--csv", &csv]].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
         let file = fs::File::open(&csv).expect("it was written");
-        let (head, _) = log::read(BufReader::new(file)).expect("it is whole");
+        let (head, _) = log::read(file).expect("it is whole");
         let runs = head.runs.into_iter().map(|run| (run.strategy, run.repeat));
         runs.collect::<Vec<_>>()
     };

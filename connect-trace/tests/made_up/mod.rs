@@ -4,7 +4,7 @@ pub mod recording;
 
 use std::{
     fs::File,
-    io::{BufWriter, Write as _},
+    io::Write as _,
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
@@ -14,7 +14,7 @@ use connect_trace::{
     event::{Connect, SourcePort},
     load::{
         attempt::Attempt,
-        log::{self, FORMAT, Head, Run},
+        log::{FORMAT, Head, Run},
     },
 };
 
@@ -132,9 +132,13 @@ fn attempt(shape: Shape, number: u32, held: u32, capacity: u32, random: &mut Ran
 /// Writes a log.
 pub fn write_log(path: &Path, runs: Vec<Run>) -> Result<(Head, Vec<Attempt>)> {
     let (head, attempts) = log_of(runs);
-    let mut file = BufWriter::new(File::create(path)?);
-    log::write(&mut file, &head, &attempts)?;
-    file.flush()?;
+    let mut file = File::create(path)?;
+    file.write_all(head.line()?.as_bytes())?;
+    let mut lines = csv::Writer::from_writer(file);
+    attempts
+        .iter()
+        .try_for_each(|attempt| lines.serialize(attempt))?;
+    lines.flush()?;
     Ok((head, attempts))
 }
 

@@ -1,6 +1,6 @@
 //! How long a connection takes by how much of the range is in use.
 
-use crate::load::{attempt::Attempt, figures::whole_ns, plan::Range};
+use super::{attempt::Attempt, plan::Range};
 
 /// Steps up to the whole range.
 pub const STEPS: usize = 20;
@@ -13,7 +13,7 @@ pub struct Curve {
     pub steps: Vec<Step>,
 }
 
-/// Attempts that began while so many connections were open.
+/// Attempts that ended while so many connections were open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
     /// Those that succeeded.
@@ -50,9 +50,18 @@ impl Curve {
         let step = &mut self.steps[step];
         if attempt.errno == 0 {
             step.count += 1;
-            step.total_ns += whole_ns(attempt);
+            step.total_ns += attempt.whole_ns();
         } else {
             step.errors += 1;
+        }
+    }
+
+    /// Adds another run's.
+    pub fn merge(&mut self, other: &Self) {
+        let steps = self.steps.len().max(other.steps.len());
+        self.steps.resize(steps, Step::default());
+        for (step, &more) in self.steps.iter_mut().zip(&other.steps) {
+            *step = step.with(more);
         }
     }
 
@@ -104,7 +113,7 @@ mod tests {
     };
 
     #[test]
-    fn attempts_are_in_the_step_of_what_was_open_when_they_began() {
+    fn attempts_are_in_the_step_of_what_was_open_when_they_ended() {
         let mut curve = Curve::default();
         for number in 0..200 {
             let slow = if number < 100 { 1 } else { 10 };
@@ -123,6 +132,10 @@ mod tests {
         assert_eq!(curve.rises_by(2.0), Some(0.5));
         assert_eq!(curve.rises_by(20.0), None);
         assert_eq!(curve.fails_from(), Some(0.95));
+        let mut both = Curve::default();
+        both.merge(&curve);
+        both.merge(&curve);
+        assert_eq!((both.steps[0].count, both.steps[19].errors), (20, 20));
     }
 
     #[test]

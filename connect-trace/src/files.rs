@@ -1,0 +1,117 @@
+//! Files that the command line names, to be read or to be written. The name `-` stands for stdin or stdout.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, ErrorKind},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::term::printable::printable;
+
+/// Returns whether stdin or stdout is meant instead of a file. A file of this name is `./-`.
+pub(crate) fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Opens a file for reading. `in_it` is what to name instead of a directory, such as "the log".
+///
+/// # Errors
+/// Says that it is not there, is a directory, or cannot be read.
+pub(crate) fn open(path: &Path, in_it: &str) -> Result<File> {
+    let name = printable(path);
+    let opened = if is_standard(path) {
+        duplicate(io::stdin())
+    } else {
+        File::open(path)
+    };
+    let file = opened.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
+        _ => anyhow!("{name}: cannot be read: {error}"),
+    })?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        bail!("{name}: is a directory; name {in_it} in it");
+    }
+    Ok(file)
+}
+
+/// A file that was opened for writing and holds nothing.
+pub(crate) struct Created {
+    /// The file.
+    pub(crate) file: File,
+    /// Whether it was not there before.
+    pub(crate) is_new: bool,
+    /// Whether it is a regular file, and no pipe, device or socket.
+    pub(crate) is_regular: bool,
+}
+
+/// Opens a file for writing, so that nothing is overwritten: a new one with this mode, an empty one, or what is
+/// no regular file.
+///
+/// # Errors
+/// Says that it holds something, or why it cannot be created; the message begins with `option` and the name.
+pub(crate) fn create(option: &str, path: &Path, mode: u32) -> Result<Created> {
+    let name = printable(path);
+    let (file, is_new) = open_or_create(path, mode).map_err(|error| match error.kind() {
+        ErrorKind::IsADirectory => anyhow!("{option} {name}: is a directory; name a file"),
+        ErrorKind::NotFound => {
+            anyhow!("{option} {name}: there is no such directory to create it in")
+        }
+        _ => anyhow!("{option} {name}: cannot be created: {error}"),
+    })?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("{option} {name}: cannot be looked at"))?;
+    // What the shell has opened for stdout, it may have opened to append to.
+    if !is_standard(path) {
+        refuse_to_overwrite(option, path, &metadata)?;
+    }
+    Ok(Created {
+        file,
+        is_new,
+        is_regular: metadata.is_file() && !is_standard(path),
+    })
+}
+
+fn open_or_create(path: &Path, mode: u32) -> io::Result<(File, bool)> {
+    if is_standard(path) {
+        return Ok((duplicate(io::stdout())?, false));
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).mode(mode);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            options.open(path).map(|file| (file, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that nothing has been written to the file of this name by now.
+///
+/// # Errors
+/// Says that it holds something.
+pub(crate) fn check_empty(option: &str, path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) => refuse_to_overwrite(option, path, &metadata),
+        Err(_) => Ok(()),
+    }
+}
+
+fn refuse_to_overwrite(option: &str, path: &Path, metadata: &Metadata) -> Result<()> {
+    if metadata.is_file() && metadata.len() > 0 {
+        bail!(
+            "{option} {}: the file holds something, which is not overwritten; give a new name, or remove it \
+             first",
+            printable(path)
+        );
+    }
+    Ok(())
+}
+
+fn duplicate(stream: impl AsFd) -> io::Result<File> {
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
+}
