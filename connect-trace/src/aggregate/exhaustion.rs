@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use super::distinct::{Distinct, Number};
 use crate::event::{Connect, Pass, PortRange, Strategy};
 
 /// Most routes that are kept apart, a hundred bytes each.
@@ -60,9 +61,9 @@ pub struct Exhaustions {
     /// Increases with each search, to tell the latest.
     turn: u64,
     /// Routes that were told.
-    told: usize,
-    /// Routes that were let go for want of room, since the last report.
-    dropped: u64,
+    told: Distinct,
+    /// Routes that were let go for want of room, with what had come of them since the last report.
+    dropped: Distinct,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +78,8 @@ struct Kept {
 pub struct Exhausted {
     /// The fullest first.
     pub routes: Vec<Exhaustion>,
-    /// Routes that were let go for want of room.
-    pub dropped: u64,
+    /// Routes that were let go for want of room, and are not among these.
+    pub dropped: Number,
 }
 
 impl Exhaustions {
@@ -109,10 +110,10 @@ impl Exhaustions {
         };
         self.routes.insert(route, kept);
         self.latest = Some((route, seen));
-        if self.told >= MOST_ROUTES {
+        if self.told.number().count >= MOST_ROUTES as u64 || self.told.contains(&route) {
             return None;
         }
-        self.told += 1;
+        self.told.insert(&route);
         Some(Exhaustion {
             route,
             evidence: seen,
@@ -131,9 +132,13 @@ impl Exhaustions {
             })
             .collect();
         routes.sort_by_key(|found| (std::cmp::Reverse(found.evidence.percent_taken), found.route));
+        let mut dropped = std::mem::take(&mut self.dropped);
+        for found in &routes {
+            dropped.remove(&found.route);
+        }
         Exhausted {
             routes,
-            dropped: std::mem::take(&mut self.dropped),
+            dropped: dropped.number(),
         }
     }
 
@@ -148,9 +153,11 @@ impl Exhaustions {
 
     fn drop_oldest(&mut self) {
         let oldest = self.routes.iter().min_by_key(|(_, kept)| kept.last);
-        if let Some((&route, _)) = oldest {
+        if let Some((&route, kept)) = oldest {
+            if kept.evidence.is_some() {
+                self.dropped.insert(&route);
+            }
             self.routes.remove(&route);
-            self.dropped += 1;
         }
     }
 }
@@ -349,6 +356,29 @@ mod tests {
         }
         let taken = exhaustions.take();
         assert_eq!(taken.routes.len(), MOST_ROUTES);
-        assert_eq!(taken.dropped, 5_000 - MOST_ROUTES as u64);
+        assert_eq!(taken.dropped, (5_000 - MOST_ROUTES).into());
+    }
+
+    #[test]
+    fn a_route_that_is_let_go_again_and_again_is_one_and_is_told_once() {
+        let mut exhaustions = Exhaustions::default();
+        let of = |netns| Connect {
+            netns: Some(netns),
+            ..scanning(1_900)
+        };
+        let mut told = 0;
+        for _ in 0..10 {
+            for netns in 0..=MOST_ROUTES as u32 {
+                told += usize::from(exhaustions.record(&of(netns)).is_some());
+            }
+        }
+        assert_eq!(told, MOST_ROUTES);
+        let taken = exhaustions.take();
+        assert_eq!(taken.routes.len(), MOST_ROUTES);
+        assert_eq!(taken.dropped, 1.into());
+        // Those of an earlier report are none of the next one's.
+        exhaustions.record(&of(7_000));
+        let taken = exhaustions.take();
+        assert_eq!((taken.routes.len(), taken.dropped), (1, 0.into()));
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use super::{FastConnects, Group, Key, Precision, by::By};
+use super::{
+    FastConnects, Group, Key, Precision,
+    by::By,
+    distinct::{Distinct, Number},
+};
 use crate::event::{Comm, Connect};
 
 /// Most groups that are kept apart at once: 10 MiB where all have times of up to ten seconds. Half of
@@ -19,6 +23,7 @@ pub struct Groups {
     kept: HashMap<Key, Named>,
     /// What went to the rest.
     evicted: Group,
+    evicted_keys: Distinct,
     evictions: u64,
     fast: Option<Group>,
 }
@@ -48,9 +53,9 @@ pub struct Top {
 /// The groups that are not shown each.
 #[derive(Clone, Debug)]
 pub struct Rest {
-    /// How many there are; one that was moved here more than once counts each time.
-    pub groups: u64,
-    /// How many of them were moved here for want of room.
+    /// How many there are, each once however often it was moved here.
+    pub groups: Number,
+    /// How often a group was moved here for want of room.
     pub evictions: u64,
     /// Their times.
     pub group: Group,
@@ -64,6 +69,7 @@ impl Groups {
             by,
             kept: HashMap::new(),
             evicted: Group::new(precision(by)),
+            evicted_keys: Distinct::default(),
             evictions: 0,
             fast: None,
         }
@@ -105,6 +111,7 @@ impl Groups {
                 self.kept.insert(named.key, named);
             } else {
                 self.evicted.merge(&named.group);
+                self.evicted_keys.insert(&named.key);
                 self.evictions += 1;
             }
         }
@@ -121,18 +128,22 @@ impl Groups {
     #[must_use]
     pub fn top(self, most: usize) -> Top {
         let mut groups = sorted(self.kept);
-        let mut rest = Rest {
-            groups: self.evictions,
-            evictions: self.evictions,
-            group: self.evicted,
-        };
+        let (mut group, mut keys) = (self.evicted, self.evicted_keys);
         for named in groups.drain(most.min(groups.len())..) {
-            rest.group.merge(&named.group);
-            rest.groups += 1;
+            group.merge(&named.group);
+            keys.insert(&named.key);
+        }
+        // Part of one that came again is in the rest too, but it is no further group.
+        for named in &groups {
+            keys.remove(&named.key);
         }
         Top {
             groups,
-            rest: (rest.groups > 0).then_some(rest),
+            rest: (group.connect.count() > 0).then(|| Rest {
+                groups: keys.number(),
+                evictions: self.evictions,
+                group,
+            }),
             fast: self.fast,
         }
     }
@@ -191,7 +202,7 @@ mod tests {
         assert_eq!(top.groups[0].comm, Some(Comm::of("name2")));
         assert_eq!(total(&top), (6, 1_340));
         let rest = top.rest.unwrap();
-        assert_eq!((rest.groups, rest.evictions), (2, 0));
+        assert_eq!((rest.groups, rest.evictions), (2.into(), 0));
         assert_eq!(rest.group.connect.count(), 3);
         assert!(rest.group.connect.has_percentiles());
         assert!(top.fast.is_none());
@@ -223,8 +234,31 @@ mod tests {
         assert_eq!(top.groups[0].key, Key::Pid(30_000));
         assert_eq!(top.groups[0].group.connect.count(), 30_000);
         let rest = top.rest.unwrap();
-        assert_eq!(rest.groups, 30_000 + 1 - 3);
+        assert_eq!(rest.groups, (30_000 + 1 - 3).into());
         assert!(rest.evictions > 25_000);
+    }
+
+    #[test]
+    fn a_group_that_goes_to_the_rest_again_and_again_is_one() {
+        let mut groups = Groups::new(By::Pid);
+        for _ in 0..10 {
+            for pid in 0..=MOST_GROUPS as u32 {
+                groups.record(&of_pid(pid, 100));
+            }
+        }
+        let all = groups.clone().top(MOST_GROUPS);
+        let rest = all.rest.as_ref().unwrap();
+        assert_eq!(rest.groups, (MOST_GROUPS + 1 - all.groups.len()).into());
+        assert!(rest.evictions > MOST_GROUPS as u64, "{}", rest.evictions);
+        let few = groups.top(3);
+        assert_eq!(few.rest.unwrap().groups, (MOST_GROUPS + 1 - 3).into());
+        assert_eq!(
+            total(&all),
+            (
+                10 * (MOST_GROUPS as u64 + 1),
+                100 * 10 * (MOST_GROUPS as u128 + 1)
+            )
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! their number.
 
 pub mod by;
+pub mod distinct;
 pub mod exhaustion;
 pub mod fast;
 pub mod group;

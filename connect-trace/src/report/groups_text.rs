@@ -53,7 +53,10 @@ fn rows(top: &Top) -> Vec<Row<'_>> {
         }
     });
     let rest = top.rest.iter().map(|rest| Row {
-        name: format!("rest: {} more", rest.groups),
+        name: {
+            let plus = if rest.groups.or_more { "+" } else { "" };
+            format!("rest: {}{plus} more", rest.groups.count)
+        },
         group: &rest.group,
     });
     let fast = top.fast.iter().map(|group| Row {

@@ -236,7 +236,8 @@ impl<'a> ReportLine<'a> {
                 })
                 .collect(),
             rest: top.rest.as_ref().map(|rest| Rest {
-                groups: rest.groups,
+                groups: rest.groups.count,
+                groups_at_least: rest.groups.or_more,
                 evictions: rest.evictions,
                 times: GroupTimes::of(&rest.group),
             }),
@@ -295,6 +296,7 @@ struct GroupOf {
 #[derive(Serialize)]
 struct Rest {
     groups: u64,
+    groups_at_least: bool,
     evictions: u64,
     #[serde(flatten)]
     times: GroupTimes,

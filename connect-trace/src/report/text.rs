@@ -14,7 +14,7 @@ use super::{
     table::{rows, scanned},
     warnings::warnings,
 };
-use crate::aggregate::{Group, Latency, Summary, by::By};
+use crate::aggregate::{Group, Latency, Summary, by::By, summary::MOST_KINDS};
 
 /// Writes a report.
 ///
@@ -108,7 +108,13 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
         writeln!(text, "ports {range}: {order}; {calls}")?;
     }
     if ranges.len() > SHOWN {
-        writeln!(text, "and {} more ranges", ranges.len() - SHOWN)?;
+        // No more of them are kept apart.
+        let at_least = if ranges.len() < MOST_KINDS {
+            ""
+        } else {
+            "at least "
+        };
+        writeln!(text, "and {at_least}{} more ranges", ranges.len() - SHOWN)?;
     }
     Ok(())
 }

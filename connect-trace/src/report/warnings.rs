@@ -1,7 +1,7 @@
 //! What makes the figures of a report doubtful, and what will go wrong soon.
 
 use super::{Report, numbers::counted};
-use crate::aggregate::{Latency, groups::MOST_GROUPS};
+use crate::aggregate::{Latency, distinct::Number, groups::MOST_GROUPS};
 
 /// Fewer connects than these have no 99th percentile that is not their longest time.
 const FEW: u64 = 100;
@@ -179,10 +179,11 @@ fn exhausted(report: &Report) -> Vec<(&'static str, String)> {
             ("exhaustion", text)
         })
         .collect();
-    let more = exhausted.routes.len().saturating_sub(ROUTES) as u64 + exhausted.dropped;
-    if more > 0 {
-        let routes = counted(more, "more route", "more routes");
-        all.push(("exhaustion", format!("ports are running out on {routes}")));
+    let more = Number::from(exhausted.routes.len().saturating_sub(ROUTES)) + exhausted.dropped;
+    if !more.is_zero() {
+        let routes = if more.count == 1 { "route" } else { "routes" };
+        let text = format!("ports are running out on {more} more {routes}");
+        all.push(("exhaustion", text));
     }
     all
 }
