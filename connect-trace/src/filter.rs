@@ -134,6 +134,19 @@ impl Filters {
     /// known to be, nor the child of a wanted process. `min_latency` is part of the question.
     #[must_use]
     pub fn matches(&self, connect: &Connect) -> bool {
+        self.wants(connect) && !self.is_below_minimum(connect)
+    }
+
+    /// Returns true if it took less than `min_latency`: a trace counts it, and makes no record of it.
+    #[must_use]
+    pub fn is_below_minimum(&self, connect: &Connect) -> bool {
+        self.min_latency
+            .is_some_and(|least| u128::from(connect.connect_ns) < least.as_nanos())
+    }
+
+    /// Answers as [`matches`](Self::matches) does, however long it took.
+    #[must_use]
+    pub fn wants(&self, connect: &Connect) -> bool {
         let within = |span: &PortSpan| {
             connect
                 .destination
@@ -157,9 +170,6 @@ impl Filters {
             && any(&self.comms, |&comm| comm == connect.comm)
             && self.version.is_none_or(|wanted| wanted == version)
             && (!self.failed || connect.errno != 0)
-            && self
-                .min_latency
-                .is_none_or(|least| u128::from(connect.connect_ns) >= least.as_nanos())
     }
 }
 

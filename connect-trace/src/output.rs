@@ -13,7 +13,10 @@ use crate::{
     cli::{Format, OutputArgs},
     clock::{Clock, Time},
     event::Connect,
-    report::{KernelSide, Report, event_line::EventLines, json, paint::Paint, terminal, text},
+    report::{
+        KernelSide, Report, event_line::EventLines, json, one_line::ReportLines, paint::Paint,
+        terminal, text,
+    },
     term::stdout::stdout,
 };
 
@@ -42,6 +45,8 @@ pub struct Output {
     fast: FastConnects,
     /// The columns of the lines of events, from their header on.
     lines: Option<EventLines>,
+    /// With `--oneline`.
+    report_lines: Option<ReportLines>,
     paint: Paint,
     out: Box<dyn Write>,
 }
@@ -75,6 +80,10 @@ impl Output {
             is_live: true,
             fast: FastConnects::default(),
             lines: None,
+            report_lines: args.oneline.then(|| {
+                let has_ms = |interval: Duration| interval.subsec_nanos() != 0;
+                ReportLines::new(args.interval.is_some_and(has_ms))
+            }),
             paint,
             out,
         }
@@ -172,6 +181,17 @@ impl Output {
     }
 
     fn write_text(&mut self, report: &Report) -> Result<()> {
+        if let Some(lines) = &mut self.report_lines {
+            let text = lines.next(report, terminal::rows(), self.paint);
+            self.out.write_all(text.as_bytes())?;
+            for warning in lines.new_warnings(report) {
+                // That ports run out was logged when it was seen.
+                if warning.kind != "exhaustion" || !self.is_live {
+                    log::warn!("{}", warning.text);
+                }
+            }
+            return Ok(());
+        }
         // After a report, events have a header again.
         if self.lines.take().is_some() {
             writeln!(self.out)?;
@@ -299,6 +319,23 @@ mod tests {
             .collect();
         let expected = ["TIME ", "", "", "2 connect", "0 connect", "TIME ", ""];
         assert_eq!(kinds, expected, "{text}");
+    }
+
+    #[test]
+    fn one_line_is_all_there_is_of_a_report() {
+        let (mut output, printed) = output("--oneline -i 500ms");
+        for _ in 0..2 {
+            output.connect(&example(20_001)).unwrap();
+            report(&mut output, KernelSide::default()).unwrap();
+        }
+        let text = printed.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2 + 2, "{text}");
+        assert!(lines[1].starts_with("TIME         connects/s "), "{text}");
+        let tail = "     1       0        -        -     20.0     20.0  100%      0";
+        for line in &lines[2..] {
+            assert!(line.contains(":00.000 ") && line.ends_with(tail), "{text}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 use self::comparison::{Comparison, Row};
 use crate::{
     accounting::{Accounting, Unknown},
+    aggregate::FastConnects,
     cli::{Format, OutputArgs, ReportArgs},
     clock::{Clock, Time},
     config::filters_of_recording,
@@ -121,11 +122,16 @@ fn replay(
     let ending = each_batch(recording, |batch| {
         for connect in &batch {
             intervals.pass(connect)?;
-            if filters.matches(connect) {
-                intervals.connect(connect)?;
-                if let Some(row) = &mut row {
-                    row.connect(connect);
-                }
+            if !filters.wants(connect) {
+                continue;
+            }
+            if filters.is_below_minimum(connect) {
+                intervals.fast(connect);
+                continue;
+            }
+            intervals.connect(connect)?;
+            if let Some(row) = &mut row {
+                row.connect(connect);
             }
         }
         Ok(())
@@ -133,6 +139,7 @@ fn replay(
     match ending {
         Ending::Whole(mut end) => {
             leave_out_fast(&mut end, filters);
+            end.kernel_side.fast = end.kernel_side.fast.and(&intervals.fast);
             if let Some(row) = row {
                 row.end(&end.kernel_side);
             }
@@ -146,11 +153,15 @@ fn replay(
     }
 }
 
-/// Of connects below the trace's `--min-latency` there is only a sum: whether a filter would have wanted
-/// them is not known.
+/// Leaves out the connects below the trace's `--min-latency` if they are filtered: there is only a sum of
+/// them, and so nothing that tells which ones a filter would have wanted. Another `--min-latency` wants them counted.
 fn leave_out_fast(end: &mut End, filters: &Filters) {
     let fast = mem::take(&mut end.kernel_side.fast);
-    if filter_words(filters).is_empty() {
+    let others = Filters {
+        min_latency: None,
+        ..filters.clone()
+    };
+    if filter_words(&others).is_empty() {
         end.kernel_side.fast = fast;
     } else if fast.count() > 0 {
         say!(
@@ -196,6 +207,8 @@ struct Intervals {
     since_ns: u64,
     /// Connects in it so far.
     connects: u64,
+    /// Those below this report's `--min-latency`, since the start, as the kernel would have counted them.
+    fast: FastConnects,
     /// When the last connect so far ended.
     last_ns: u64,
 }
@@ -207,6 +220,7 @@ impl Intervals {
             interval_ns: interval.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
             since_ns: start.monotonic_ns,
             connects: 0,
+            fast: FastConnects::default(),
             last_ns: start.monotonic_ns,
             start,
         }
@@ -225,6 +239,11 @@ impl Intervals {
         self.output.connect(connect)
     }
 
+    fn fast(&mut self, connect: &Connect) {
+        self.connects += 1;
+        self.fast.record(connect);
+    }
+
     fn pass_until(&mut self, now: u64) -> Result<()> {
         let Some(interval) = self.interval_ns else {
             return Ok(());
@@ -236,7 +255,7 @@ impl Intervals {
                 _ => 1,
             };
             let until = self.since_ns + intervals * interval;
-            self.report(until, unknown(Unknown::Interval))?;
+            self.report(until, self.unknown(Unknown::Interval))?;
         }
         Ok(())
     }
@@ -251,7 +270,7 @@ impl Intervals {
 
     /// Prints the last report of a recording that has no end.
     fn cut(&mut self) -> Result<()> {
-        self.report(self.last_ns, unknown(Unknown::Cut))
+        self.report(self.last_ns, self.unknown(Unknown::Cut))
     }
 
     fn report(&mut self, until_ns: u64, kernel_side: KernelSide) -> Result<()> {
@@ -261,25 +280,26 @@ impl Intervals {
         let at = self.start.wall_clock(until_ns);
         self.output.report(at, elapsed, kernel_side)
     }
+
+    /// Returns what there is without that which the last report of a whole recording says, and no other.
+    fn unknown(&self, why: Unknown) -> KernelSide {
+        KernelSide {
+            checks: Checks {
+                mode: "off".to_owned(),
+                ..Checks::default()
+            },
+            accounting: Accounting {
+                unknown: Some(why),
+                ..Accounting::default()
+            },
+            fast: self.fast,
+            ..KernelSide::default()
+        }
+    }
 }
 
 /// The options that the recording was made with, and those of this report.
 fn words(start: &Start, filters: &Filters) -> Vec<String> {
     let recorded = Some(start.filters.clone()).filter(|words| !words.is_empty());
     recorded.into_iter().chain(filter_words(filters)).collect()
-}
-
-/// What the last report of a whole recording says, and no other.
-fn unknown(why: Unknown) -> KernelSide {
-    KernelSide {
-        checks: Checks {
-            mode: "off".to_owned(),
-            ..Checks::default()
-        },
-        accounting: Accounting {
-            unknown: Some(why),
-            ..Accounting::default()
-        },
-        ..KernelSide::default()
-    }
 }

@@ -90,6 +90,30 @@ fn an_interval_cuts_by_the_time_of_the_events() {
 }
 
 #[test]
+fn an_interval_is_one_line_if_that_is_wanted() {
+    let folder = Folder::new("oneline");
+    let output = report(&[&recording(&folder, "a", ""), "-i", "1s", "--oneline"]);
+    let (out, message) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    assert_eq!(
+        message.matches("ports are running out").count(),
+        1,
+        "{message}"
+    );
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 2 + 3, "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    for (line, figures) in lines[2..].iter().zip([
+        ["1", "0", "20.0", "20.0", "-", "-", "0%", "-"],
+        ["0", "0", "-", "-", "-", "-", "-", "-"],
+        ["2", "0", "-", "-", "20.0", "20.0", "100%", "-"],
+    ]) {
+        let found: Vec<&str> = line.split_whitespace().skip(1).collect();
+        assert_eq!(found, figures, "{out}");
+    }
+}
+
+#[test]
 fn filters_narrow_what_is_reported() {
     let folder = Folder::new("filters");
     let recording = recording(&folder, "a", "");
@@ -97,6 +121,56 @@ fn filters_narrow_what_is_reported() {
     assert!(out.starts_with("0 connect()s in "), "{out}");
     let out = reported(&[&recording, "--dport", "443", "--comm", "test"]);
     assert!(out.starts_with("3 connect()s in "), "{out}");
+}
+
+#[test]
+fn a_minimum_counts_the_faster_ones_beside_the_groups_as_a_trace_does() {
+    let folder = Folder::new("minimum");
+    let path = folder.path("a");
+    let slow_ns = 3_000_000;
+    let connects =
+        [(0, 20_000), (0, slow_ns), (2, 20_000), (2, slow_ns)].map(|(second, ns)| Connect {
+            destination: Some(([10, 0, 0, 1], 443).into()),
+            ..connect(second * SECOND + SECOND / 2, ns, 20_000)
+        });
+    write_recording(path.as_ref(), "", SECOND / 2, connects)
+        .expect("the folder takes a small file");
+    let arguments = [&path, "--min-latency", "1ms", "--by", "destination"];
+    let out = reported(&arguments);
+    assert!(out.starts_with("4 connect()s in 3.00 s\n"), "{out}");
+    let words = "\nbelow --min-latency: 2 are one row, whatever the destination; ";
+    assert!(out.contains(words), "{out}");
+    for row in [
+        "10.0.0.1:443                 2  99%",
+        "below --min-latency          2   1%",
+    ] {
+        assert!(out.contains(&format!("\n{row} ")), "{row}:\n{out}");
+    }
+    let by_interval = [&arguments[..], &["-i", "1", "--format", "json"]].concat();
+    let counts: Vec<[Value; 4]> = reported(&by_interval)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("it is JSON"))
+        .filter(|line: &Value| line["type"] == "report")
+        .map(|line| {
+            let count = |group: &Value| group["connect"]["count"].clone();
+            let all = [&line["connects"], &line["connects_fast"]].map(Value::clone);
+            let [all, fast] = all;
+            [all, fast, count(&line["groups"][0]), count(&line["fast"])]
+        })
+        .collect();
+    let some = [2, 1, 1, 1].map(Value::from);
+    let none = [json!(0), json!(0), Value::Null, Value::Null];
+    assert_eq!(counts, [some.clone(), none, some]);
+    // By parity they are among the others, without percentiles.
+    let out = reported(&[&path, "--min-latency", "1ms"]);
+    assert!(
+        out.contains("\nbelow --min-latency: 2 are in counts, "),
+        "{out}"
+    );
+    assert!(
+        out.contains("\n  even ports            4   1510.0        - "),
+        "{out}"
+    );
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The connects that `--min-latency` leaves no record of. The kernel counts and buckets them, so that
 //! these figures stay those of all connects.
 
-use connect_trace_common::FastGroup;
+use connect_trace_common::{FastGroup, Times, power_of_ten};
 
-use super::Group;
+use super::{Group, Parity};
+use crate::event::Connect;
 
 /// Connects below `--min-latency`, by what became of their source ports; nothing without that option.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,35 @@ impl FastConnects {
         self.groups().iter().map(|group| group.connect.count).sum()
     }
 
+    /// Adds a connect to the sums, as the kernel does for those that it makes no record of.
+    pub fn record(&mut self, connect: &Connect) {
+        let group = match Parity::of(connect) {
+            Parity::Even => &mut self.even,
+            Parity::Odd => &mut self.odd,
+            Parity::Bound => &mut self.bound,
+            Parity::Failed => &mut self.failed,
+        };
+        add(&mut group.connect, connect.connect_ns);
+        if let Some(ns) = connect.search_ns {
+            add(&mut group.search, ns);
+        }
+    }
+
+    /// Returns the sums of both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let both = |one: &FastGroup, other: &FastGroup| FastGroup {
+            connect: sum(&one.connect, &other.connect),
+            search: sum(&one.search, &other.search),
+        };
+        Self {
+            even: both(&self.even, &other.even),
+            odd: both(&self.odd, &other.odd),
+            bound: both(&self.bound, &other.bound),
+            failed: both(&self.failed, &other.failed),
+        }
+    }
+
     /// What has come since an earlier reading of the same sums. The longest time stays that of both.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -63,11 +93,30 @@ impl FastConnects {
     }
 }
 
+fn add(times: &mut Times, ns: u64) {
+    times.count += 1;
+    times.total_ns = times.total_ns.saturating_add(ns);
+    times.max_ns = times.max_ns.max(ns);
+    times.buckets[power_of_ten(ns)] += 1;
+}
+
+fn sum(one: &Times, other: &Times) -> Times {
+    let mut buckets = one.buckets;
+    for (all, more) in buckets.iter_mut().zip(other.buckets) {
+        *all += more;
+    }
+    Times {
+        count: one.count + other.count,
+        total_ns: one.total_ns.saturating_add(other.total_ns),
+        max_ns: one.max_ns.max(other.max_ns),
+        buckets,
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
-    use connect_trace_common::Times;
-
     use super::*;
+    use crate::{aggregate::summary::tests::example as connect, event::SourcePort};
 
     /// So many times of 20 µs.
     pub(crate) fn times(count: u64) -> Times {
@@ -101,6 +150,33 @@ pub(crate) mod tests {
         assert_eq!(example(10).since(&example(4)), example(6));
         assert_eq!(example(10).since(&example(10)), FastConnects::default());
         assert_eq!(example(10).since(&FastConnects::default()), example(10));
+    }
+
+    #[test]
+    fn those_of_a_recording_are_summed_up_as_the_kernel_does() {
+        let mut fast = FastConnects::default();
+        for _ in 0..3 {
+            let even = connect(20_000);
+            fast.record(&Connect {
+                search_ns: Some(even.connect_ns),
+                ..even
+            });
+            fast.record(&Connect {
+                errno: libc::ENETUNREACH,
+                port: SourcePort::None,
+                search_ns: None,
+                ..connect(0)
+            });
+        }
+        assert_eq!(fast, example(3));
+        assert_eq!(fast.and(&example(4)), example(7));
+        fast.record(&connect(20_001));
+        fast.record(&Connect {
+            port: SourcePort::Bound(80),
+            ..connect(0)
+        });
+        assert_eq!((fast.odd.connect.count, fast.bound.connect.count), (1, 1));
+        assert_eq!(fast.count(), 8);
     }
 
     #[test]

@@ -60,8 +60,8 @@ pub struct FilterArgs {
     #[arg(short = 'x', long)]
     pub failed: bool,
 
-    /// Keep events that took this long at least, such as 1ms or 250us; counts and buckets stay those of
-    /// all
+    /// Record only connects that took this long or longer, such as 1ms or 250us: events, percentiles and the
+    /// groups of --by are of these, counts and buckets of all
     #[arg(short = 'm', long, value_name = "TIME", value_parser = latency)]
     pub min_latency: Option<Duration>,
 }

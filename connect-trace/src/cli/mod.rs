@@ -10,7 +10,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
-use self::values::{number_of_groups, percent, ring_buffer, seconds};
+use self::values::{duration, number_of_groups, percent, ring_buffer};
 pub use self::{
     compare::CompareArgs,
     filters::{FilterArgs, PortSpan},
@@ -30,7 +30,7 @@ Examples:
                                    a line for each connect() of 1 ms or more
   connect-trace --dport 443 --daddr 10.0.0.0/8 --by destination
                                    where the time goes, by destination
-  connect-trace -i 1 -T            a report a second, with the time of day
+  connect-trace -i 1 --oneline     a line a second, with the time of day
   connect-trace --format json      for programs; docs/output.md has the fields
   connect-trace --record FILE      keep every connect(); then
   connect-trace report FILE        the same reports from what was kept
@@ -104,12 +104,14 @@ impl Cli {
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
         };
-        if filters.min_latency.is_some() && output.by != By::Parity && self.command.is_none() {
+        if output.oneline && output.format == Format::Json {
             return Some(
-                "--min-latency leaves fast connects without a record, so that they cannot be split by \
-                 anything but --by parity"
+                "--oneline is text for people: --format json has all of a report on one line already"
                     .to_owned(),
             );
+        }
+        if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
+            return Some("--oneline has no room for what --overhead measures".to_owned());
         }
         filters.contradiction()
     }
@@ -171,8 +173,8 @@ pub struct TraceArgs {
     )]
     pub command: Vec<OsString>,
 
-    /// End after this many seconds
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    /// End after this time, such as 10 (seconds), 1.5m or 2h
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 
     /// What comes out.
@@ -238,9 +240,14 @@ pub struct OutputArgs {
     #[arg(short, long)]
     pub events: bool,
 
-    /// Print a report every so many seconds, each starting anew
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    /// Print a report every so often, such as 1 (second), 500ms or 5m, each starting anew
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
+
+    /// Print each report as one line, as vmstat does: connects a second, failures, median and 99th
+    /// percentile by parity, the share of odd ports, losses
+    #[arg(long, conflicts_with_all = ["events", "by", "top"])]
+    pub oneline: bool,
 
     /// What the buckets and percentiles are split by
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
@@ -389,7 +396,9 @@ mod tests {
         for wrong in [
             "-4 --daddr ::1",
             "-6 --daddr 10.0.0.0/8 --daddr 127.0.0.1",
-            "--min-latency 1ms --by pid",
+            "--oneline --format json",
+            "report --oneline --format json FILE",
+            "--oneline --overhead",
         ] {
             assert!(contradiction(wrong).is_some(), "{wrong}");
         }
@@ -397,7 +406,8 @@ mod tests {
             "-4 --daddr 10.0.0.0/8 --daddr ::1",
             "-4 --daddr ::/0",
             "-6 --daddr fd00::/8",
-            "--min-latency 1ms",
+            "--min-latency 1ms --by pid",
+            "--oneline --format text -i 1",
             "report --min-latency 1ms --by pid FILE",
         ] {
             assert_eq!(contradiction(right), None, "{right}");

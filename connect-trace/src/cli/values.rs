@@ -2,18 +2,45 @@
 
 use std::time::Duration;
 
-/// Seconds, decimals allowed.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    /// A year: longer than any run, and far from what a timer cannot take.
-    const LONGEST: f64 = 366.0 * 86_400.0;
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "not a number of seconds".to_owned())?;
-    if (0.001..=LONGEST).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err("must be from 0.001 to a year".to_owned())
-    }
+/// A day in seconds.
+const DAY: f64 = 86_400.0;
+
+/// Returns how long something lasts: from a millisecond to a year, longer than any run and far from what a timer
+/// cannot take.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = seconds(text)?;
+    (0.001..=366.0 * DAY)
+        .contains(&seconds)
+        .then(|| Duration::from_secs_f64(seconds))
+        .ok_or_else(|| "must be from 1ms to a year".to_owned())
+}
+
+/// Returns the time of a connect(), from a nanosecond to an hour.
+pub(super) fn latency(text: &str) -> Result<Duration, String> {
+    let seconds = seconds(text)?;
+    (1e-9..=3_600.0)
+        .contains(&seconds)
+        .then(|| Duration::from_secs_f64(seconds))
+        .ok_or_else(|| "must be from 1ns to an hour".to_owned())
+}
+
+/// Returns the seconds of a time: a number with its unit, or one without, which is of seconds. Digits without end
+/// are infinite.
+fn seconds(text: &str) -> Result<f64, String> {
+    let wrong = || "not a time such as 10, 1.5m, 500ms or 250us".to_owned();
+    let split = text.find(|c: char| c.is_alphabetic());
+    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    Ok(match unit {
+        "ns" => number / 1e9,
+        "us" | "\u{b5}s" | "\u{3bc}s" => number / 1e6,
+        "ms" => number / 1e3,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3_600.0,
+        "d" => number * DAY,
+        _ => return Err(wrong()),
+    })
 }
 
 /// A size that the kernel takes for a ring buffer: a power of two of at least a page.
@@ -36,28 +63,6 @@ pub(super) fn ring_buffer(text: &str) -> Result<u32, String> {
     match bytes {
         Some(bytes) if (SMALLEST..=LARGEST).contains(&bytes) => Ok(bytes as u32),
         _ => Err("must be a power of two from 64K to 1G".to_owned()),
-    }
-}
-
-/// A time with its unit: ns, us, ms or s.
-pub(super) fn latency(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic() || c == 'µ');
-    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
-    let ns_per_unit = match unit {
-        "ns" => 1.0,
-        "us" | "µs" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        _ => return Err("not a time such as 1ms, 250us or 0.5s".to_owned()),
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| "not a time such as 1ms, 250us or 0.5s".to_owned())?;
-    let ns = number * ns_per_unit;
-    if (1.0..=3.6e12).contains(&ns) {
-        Ok(Duration::from_nanos(ns as u64))
-    } else {
-        Err("must be from 1ns to an hour".to_owned())
     }
 }
 
@@ -87,16 +92,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_latency_has_a_unit() {
-        assert_eq!(latency("1ms"), Ok(Duration::from_millis(1)));
-        assert_eq!(latency("250us"), Ok(Duration::from_micros(250)));
-        assert_eq!(latency("2.5µs"), Ok(Duration::from_nanos(2_500)));
-        assert_eq!(latency("0.5s"), Ok(Duration::from_millis(500)));
-        for wrong in [
-            "", "1", "ms", "0ms", "-1ms", "1 ms", "1h", "2000000s", "nanms",
+    fn a_time_has_a_unit_or_is_of_seconds() {
+        for (text, ns) in [
+            ("10", 10_000_000_000),
+            ("0.5", 500_000_000),
+            (".5", 500_000_000),
+            ("10s", 10_000_000_000),
+            ("1.5m", 90_000_000_000),
+            ("2min", 120_000_000_000),
+            ("0.5h", 1_800_000_000_000),
+            ("500ms", 500_000_000),
+            ("1ms", 1_000_000),
         ] {
+            assert_eq!(duration(text), Ok(Duration::from_nanos(ns)), "{text}");
+            assert_eq!(latency(text), Ok(Duration::from_nanos(ns)), "{text}");
+        }
+        assert_eq!(duration("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(latency("1ns"), Ok(Duration::from_nanos(1)));
+        assert_eq!(latency("250us"), Ok(Duration::from_micros(250)));
+        assert_eq!(latency("2.5\u{b5}s"), Ok(Duration::from_nanos(2_500)));
+        assert_eq!(latency("2.5\u{3bc}s"), Ok(Duration::from_nanos(2_500)));
+        for wrong in [
+            "", "s", "ms", "0", "0ms", "-1", "-1ms", "1 ms", "1S", "1sec", "1e3", "nan", "inf",
+            "nanms", "1m30s", "1,5s", "400d", "1e300",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
             assert!(latency(wrong).is_err(), "{wrong}");
         }
+        assert!(duration("999us").is_err() && latency("0.5ns").is_err() && latency("2h").is_err());
     }
 
     #[test]
@@ -130,14 +153,6 @@ mod tests {
             "µ",
         ] {
             assert!(ring_buffer(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_time_is_a_positive_number_of_seconds() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "0", "-1", "nan", "inf", "1e300", "1s"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -6,7 +6,7 @@ use connect_trace_common::buckets::lower_edge_ns;
 
 use super::{
     Report, histogram, names,
-    numbers::{WIDTH, edge, microseconds_or_dash},
+    numbers::{WIDTH, counted, edge, microseconds_or_dash, wrapped},
     paint::Paint,
     table::scanned,
 };
@@ -28,6 +28,14 @@ pub(super) fn write(text: &mut String, paint: Paint, report: &Report) -> fmt::Re
         "by {}, the most time in connect() first",
         names::by(report.by)
     )?;
+    if let Some(fast) = &report.top.fast {
+        let fast = counted(fast.connect.count(), "is", "are");
+        let by = names::by(report.by);
+        let words = format!(
+            "{fast} one row, whatever the {by}; the groups have only connects that took as long or longer"
+        );
+        wrapped(text, "below --min-latency:", "  ", &words)?;
+    }
     table(text, paint, "connect(), us", &rows, |g| &g.connect)?;
     table(text, paint, "port search, us", &rows, |g| &g.search)?;
     let named: Vec<_> = rows

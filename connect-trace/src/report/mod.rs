@@ -9,6 +9,7 @@ pub(crate) mod histogram;
 pub mod json;
 mod names;
 pub(crate) mod numbers;
+pub mod one_line;
 mod overhead;
 pub mod paint;
 mod strategies;

@@ -37,12 +37,26 @@ fn number_of_columns(text: &str) -> Option<usize> {
 /// Columns of the terminal that a stream is; `None` where it is none, or one that does not know its width.
 #[must_use]
 pub fn columns_of(stream: impl AsFd) -> Option<usize> {
+    size_of(stream)
+        .map(|size| size.ws_col.into())
+        .filter(|&columns| columns > 0)
+}
+
+/// Rows of stdout; `None` if it is no terminal, or one that does not know its height.
+#[must_use]
+pub fn rows() -> Option<usize> {
+    size_of(io::stdout())
+        .map(|size| size.ws_row.into())
+        .filter(|&rows| rows > 0)
+}
+
+fn size_of(stream: impl AsFd) -> Option<libc::winsize> {
     // SAFETY: all zeros is a valid winsize.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     let stream = stream.as_fd().as_raw_fd();
     // SAFETY: the request writes a winsize, which `size` is, and keeps no pointer to it.
     let result = unsafe { libc::ioctl(stream, libc::TIOCGWINSZ, &raw mut size) };
-    (result == 0 && size.ws_col > 0).then(|| size.ws_col.into())
+    (result == 0).then_some(size)
 }
 
 #[cfg(test)]

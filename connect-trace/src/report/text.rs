@@ -81,7 +81,7 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     if let Some(budget) = &report.budget {
         overhead::head(text, budget)?;
     }
-    if summary.fast > 0 {
+    if summary.fast > 0 && report.by == By::Parity {
         let fast = counted(summary.fast, "is", "are");
         wrapped(
             text,
@@ -273,6 +273,20 @@ mod tests {
         assert!(text.starts_with("19 connect()s in "), "{text}");
         assert!(text.contains("\nbelow --min-latency: 14 are in "), "{text}");
         assert_fits(&text);
+    }
+
+    #[test]
+    fn groups_say_that_they_have_no_connect_below_the_minimum() {
+        let mut groups = Groups::new(By::Destination);
+        groups.record(&example(20_000));
+        groups.merge_fast(&fast::tests::example(7));
+        let mut report = of_groups(groups);
+        report.summary.merge_fast(&fast::tests::example(7));
+        let text = render(&report);
+        let words = "below --min-latency: 14 are one row, whatever the destination; the groups have\n  \
+                     only connects that took as long or longer\n";
+        assert!(text.contains(words), "{text}");
+        assert!(!text.contains("in counts, means"), "{text}");
     }
 
     #[test]

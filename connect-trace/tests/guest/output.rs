@@ -165,7 +165,7 @@ fn number(value: &Value) -> u64 {
 
 /// Every connect of a report is in one group and in one bucket.
 #[track_caller]
-fn assert_adds_up(report: &Value) {
+pub fn assert_adds_up(report: &Value) {
     let groups = report["groups"].as_array().into_iter().flatten();
     let others = [&report["rest"], &report["fast"]];
     let others = others.into_iter().filter(|group| !group.is_null());

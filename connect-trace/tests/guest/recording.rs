@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::{IpAddr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -14,9 +15,12 @@ use connect_trace::{
     recording::{Ending, Recording},
 };
 
+use serde_json::Value;
+
 use crate::{
     Test,
     matching::{Extent, matched},
+    output::{Lines, assert_adds_up},
     process::{Ended, Process, until},
     program::{attach, connect_trace, tracing},
     truth::{Truth, truth},
@@ -32,6 +36,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     a_limit_of_file_size_ends_the_recording_and_not_the_trace,
     a_recording_that_cannot_be_created_is_said_before_tracing,
     a_recording_that_may_not_be_read_is_named,
+    a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others,
 ];
 
 /// A folder of a test's own, which goes with it.
@@ -207,6 +212,54 @@ fn a_limit_of_file_size_ends_the_recording_and_not_the_trace((): ()) -> Result<(
     assert_eq!(traced.status.code(), Some(1), "{traced}");
     let identity = "entered 25 = reported 25 + lost 0 + in flight 0\n";
     assert!(traced.stdout.contains(identity), "{traced}");
+    Ok(())
+}
+
+fn a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others((): ()) -> Result<()> {
+    const EXHAUST: &str = "exhaust 27000-27999 --set-range --extra 20";
+    // Some searches of an exhausted range are long, and those of a fresh one are short.
+    let mut times: Vec<u64> = truth(EXHAUST)?
+        .iter()
+        .filter_map(|record| Some(record.outcome.as_ref()?.end_ns - record.start_ns))
+        .collect();
+    times.sort_unstable();
+    let minimum = format!("{}ns", times[times.len() / 2]);
+    let folder = Folder::new("minimum")?;
+    let file = folder.file();
+    let process = recording(
+        &file,
+        &format!("--min-latency {minimum} --by destination --events --format json"),
+    )?;
+    let count = truth(EXHAUST)?.len() + truth("v4 --count 6")?.len() + truth("v6 --count 3")?.len();
+    process.signal(libc::SIGINT)?;
+    let ended = process.end()?.successful()?;
+    let lines = Lines::of(&ended)?;
+    let report = lines.report()?;
+    assert_eq!(report["connects"], count, "{ended}");
+    assert_adds_up(report);
+    let groups = report["groups"].as_array().context("there are groups")?;
+    assert!(!groups.is_empty() && !report["fast"].is_null(), "{report}");
+    for group in groups {
+        let of_it = |event: &&Value| {
+            let host: Option<IpAddr> = event["destination_address"].as_str()?.parse().ok();
+            let port = u16::try_from(event["destination_port"].as_u64()?).ok();
+            Some(group["key"] == SocketAddr::new(host?, port?).to_string())
+        };
+        let events = lines
+            .events
+            .iter()
+            .filter(|event| of_it(event) == Some(true));
+        assert_eq!(group["connect"]["count"], events.count(), "{group}");
+    }
+    let said = connect_trace(&format!(
+        "report {} --by destination --format json",
+        file.display()
+    ));
+    let said = Lines::of(&Process::start(said)?.end()?.successful()?)?;
+    let again = said.reports.last().context("there is a report")?;
+    for field in ["connects", "groups", "fast"] {
+        assert_eq!(again[field], report[field], "{field}");
+    }
     Ok(())
 }
 
