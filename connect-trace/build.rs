@@ -43,12 +43,8 @@ fn build() -> PathBuf {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
-    let endian = env::var("CARGO_CFG_TARGET_ENDIAN").expect("set by cargo");
-    let target = if endian == "big" {
-        "bpfeb-unknown-none"
-    } else {
-        "bpfel-unknown-none"
-    };
+    // The daemon puts offsets into instructions of this byte order (probes/fields.rs).
+    let target = "bpfel-unknown-none";
     let folder = root.join("target/bpf");
 
     let mut cargo = Command::new("rustup");
@@ -74,7 +70,7 @@ fn build() -> PathBuf {
             [
                 "-Cdebuginfo=2",
                 "-Clink-arg=--btf",
-                "-Clink-arg=--export=bpf_rdonly_cast,PER_CPU,THREADS",
+                "-Clink-arg=--export=bpf_rdonly_cast,PER_CPU,THREADS,CONTROL",
                 &format!("--cfg=bpf_target_arch=\"{arch}\""),
             ]
             .join("\x1f"),

@@ -1,4 +1,4 @@
-//! The counters that account for every call, what is aggregated in the kernel, and the one word that the daemon
+//! The counters that account for every call, what is aggregated in the kernel, and the words that the daemon
 //! writes.
 
 use bytemuck::{Pod, Zeroable};
@@ -148,11 +148,17 @@ pub struct CheckEstablished {
     pub buckets: [u64; BUCKETS],
 }
 
-/// What the daemon tells the programs while they run.
+/// The words that the daemon writes while the programs run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Control {
-    /// Records are made of one call in so many, a power of two; 0 and 1 are all of them. Looked at where
-    /// the programs are loaded with `MAY_SAMPLE` alone.
-    pub sample_every: u32,
+    /// 0 while calls that enter connect() are not looked at: not all programs are attached yet, or they are about to
+    /// be detached. Calls that are in flight are not concerned.
+    pub open: u64,
+    /// Records are made of one call in so many, a power of two; 0 and 1 are all of them. Only looked at by programs that
+    /// were loaded with `MAY_SAMPLE`.
+    pub sample_every: u64,
+    /// The number of times that `__inet{,6}_check_established` were attached, while they are; else 0. Only looked at
+    /// by programs that were loaded with `COUNT_CHECKS`.
+    pub checks_epoch: u64,
 }

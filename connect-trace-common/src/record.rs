@@ -65,7 +65,8 @@ pub struct ConnectRecord {
     pub netns: u32,
     /// What `tcp_v4_connect` or `tcp_v6_connect` returned: 0 or a negative errno.
     pub ret: i32,
-    /// Calls of `__inet{,6}_check_established`; see [`Flags::CHECKS_COUNTED`].
+    /// Calls of `__inet{,6}_check_established` by this connect() that were seen: all of them with
+    /// [`Flags::CHECKS_COUNTED`], else those within a burst of watching.
     pub checks: u32,
     /// What is known of this record.
     pub flags: Flags,
@@ -116,6 +117,8 @@ pub struct InFlight {
     pub slot_before: Look,
     /// The `struct sock *`, for probes that do not see the arguments at the return.
     pub sock: u64,
+    /// [`crate::Control::checks_epoch`] at the entry.
+    pub checks_epoch: u64,
 }
 
 impl InFlight {

@@ -2,12 +2,13 @@
 //! for one connect(), so they are counted and timed here, and none of them is a record.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use connect_trace_common::{CheckEstablished, ConnectRecord, FilterBits, Flags, power_of_ten};
+use connect_trace_common::{
+    CheckEstablished, ConnectRecord, Flags, counters::CheckRunning, power_of_ten,
+};
 
 use crate::{
-    filter,
     in_flight::Thread,
-    layout::{CHECKS_ADD_UP, COUNT_CHECKS},
+    layout::CHECKS_ADD_UP,
     shared::{add, per_cpu},
     sock::AF_INET6,
 };
@@ -38,24 +39,29 @@ pub fn connect_returned(record: &ConnectRecord) {
     add(unsafe { &raw mut (*checks).calls }, record.checks.into());
 }
 
-/// At the entry, where the calls are timed.
+/// At the entry, where the calls are timed: those of traced connects, each of which counts its own.
 #[inline(always)]
 pub fn entered(function: usize) {
     let thread = Thread::current();
-    if !wants(thread) {
+    let Some(call) = thread.call() else {
         return;
-    }
+    };
+    call.kept.record.checks += 1;
     // SAFETY: within the variable.
     add(unsafe { &raw mut (*of_this_cpu(function)).calls }, 1);
-    if COUNT_CHECKS.load() != 0 {
-        counted();
-    }
-    // SAFETY: as above; only programs of this CPU use it, and each sees by the thread whether it is its own.
+    let running = running();
+    // SAFETY: within the variable; the return sees by the thread whether this is its own.
     unsafe {
-        let running = &raw mut (*per_cpu()).running;
-        (*running).thread = thread.id();
-        (*running).start_ns = bpf_ktime_get_ns();
+        (&raw mut (*running).thread).write_volatile(thread.id());
+        (&raw mut (*running).start_ns).write_volatile(bpf_ktime_get_ns());
     }
+}
+
+/// The call that runs on this CPU. There is never a reference to it: other threads write to it when they preempt.
+#[inline(always)]
+fn running() -> *mut CheckRunning {
+    // SAFETY: within the variable.
+    unsafe { &raw mut (*per_cpu()).running }
 }
 
 /// What is aggregated of a function on this CPU.
@@ -69,26 +75,26 @@ fn of_this_cpu(function: usize) -> *mut CheckEstablished {
     }
 }
 
-/// Whether this is a call of a traced connect(): where nothing is left out, all are.
-#[inline(always)]
-fn wants(thread: Thread) -> bool {
-    let at_entry = FilterBits(!(FilterBits::FOLLOW.0 | FilterBits::FAILED.0));
-    !filter::filters().any(at_entry) || thread.call().is_some()
-}
-
 /// At the return. Kept per CPU, the cheapest place: the function runs for less than a microsecond,
 /// and the rare call that was preempted or has migrated in its middle is counted and not timed.
 #[inline(always)]
 pub fn returned(function: usize) {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    let running = running();
     // SAFETY: within the variable.
-    let running = unsafe { &mut (*per_cpu()).running };
-    if running.thread != Thread::current().id() {
+    let (thread, start_ns) = unsafe {
+        (
+            (&raw const (*running).thread).read_volatile(),
+            (&raw const (*running).start_ns).read_volatile(),
+        )
+    };
+    if thread != Thread::current().id() {
         return;
     }
-    running.thread = 0;
-    timed(of_this_cpu(function), now - running.start_ns);
+    // SAFETY: within the variable.
+    unsafe { (&raw mut (*running).thread).write_volatile(0) };
+    timed(of_this_cpu(function), now.saturating_sub(start_ns));
 }
 
 #[inline(always)]

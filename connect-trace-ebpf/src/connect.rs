@@ -10,16 +10,16 @@ use aya_ebpf::{
         bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_ktime_get_ns,
     },
 };
-use aya_log_ebpf::warn;
+use aya_log_ebpf::info;
 use connect_trace_common::{FilterBits, Flags};
 
 use crate::{
     check_established, fast, filter,
     in_flight::{Call, Entered, Thread},
     layout::{COUNT_CHECKS, HAS_OPTIONS, MAY_SAMPLE, MIN_LATENCY_NS},
-    maps::{CONTROL, RECORDS},
+    maps::RECORDS,
     scan,
-    shared::{add, count, counter},
+    shared::{control, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
 };
@@ -35,27 +35,26 @@ pub enum Function {
 
 /// At the entry of `tcp_v4_connect` or `tcp_v6_connect`.
 #[inline(always)]
-pub fn entered<M: Memory>(
-    ctx: &impl EbpfContext,
-    function: Function,
-    sock: Sock<M>,
-    address: *const u8,
-) {
+pub fn entered<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) {
+    // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
+    // v4-mapped, and the outer call is the record.
+    let is_inner = |family| function == Function::V4 && family != AF_INET;
+    if control!(open) == 0 {
+        if is_inner(sock.family()) {
+            inner_entered();
+        }
+        return;
+    }
     let has_options = HAS_OPTIONS.load() != 0;
     if has_options && !filter::wants_process(bpf_get_current_pid_tgid()) {
-        if function == Function::V6 || sock.family() == AF_INET {
+        if !is_inner(sock.family()) {
             count(counter!(filtered));
         }
         return;
     }
     let family = sock.family();
-    // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
-    // v4-mapped, and the outer call is the record.
-    if function == Function::V4 && family != AF_INET {
-        if let Some(call) = Thread::current().call() {
-            call.kept.record.flags.set(Flags::MAPPED);
-        }
-        return;
+    if is_inner(family) {
+        return inner_entered();
     }
     if has_options && !filter::wants_call(function, sock, address) {
         count(counter!(filtered));
@@ -74,47 +73,41 @@ pub fn entered<M: Memory>(
         return_missed,
     }) = Thread::current().enter()
     else {
-        let pid_tgid = bpf_get_current_pid_tgid();
-        return first_on_this_cpu(counter!(in_flight_full), || {
-            warn!(
-                ctx,
-                "too many calls are in flight: a connect() of thread {} is lost", pid_tgid as u32
-            );
-        });
+        return count(counter!(in_flight_full));
     };
-    let pid_tgid = bpf_get_current_pid_tgid();
     if return_missed {
-        first_on_this_cpu(counter!(return_missed), || {
-            warn!(
-                ctx,
-                "a return was missed: thread {} is in connect() again", pid_tgid as u32
-            );
-        });
+        count(counter!(return_missed));
     }
     let call = call.kept;
     call.entered_v6 = u64::from(function == Function::V6);
     call.sock = sock.0.address() as u64;
+    if has_options && COUNT_CHECKS.load() != 0 {
+        call.checks_epoch = control!(checks_epoch);
+    }
     let record = &mut call.record;
-    record.pid_tgid = pid_tgid;
+    record.pid_tgid = bpf_get_current_pid_tgid();
     record.family = family;
     record.flags = Flags(0);
-    if has_options && COUNT_CHECKS.load() != 0 {
-        record.checks = 0;
-    }
+    record.checks = 0;
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
 }
 
-/// Whether this is the one call of so many that gets a record. By a random number, because every nth call
+/// At the entry of `tcp_v4_connect` from within `tcp_v6_connect`.
+#[inline(always)]
+fn inner_entered() {
+    if let Some(call) = Thread::current().call() {
+        call.kept.record.flags.set(Flags::MAPPED);
+    }
+}
+
+/// Returns whether this is the one call of so many that gets a record. By a random number, because every nth call
 /// of a CPU would be the same one of a program that connects in turn.
 #[inline(always)]
 fn is_sampled() -> bool {
-    // SAFETY: a live map value; the daemon writes the aligned word as a whole.
-    let every = CONTROL.get_ptr(0).map_or(0, |control| unsafe {
-        (&raw const (*control).sample_every).read_volatile()
-    });
+    let every = control!(sample_every);
     // A power of two. SAFETY: a helper without preconditions.
-    every <= 1 || unsafe { bpf_get_prandom_u32() } & (every - 1) == 0
+    every <= 1 || u64::from(unsafe { bpf_get_prandom_u32() }) & (every - 1) == 0
 }
 
 /// At the entry of a call without a record: its return must not end an earlier call of the thread, whose own
@@ -124,17 +117,6 @@ fn without_record(thread: Thread) {
     if let Some(call) = thread.call() {
         thread.leave(call);
         count(counter!(return_missed));
-    }
-}
-
-/// Counts a rare event and lets the first one of each CPU be logged: a flood must not cost more.
-#[inline(always)]
-fn first_on_this_cpu(counter: *mut u64, log: impl FnOnce()) {
-    // SAFETY: a live map value of this CPU.
-    let first = unsafe { counter.read_volatile() } == 0;
-    add(counter, 1);
-    if first {
-        log();
     }
 }
 
@@ -231,14 +213,19 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     let mut flags = record.flags;
     if has_options && COUNT_CHECKS.load() != 0 {
-        flags.set(Flags::CHECKS_COUNTED);
-        record.flags = flags;
+        let epoch = control!(checks_epoch);
+        if epoch != 0 && epoch == call.checks_epoch {
+            flags.set(Flags::CHECKS_COUNTED);
+            record.flags = flags;
+        }
     }
     if !flags.has(Flags::SEARCH_TIMED) {
         record.search_ns = 0;
-        if flags.has(Flags::SEARCH_ENTERED) {
+        if flags.has(Flags::SEARCH_ENTERED) || ret == 0 {
+            // No connect() succeeds without a search.
             count(counter!(search_return_missed));
-        } else {
+        }
+        if !flags.has(Flags::SEARCH_ENTERED) {
             record.netns = sock.net().inode();
         }
     }
@@ -263,12 +250,8 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
 #[inline(always)]
 pub fn thread_exited(ctx: &impl EbpfContext) {
     if Thread::current().exit() {
-        let pid_tgid = bpf_get_current_pid_tgid();
-        first_on_this_cpu(counter!(return_missed), || {
-            warn!(
-                ctx,
-                "a return was missed: thread {} has ended", pid_tgid as u32
-            );
-        });
+        count(counter!(return_missed));
+        let thread = bpf_get_current_pid_tgid() as u32;
+        info!(ctx, "thread {} has ended in connect()", thread);
     }
 }

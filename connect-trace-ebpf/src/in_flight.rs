@@ -1,10 +1,11 @@
 //! The calls in flight, by thread: a connect() is preempted and migrates, its thread stays.
 //!
-//! A thread has a place for its calls, which the address of its `struct task_struct` leads to, from its first
-//! connect() to its end: finding it is a few instructions, where an entry of a hash map that comes and goes
-//! with each call is a thousand. [`THREADS`] has for each place the thread that has it for itself until it ends, with
-//! [`INSIDE`] while a call is in flight; 0 where it is nobody's. That is apart from the places, because the daemon
-//! looks at all of it. Where two threads' addresses lead to one place, the calls of the second are in a hash map.
+//! A thread has a place for its calls, which the hash of its `struct task_struct`'s address leads to, from its first
+//! connect() to its end: finding it is a few instructions, but an entry of a hash map that comes and goes with each
+//! call costs a thousand. [`THREADS`] has for each place the thread that owns it until the thread ends, with [`INSIDE`]
+//! while a call is in flight; 0 if it is nobody's. It is apart from the places, because the daemon looks at all of it.
+//! If the hashes of two threads lead to one place, the calls of the second are in the hash map `IN_FLIGHT`. A place is
+//! taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
 use connect_trace_common::{
@@ -22,10 +23,10 @@ use crate::{
 #[unsafe(link_section = ".bss.places")]
 static mut ALL: [InFlight; PLACES] = [InFlight::EMPTY; PLACES];
 
-/// Number of calls in the hash map: where there is none, nobody looks into it.
+/// Number of calls in the hash map: nobody looks into an empty one.
 static mut DISPLACED: u64 = 0;
 
-/// What a call in the hash map begins as.
+/// The state in which a call in the hash map begins.
 static EMPTY: InFlight = InFlight::EMPTY;
 
 /// The thread that runs, by the address of its `struct task_struct`.
@@ -37,7 +38,7 @@ pub struct Call {
     /// Where it is kept.
     pub kept: &'static mut InFlight,
     /// The word in [`THREADS`]; `None` in the hash map.
-    thread: Option<&'static mut u64>,
+    owner: Option<Owner>,
 }
 
 /// A call that may begin.
@@ -66,16 +67,21 @@ impl Thread {
     #[inline(always)]
     pub fn enter(self) -> Option<Entered> {
         let place = self.place();
-        let thread = place.thread();
-        let before = *thread;
-        if before & !INSIDE == self.0 || before == 0 && self.takes(place) {
-            *thread = self.0 | INSIDE;
-            return Some(Entered {
-                call: place.call(),
-                return_missed: before & INSIDE != 0,
-            });
+        let owner = place.owner();
+        let before = owner.load();
+        let mut return_missed = before & INSIDE != 0;
+        if before & !INSIDE != self.0 {
+            if before != 0 || !self.takes(place) {
+                return self.enter_displaced();
+            }
+            // Before the place was free, it was in the hash map.
+            return_missed = self.leave_displaced();
         }
-        self.enter_displaced()
+        owner.store(self.0 | INSIDE);
+        Some(Entered {
+            call: place.call(),
+            return_missed,
+        })
     }
 
     /// Takes a place that is nobody's, unless another thread was faster.
@@ -99,7 +105,7 @@ impl Thread {
             call: Call {
                 // SAFETY: a live map value, and only its own thread uses it, until it removes it.
                 kept: unsafe { &mut *kept },
-                thread: None,
+                owner: None,
             },
             return_missed: !is_new,
         })
@@ -110,11 +116,11 @@ impl Thread {
     #[inline(always)]
     pub fn call(self) -> Option<Call> {
         let place = self.place();
-        let thread = *place.thread();
-        if thread == self.0 | INSIDE {
+        let owner = place.owner().load();
+        if owner == self.0 | INSIDE {
             return Some(place.call());
         }
-        if thread == self.0 {
+        if owner == self.0 {
             return None;
         }
         self.displaced()
@@ -122,73 +128,99 @@ impl Thread {
 
     #[inline(always)]
     fn displaced(self) -> Option<Call> {
-        // SAFETY: an aligned word of our own. What a thread has added, it sees itself.
-        if unsafe { (&raw const DISPLACED).read_volatile() } == 0 {
+        if !any_displaced() {
             return None;
         }
         let kept = IN_FLIGHT.get_ptr_mut(&self.0)?;
         Some(Call {
             // SAFETY: a live map value, and only its own thread uses it, until it removes it.
             kept: unsafe { &mut *kept },
-            thread: None,
+            owner: None,
         })
     }
 
     /// Ends the call that it is in.
     #[inline(always)]
     pub fn leave(self, call: Call) {
-        match call.thread {
-            Some(thread) => *thread = self.0,
-            None => self.remove_displaced(),
+        match call.owner {
+            Some(owner) => owner.store(self.0),
+            None => {
+                self.leave_displaced();
+            }
         }
     }
 
+    /// Removes its call from the hash map, and returns whether it was there.
     #[inline(always)]
-    fn remove_displaced(self) {
-        if IN_FLIGHT.remove(&self.0).is_ok() {
+    fn leave_displaced(self) -> bool {
+        let was_there = any_displaced() && IN_FLIGHT.remove(&self.0).is_ok();
+        if was_there {
             add(&raw mut DISPLACED, 1_u64.wrapping_neg());
         }
+        was_there
     }
 
-    /// Gives its place to others, now that it ends. Whether a call was in it, which will never return.
+    /// Gives its place to others, now that it ends. Returns whether it was in a call, which will never return.
     #[inline(always)]
     pub fn exit(self) -> bool {
         let place = self.place();
-        let thread = place.thread();
-        let before = *thread;
+        let owner = place.owner();
+        let before = owner.load();
         if before & !INSIDE != self.0 {
-            let is_inside = self.displaced().is_some();
-            if is_inside {
-                self.remove_displaced();
-            }
-            return is_inside;
+            return self.leave_displaced();
         }
-        *thread = 0;
+        owner.store(0);
         let _ = OWNERS.remove(&(place.0 as u32));
         before & INSIDE != 0
     }
 
-    /// Its place: by cache line, which is what the kernel aligns a `struct task_struct` to.
+    /// Its place, by a multiplicative hash (Knuth, TAOCP volume 3, section 6.4): the addresses lie at a few fixed
+    /// distances from each other, so that bits of theirs lead to the same few places.
     #[inline(always)]
     fn place(self) -> Place {
-        const CACHE_LINE: u32 = 6;
-        Place((self.0 >> (CACHE_LINE - Place::SHIFT)) & PLACE_MASK.load())
+        /// 2^64 divided by the golden ratio.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        const BITS: u32 = PLACES.trailing_zeros() + size_of::<u64>().trailing_zeros();
+        Place((self.0.wrapping_mul(FACTOR) >> (u64::BITS - BITS)) & PLACE_MASK.load())
     }
 }
 
-/// A place, by where its thread's word lies: its number times the bytes of a word.
+/// Returns whether any call is in the hash map. A thread sees its own.
+#[inline(always)]
+fn any_displaced() -> bool {
+    // SAFETY: an aligned word of our own.
+    unsafe { (&raw const DISPLACED).read_volatile() != 0 }
+}
+
+/// The word in [`THREADS`] that says whose a place is. Other threads read it, and take it when it is nobody's, so that
+/// there is never a reference to it.
+#[derive(Clone, Copy)]
+struct Owner(*mut u64);
+
+impl Owner {
+    #[inline(always)]
+    fn load(self) -> u64 {
+        // SAFETY: an aligned word of a live map value, which everybody writes whole.
+        unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(self, thread: u64) {
+        // SAFETY: as in `load`; only the thread that took the place writes, until it gives it up.
+        unsafe { self.0.write_volatile(thread) };
+    }
+}
+
+/// A place, by the offset of its owner's word: its number times the bytes of a word.
 #[derive(Clone, Copy)]
 struct Place(u64);
 
 impl Place {
-    /// Of the number, to the left.
-    const SHIFT: u32 = size_of::<u64>().trailing_zeros();
-
     #[inline(always)]
-    fn thread(self) -> &'static mut u64 {
-        // SAFETY: the mask is below the number of places, which the verifier checks, and ends in zeros, so that
-        // the word is aligned. Only the thread changes it once it is its own, and another one reads it whole.
-        unsafe { &mut *(&raw mut THREADS).cast::<u64>().byte_add(self.0 as usize) }
+    fn owner(self) -> Owner {
+        // SAFETY: the mask is below the number of places, which the verifier checks, and ends in zeros, so that the
+        // word is aligned.
+        Owner(unsafe { (&raw mut THREADS).cast::<u64>().byte_add(self.0 as usize) })
     }
 
     #[inline(always)]
@@ -196,9 +228,9 @@ impl Place {
         const WORDS: usize = size_of::<InFlight>() / size_of::<u64>();
         let places = (&raw mut ALL).cast::<InFlight>();
         Call {
-            // SAFETY: as above; and only the thread whose place it is uses it.
+            // SAFETY: as above; and only the thread that owns the place uses it.
             kept: unsafe { &mut *places.byte_add(self.0 as usize * WORDS) },
-            thread: Some(self.thread()),
+            owner: Some(self.owner()),
         }
     }
 }

@@ -5,9 +5,7 @@ use aya_ebpf::{
     btf_maps::{Array, CgroupArray, HashMap, LpmTrie, RingBuf},
     macros::btf_map,
 };
-use connect_trace_common::{
-    ConnectRecord, Control, InFlight, filter::MOST_CGROUPS, record::PLACES,
-};
+use connect_trace_common::{ConnectRecord, InFlight, filter::MOST_CGROUPS, record::PLACES};
 
 /// Records on their way to the daemon.
 #[btf_map]
@@ -48,7 +46,3 @@ pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
 /// The traced cgroups.
 #[btf_map]
 pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
-
-/// Written by the daemon.
-#[btf_map]
-pub static CONTROL: Array<Control, 1> = Array::new();

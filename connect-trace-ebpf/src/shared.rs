@@ -1,9 +1,10 @@
-//! The variables that the daemon looks at while the programs run. It makes them and links the programs with them, as
-//! maps of one value that it has in its memory: looking at a map by a system call would keep the kernel from
+//! The variables that the daemon reads and writes while the programs run. It makes them and links the programs with
+//! them, as maps of one value that it has in its memory: looking at a map by a system call would keep the kernel from
 //! running kprobe programs meanwhile.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use connect_trace_common::{
+    Control,
     counters::{COPIES, PerCpu},
     record::PLACES,
 };
@@ -14,6 +15,29 @@ unsafe extern "C" {
 
     /// For each place of a call in flight the thread that has it: see `in_flight.rs`.
     pub static mut THREADS: [u64; PLACES];
+
+    /// Written by the daemon.
+    static mut CONTROL: Control;
+}
+
+/// A word of [`Control`] as it is now, by its name.
+macro_rules! control {
+    ($name:ident) => {
+        $crate::shared::control_word(core::mem::offset_of!(connect_trace_common::Control, $name))
+    };
+}
+pub(crate) use control;
+
+/// The word of [`Control`] at an offset, for [`control!`].
+#[inline(always)]
+pub fn control_word(offset: usize) -> u64 {
+    // SAFETY: an aligned word of the variable, which the daemon writes whole.
+    unsafe {
+        (&raw const CONTROL)
+            .cast::<u64>()
+            .byte_add(offset)
+            .read_volatile()
+    }
 }
 
 /// What is kept of this CPU.

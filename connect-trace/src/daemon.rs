@@ -235,16 +235,10 @@ impl Daemon {
                     {
                         let bursts = bursts.clone();
                         burst = Some(tokio::task::spawn_blocking(move || {
-                            // While it looks at a map, the kernel skips kprobes on its CPU. It must not be
-                            // preempted then: all CPUs may be wanted by the programs that it watches.
-                            let mut precedence = Precedence::default();
-                            precedence.set(true);
-                            let done = match due {
+                            match due {
                                 Due::EndOfFirst => bursts.end_first(),
                                 Due::Burst(families) => bursts.run(families),
-                            };
-                            precedence.set(false);
-                            done
+                            }
                         }));
                     }
                     None

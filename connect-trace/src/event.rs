@@ -52,7 +52,7 @@ pub struct Connect {
     pub scanned: Option<u32>,
     /// Calls of `__inet{,6}_check_established`; absent where they were not counted.
     pub checks: Option<u32>,
-    /// Whether `__inet{,6}_check_established` was watched meanwhile, which slows the call down.
+    /// Whether any of its calls of `__inet{,6}_check_established` was seen: being watched makes the search longer.
     pub checks_watched: bool,
 }
 
@@ -246,8 +246,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes one entry of the ring buffer; `None` where it is no record of ours. Whether port checks were
-    /// watched meanwhile is not in it.
+    /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<Connect> {
         // In the ring buffer a record is aligned, and need not be copied.
@@ -303,7 +302,7 @@ impl Decoder {
                 .flags
                 .has(Flags::CHECKS_COUNTED)
                 .then_some(record.checks),
-            checks_watched: false,
+            checks_watched: record.checks != 0,
         })
     }
 

@@ -27,6 +27,7 @@ pub mod filter;
 mod governor;
 pub mod kernel;
 pub mod load;
+mod loss_log;
 pub mod output;
 pub mod overhead;
 pub mod own_use;

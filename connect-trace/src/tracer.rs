@@ -1,9 +1,6 @@
 //! The probes, their ring buffer and the decoder together: connects come out of it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -11,17 +8,20 @@ use connect_trace_common::Counters;
 
 use crate::{
     accounting::Accounting,
+    clock::monotonic_ns,
     event::{Connect, Decoder},
+    loss_log::LossLog,
     overhead::Overhead,
     own_use::{self, OwnUse},
-    probes::{ProbeConfig, Probes, watched::Watched},
+    probes::{ProbeConfig, Probes},
 };
 
 /// A trace that is running.
 pub struct Tracer {
     probes: Probes,
-    watched: Arc<Watched>,
     records: Records,
+    loss_log: LossLog,
+    missed_checks: MissedChecks,
     detached: bool,
     blind: Duration,
 }
@@ -50,14 +50,14 @@ impl Records {
     ///
     /// Stops after `budget`, so that a flood cannot keep the caller from everything else. Says whether it came
     /// to the end before.
-    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&mut Connect)) -> bool {
+    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
         /// Records between two looks at the clock.
         const BATCH: u32 = 1024;
         let start = Instant::now();
         let mut batch = 0;
         while let Some(record) = self.ring.next() {
             // By reference: to copy what was only just written, field by field, stalls the CPU.
-            match &mut self.decoder.decode(&record) {
+            match &self.decoder.decode(&record) {
                 Some(connect) => {
                     self.decoded += 1;
                     each(connect);
@@ -91,9 +91,10 @@ impl Tracer {
             .context("the ring buffer has been taken")?;
         let decoder = Decoder::new(probes.layout());
         Ok(Self {
-            watched: probes.watched(),
             records: Records::new(ring, decoder),
             probes,
+            loss_log: LossLog::default(),
+            missed_checks: MissedChecks::default(),
             detached: false,
             blind: Duration::ZERO,
         })
@@ -106,19 +107,35 @@ impl Tracer {
 
     /// Hands over every connect that is in the ring buffer, as [`Records::drain`] does, and passes on
     /// what the programs logged. Says whether that was all.
-    pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
-        let Self {
-            watched, records, ..
-        } = self;
-        let is_empty = records.drain(budget, |connect| {
-            let end_ns = connect.start_ns.saturating_add(connect.connect_ns);
-            connect.checks_watched = watched.overlaps(connect.start_ns, end_ns);
-            if !watched.covers(connect.start_ns, end_ns) {
+    pub fn drain(&mut self, budget: Duration, each: impl FnMut(&Connect)) -> bool {
+        let is_empty = if self.probes.watcher().mode().counts() {
+            self.drain_counted(budget, each)
+        } else {
+            self.records.drain(budget, each)
+        };
+        self.probes.flush_log();
+        let probes = &self.probes;
+        self.loss_log.look(|| probes.maps().counters());
+        is_empty
+    }
+
+    /// As [`Records::drain`], without the count of port checks in connects for which a program may have been skipped.
+    fn drain_counted(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
+        // A miss is only known to belong to a connect() once the counter is read after that connect() has ended.
+        let mut connects = Vec::new();
+        let is_empty = self
+            .records
+            .drain(budget, |connect| connects.push(*connect));
+        match self.probes.missed_checks() {
+            Ok(missed) => self.missed_checks.are(missed.unwrap_or(0)),
+            Err(error) => log::debug!("{error:#}"),
+        }
+        for connect in &mut connects {
+            if self.missed_checks.may_concern(connect) {
                 connect.checks = None;
             }
             each(connect);
-        });
-        self.probes.flush_log();
+        }
         is_empty
     }
 
@@ -185,7 +202,12 @@ impl Tracer {
         // Between the two readings calls may have entered, and calls in flight returned. A reading of
         // all CPUs takes its time too: one call more is within the tolerance.
         let ended = |counters: &Counters| {
-            counters.reported + counters.succeeded + counters.fast + counters.unsampled
+            counters.reported
+                + counters.ring_full
+                + counters.return_missed
+                + counters.succeeded
+                + counters.fast
+                + counters.unsampled
         };
         let moved = (after.entered - before.entered) + (ended(&after) - ended(&before));
         Ok(Accounting {
@@ -199,5 +221,53 @@ impl Tracer {
             blind: self.blind,
             unknown: None,
         })
+    }
+}
+
+/// Misses of the programs that count port checks: the kernel says how many there were, not of which connect().
+#[derive(Default)]
+struct MissedChecks {
+    count: u64,
+    /// When the last one was noticed, nanoseconds of `CLOCK_MONOTONIC`; 0 before the first.
+    noticed_ns: u64,
+}
+
+impl MissedChecks {
+    /// Notes the kernel's count.
+    fn are(&mut self, count: u64) {
+        if count != self.count {
+            self.count = count;
+            self.noticed_ns = monotonic_ns();
+        }
+    }
+
+    /// Returns whether a miss may be of this connect: it began before the last one was noticed, and had not been handed
+    /// over by then.
+    fn may_concern(&self, connect: &Connect) -> bool {
+        connect.start_ns < self.noticed_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::summary::tests::example;
+
+    #[test]
+    fn connects_that_began_before_a_miss_was_noticed_have_no_count() {
+        let mut missed = MissedChecks::default();
+        let began_at = |start_ns| Connect {
+            start_ns,
+            ..example(20_000)
+        };
+        missed.are(0);
+        assert!(!missed.may_concern(&began_at(1)));
+        let before = monotonic_ns();
+        missed.are(3);
+        let after = monotonic_ns() + 1;
+        assert!(missed.may_concern(&began_at(before)));
+        assert!(!missed.may_concern(&began_at(after)));
+        missed.are(3);
+        assert!(!missed.may_concern(&began_at(after)), "no new miss");
     }
 }

@@ -26,7 +26,7 @@ const CONNECT_RETURN: usize = 3;
 #[fentry]
 fn fentry_tcp_v4_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
-    connect::entered(&ctx, Function::V4, sock, ctx.arg(CONNECT_ADDRESS));
+    connect::entered(Function::V4, sock, ctx.arg(CONNECT_ADDRESS));
     0
 }
 
@@ -41,7 +41,7 @@ fn fexit_tcp_v4_connect(ctx: FExitContext) -> i32 {
 #[fentry]
 fn fentry_tcp_v6_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
-    connect::entered(&ctx, Function::V6, sock, ctx.arg(CONNECT_ADDRESS));
+    connect::entered(Function::V6, sock, ctx.arg(CONNECT_ADDRESS));
     0
 }
 

@@ -23,9 +23,9 @@ const CONNECT_ADDRESS: usize = 1;
 fn kprobe_tcp_v4_connect(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) {
         if cast::is_possible() {
-            connect::entered(&ctx, Function::V4, Sock(Cast::sock(sock)), address);
+            connect::entered(Function::V4, Sock(Cast::sock(sock)), address);
         } else {
-            connect::entered(&ctx, Function::V4, Sock(Untyped(sock)), address);
+            connect::entered(Function::V4, Sock(Untyped(sock)), address);
         }
     }
     0
@@ -49,9 +49,9 @@ fn kretprobe_tcp_v4_connect(ctx: RetProbeContext) -> u32 {
 fn kprobe_tcp_v6_connect(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) {
         if cast::is_possible() {
-            connect::entered(&ctx, Function::V6, Sock(Cast::sock(sock)), address);
+            connect::entered(Function::V6, Sock(Cast::sock(sock)), address);
         } else {
-            connect::entered(&ctx, Function::V6, Sock(Untyped(sock)), address);
+            connect::entered(Function::V6, Sock(Untyped(sock)), address);
         }
     }
     0

@@ -1,7 +1,7 @@
 //! The connects that nearly all are like: those that found a port. Each is counted once here, by the range,
 //! the strategy and the parity of its port, and comes into all groups that have it when there is a report.
 
-use super::{Group, Parity, Summary, key::Choice};
+use super::{Candidates, Group, Parity, Summary, key::Choice};
 use crate::event::{Connect, PortRange, SourcePort, Strategy};
 
 /// Most kinds that are kept, up to 1 MiB each. A host has few, unless sockets have ranges of their own.
@@ -22,7 +22,7 @@ struct Kind {
     choice: Option<Choice>,
     /// By even and odd port.
     groups: [Group; 2],
-    checks_watched: u64,
+    candidates: Candidates,
 }
 
 /// What decides, with the port's parity, in which groups such a connect is.
@@ -36,9 +36,13 @@ struct Like {
 impl Kinds {
     /// Takes a connect: to be put into this summary, or put there at once.
     pub fn record(&mut self, connect: &Connect, summary: &mut Summary) {
-        let (SourcePort::Searched(port), Some(range), 0, None) =
-            (connect.port, connect.range, connect.errno, connect.checks)
-        else {
+        let (SourcePort::Searched(port), Some(range), 0, None, false) = (
+            connect.port,
+            connect.range,
+            connect.errno,
+            connect.checks,
+            connect.checks_watched,
+        ) else {
             return summary.record(connect);
         };
         let like = Like {
@@ -55,7 +59,7 @@ impl Kinds {
         }
         let kind = &mut self.kinds[self.latest];
         kind.groups[usize::from(port % 2)].record(connect);
-        kind.checks_watched += u64::from(connect.checks_watched);
+        kind.candidates.record(connect);
     }
 
     /// Makes its range and strategy known in the summary, in the order in which they come, and keeps those
@@ -68,7 +72,7 @@ impl Kinds {
                 like,
                 choice: Choice::of(connect),
                 groups: Default::default(),
-                checks_watched: 0,
+                candidates: Candidates::default(),
             });
         }
         summary.record(connect);
@@ -77,7 +81,7 @@ impl Kinds {
     /// Puts what has come into the summary, and starts anew.
     pub fn settle(&mut self, summary: &mut Summary) {
         for kind in std::mem::take(self).kinds {
-            summary.checks_watched += kind.checks_watched;
+            summary.candidates.merge(&kind.candidates);
             for (parity, group) in [Parity::Even, Parity::Odd].into_iter().zip(&kind.groups) {
                 summary.merge_found(parity, kind.like.range, kind.choice, group);
             }
@@ -131,6 +135,10 @@ mod tests {
             summary.checks,
             summary.checks_counted,
             summary.checks_watched,
+            summary.candidates.ports,
+            summary.candidates.ns,
+            summary.candidates_watched.ports,
+            summary.candidates_watched.ns,
         ];
         let errnos: Vec<_> = summary.failed.keys().collect();
         text + &format!("{choices:?} {counts:?} {errnos:?} {:?}", summary.ranges)
@@ -160,6 +168,7 @@ mod tests {
             }),
             address_bound: Some(bound),
             checks_watched: bound,
+            scanned: Some(u32::from(width) * 40),
             ..example(20_002 + u16::from(odd))
         });
         proptest::collection::vec(prop_oneof![8 => usual, 1 => any_connect()], 0..100)

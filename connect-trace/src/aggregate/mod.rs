@@ -2,6 +2,7 @@
 //! their number.
 
 pub mod by;
+pub mod candidates;
 pub mod distinct;
 pub mod exhaustion;
 pub mod fast;
@@ -14,6 +15,7 @@ pub mod scanned;
 pub mod strategies;
 pub mod summary;
 
+pub use candidates::Candidates;
 pub use exhaustion::Exhaustions;
 pub use fast::FastConnects;
 pub use group::Group;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    FastConnects, Group, Key, Parity, Strategies,
+    Candidates, FastConnects, Group, Key, Parity, Strategies,
     groups::{Named, Top},
     key::Choice,
 };
@@ -42,8 +42,12 @@ pub struct Summary {
     pub strategies: Strategies,
     /// Connects that failed before the port search.
     pub without_search: u64,
-    /// Connects during which `__inet{,6}_check_established` was watched.
+    /// Connects of which calls of `__inet{,6}_check_established` were seen.
     pub checks_watched: u64,
+    /// The long searches of those.
+    pub candidates_watched: Candidates,
+    /// The long searches of all others.
+    pub candidates: Candidates,
     /// Calls of `__inet{,6}_check_established` by connects that counted them.
     pub checks: u64,
     /// Connects that counted them.
@@ -55,7 +59,12 @@ impl Summary {
     pub fn record(&mut self, connect: &Connect) {
         self.connects += 1;
         self.strategies.record(connect);
-        self.checks_watched += u64::from(connect.checks_watched);
+        if connect.checks_watched {
+            self.checks_watched += 1;
+            self.candidates_watched.record(connect);
+        } else {
+            self.candidates.record(connect);
+        }
         if let Some(checks) = connect.checks {
             self.checks += u64::from(checks);
             self.checks_counted += 1;

@@ -1,18 +1,14 @@
 //! The programs of connect() and of its search on their functions: put there at the start, and, where a
 //! trace keeps a budget, taken off for a while and put there again.
 
-use std::{
-    sync::{Arc, Mutex},
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use aya::Ebpf;
 
 use super::{
-    AttachMode, descriptor, kprobe, link::Link, lock, maps::Maps, object,
-    return_events::ReturnEvents, run_stats::RunStats,
+    AttachMode, descriptor, kprobe, link::Link, lock, object, return_events::ReturnEvents,
+    run_stats::RunStats,
 };
 use crate::kernel::prototypes::Function;
 
@@ -23,8 +19,7 @@ pub(super) struct Attachment {
     functions: Vec<&'static Function>,
     /// Of kretprobes, where they could be made.
     return_events: Option<ReturnEvents>,
-    entries: Vec<Link>,
-    returns: Vec<Link>,
+    links: Vec<Link>,
 }
 
 impl Attachment {
@@ -40,13 +35,12 @@ impl Attachment {
             mode,
             functions,
             return_events,
-            entries: Vec::new(),
-            returns: Vec::new(),
+            links: Vec::new(),
         }
     }
 
-    /// Attaches, the returns first and then the entries from the innermost out: no call that is seen to
-    /// enter may search or return unseen.
+    /// Attaches. The order matters to nobody: until calls are let in ([`Maps::open`](super::maps::Maps::open)), no
+    /// program looks at one.
     pub(super) fn attach(&mut self, stats: Option<&RunStats>) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
         for &function in &self.functions {
@@ -58,38 +52,21 @@ impl Attachment {
                 }
                 None => {
                     let link = Link::to_return(&mut ebpf, self.mode, function)?;
-                    self.returns.push(link);
+                    self.links.push(link);
                 }
             }
-        }
-        for &function in self.functions.iter().rev() {
             let program = self.mode.entry_program(function);
             let link = Link::to_entry(&mut ebpf, self.mode, program, function)?;
-            self.entries.push(link);
+            self.links.push(link);
         }
         // A program may have been loaded anew for it.
         stats.map_or(Ok(()), |stats| stats.look_at(&ebpf))
     }
 
-    /// Detaches, those that see a call enter first: calls that are in flight then still return, unless they
-    /// take very long.
-    pub(super) fn detach(&mut self, maps: &Maps) -> Result<()> {
-        const LONGEST: Duration = Duration::from_millis(200);
-        const LOOK_EVERY: Duration = Duration::from_millis(5);
-        // Attached last was the one of the outermost function. That of the search comes after the calls.
-        let search = self.entries.drain(..self.entries.len().min(1));
-        let search: Vec<Link> = search.collect();
+    /// Detaches, after calls were kept out ([`Maps::close`](super::maps::Maps::close)).
+    pub(super) fn detach(&mut self) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
-        for link in self.entries.drain(..).rev() {
-            link.detach(&mut ebpf)?;
-        }
-        drop(ebpf);
-        let start = Instant::now();
-        while maps.in_flight()? > 0 && start.elapsed() < LONGEST {
-            thread::sleep(LOOK_EVERY);
-        }
-        let mut ebpf = lock(&self.ebpf);
-        for link in search.into_iter().chain(self.returns.drain(..)) {
+        for link in self.links.drain(..) {
             link.detach(&mut ebpf)?;
         }
         drop(ebpf);

@@ -18,9 +18,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 
-use super::{
-    AttachMode, fentry, kprobe, link::Link, lock, maps::Maps, run_stats::RunStats, watched::Watched,
-};
+use super::{AttachMode, fentry, kprobe, link::Link, lock, maps::Maps, run_stats::RunStats};
 use crate::kernel::prototypes::Function;
 
 /// What is paid for watching `__inet{,6}_check_established`.
@@ -39,8 +37,9 @@ pub enum CheckMode {
 }
 
 impl CheckMode {
-    /// Whether each connect() counts its calls.
-    pub(super) fn counts(self) -> bool {
+    /// Returns whether each connect() counts its calls.
+    #[must_use]
+    pub fn counts(self) -> bool {
         matches!(self, Self::Time | Self::Count)
     }
 }
@@ -108,8 +107,10 @@ struct Inner {
     functions: Vec<&'static Function>,
     maps: Arc<Maps>,
     stats: Option<Arc<RunStats>>,
+    /// None while nothing is attached.
     links: Vec<Link>,
-    watched: Arc<Watched>,
+    /// How many times all was attached.
+    epoch: u64,
     /// How long the last attaching took, and when it was done.
     attaching: Duration,
     since: Instant,
@@ -124,7 +125,6 @@ impl Watcher {
         ebpf: Arc<Mutex<Ebpf>>,
         maps: Arc<Maps>,
         stats: Option<Arc<RunStats>>,
-        watched: Arc<Watched>,
     ) -> Result<Self> {
         let mut inner = Inner {
             ebpf,
@@ -133,7 +133,7 @@ impl Watcher {
             maps,
             stats,
             links: Vec::new(),
-            watched,
+            epoch: 0,
             attaching: Duration::ZERO,
             since: Instant::now(),
         };
@@ -198,7 +198,7 @@ impl Switch {
     pub(super) fn off(&self) -> Result<Option<Burst>> {
         self.bursts.stop.store(true, Ordering::Relaxed);
         let mut inner = self.bursts.lock();
-        if !inner.watched.goes_on() {
+        if inner.links.is_empty() {
             return Ok(None);
         }
         let (watched, start) = (inner.since.elapsed(), Instant::now());
@@ -315,7 +315,6 @@ impl Inner {
     /// Attaches what was loaded for these families, the returns first.
     fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
         let start = Instant::now();
-        self.watched.begins();
         let functions = self
             .functions
             .iter()
@@ -339,7 +338,8 @@ impl Inner {
         self.since = Instant::now();
         self.attaching = self.since - start;
         drop(ebpf);
-        self.watched.is_whole();
+        self.epoch += 1;
+        self.maps.set_checks_epoch(self.epoch);
         Ok(())
     }
 
@@ -352,10 +352,10 @@ impl Inner {
     /// Detaches, the entries first, and one function after the other: a step can wait for grace periods of
     /// the kernel, in which what is still attached makes connects longer.
     fn detach(&mut self) -> Result<()> {
-        if !self.watched.goes_on() {
+        if self.links.is_empty() {
             return Ok(());
         }
-        self.watched.ends();
+        self.maps.set_checks_epoch(0);
         let mut ebpf = lock(&self.ebpf);
         // Attached were all returns, and then all entries.
         let functions = self.links.len().div_ceil(2);
@@ -364,8 +364,6 @@ impl Inner {
         for (_, link) in links {
             link.detach(&mut ebpf)?;
         }
-        drop(ebpf);
-        self.watched.has_ended();
         Ok(())
     }
 }

@@ -105,11 +105,12 @@ mod tests {
     const OBJECT: &[u8] = include_bytes!(env!("CONNECT_TRACE_BPF_OBJECT_PATH"));
     const MAP: i32 = 0x0102_0304;
 
-    fn externs(function: Option<TypeId>) -> [Extern; 3] {
+    fn externs(function: Option<TypeId>) -> [Extern; 4] {
         let known = |name, is| Extern { name, is };
         [
             known("PER_CPU", Is::Variable(MAP)),
             known("THREADS", Is::Variable(MAP + 1)),
+            known("CONTROL", Is::Variable(MAP + 2)),
             known(cast::FUNCTION, Is::Function(function)),
         ]
     }

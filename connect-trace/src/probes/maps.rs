@@ -1,12 +1,17 @@
 //! The maps and variables that the daemon reads and writes besides the ring buffer.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fs,
+    mem::offset_of,
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData},
-    util::nr_cpus,
+    maps::{HashMap, MapData},
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
@@ -25,37 +30,51 @@ struct Plain<T>(T);
 // SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
-/// The variables that the programs write, to be made before these are loaded.
+/// The CPUs that this machine can have, `cpu_possible_mask`: their numbers may have gaps.
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
+
+/// The variables that the programs and the daemon share, to be made before the programs are loaded.
 pub(super) struct Variables {
     per_cpu: Shared<PerCpu>,
     threads: Shared<u64>,
+    control: Shared<Control>,
     /// Number of the elements of `per_cpu` that are used.
     cpus: usize,
 }
 
 impl Variables {
-    /// All zero.
+    /// Creates them, all zero.
     pub(super) fn new() -> Result<Self> {
-        let cpus =
-            nr_cpus().map_err(|(file, error)| anyhow!(error).context(format!("read {file}")))?;
+        // An unreadable list costs time, no figures: the copies of CPUs that there are not stay zero.
+        let possible = fs::read_to_string(POSSIBLE_CPUS).unwrap_or_default();
         Ok(Self {
             per_cpu: Shared::new("PER_CPU", COPIES)?,
             threads: Shared::new("THREADS", PLACES)?,
-            cpus: cpus.min(COPIES),
+            control: Shared::new("CONTROL", 1)?,
+            cpus: numbers_of_cpus(&possible).map_or(COPIES, |cpus| cpus.min(COPIES)),
         })
     }
 
-    /// What the programs are linked with.
-    pub(super) fn linked(&self) -> [Extern; 2] {
-        [self.per_cpu.linked(), self.threads.linked()]
+    /// Returns what the programs are linked with.
+    pub(super) fn linked(&self) -> [Extern; 3] {
+        [
+            self.per_cpu.linked(),
+            self.threads.linked(),
+            self.control.linked(),
+        ]
     }
+}
+
+/// Returns one more than the highest number in a list of CPUs such as `0-3,8-11`.
+fn numbers_of_cpus(list: &str) -> Option<usize> {
+    let highest = list.trim().rsplit([',', '-']).next()?;
+    highest.parse::<usize>().ok()?.checked_add(1)
 }
 
 /// The maps and variables.
 pub struct Maps {
     variables: Variables,
     displaced: HashMap<MapData, u64, Plain<InFlight>>,
-    control: Mutex<Array<MapData, Plain<Control>>>,
 }
 
 impl Maps {
@@ -64,16 +83,45 @@ impl Maps {
         Ok(Self {
             variables,
             displaced: object::take(ebpf, "IN_FLIGHT")?,
-            control: Mutex::new(object::take(ebpf, "CONTROL")?),
         })
     }
 
     /// Tells the programs to make records of one call in so many, a power of two; see
     /// [`Control::sample_every`].
-    pub(super) fn set_sample_every(&self, sample_every: u32) -> Result<()> {
-        let mut map = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        map.set(0, Plain(Control { sample_every }), 0)
-            .context("write map CONTROL")
+    pub(super) fn set_sample_every(&self, sample_every: u32) {
+        self.control(offset_of!(Control, sample_every), sample_every.into());
+    }
+
+    /// Tells the programs how many times those of `__inet{,6}_check_established` have been attached, 0 when they
+    /// are not; see [`Control::checks_epoch`].
+    pub(super) fn set_checks_epoch(&self, epoch: u64) {
+        self.control(offset_of!(Control, checks_epoch), epoch);
+    }
+
+    /// Lets calls in, now that all programs are attached.
+    pub(super) fn open(&self) {
+        self.control(offset_of!(Control, open), 1);
+    }
+
+    /// Lets no more calls in, and waits for the return of those in flight: a program that is detached meanwhile would
+    /// not see it. Whatever has not returned after two seconds stays in flight.
+    ///
+    /// # Errors
+    /// If the map of the calls cannot be read.
+    pub(super) fn close(&self) -> Result<()> {
+        const LONGEST: Duration = Duration::from_secs(2);
+        const LOOK_EVERY: Duration = Duration::from_millis(2);
+        self.control(offset_of!(Control, open), 0);
+        let start = Instant::now();
+        while self.in_flight()? > 0 && start.elapsed() < LONGEST {
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn control(&self, offset: usize, value: u64) {
+        let word = self.variables.control.word(offset);
+        word.store(value, Ordering::Release);
     }
 
     fn per_cpu(&self) -> impl Iterator<Item = PerCpu> {
@@ -132,6 +180,16 @@ impl Maps {
         sums
     }
 
+    /// Returns how many threads have a place of their own for their calls; see `in_flight.rs` of the programs.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.variables
+            .threads
+            .iter()
+            .filter(|&owner| owner != 0)
+            .count()
+    }
+
     /// Number of calls in flight.
     ///
     /// # Errors
@@ -154,5 +212,19 @@ fn add_times(sum: &mut Times, more: &Times) {
     sum.max_ns = sum.max_ns.max(more.max_ns);
     for (bucket, more) in sum.buckets.iter_mut().zip(more.buckets) {
         *bucket += more;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_with_gaps_in_their_numbers_are_all_read() {
+        assert_eq!(numbers_of_cpus("0-3\n"), Some(4));
+        assert_eq!(numbers_of_cpus("0-3,8-11\n"), Some(12));
+        assert_eq!(numbers_of_cpus("0,2"), Some(3));
+        assert_eq!(numbers_of_cpus("0\n"), Some(1));
+        assert_eq!(numbers_of_cpus(""), None);
     }
 }

@@ -28,12 +28,21 @@ pub struct Misses {
 pub(super) struct Programs(Vec<ProgramFd>);
 
 impl Programs {
-    /// Those that are loaded. What is missed of check_established is seen in its own figures.
+    /// Takes those that are loaded, but for the programs of check_established.
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, |name| !is_of_checks(name))
+    }
+
+    /// Takes the loaded programs of check_established.
+    pub(super) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, is_of_checks)
+    }
+
+    fn which(ebpf: &Ebpf, wanted: impl Fn(&str) -> bool) -> Result<Self> {
         let mut descriptors = Vec::new();
         for (name, program) in ebpf.programs() {
             let fd = match program {
-                _ if name.contains("check_established") => continue,
+                _ if !wanted(name) => continue,
                 Program::FEntry(program) => program.fd(),
                 Program::FExit(program) => program.fd(),
                 Program::KProbe(program) => program.fd(),
@@ -45,21 +54,30 @@ impl Programs {
         }
         Ok(Self(descriptors))
     }
-}
 
-impl Misses {
-    /// Reads the counts. `tracefs` has those of the return events, where there are any.
-    pub(super) fn read(programs: &Programs, tracefs: Option<&Path>) -> Result<Self> {
+    /// Returns how many runs of them were left out; `None` if the kernel does not count that.
+    pub(super) fn recursion_misses(&self) -> Result<Option<u64>> {
         let mut recursion = None;
-        for program in &programs.0 {
+        for program in &self.0 {
             let info = program_info::read(program.as_fd().as_raw_fd())
                 .context("read the kernel's counters of a program")?;
             if let Some(misses) = info.recursion_misses {
                 *recursion.get_or_insert(0) += misses;
             }
         }
+        Ok(recursion)
+    }
+}
+
+fn is_of_checks(program: &str) -> bool {
+    program.contains("check_established")
+}
+
+impl Misses {
+    /// Reads the counts. `tracefs` has those of the return events, where there are any.
+    pub(super) fn read(programs: &Programs, tracefs: Option<&Path>) -> Result<Self> {
         Ok(Self {
-            recursion,
+            recursion: programs.recursion_misses()?,
             returns: tracefs.map(return_events::missed).transpose()?,
         })
     }

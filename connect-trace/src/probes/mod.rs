@@ -26,7 +26,6 @@ mod run_stats;
 mod shared;
 pub mod steps;
 pub(crate) mod trial;
-pub(crate) mod watched;
 
 use std::{
     collections::HashSet,
@@ -52,7 +51,6 @@ use self::{
     object::Options,
     run_stats::RunStats,
     steps::Steps,
-    watched::Watched,
 };
 use crate::filter::Filters;
 use crate::kernel::{
@@ -130,10 +128,10 @@ pub struct Probes {
     layout: Layout,
     maps: Arc<Maps>,
     programs: Programs,
+    programs_of_checks: Programs,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
-    watched: Arc<Watched>,
     /// Where the kernel counts the misses of the return events, where there are any.
     tracefs: Option<PathBuf>,
     stats: Option<Arc<RunStats>>,
@@ -209,7 +207,6 @@ impl Probes {
         filters::forget_ended(&mut loaded, &config.filters)?;
         let programs = Programs::of(&loaded)?;
         drop(loaded);
-        let watched = Arc::default();
         let watcher = Watcher::start(
             config.checks,
             mode,
@@ -217,8 +214,9 @@ impl Probes {
             Arc::clone(&ebpf),
             Arc::clone(&maps),
             stats.clone(),
-            Arc::clone(&watched),
         )?;
+        let programs_of_checks = Programs::of_checks(&lock(&ebpf))?;
+        maps.open();
         Ok(Self {
             ebpf,
             mode,
@@ -226,10 +224,10 @@ impl Probes {
             layout: layout.clone(),
             maps,
             programs,
+            programs_of_checks,
             records: Some(records),
             log,
             watcher,
-            watched,
             tracefs,
             stats,
             attachment: Arc::new(Mutex::new(attachment)),
@@ -278,11 +276,6 @@ impl Probes {
         &mut self.watcher
     }
 
-    /// When `__inet{,6}_check_established` was watched last.
-    pub(crate) fn watched(&self) -> Arc<Watched> {
-        Arc::clone(&self.watched)
-    }
-
     /// Traces less for a while, and more again. To be used where the programs were loaded with
     /// [`ProbeConfig::may_step`].
     #[must_use]
@@ -323,24 +316,26 @@ impl Probes {
         Misses::read(&self.programs, self.tracefs.as_deref())
     }
 
+    /// Runs of the programs of `__inet{,6}_check_established` that the kernel left out; `None` if it does not count
+    /// them.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn missed_checks(&self) -> Result<Option<u64>> {
+        self.programs_of_checks.recursion_misses()
+    }
+
     /// Detaches every program. The maps can still be read.
     ///
     /// # Errors
     /// Where a program is not let go.
     pub fn detach(&mut self) -> Result<()> {
-        self.watcher.stop()?;
         // A step that is under way ends first.
         let mut attachment = steps::attachment(&self.attachment);
+        self.maps.close()?;
+        self.watcher.stop()?;
         let mut ebpf = lock(&self.ebpf);
-        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
-        // Entries first: a call that enters now is not seen, one that is in flight still returns.
-        let (returns, entries): (Vec<_>, Vec<_>) = names
-            .into_iter()
-            .partition(|name| name.starts_with("fexit") || name.starts_with("kret"));
-        for name in entries.iter().chain(&returns) {
-            let Some(program) = ebpf.program_mut(name) else {
-                continue;
-            };
+        for (name, program) in ebpf.programs_mut() {
             object::unload(program).with_context(|| format!("detach program {name}"))?;
         }
         drop(ebpf);

@@ -23,7 +23,7 @@ pub(super) struct Options<'a> {
     /// Where the running kernel keeps what the programs read.
     pub(super) layout: &'a Layout,
     /// The variables that the programs share with the daemon.
-    pub(super) variables: [Extern; 2],
+    pub(super) variables: [Extern; 3],
     /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
     pub(super) table_perturb: u64,
     /// Which connects are wanted.
@@ -72,12 +72,12 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let inet_port_range_is_pair = u32::from(!layout.socket_range_has_no_parity);
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
     fields::place(&mut object, &layout.offsets)?;
-    let [per_cpu, threads] = options.variables;
     let function = Extern {
         name: cast::FUNCTION,
         is: Is::Function(layout.cast.map(|cast| cast.function)),
     };
-    externs::link(&mut object, &[per_cpu, threads, function])?;
+    let [per_cpu, threads, control] = options.variables;
+    externs::link(&mut object, &[per_cpu, threads, control, function])?;
     let mut loader = EbpfLoader::new();
     loader
         .override_global("HAS_OPTIONS", &has_options, true)

@@ -1,5 +1,5 @@
 //! The variables that the programs and the daemon share: maps of one value each that lie in the daemon's memory too,
-//! so that it looks at them without a system call. While a process is in one that looks at a map, the kernel runs no
+//! so that it reads and writes them without a system call. While a process is in one that looks at a map, the kernel runs no
 //! kprobe program on its CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c); on a kernel that preempts threads
 //! within itself that can last, and calls would go unseen.
 
@@ -19,7 +19,7 @@ use bytemuck::Pod;
 
 use super::externs::{Extern, Is};
 
-/// An array that the programs write and the daemon reads.
+/// An array of words that the programs and the daemon read and write.
 pub(super) struct Shared<T> {
     name: &'static str,
     map: MapData,
@@ -28,7 +28,7 @@ pub(super) struct Shared<T> {
     of: PhantomData<T>,
 }
 
-// SAFETY: the memory is the kernel's, stays where it is, and is read by atomic loads alone.
+// SAFETY: the memory is the kernel's, stays where it is, and is only used through atomic words.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}
@@ -54,7 +54,8 @@ impl<T: Pod> Shared<T> {
             libc::mmap(
                 ptr::null_mut(),
                 bytes,
-                libc::PROT_READ,
+                // Writable although most is only read: an acquiring load of memory that is not may be undefined.
+                libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 map.fd().as_fd().as_raw_fd(),
                 0,
@@ -73,12 +74,23 @@ impl<T: Pod> Shared<T> {
         })
     }
 
-    /// What the elements are now: each word of one is read whole, and one after the other.
+    /// The words of all elements. The programs write each whole.
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: so many words are mapped, page by page, for as long as `self` is.
+        unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.length * Self::WORDS) }
+    }
+
+    /// The word at an offset in bytes, as `offset_of!` gives it, of the first element.
+    ///
+    /// # Panics
+    /// If the element has no word there.
+    pub(super) fn word(&self, offset: usize) -> &AtomicU64 {
+        &self.words()[offset / size_of::<u64>()]
+    }
+
+    /// The elements as they are now: each word of one is read whole, and one after the other.
     pub(super) fn iter(&self) -> impl Iterator<Item = T> {
-        // SAFETY: so many words are mapped, page by page, for as long as `self` is; the programs write them whole.
-        let words =
-            unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.length * Self::WORDS) };
-        words.chunks_exact(Self::WORDS).map(|words| {
+        self.words().chunks_exact(Self::WORDS).map(|words| {
             let mut element = T::zeroed();
             let copy = bytemuck::bytes_of_mut(&mut element);
             for (bytes, word) in copy.as_chunks_mut().0.iter_mut().zip(words) {

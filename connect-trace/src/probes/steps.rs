@@ -38,11 +38,17 @@ impl Steps {
             burst = self.watching.off()?;
         }
         if let Some(every) = to.sample_every() {
-            self.maps.set_sample_every(every)?;
+            self.maps.set_sample_every(every);
         }
         match (from == Level::Detached, to == Level::Detached) {
-            (false, true) => attachment(&self.attachment).detach(&self.maps)?,
-            (true, false) => attachment(&self.attachment).attach(self.stats.as_deref())?,
+            (false, true) => {
+                self.maps.close()?;
+                attachment(&self.attachment).detach()?;
+            }
+            (true, false) => {
+                attachment(&self.attachment).attach(self.stats.as_deref())?;
+                self.maps.open();
+            }
             _ => {}
         }
         if to == Level::Full && from != Level::Full {
@@ -52,7 +58,7 @@ impl Steps {
     }
 }
 
-/// It, whatever happened to a thread that held it.
+/// Locks the attachment, ignoring poisoning.
 pub(super) fn attachment(shared: &Mutex<Attachment>) -> MutexGuard<'_, Attachment> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,13 +16,13 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
     if checks.mode == "sampled" && checks.bursts == 0 {
         writeln!(
             text,
-            "port checks, sampled: the first burst has not ended; {} overlapped",
+            "port checks, sampled: the first burst has not ended; watched in {}",
             counted(summary.checks_watched, "connect()", "connect()s"),
         )?;
     } else if checks.mode == "sampled" {
         writeln!(
             text,
-            "port checks, sampled: {} of {:.1} ms in all; {} overlapped",
+            "port checks, sampled: {} of {:.1} ms in all; watched in {}",
             counted(checks.bursts, "burst", "bursts"),
             checks.watched.as_secs_f64() * 1e3,
             counted(summary.checks_watched, "connect()", "connect()s"),

@@ -10,7 +10,7 @@ const FEW: u64 = 100;
 const NAMED: usize = 4;
 
 /// A share of connects that overlapped a burst from which on the times are said to be too long.
-const OVERLAP: f64 = 0.05;
+const WATCHED: f64 = 0.05;
 
 /// A reason to doubt, or to act.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn warnings(report: &Report) -> Vec<Warning> {
         blind(report),
         sampled(report),
         unwatched(report),
-        overlap(report),
+        watched(report),
         few_samples(report),
         evicted(report),
         clock_step(report),
@@ -110,9 +110,10 @@ fn unwatched(report: &Report) -> Reason {
     })
 }
 
-fn overlap(report: &Report) -> Reason {
-    let (overlapped, all) = (report.summary.checks_watched, report.summary.connects);
-    // Where hardly any call was seen, none was made longer.
+fn watched(report: &Report) -> Reason {
+    let summary = &report.summary;
+    let (watched, all) = (summary.checks_watched, summary.connects);
+    // Hardly any call for each: nothing was made longer.
     let calls: u64 = report
         .checks
         .functions
@@ -120,11 +121,18 @@ fn overlap(report: &Report) -> Reason {
         .map(|(_, function)| function.calls)
         .sum();
     let known = !report.checks.functions.is_empty();
-    let slowed = !known || calls > overlapped;
-    (slowed && overlapped as f64 > all as f64 * OVERLAP).then(|| {
+    let slowed = !known || calls > watched;
+    (slowed && watched as f64 > all as f64 * WATCHED).then(|| {
+        let means = summary.candidates_watched.mean_ns();
+        let by = match means.zip(summary.candidates.mean_ns()) {
+            Some((with, without)) => {
+                format!("long searches took {with:.0} ns a candidate port, {without:.0} ns without")
+            }
+            None => "that makes a long search longer".to_owned(),
+        };
         let text = format!(
-            "{overlapped} of {all} connects ran while port checks were watched, which makes a long \
-             search longer; --check-established off avoids it"
+            "port checks were watched in {watched} of {all} connects: {by}; --check-established off \
+             avoids it"
         );
         ("watched", text)
     })

@@ -1,8 +1,15 @@
 //! What is not in the trace is counted, with its reason.
 
-use anyhow::Result;
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::Barrier,
+    thread,
+};
+
+use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::Family,
+    event::{Connect, Family},
     filter::Filters,
     probes::{AttachMode, ProbeConfig},
 };
@@ -10,6 +17,7 @@ use connect_trace::{
 use crate::{
     Test,
     matching::{Extent, matched},
+    process::until,
     trace::{Session, config, crowd_is_seen},
     truth::{Truth, truth},
 };
@@ -18,7 +26,29 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     calls_beyond_the_most_in_flight_are_counted_as_lost,
     records_beyond_a_full_ring_buffer_are_counted_as_lost,
     calls_of_other_processes_are_counted_as_filtered,
+    calls_in_flight_when_the_probes_are_detached_are_in_the_trace,
+    returns_that_another_tracer_takes_are_counted_as_lost,
+    a_search_that_was_not_seen_is_counted,
+    nearly_every_thread_has_a_place_of_its_own,
 ];
+
+/// Processes that search long and without a pause, until they are dropped: more than there are CPUs, so that some
+/// are always in the middle.
+fn long_searches(session: &mut Session) -> Result<Vec<Truth>> {
+    const PROCESSES: usize = 4;
+    const PORTS: usize = 400;
+    let truths = (0..PROCESSES)
+        .map(|_| Truth::start("exhaust 27300-27699 --set-range --extra 300000"))
+        .collect::<Result<_>>()?;
+    until("each range is used up", || {
+        let failed = |connect: &&Connect| connect.errno == libc::EADDRNOTAVAIL;
+        let failed = session.connects().iter().filter(failed);
+        let processes: HashSet<u32> = failed.map(|connect| connect.pid).collect();
+        Ok((processes.len() == PROCESSES).then_some(()))
+    })?;
+    assert!(session.connects().len() > PROCESSES * PORTS);
+    Ok(truths)
+}
 
 fn calls_beyond_the_most_in_flight_are_counted_as_lost(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
@@ -97,5 +127,89 @@ fn calls_of_other_processes_are_counted_as_filtered(mode: AttachMode) -> Result<
     assert_eq!((pairs.len(), mapped.count()), (17, 8));
     trace.assert_complete();
     assert_eq!(trace.accounting.kernel.filtered, 13);
+    Ok(())
+}
+
+fn calls_in_flight_when_the_probes_are_detached_are_in_the_trace(mode: AttachMode) -> Result<()> {
+    crowd_is_seen(mode)?;
+    let mut session = Session::start(&config(mode))?;
+    let searching = long_searches(&mut session)?;
+    let trace = session.end()?;
+    drop(searching);
+    trace.assert_complete();
+    Ok(())
+}
+
+fn returns_that_another_tracer_takes_are_counted_as_lost(mode: AttachMode) -> Result<()> {
+    crowd_is_seen(mode)?;
+    let mut session = Session::start(&config(mode))?;
+    let searching = long_searches(&mut session)?;
+    Session::start(&config(mode))?.end()?;
+    // Each thread makes another call, which tells that the last one's return was taken.
+    let before = session.connects().len();
+    until("the searches have gone on", || {
+        Ok((session.connects().len() > before + 100).then_some(()))
+    })?;
+    let trace = session.end()?;
+    drop(searching);
+    let accounting = trace.accounting;
+    assert!(accounting.adds_up(), "{accounting:#?}");
+    assert_eq!(accounting.in_flight, 0, "{accounting:#?}");
+    assert_eq!(
+        accounting.lost(),
+        accounting.kernel.return_missed,
+        "{accounting:#?}"
+    );
+    if mode == AttachMode::Kprobe {
+        assert_eq!(accounting.lost(), 0, "{accounting:#?}");
+    }
+    Ok(())
+}
+
+/// On a kernel that preempts, programs of fentry are skipped, those of the search among them.
+fn a_search_that_was_not_seen_is_counted(mode: AttachMode) -> Result<()> {
+    let session = Session::start(&config(mode))?;
+    let truth = truth("threads 27000-27255 --set-range --threads 32 --count 16")?;
+    let trace = session.end()?;
+    matched(&truth, &trace.connects, Extent::Fewer)?;
+    let unseen = trace
+        .connects
+        .iter()
+        .filter(|connect| connect.errno == 0 && connect.search_ns.is_none());
+    assert!(unseen.count() as u64 <= trace.accounting.kernel.search_return_missed);
+    trace.assert_lost_are_counted();
+    Ok(())
+}
+
+fn nearly_every_thread_has_a_place_of_its_own(mode: AttachMode) -> Result<()> {
+    const THREADS: usize = 256;
+    /// By chance some two of them have none, where 16,384 places are.
+    const WITHOUT: usize = 16;
+    let mut session = Session::start(&config(mode))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
+    let address = listener.local_addr()?;
+    let (connected, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    let places = thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let stream = TcpStream::connect(address);
+                connected.wait();
+                end.wait();
+                stream
+            });
+        }
+        for _ in 0..THREADS {
+            let _ = listener.accept();
+        }
+        connected.wait();
+        let places = session.tracer.probes().maps().places();
+        end.wait();
+        places
+    });
+    assert!((THREADS - WITHOUT..).contains(&places), "{places}");
+    until("ended threads have given theirs up", || {
+        Ok((session.tracer.probes().maps().places() < WITHOUT).then_some(()))
+    })?;
+    session.end()?.assert_complete();
     Ok(())
 }

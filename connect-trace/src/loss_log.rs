@@ -1,0 +1,81 @@
+//! The first loss of each kind, told in the log while a trace goes on: the report, which has them all, may be hours
+//! away.
+
+use std::time::{Duration, Instant};
+
+use connect_trace_common::Counters;
+
+/// Between two looks at the counters.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Kinds of losses, in the words of the log.
+const KINDS: [(fn(&Counters) -> u64, &str); 3] = [
+    (
+        |counters| counters.ring_full,
+        "the ring buffer is full: records are lost; --ring-buffer makes it larger",
+    ),
+    (
+        |counters| counters.in_flight_full,
+        "too many calls are in flight: connect()s are lost; --max-in-flight allows more",
+    ),
+    (
+        |counters| counters.return_missed,
+        "returns of connect() were not seen: these calls are lost",
+    ),
+];
+
+/// The kinds that were told.
+#[derive(Default)]
+pub(crate) struct LossLog {
+    told: [bool; KINDS.len()],
+    looked: Option<Instant>,
+}
+
+impl LossLog {
+    /// Looks at the counters once a second, and logs each kind of loss that has begun.
+    pub(crate) fn look(&mut self, counters: impl FnOnce() -> Counters) {
+        if self
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= LOOK_EVERY)
+        {
+            self.looked = Some(Instant::now());
+            for message in self.begun(&counters()) {
+                log::warn!("{message}");
+            }
+        }
+    }
+
+    /// Returns the messages of the kinds that have begun since the last call.
+    fn begun(&mut self, counters: &Counters) -> Vec<&'static str> {
+        let kinds = KINDS.iter().zip(&mut self.told);
+        kinds
+            .filter_map(|((count, message), told)| {
+                let begins = !*told && count(counters) > 0;
+                *told |= begins;
+                begins.then_some(*message)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_told_once() {
+        let mut log = LossLog::default();
+        let mut counters = Counters::default();
+        assert!(log.begun(&counters).is_empty());
+        counters.return_missed = 1;
+        let [told] = log.begun(&counters)[..] else {
+            panic!("one kind has begun");
+        };
+        assert!(told.contains("returns"), "{told}");
+        counters.return_missed = 2;
+        assert!(log.begun(&counters).is_empty());
+        counters.ring_full = 1;
+        counters.in_flight_full = 1;
+        assert_eq!(log.begun(&counters).len(), 2);
+    }
+}
