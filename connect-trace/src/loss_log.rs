@@ -8,8 +8,10 @@ use connect_trace_common::Counters;
 /// Between two looks at the counters.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Kinds of losses, in the words of the log.
-const KINDS: [(fn(&Counters) -> u64, &str); 3] = [
+/// A kind of loss: its counter, and the words of the log.
+type Kind = (fn(&Counters) -> u64, &'static str);
+
+const KINDS: [Kind; 3] = [
     (
         |counters| counters.ring_full,
         "the ring buffer is full: records are lost; --ring-buffer makes it larger",
