@@ -21,6 +21,10 @@ pub struct Accounting {
     /// Returns that found no free slot, by the kernel's count; `None` where there are no kretprobes of
     /// ours to count.
     pub kretprobe_misses: Option<u64>,
+    /// Forks that the kernel left the program out at; `None` if it does not count them, or children are not followed.
+    pub fork_misses: Option<u64>,
+    /// Ends of threads that the kernel left the program out at; `None` if it does not count them.
+    pub thread_end_misses: Option<u64>,
     /// How far the counters moved while they were read; 0 when the probes are detached.
     pub moved: u64,
     /// For how long the probes were detached, and no call was seen, so that the trace kept its budget.
@@ -93,15 +97,24 @@ impl Accounting {
             && (self.moved > 0 || self.in_ring() == self.undecodable)
     }
 
-    /// Whether every call was seen: the counters add up, the kernel ran every program, every child that was
-    /// to be followed was, and the probes were attached all the time.
+    /// Returns if every call was seen: the counters add up, the kernel ran every program, every child that was to be
+    /// followed was, and the probes were attached all the time. A thread's end that was not seen matters only if calls
+    /// count as in flight, for they may be of that thread.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.unknown.is_none()
             && self.adds_up()
             && self.recursion_misses.unwrap_or(0) == 0
             && self.kernel.not_followed == 0
+            && self.fork_misses.unwrap_or(0) == 0
+            && !self.ends_may_be_missing()
             && self.blind.is_zero()
+    }
+
+    /// Returns if calls that count as in flight may be of threads that have ended.
+    #[must_use]
+    pub fn ends_may_be_missing(&self) -> bool {
+        self.in_flight > 0 && self.thread_end_misses.unwrap_or(0) > 0
     }
 }
 
@@ -167,6 +180,25 @@ mod tests {
         let mut accounting = example();
         accounting.kernel.not_followed = 1;
         assert!(accounting.adds_up() && !accounting.complete());
+    }
+
+    #[test]
+    fn a_fork_that_was_not_seen_makes_it_incomplete() {
+        let mut accounting = example();
+        accounting.fork_misses = Some(0);
+        assert!(accounting.complete());
+        accounting.fork_misses = Some(1);
+        assert!(accounting.adds_up() && !accounting.complete());
+    }
+
+    #[test]
+    fn a_thread_end_that_was_not_seen_makes_it_incomplete_if_calls_are_in_flight() {
+        let mut accounting = example();
+        accounting.thread_end_misses = Some(1);
+        assert!(accounting.adds_up() && !accounting.complete());
+        accounting.in_flight = 0;
+        accounting.kernel.entered -= 1;
+        assert!(accounting.complete());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     cli::{FilterArgs, OutputArgs, TraceArgs},
     event::Comm,
     filter::{Cgroup, Filters, IpVersion},
-    kernel::access,
+    kernel::{access, process::Process},
     probes::ProbeConfig,
     term::printable::printable,
     user,
@@ -72,11 +72,9 @@ impl Config {
 }
 
 fn filters(args: &FilterArgs) -> Result<Filters> {
-    for pid in &args.pids {
-        ensure!(
-            Path::new("/proc").join(pid.to_string()).exists(),
-            "--pid {pid}: no such process"
-        );
+    // Before anything is made or changed; the probes open them again.
+    for &pid in &args.pids {
+        Process::asked_for(pid)?;
     }
     // What this host knows by name.
     Ok(Filters {

@@ -222,7 +222,8 @@ impl Daemon {
                     if !is_empty {
                         drain.reset_after(DRAIN_SOON);
                     }
-                    if only_some && command.is_none() && !self.tracer.probes().any_process()? {
+                    // Of a command its own end tells.
+                    if only_some && !self.tracer.probes().any_process()? && command.is_none() {
                         if !config.quiet {
                             drop(status_line.take());
                             say!("All traced processes have ended.");

@@ -217,6 +217,8 @@ impl Tracer {
             in_flight,
             recursion_misses: misses.recursion,
             kretprobe_misses: misses.returns,
+            fork_misses: misses.forks,
+            thread_end_misses: misses.thread_ends,
             moved: if self.detached { 0 } else { moved + 1 },
             blind: self.blind,
             unknown: None,

@@ -7,6 +7,7 @@ pub mod cast;
 pub mod lack;
 pub mod layout;
 pub mod preemption;
+pub(crate) mod process;
 pub mod prototypes;
 pub mod switches;
 pub mod symbols;

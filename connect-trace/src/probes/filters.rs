@@ -1,6 +1,6 @@
 //! The filters as the programs take them: bits, and maps with what is wanted.
 
-use std::{fs::File, hash::Hash, path::Path};
+use std::{fs::File, hash::Hash};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Room for the children of a traced process.
-const FOLLOWED: usize = 32_768;
+pub(super) const FOLLOWED: usize = 32_768;
 
 /// The bits that the programs are loaded with.
 pub(super) fn bits(filters: &Filters) -> FilterBits {
@@ -101,31 +101,6 @@ pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
             .with_context(|| format!("add {folder} to map CGROUPS"))?;
     }
     Ok(())
-}
-
-/// Takes processes out that ended before the programs could see it.
-pub(super) fn forget_ended(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
-    let has_ended = |pid: &u32| !Path::new("/proc").join(pid.to_string()).exists();
-    let mut set: HashMap<&mut MapData, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
-    for pid in filters.pids.iter().filter(|pid| has_ended(pid)) {
-        // It may have ended after the programs were attached.
-        let _ = set.remove(pid);
-    }
-    if only_process(filters).is_some_and(|pid| has_ended(&pid)) {
-        let mut process: Array<&mut MapData, u32> = map(ebpf, ".bss.process")?.try_into()?;
-        process.set(0, 0, 0).context("write section .bss.process")?;
-    }
-    Ok(())
-}
-
-/// Whether any process is left to trace, where only some are.
-pub(super) fn any_process(ebpf: &Ebpf) -> Result<bool> {
-    let pids = ebpf
-        .map("PIDS")
-        .context("the eBPF object has no map PIDS")?;
-    let pids: HashMap<_, u32, u8> = pids.try_into().context("map PIDS")?;
-    let any = pids.keys().next().transpose();
-    Ok(any.context("read map PIDS")?.is_some())
 }
 
 fn fill_set<K: aya::Pod + Hash>(ebpf: &mut Ebpf, name: &str, keys: &[K]) -> Result<()> {

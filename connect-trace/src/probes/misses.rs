@@ -21,16 +21,37 @@ pub struct Misses {
     pub recursion: Option<u64>,
     /// Returns that found every slot of a kretprobe taken, `kprobe_profile`.
     pub returns: Option<u64>,
+    /// Forks at which the program for them was left out, as in `recursion`; `None` also if children are not followed.
+    pub forks: Option<u64>,
+    /// Ends of threads at which the program for them was left out, as in `recursion`.
+    pub thread_ends: Option<u64>,
 }
 
-/// Descriptors of the programs of connect(), of our own: the counts can be read after the programs are
-/// detached, when they do not change any more.
+/// The program at `sched_process_fork`.
+const FORK: &str = "process_fork";
+/// The program at `sched_process_exit`.
+const THREAD_END: &str = "thread_exit";
+
+/// Descriptors of programs, of our own: the counts can be read after the programs are detached, when they do not change
+/// any more.
 pub(super) struct Programs(Vec<ProgramFd>);
 
 impl Programs {
-    /// Takes those that are loaded, but for the programs of check_established.
+    /// Takes the loaded programs of connect().
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
-        Self::which(ebpf, |name| !is_of_checks(name))
+        Self::which(ebpf, |name| {
+            !is_of_checks(name) && ![FORK, THREAD_END].contains(&name)
+        })
+    }
+
+    /// Takes the program at forks, if it is loaded.
+    pub(super) fn of_forks(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, |name| name == FORK)
+    }
+
+    /// Takes the program at the ends of threads.
+    pub(super) fn of_thread_ends(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, |name| name == THREAD_END)
     }
 
     /// Takes the loaded programs of check_established.
@@ -46,6 +67,7 @@ impl Programs {
                 Program::FEntry(program) => program.fd(),
                 Program::FExit(program) => program.fd(),
                 Program::KProbe(program) => program.fd(),
+                Program::RawTracePoint(program) => program.fd(),
                 _ => continue,
             };
             if let Ok(fd) = fd {
@@ -55,7 +77,7 @@ impl Programs {
         Ok(Self(descriptors))
     }
 
-    /// Returns how many runs of them were left out; `None` if the kernel does not count that.
+    /// Returns how many runs of them were left out; `None` if there are none of them, or the kernel does not count that.
     pub(super) fn recursion_misses(&self) -> Result<Option<u64>> {
         let mut recursion = None;
         for program in &self.0 {
@@ -75,10 +97,17 @@ fn is_of_checks(program: &str) -> bool {
 
 impl Misses {
     /// Reads the counts. `tracefs` has those of the return events, where there are any.
-    pub(super) fn read(programs: &Programs, tracefs: Option<&Path>) -> Result<Self> {
+    pub(super) fn read(
+        connect: &Programs,
+        forks: &Programs,
+        thread_ends: &Programs,
+        tracefs: Option<&Path>,
+    ) -> Result<Self> {
         Ok(Self {
-            recursion: programs.recursion_misses()?,
+            recursion: connect.recursion_misses()?,
             returns: tracefs.map(return_events::missed).transpose()?,
+            forks: forks.recursion_misses()?,
+            thread_ends: thread_ends.recursion_misses()?,
         })
     }
 }

@@ -20,6 +20,7 @@ pub mod maps;
 mod misses;
 mod object;
 mod perf_event;
+mod processes;
 mod program_info;
 pub(crate) mod return_events;
 mod run_stats;
@@ -31,7 +32,7 @@ use std::{
     collections::HashSet,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
@@ -49,6 +50,7 @@ use self::{
     maps::{Maps, Variables},
     misses::{Misses, Programs},
     object::Options,
+    processes::Processes,
     run_stats::RunStats,
     steps::Steps,
 };
@@ -58,6 +60,7 @@ use crate::kernel::{
     lack::Lack,
     layout::Layout,
     preemption,
+    process::Process,
     prototypes::{CHECKS, CONNECT, Function},
     symbols::{Pointer, Symbols},
 };
@@ -129,6 +132,9 @@ pub struct Probes {
     maps: Arc<Maps>,
     programs: Programs,
     programs_of_checks: Programs,
+    forks: Programs,
+    thread_ends: Programs,
+    processes: Processes,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
@@ -145,6 +151,10 @@ impl Probes {
     /// # Errors
     /// Says what this kernel lacks, or which call was refused.
     pub fn attach(config: &ProbeConfig) -> Result<Self> {
+        // Before anything else: the ids are those of now.
+        let asked_for = config.filters.pids.iter();
+        let asked_for: Result<_> = asked_for.map(|&pid| Process::asked_for(pid)).collect();
+        let asked_for = asked_for?;
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
         let functions = Functions::of_running_kernel()?;
@@ -161,6 +171,7 @@ impl Probes {
         )?;
         let mut probes = chosen.taken;
         probes.notes.insert(0, chosen.reason);
+        probes.processes.ask_for(asked_for);
         Ok(probes)
     }
 
@@ -175,6 +186,7 @@ impl Probes {
         let (mut ebpf, variables) = load(config, layout, functions)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         filters::fill(&mut ebpf, &config.filters)?;
+        let processes = Processes::new(object::take(&mut ebpf, "PIDS")?);
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!("the programs cannot log: {error}"))
@@ -203,9 +215,10 @@ impl Probes {
         let mut attachment =
             Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
         attachment.attach(stats.as_deref())?;
-        let mut loaded = lock(&ebpf);
-        filters::forget_ended(&mut loaded, &config.filters)?;
+        let loaded = lock(&ebpf);
         let programs = Programs::of(&loaded)?;
+        let forks = Programs::of_forks(&loaded)?;
+        let thread_ends = Programs::of_thread_ends(&loaded)?;
         drop(loaded);
         let watcher = Watcher::start(
             config.checks,
@@ -225,6 +238,9 @@ impl Probes {
             maps,
             programs,
             programs_of_checks,
+            forks,
+            thread_ends,
+            processes,
             records: Some(records),
             log,
             watcher,
@@ -258,17 +274,23 @@ impl Probes {
         &self.maps
     }
 
-    /// Whether any process of `--pid` is left, with its children where they are followed.
+    /// Returns if any process of `--pid` is left, with its children if they are followed. To be asked again and again:
+    /// those that have ended are forgotten.
     ///
     /// # Errors
-    /// Where the map cannot be read.
-    pub fn any_process(&self) -> Result<bool> {
-        match self.ebpf.try_lock() {
-            Ok(ebpf) => filters::any_process(&ebpf),
-            Err(TryLockError::Poisoned(error)) => filters::any_process(&error.into_inner()),
-            // Something is being attached, which can wait for the kernel: the next look will tell.
-            Err(TryLockError::WouldBlock) => Ok(true),
-        }
+    /// If the map or the kernel's counters cannot be read.
+    pub fn any_process(&mut self) -> Result<bool> {
+        let thread_ends = &self.thread_ends;
+        let any_missed = || Ok(thread_ends.recursion_misses()?.unwrap_or(0) > 0);
+        self.processes.any_left(any_missed)
+    }
+
+    /// The ids of the traced processes that are left.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn processes_left(&mut self) -> Result<Vec<u32>> {
+        self.processes.left()
     }
 
     /// Watches `__inet{,6}_check_established`.
@@ -313,7 +335,12 @@ impl Probes {
     /// # Errors
     /// Where they cannot be read.
     pub fn misses(&self) -> Result<Misses> {
-        Misses::read(&self.programs, self.tracefs.as_deref())
+        Misses::read(
+            &self.programs,
+            &self.forks,
+            &self.thread_ends,
+            self.tracefs.as_deref(),
+        )
     }
 
     /// Runs of the programs of `__inet{,6}_check_established` that the kernel left out; `None` if it does not count

@@ -126,6 +126,8 @@ impl End {
             in_flight,
             recursion_misses,
             kretprobe_misses,
+            fork_misses,
+            thread_end_misses,
             moved,
             blind,
             unknown: _,
@@ -161,11 +163,15 @@ impl End {
         note.line("decoded", decoded);
         note.line("undecodable", undecodable);
         note.line("in_flight", in_flight);
-        if let Some(misses) = recursion_misses {
-            note.line("recursion_misses", misses);
-        }
-        if let Some(misses) = kretprobe_misses {
-            note.line("kretprobe_misses", misses);
+        for (name, misses) in [
+            ("recursion_misses", recursion_misses),
+            ("kretprobe_misses", kretprobe_misses),
+            ("fork_misses", fork_misses),
+            ("thread_end_misses", thread_end_misses),
+        ] {
+            if let Some(misses) = misses {
+                note.line(name, misses);
+            }
         }
         note.line("moved", moved);
         note.line("blind_ns", nanoseconds(blind));
@@ -248,6 +254,8 @@ impl End {
                 in_flight: lines.number("in_flight")?,
                 recursion_misses: lines.number("recursion_misses"),
                 kretprobe_misses: lines.number("kretprobe_misses"),
+                fork_misses: lines.number("fork_misses"),
+                thread_end_misses: lines.number("thread_end_misses"),
                 moved: lines.number("moved")?,
                 blind: Duration::from_nanos(lines.number("blind_ns").unwrap_or(0)),
                 unknown: None,
@@ -429,6 +437,8 @@ pub(super) mod tests {
                     },
                     decoded: events,
                     recursion_misses: Some(7),
+                    fork_misses: Some(6),
+                    thread_end_misses: Some(5),
                     blind: Duration::from_millis(10),
                     ..Accounting::default()
                 },

@@ -148,9 +148,12 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             writeln!(text, "{count:>9} {what}")?;
         }
     }
+    let any = |misses: Option<u64>| misses.filter(|&count| count > 0);
     let misses = [
         ("programs skipped", accounting.recursion_misses),
         ("kretprobe slots", accounting.kretprobe_misses),
+        ("forks", any(accounting.fork_misses)),
+        ("ends of threads", any(accounting.thread_end_misses)),
     ];
     let misses: Vec<String> = misses
         .iter()
@@ -188,6 +191,15 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             (
                 accounting.recursion_misses.unwrap_or(0) > 0,
                 "the kernel skipped programs, so calls may not have been seen".to_owned(),
+            ),
+            (
+                accounting.fork_misses.unwrap_or(0) > 0,
+                "the kernel skipped the program at forks, so children may not be traced".to_owned(),
+            ),
+            (
+                accounting.ends_may_be_missing(),
+                "the ends of threads were not all seen: theirs may be the calls in flight"
+                    .to_owned(),
             ),
         ] {
             if missed {

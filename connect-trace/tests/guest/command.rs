@@ -2,8 +2,10 @@
 //! a process that ends.
 
 use std::{
+    fs,
     os::unix::process::ExitStatusExt as _,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,7 +14,8 @@ use connect_trace::probes::AttachMode;
 
 use crate::{
     Test,
-    process::{Ended, Process},
+    process::{Ended, Process, until},
+    program::bpftool,
     truth::Truth,
 };
 
@@ -28,6 +31,8 @@ pub const TESTS: &[Test<()>] = crate::tests![
     a_command_that_cannot_be_started_is_one_message,
     a_process_that_dies_while_traced_ends_the_trace_with_its_report,
     its_children_are_traced_after_it_where_they_are_followed,
+    an_id_of_no_running_process_is_refused_with_the_reason,
+    a_process_whose_end_the_programs_missed_does_not_keep_the_trace,
 ];
 
 fn connect_trace(options: &str, command: &[&str]) -> Command {
@@ -173,5 +178,55 @@ fn its_children_are_traced_after_it_where_they_are_followed((): ()) -> Result<()
     let ended = process.end()?.successful()?;
     assert!(start.elapsed() > Duration::from_millis(900), "{ended}");
     assert_eq!(entered(&ended)?, 8, "{ended}");
+    Ok(())
+}
+
+fn an_id_of_no_running_process_is_refused_with_the_reason((): ()) -> Result<()> {
+    let refused = |id: u32, parts: &[&str]| -> Result<()> {
+        let ended = ended(&format!("-p {id}"), &[])?;
+        assert_eq!(ended.status.code(), Some(1), "{ended}");
+        assert_eq!(ended.stdout, "", "{ended}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+        for part in parts {
+            assert!(ended.stderr.contains(part), "{part}: {ended}");
+        }
+        Ok(())
+    };
+    let mut zombie = Command::new("true").spawn()?;
+    let status = format!("/proc/{}/status", zombie.id());
+    until("the process has ended", || {
+        let status = fs::read_to_string(&status)?;
+        Ok(status.contains("State:\tZ").then_some(()))
+    })?;
+    refused(
+        zombie.id(),
+        &[&format!("--pid {}: ", zombie.id()), "has ended"],
+    )?;
+    zombie.wait()?;
+    refused(zombie.id(), &["no such process"])?;
+
+    // One of the threads of this program, but not the first.
+    let process = std::process::id();
+    let tried = thread::spawn(move || {
+        // SAFETY: the call takes nothing and cannot fail.
+        let thread = unsafe { libc::gettid() }.unsigned_abs();
+        refused(thread, &["thread", &format!("--pid {process}")])
+    });
+    tried.join().expect("the thread has not panicked")
+}
+
+/// As the kernel can miss the program for it: an id that no process has any more stays among those that are traced.
+fn a_process_whose_end_the_programs_missed_does_not_keep_the_trace((): ()) -> Result<()> {
+    let truth = Truth::hold("v4 --count 6")?;
+    let options = format!("--follow -p {}", truth.pid());
+    let mut process = Process::start(connect_trace(&options, &[]))?;
+    process.wait_for_stderr("Tracing connect()")?;
+    // 4194303, the highest id that there can be: a guest does not get that far.
+    bpftool("map update name PIDS key hex ff ff 3f 00 value hex 01")?;
+    truth.release()?;
+    truth.end()?;
+    let ended = process.end()?.successful()?;
+    assert!(ended.stderr.contains("have ended"), "{ended}");
+    assert_eq!(entered(&ended)?, 6, "{ended}");
     Ok(())
 }

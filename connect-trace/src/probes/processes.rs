@@ -1,0 +1,90 @@
+//! The traced processes: which of them are left. Their ends are known by pidfds; a program takes each out of the map
+//! `PIDS` as it ends, but the kernel may skip it (since 7.0 tracepoints can be preempted).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, MapData};
+
+use super::filters::FOLLOWED;
+use crate::kernel::process::{self, Process};
+
+/// Between two looks at all processes of the map.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+const READ: &str = "read map PIDS";
+
+/// The processes that are traced.
+pub(super) struct Processes {
+    /// Those that were asked for, as far as they have not ended.
+    asked_for: Vec<Process>,
+    /// `PIDS`: all that are traced, by id.
+    traced: HashMap<MapData, u32, u8>,
+    /// When the map was last looked through.
+    swept: Instant,
+}
+
+impl Processes {
+    /// Those of the map alone.
+    pub(super) fn new(traced: HashMap<MapData, u32, u8>) -> Self {
+        Self {
+            asked_for: Vec::new(),
+            traced,
+            swept: Instant::now(),
+        }
+    }
+
+    /// Adds those that were asked for, opened before the programs were attached.
+    pub(super) fn ask_for(&mut self, processes: Vec<Process>) {
+        self.asked_for = processes;
+    }
+
+    /// Takes those that have ended out of the map, and returns if any is left. `skipped` is asked once a second, if the
+    /// kernel may have skipped the program that does so.
+    pub(super) fn any_left(&mut self, skipped: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let Self {
+            asked_for, traced, ..
+        } = self;
+        asked_for.retain(|process| {
+            let has_ended = process.has_ended();
+            if has_ended {
+                // It is there only if the program was skipped.
+                let _ = traced.remove(&process.pid);
+            }
+            !has_ended
+        });
+        if self.swept.elapsed() > SWEEP_EVERY {
+            self.swept = Instant::now();
+            if skipped()? {
+                self.left()?;
+            }
+        }
+        if !self.asked_for.is_empty() {
+            return Ok(true);
+        }
+        // Children, if they are followed.
+        for _ in 0..FOLLOWED {
+            let Some(pid) = self.traced.keys().next().transpose().context(READ)? else {
+                return Ok(false);
+            };
+            if process::is_running(pid) {
+                return Ok(true);
+            }
+            let _ = self.traced.remove(&pid);
+        }
+        Ok(true)
+    }
+
+    /// Takes those that have ended out of the map, and returns the ids of the others.
+    pub(super) fn left(&mut self) -> Result<Vec<u32>> {
+        // No more than that: while ids come and go, the kernel may begin again from the first one.
+        let ids = self.traced.keys().take(FOLLOWED);
+        let ids = ids.collect::<Result<Vec<u32>, _>>().context(READ)?;
+        let (left, ended): (Vec<u32>, _) =
+            ids.into_iter().partition(|&pid| process::is_running(pid));
+        for pid in ended {
+            let _ = self.traced.remove(&pid);
+        }
+        Ok(left)
+    }
+}
