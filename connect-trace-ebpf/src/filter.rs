@@ -79,7 +79,7 @@ pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: *const 
         return false;
     }
     let of_address = FilterBits(FilterBits::DADDRS.0 | FilterBits::V4.0 | FilterBits::V6.0);
-    if filters.any(of_address) && !wants_address(function, address) {
+    if filters.any(of_address) && !wants_address(function, sock, address) {
         return false;
     }
     !filters.any(FilterBits::CGROUPS) || wants_cgroup()
@@ -97,15 +97,9 @@ fn wants_port(address: *const u8) -> bool {
 }
 
 #[inline(always)]
-fn wants_address(function: Function, address: *const u8) -> bool {
-    /// `sin_addr` of `struct sockaddr_in`, `sin6_addr` of `struct sockaddr_in6`.
-    const V4_ADDRESS: usize = 4;
-    const V6_ADDRESS: usize = 8;
-    let words: [u32; 4] = match function {
-        Function::V4 => [0, 0, 0xffff_u32.to_be(), read(address, V4_ADDRESS)],
-        Function::V6 => read(address, V6_ADDRESS),
-    };
-    let is_v4 = words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be();
+fn wants_address<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) -> bool {
+    let words = destination(function, sock, address);
+    let is_v4 = is_mapped(words);
     let filters = filters();
     if filters.any(FilterBits::V4) && !is_v4 || filters.any(FilterBits::V6) && is_v4 {
         return false;
@@ -113,6 +107,46 @@ fn wants_address(function: Function, address: *const u8) -> bool {
     // SAFETY: both are sixteen bytes of plain data.
     let bytes: [u8; 16] = unsafe { core::mem::transmute(words) };
     !filters.any(FilterBits::DADDRS) || DADDRS.get(&Key::new(128, bytes)).is_some()
+}
+
+/// The third word of a v4-mapped address.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+#[inline(always)]
+fn is_mapped(words: [u32; 4]) -> bool {
+    words[0] == 0 && words[1] == 0 && words[2] == MAPPED
+}
+
+/// The address that the kernel will connect to, IPv4 v4-mapped. It takes the unspecified one for another: of IPv6 for
+/// loopback (`tcp_v6_connect`), of IPv4 for the socket's own, or loopback if that is not bound
+/// (`ip_route_output_key_hash_rcu`; the address of a device that the socket is bound to is not known here).
+#[inline(always)]
+fn destination<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) -> [u32; 4] {
+    /// `sin_addr` of `struct sockaddr_in`, `sin6_addr` of `struct sockaddr_in6`.
+    const V4_ADDRESS: usize = 4;
+    const V6_ADDRESS: usize = 8;
+    const V4_LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
+    const V6_LOOPBACK: u32 = 1_u32.to_be();
+    let words: [u32; 4] = match function {
+        Function::V4 => [0, 0, MAPPED, read(address, V4_ADDRESS)],
+        Function::V6 => read(address, V6_ADDRESS),
+    };
+    if words[3] != 0 {
+        return words;
+    }
+    if is_mapped(words) {
+        let [source, _] = sock.addresses_v4();
+        return [0, 0, MAPPED, if source == 0 { V4_LOOPBACK } else { source }];
+    }
+    if words != [0; 4] {
+        return words;
+    }
+    let [source, _] = sock.addresses_v6();
+    if is_mapped(source) {
+        [0, 0, MAPPED, V4_LOOPBACK]
+    } else {
+        [0, 0, 0, V6_LOOPBACK]
+    }
 }
 
 #[inline(always)]

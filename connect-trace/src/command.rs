@@ -10,7 +10,8 @@ use std::{
         unix::{ffi::OsStrExt as _, process::ExitStatusExt as _},
     },
     process::{ExitCode, ExitStatus},
-    ptr,
+    ptr, thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -67,6 +68,12 @@ impl Command {
         })
     }
 
+    /// Its name, as it was typed.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -103,6 +110,19 @@ impl Command {
                 .with_context(|| format!("wait for {}", self.name))?;
         }
         Ok(self.ended)
+    }
+
+    /// Waits for its end, but no longer than that.
+    ///
+    /// # Errors
+    /// As [`Self::ended`].
+    pub fn wait_at_most(&mut self, longest: Duration) -> Result<()> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let start = Instant::now();
+        while self.ended()?.is_none() && start.elapsed() < longest {
+            thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     fn wait(&mut self, options: libc::c_int) -> io::Result<()> {
@@ -210,7 +230,7 @@ mod tests {
             if let Some(status) = command.ended()? {
                 return Ok(status);
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

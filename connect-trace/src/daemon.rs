@@ -24,7 +24,7 @@ use crate::{
     precedence::{Precedence, without_huge_pages},
     probes::checks::{Burst, Families},
     recording::Keeper,
-    report::{Checks, KernelSide, filter_words},
+    report::{Checks, KernelSide, filter_words, numbers::counted},
     status_line::StatusLine,
     term::{
         message::{self, say},
@@ -42,6 +42,9 @@ const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 const DRAIN_SOON: Duration = Duration::from_millis(1);
 
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// For a command to end, after it was told that its time is over.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
 /// periods of the kernel, mostly 50 to 200 ms, at times more than a second, in which connects are two to
@@ -80,16 +83,56 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         command.release()?;
     }
     let ended = runtime.block_on(daemon.trace(&config, signals, command.as_mut()));
+    let timed_out = matches!(ended, Ok(Cause::Time));
+    if let Some(command) = command.as_ref().filter(|_| timed_out) {
+        command.pass_on(libc::SIGTERM);
+    }
     // Whatever ended it: what was measured is printed.
     let last = daemon.finish();
     let kept = !daemon.recording.failed() && !daemon.refused;
+    let mut status = None;
+    if let Some(command) = &mut command {
+        if timed_out {
+            command.wait_at_most(PATIENCE)?;
+        }
+        status = command.ended()?;
+        if let Some(left) = left_behind(&daemon.tracer.probes().processes_left()?) {
+            log::warn!("{}: {left}", command.name());
+        }
+    }
     drop(daemon);
     unless_closed(ended.and(last))?;
-    let status = command.map_or(Ok(None), |mut command| command.ended())?;
     Ok(match status {
-        Some(status) if !status.success() => exit_as(status),
+        Some(status) if !status.success() && !timed_out => exit_as(status),
         _ if kept => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    })
+}
+
+/// What ended a trace.
+enum Cause {
+    /// `--duration`
+    Time,
+    /// A signal, or the end of all that is traced.
+    Other,
+}
+
+/// Says which processes of a command go on, if any do.
+fn left_behind(processes: &[u32]) -> Option<String> {
+    const SHOWN: usize = 4;
+    let ids: Vec<String> = processes.iter().take(SHOWN).map(u32::to_string).collect();
+    let more = processes.len().saturating_sub(SHOWN);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    (!ids.is_empty()).then(|| {
+        format!(
+            "{} of it, no longer traced, goes on: {}{more}; --follow --pid traces such a one",
+            counted(processes.len() as u64, "process", "processes"),
+            ids.join(", "),
+        )
     })
 }
 
@@ -175,7 +218,7 @@ impl Daemon {
         config: &Config,
         mut signals: Signals,
         mut command: Option<&mut Command>,
-    ) -> Result<()> {
+    ) -> Result<Cause> {
         let start = Instant::now();
         let mut status_line = StatusLine::new(config);
         let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
@@ -201,7 +244,7 @@ impl Daemon {
         if let Some(command) = &mut command
             && command.ended()?.is_some()
         {
-            return Ok(());
+            return Ok(Cause::Other);
         }
         loop {
             let received = tokio::select! {
@@ -215,13 +258,14 @@ impl Daemon {
                     }
                     None
                 }
-                () = &mut end => break,
+                () = &mut end => return Ok(Cause::Time),
                 _ = drain.tick() => {
                     let is_empty = self.drain(DRAIN_BUDGET)?;
                     self.precedence.set(!is_empty);
                     if !is_empty {
                         drain.reset_after(DRAIN_SOON);
                     }
+                    self.tracer.probes().follow_cgroups()?;
                     // Of a command its own end tells.
                     if only_some && !self.tracer.probes().any_process()? && command.is_none() {
                         if !config.quiet {
@@ -292,7 +336,7 @@ impl Daemon {
                 (None, _) => {}
             }
         }
-        Ok(())
+        Ok(Cause::Other)
     }
 
     /// Takes what has come, and says whether that was all.
@@ -448,6 +492,19 @@ impl BurstSchedule {
 mod tests {
     use super::*;
     use crate::aggregate::summary::tests::example;
+
+    #[test]
+    fn the_processes_that_go_on_are_told() {
+        assert_eq!(left_behind(&[]), None);
+        let one = left_behind(&[7]).unwrap();
+        assert!(
+            one.starts_with("1 process ") && one.contains(" 7;"),
+            "{one}"
+        );
+        let many = left_behind(&[1, 2, 3, 4, 5, 6]).unwrap();
+        assert!(many.contains("6 processes"), "{many}");
+        assert!(many.contains(": 1, 2, 3, 4 and 2 more;"), "{many}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_waits_for_traffic_and_then_for_two_hundred_times_what_the_last_one_took() {

@@ -49,7 +49,8 @@ Reading the report:
 
 Exit status:
   0 success, 1 failure, 2 wrong usage; with a COMMAND, the command's own, or
-  its signal. RUST_LOG=info, or -v, tells more on stderr.";
+  its signal, but 0 if --duration ended it. RUST_LOG=info, or -v, tells more
+  on stderr.";
 
 /// Show why connect() is slow: its latency by the source port that the kernel chose.
 ///
@@ -164,11 +165,12 @@ pub struct TraceArgs {
     #[arg(long, requires = "pids", help_heading = "What to trace")]
     pub follow: bool,
 
-    /// Start this command, and trace it and all its children until it ends
+    /// Start this command, and trace it and all its children until it ends; when the time of --duration is over, it
+    /// gets SIGTERM
     #[arg(
         last = true,
         value_name = "COMMAND",
-        conflicts_with_all = ["pids", "follow", "duration"],
+        conflicts_with_all = ["pids", "follow"],
         help_heading = "What to trace"
     )]
     pub command: Vec<OsString>,

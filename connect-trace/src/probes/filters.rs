@@ -1,21 +1,18 @@
 //! The filters as the programs take them: bits, and maps with what is wanted.
 
-use std::{fs::File, hash::Hash};
+use std::hash::Hash;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{
-        Array, CgroupArray, HashMap, Map, MapData,
+        Array, HashMap, Map, MapData,
         lpm_trie::{Key, LpmTrie},
     },
 };
-use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
+use connect_trace_common::FilterBits;
 
-use crate::{
-    filter::{Filters, IpVersion},
-    term::printable::printable,
-};
+use crate::filter::{Filters, IpVersion};
 
 /// Room for the children of a traced process.
 pub(super) const FOLLOWED: usize = 32_768;
@@ -85,20 +82,6 @@ pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
     let mut dports: Array<_, u64> = map(ebpf, "DPORTS")?.try_into()?;
     for (index, word) in (0..).zip(words).filter(|&(_, word)| word != 0) {
         dports.set(index, word, 0).context("write map DPORTS")?;
-    }
-
-    ensure!(
-        filters.cgroups.len() <= MOST_CGROUPS,
-        "--cgroup can be given {MOST_CGROUPS} times, not {}",
-        filters.cgroups.len()
-    );
-    let mut cgroups: CgroupArray<_> = map(ebpf, "CGROUPS")?.try_into()?;
-    for (index, cgroup) in (0..).zip(&filters.cgroups) {
-        let folder = printable(&cgroup.folder);
-        let opened = File::open(&cgroup.folder).with_context(|| format!("open {folder}"))?;
-        cgroups
-            .set(index, opened, 0)
-            .with_context(|| format!("add {folder} to map CGROUPS"))?;
     }
     Ok(())
 }

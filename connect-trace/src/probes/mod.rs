@@ -6,6 +6,7 @@
 //! `__inet6_check_established` as [`checks`] decides.
 
 mod attachment;
+mod cgroups;
 pub mod checks;
 pub(crate) mod choice;
 mod externs;
@@ -45,6 +46,7 @@ use aya_log::EbpfLogger;
 
 use self::{
     attachment::Attachment,
+    cgroups::Cgroups,
     checks::{CheckMode, Watcher},
     choice::{choose, with_types_or_without},
     maps::{Maps, Variables},
@@ -135,6 +137,7 @@ pub struct Probes {
     forks: Programs,
     thread_ends: Programs,
     processes: Processes,
+    cgroups: Cgroups,
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
@@ -186,6 +189,7 @@ impl Probes {
         let (mut ebpf, variables) = load(config, layout, functions)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         filters::fill(&mut ebpf, &config.filters)?;
+        let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
         let processes = Processes::new(object::take(&mut ebpf, "PIDS")?);
         let records = object::take(&mut ebpf, "RECORDS")?;
         let log = EbpfLogger::init(&mut ebpf)
@@ -241,6 +245,7 @@ impl Probes {
             forks,
             thread_ends,
             processes,
+            cgroups,
             records: Some(records),
             log,
             watcher,
@@ -283,6 +288,14 @@ impl Probes {
         let thread_ends = &self.thread_ends;
         let any_missed = || Ok(thread_ends.recursion_misses()?.unwrap_or(0) > 0);
         self.processes.any_left(any_missed)
+    }
+
+    /// Looks if the cgroups of `--cgroup` were made anew, and traces these then. To be asked again and again.
+    ///
+    /// # Errors
+    /// If the map does not take one.
+    pub fn follow_cgroups(&mut self) -> Result<()> {
+        self.cgroups.follow()
     }
 
     /// The ids of the traced processes that are left.

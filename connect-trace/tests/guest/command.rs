@@ -4,6 +4,7 @@
 use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result};
 use connect_trace::probes::AttachMode;
 
 use crate::{
-    Test,
+    Lacking, Test,
     process::{Ended, Process, until},
     program::bpftool,
     truth::Truth,
@@ -33,6 +34,9 @@ pub const TESTS: &[Test<()>] = crate::tests![
     its_children_are_traced_after_it_where_they_are_followed,
     an_id_of_no_running_process_is_refused_with_the_reason,
     a_process_whose_end_the_programs_missed_does_not_keep_the_trace,
+    processes_that_outlive_their_command_are_told,
+    a_command_gets_sigterm_when_the_time_is_over,
+    a_cgroup_that_is_made_again_is_traced_again,
 ];
 
 fn connect_trace(options: &str, command: &[&str]) -> Command {
@@ -229,4 +233,55 @@ fn a_process_whose_end_the_programs_missed_does_not_keep_the_trace((): ()) -> Re
     assert!(ended.stderr.contains("have ended"), "{ended}");
     assert_eq!(entered(&ended)?, 6, "{ended}");
     Ok(())
+}
+
+fn processes_that_outlive_their_command_are_told((): ()) -> Result<()> {
+    let ended = ended("-q", &["sh", "-c", "sleep 1000 >/dev/null 2>&1 & exit 0"])?.successful()?;
+    let (_, rest) = ended
+        .stderr
+        .split_once("goes on: ")
+        .with_context(|| format!("nothing is told: {ended}"))?;
+    assert!(ended.stderr.contains("sh: 1 process "), "{ended}");
+    let (pid, _) = rest.split_once(';').with_context(|| ended.to_string())?;
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+    assert_eq!(comm, "sleep\n", "{ended}");
+    // SAFETY: no pointers; the process is the one that was looked at.
+    unsafe { libc::kill(pid.parse()?, libc::SIGKILL) };
+    Ok(())
+}
+
+fn a_command_gets_sigterm_when_the_time_is_over((): ()) -> Result<()> {
+    let ended = ended("-q -d 0.5", &["sleep", "1000"])?.successful()?;
+    assert_eq!(entered(&ended)?, 0, "{ended}");
+    assert_eq!(ended.stderr, "", "{ended}");
+    Ok(())
+}
+
+/// As the restart of a service does.
+fn a_cgroup_that_is_made_again_is_traced_again((): ()) -> Result<()> {
+    const NAME: &str = "connect-trace-again";
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return Err(Lacking("a cgroup hierarchy of version 2").into());
+    }
+    let folder = Path::new("/sys/fs/cgroup").join(NAME);
+    let inside = |connects: u32| {
+        let truth = Truth::hold(&format!("v4 --count {connects}"))?;
+        fs::write(folder.join("cgroup.procs"), truth.pid().to_string())?;
+        truth.release()?;
+        truth.end()
+    };
+    fs::create_dir(&folder)?;
+    let mut process = Process::start(connect_trace(&format!("--cgroup {NAME}"), &[]))?;
+    process.wait_for_stderr("Tracing connect()")?;
+    inside(3)?;
+    until("the cgroup is free", || Ok(fs::remove_dir(&folder).ok()))?;
+    process.wait_for_stderr("removed")?;
+    Truth::start("v4 --count 5")?.end()?;
+    fs::create_dir(&folder)?;
+    process.wait_for_stderr("made anew")?;
+    inside(4)?;
+    process.signal(libc::SIGINT)?;
+    let ended = process.end()?.successful()?;
+    assert_eq!(entered(&ended)?, 3 + 4, "{ended}");
+    until("the cgroup is free", || Ok(fs::remove_dir(&folder).ok()))
 }

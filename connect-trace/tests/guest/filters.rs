@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::{SocketAddr, TcpListener},
     os::unix::{fs::MetadataExt as _, fs::symlink, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
@@ -18,6 +19,7 @@ use connect_trace::{
 };
 use connect_trace_common::FastGroup;
 use connect_trace_guest::truth::{Family, Record};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     Test,
@@ -31,6 +33,7 @@ pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
     each_filter_alone_lets_pass_what_belongs_and_no_other,
     a_process_that_ends_is_no_longer_traced,
     the_fast_ones_are_counted_without_a_record,
+    the_unspecified_address_counts_as_the_one_that_the_kernel_takes_for_it,
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
@@ -329,6 +332,67 @@ fn the_fast_ones_are_counted_without_a_record(mode: AttachMode) -> Result<()> {
             assert!(u128::from(times.max_ns) < least.as_nanos());
             assert!(times.max_ns <= times.total_ns && times.total_ns <= times.max_ns * times.count);
         }
+    }
+    Ok(())
+}
+
+fn the_unspecified_address_counts_as_the_one_that_the_kernel_takes_for_it(
+    mode: AttachMode,
+) -> Result<()> {
+    const TO_LOOPBACK: [(&str, Option<&str>, &str); 5] = [
+        ("0.0.0.0:0", None, "127.0.0.1"),
+        ("0.0.0.0:0", Some("127.0.0.2:0"), "127.0.0.2"),
+        ("[::ffff:0.0.0.0]:0", None, "127.0.0.1"),
+        ("[::]:0", Some("[::ffff:127.0.0.1]:0"), "127.0.0.1"),
+        ("[::]:0", None, "::1"),
+    ];
+    let any: SocketAddr = "[::]:0".parse()?;
+    let listener = TcpListener::bind(any).context("listen to both protocols")?;
+    let port = listener.local_addr()?.port();
+    for (filters, expected) in [
+        ("127.0.0.2/32", &TO_LOOPBACK[1..2]),
+        ("::1/128", &TO_LOOPBACK[4..]),
+        ("-4", &TO_LOOPBACK[..4]),
+    ] {
+        let filters = match filters {
+            "-4" => Filters {
+                version: Some(IpVersion::V4),
+                ..Filters::default()
+            },
+            network => Filters {
+                daddrs: vec![network.parse().map_err(anyhow::Error::msg)?],
+                ..Filters::default()
+            },
+        };
+        let session = Session::start(&ProbeConfig {
+            filters: filters.clone(),
+            ..config(mode)
+        })?;
+        for (to, from, _) in TO_LOOPBACK {
+            let mut to: SocketAddr = to.parse()?;
+            to.set_port(port);
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            if let Some(from) = from {
+                socket.bind(&from.parse::<SocketAddr>()?.into())?;
+            }
+            socket
+                .connect(&to.into())
+                .with_context(|| format!("connect to {to}"))?;
+        }
+        let trace = session.end()?;
+        let destinations: Vec<String> = trace
+            .connects
+            .iter()
+            .filter_map(|connect| Some(connect.destination?.ip().to_string()))
+            .collect();
+        let expected: Vec<&str> = expected.iter().map(|(_, _, address)| *address).collect();
+        assert_eq!(destinations, expected, "{filters:?}");
+        assert!(
+            trace
+                .connects
+                .iter()
+                .all(|connect| filters.matches(connect))
+        );
     }
     Ok(())
 }
