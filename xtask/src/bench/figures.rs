@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED};
+use super::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_CROWD};
 
 /// Candidate ports that the shortest of the odd connects looks at in vain: the even ones of the range.
 const CANDIDATES: f64 = 1_000.0;
@@ -18,6 +18,9 @@ const AGREEMENT: f64 = 0.01;
 pub(super) struct Figures {
     pub(super) kernel: String,
     pub(super) tracers: Vec<Tracer>,
+    /// The same with many threads.
+    #[serde(default)]
+    pub(super) crowds: Vec<Crowd>,
     /// Those that could not be measured, and what they said.
     pub(super) failed: Vec<(String, String)>,
 }
@@ -31,12 +34,20 @@ pub(super) struct Tracer {
     pub(super) odd_least: f64,
 }
 
+/// Time of a connect() beside one tracer while many threads are alive, in nanoseconds, which are instructions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Crowd {
+    pub(super) name: String,
+    pub(super) mean_of_least: f64,
+}
+
 impl Figures {
     /// Reads what `guest.sh` prints.
     pub(super) fn parse(kernel: &str, lines: &str) -> Result<Self> {
         let mut figures = Self {
             kernel: kernel.to_owned(),
             tracers: Vec::new(),
+            crowds: Vec::new(),
             failed: Vec::new(),
         };
         for line in lines.lines() {
@@ -52,8 +63,13 @@ impl Figures {
                         odd_least: odd_least?,
                     });
                 }
+                ["crowd", name, us] => figures.crowds.push(Crowd {
+                    name: name.to_owned(),
+                    mean_of_least: us.parse::<f64>()? * 1e3,
+                }),
                 ["failed", name, said] => {
                     figures.tracers.retain(|tracer| tracer.name != name);
+                    figures.crowds.retain(|crowd| crowd.name != name);
                     figures.failed.push((name.to_owned(), said.to_owned()));
                 }
                 _ => bail!("the guest printed an unknown line: {line}"),
@@ -72,6 +88,12 @@ impl Figures {
     /// Instructions that a tracer adds to a connect() that finds a port at once.
     pub(super) fn per_connect(&self, name: &str) -> Option<f64> {
         Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
+    }
+
+    /// Instructions that a tracer adds to such a connect() on average, while many threads are alive.
+    pub(super) fn per_connect_of_crowd(&self, name: &str) -> Option<f64> {
+        let of = |name| self.crowds.iter().find(|crowd| crowd.name == name);
+        Some(of(name)?.mean_of_least - of(UNTRACED_CROWD)?.mean_of_least)
     }
 
     /// Instructions that it adds to each candidate port beyond those.
@@ -121,6 +143,15 @@ impl fmt::Display for Figures {
                 self.odd_ratio(name).unwrap_or_default(),
             )?;
         }
+        for Crowd { name, .. } in &self.crowds {
+            let connect = self.per_connect_of_crowd(name);
+            writeln!(
+                formatter,
+                "{name:<38} {:>8.0} {:>6}",
+                connect.unwrap_or_default(),
+                ratio(connect, self.per_connect(FUNCLATENCY)),
+            )?;
+        }
         for (name, said) in &self.failed {
             writeln!(formatter, "{name:<38} not measured: {said}")?;
         }
@@ -136,6 +167,24 @@ pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
         let Some(before) = earlier.iter().find(|other| other.kernel == figures.kernel) else {
             continue;
         };
+        let mut compare = |name: &str, what: &str, value: f64, other: f64| {
+            compared += 1;
+            let difference = (value / other - 1.0).abs();
+            if difference >= most.0 {
+                most = (difference, format!("{}, {name}, {what}", figures.kernel));
+            }
+        };
+        for crowd in &figures.crowds {
+            let mut others = before.crowds.iter();
+            if let Some(other) = others.find(|other| other.name == crowd.name) {
+                compare(
+                    &crowd.name,
+                    "mean",
+                    crowd.mean_of_least,
+                    other.mean_of_least,
+                );
+            }
+        }
         for tracer in &figures.tracers {
             let Some(other) = before.tracer(&tracer.name) else {
                 continue;
@@ -146,12 +195,7 @@ pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
                 ("odd, least", tracer.odd_least, other.odd_least),
             ];
             for (what, value, other) in pairs {
-                compared += 1;
-                let difference = (value / other - 1.0).abs();
-                if difference >= most.0 {
-                    let place = format!("{}, {}, {what}", figures.kernel, tracer.name);
-                    most = (difference, place);
-                }
+                compare(&tracer.name, what, value, other);
             }
         }
     }
@@ -165,6 +209,7 @@ pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tracers::FENTRY_CROWD;
     use super::*;
 
     const LINES: &str = "\
@@ -173,6 +218,8 @@ figures\tfunclatency tcp_v4_connect\t31.5\t312\t301.5
 figures\tfunclatency __inet_check_established\t30\t1900\t1800
 figures\tfentry, checks count\t32\t500\t452
 failed\ttcpconnlat\tno luck
+crowd\tuntraced, 512 threads\t31
+crowd\tfentry, 512 threads\t33.5
 ";
 
     #[test]
@@ -192,6 +239,7 @@ failed\ttcpconnlat\tno luck
             words[3..],
             ["2000", "1.33", "150.0", "0.10", "500.0", "1.613"]
         );
+        assert_eq!(figures.per_connect_of_crowd(FENTRY_CROWD), Some(2_500.0));
         assert!(text.contains("not measured: no luck"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 90), "{text}");
     }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::figures::Figures;
 use super::tracers::{
-    BPFTRACE, DEFAULT, FENTRY, FENTRY_COUNT, FENTRY_OTHER, FENTRY_TIME, FUNCLATENCY,
-    FUNCLATENCY_CHECKS, KPROBE,
+    BPFTRACE, DEFAULT, FENTRY, FENTRY_COUNT, FENTRY_CROWD, FENTRY_OTHER, FENTRY_TIME, FUNCLATENCY,
+    FUNCLATENCY_CHECKS, KPROBE, KPROBE_CROWD,
 };
 
 /// What is to be at most so large.
@@ -16,7 +16,7 @@ struct Target {
     stretch: f64,
 }
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 8] = [
     Target {
         what: "fentry, of funclatency's connect",
         of: |figures| Some(figures.per_connect(FENTRY)? / figures.per_connect(FUNCLATENCY)?),
@@ -34,6 +34,22 @@ const TARGETS: [Target; 6] = [
         of: |figures| Some(figures.per_connect(FENTRY_OTHER)? / figures.per_connect(FUNCLATENCY)?),
         most: 0.25,
         stretch: 0.15,
+    },
+    Target {
+        what: "fentry, 512 threads, of one thread's",
+        of: |figures| {
+            Some(figures.per_connect_of_crowd(FENTRY_CROWD)? / figures.per_connect(FENTRY)?)
+        },
+        most: 1.03,
+        stretch: 1.01,
+    },
+    Target {
+        what: "kprobe, 512 threads, of one thread's",
+        of: |figures| {
+            Some(figures.per_connect_of_crowd(KPROBE_CROWD)? / figures.per_connect(KPROBE)?)
+        },
+        most: 1.03,
+        stretch: 1.01,
     },
     Target {
         what: "default, odd connect, of untraced",

@@ -18,6 +18,10 @@ pub(super) const FENTRY_COUNT: &str = "fentry, checks count";
 pub(super) const FENTRY_TIME: &str = "fentry, checks time";
 /// All as it is without options.
 pub(super) const DEFAULT: &str = "default";
+/// The same connects from each of many threads that are all alive.
+pub(super) const UNTRACED_CROWD: &str = "untraced, 512 threads";
+pub(super) const FENTRY_CROWD: &str = "fentry, 512 threads";
+pub(super) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
 /// What `cargo xtask listing` lists by default: what misses its target, and the peers that it is compared
 /// with.
@@ -45,74 +49,97 @@ macro_rules! ours {
 const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsecs; } \
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
-/// Name, rounds (none: those of the long run), and command.
-type Tracer = (&'static str, Option<u32>, &'static str);
+/// How connects are made beside a tracer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// From one thread, in so many rounds.
+    Rounds(u32),
+    /// From one thread, in as many rounds as the long run has.
+    Long,
+    /// From each of 512 threads.
+    Crowd,
+}
+
+use Load::{Crowd, Long, Rounds};
+
+/// Name, load and command.
+type Tracer = (&'static str, Load, &'static str);
 
 const TRACERS: &[Tracer] = &[
-    (UNTRACED, Some(2), ""),
-    (FUNCLATENCY, Some(1), "funclatency tcp_v4_connect"),
+    (UNTRACED, Rounds(2), ""),
+    (FUNCLATENCY, Rounds(1), "funclatency tcp_v4_connect"),
     (
         FUNCLATENCY_CHECKS,
-        Some(1),
+        Rounds(1),
         "funclatency __inet_check_established",
     ),
-    (BPFTRACE, Some(1), HISTOGRAM),
-    ("tcpconnlat", Some(1), "tcpconnlat"),
-    (FENTRY, Some(2), ours!("fentry", "off")),
-    (FENTRY_COUNT, Some(1), ours!("fentry", "count")),
-    (FENTRY_TIME, Some(1), ours!("fentry", "time")),
+    (BPFTRACE, Rounds(1), HISTOGRAM),
+    ("tcpconnlat", Rounds(1), "tcpconnlat"),
+    (FENTRY, Rounds(2), ours!("fentry", "off")),
+    (FENTRY_COUNT, Rounds(1), ours!("fentry", "count")),
+    (FENTRY_TIME, Rounds(1), ours!("fentry", "time")),
     (
         "fentry, --events",
         // Lines are written at other moments in each run.
-        Some(12),
+        Rounds(12),
         concat!(ours!("fentry", "off"), " --events"),
     ),
     (
         "fentry, --pid",
-        Some(1),
+        Rounds(1),
         concat!(ours!("fentry", "off"), " --pid TARGET"),
     ),
     (
         FENTRY_OTHER,
-        Some(1),
+        Rounds(1),
         concat!(ours!("fentry", "off"), " --pid 1"),
     ),
-    (KPROBE, Some(2), ours!("kprobe", "off")),
-    ("kprobe, checks count", Some(1), ours!("kprobe", "count")),
-    ("kprobe, checks time", Some(1), ours!("kprobe", "time")),
+    (KPROBE, Rounds(2), ours!("kprobe", "off")),
+    ("kprobe, checks count", Rounds(1), ours!("kprobe", "count")),
+    ("kprobe, checks time", Rounds(1), ours!("kprobe", "time")),
     (
         "kprobe, --pid",
-        Some(1),
+        Rounds(1),
         concat!(ours!("kprobe", "off"), " --pid TARGET"),
     ),
     (
         "kprobe, --pid of another",
-        Some(1),
+        Rounds(1),
         concat!(ours!("kprobe", "off"), " --pid 1"),
     ),
-    (DEFAULT, None, "connect-trace"),
+    (DEFAULT, Long, "connect-trace"),
+    (UNTRACED_CROWD, Crowd, ""),
+    (FENTRY_CROWD, Crowd, ours!("fentry", "off")),
+    (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
 ];
 
 /// The lines that `guest.sh` takes: those that are wanted, and the untraced.
 pub(super) fn lines(rounds: u32, wanted: impl Fn(&str) -> bool) -> String {
-    of(wanted, |(name, own, command)| {
-        format!("{name}\t{}\t{command}", own.unwrap_or(rounds))
+    let is_wanted = |(name, ..): &Tracer| *name == UNTRACED_CROWD || wanted(name);
+    of(is_wanted, |(name, load, command)| {
+        let load = match load {
+            Rounds(own) => own.to_string(),
+            Long => rounds.to_string(),
+            Crowd => "crowd".to_owned(),
+        };
+        format!("{name}\t{load}\t{command}")
     })
 }
 
 /// The lines that `listing.sh` takes: name, whether candidate ports are looked at too (`ports`, or `-`), and
 /// command.
 pub(super) fn listing_lines(wanted: impl Fn(&str) -> bool) -> String {
-    of(wanted, |(name, _, command)| {
+    let alone = |(name, load, _): &Tracer| *load != Crowd && wanted(name);
+    of(alone, |(name, _, command)| {
         let ports = *name == UNTRACED || watches_checks(command);
         format!("{name}\t{}\t{command}", if ports { "ports" } else { "-" })
     })
 }
 
-fn of(wanted: impl Fn(&str) -> bool, line: impl Fn(&Tracer) -> String) -> String {
+fn of(wanted: impl Fn(&Tracer) -> bool, line: impl Fn(&Tracer) -> String) -> String {
     let chosen = TRACERS
         .iter()
-        .filter(|(name, ..)| *name == UNTRACED || wanted(name));
+        .filter(|tracer| tracer.0 == UNTRACED || wanted(tracer));
     chosen.map(line).collect::<Vec<_>>().join("\n")
 }
 

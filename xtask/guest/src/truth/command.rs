@@ -14,7 +14,7 @@ use super::exhaust::{Summary, exhaust};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
-use super::{all, cases, dies};
+use super::{all, cases, crowd, dies};
 
 /// Makes known connects on loopback, and prints a tab-separated line of truth for each connect()
 /// call when all are made. The first line names the columns.
@@ -104,6 +104,16 @@ enum Case {
     Mixed,
     /// Every case that prints lines, each as it is without options or smaller (takes root)
     All,
+    /// Threads that are all alive while each connects, and is refused: prints only the mean over the threads of the
+    /// least time that a connect() took each, in microseconds
+    Crowd {
+        /// How many threads connect
+        #[arg(long, default_value_t = 512)]
+        threads: usize,
+        /// How many connects each makes
+        #[arg(long, default_value_t = 10)]
+        count: usize,
+    },
     /// As many connects as can be, closed by a reset, or refused: prints only "calls", "connected",
     /// "errno N", "seconds" and "per second", each with its number
     Rate {
@@ -190,6 +200,10 @@ impl Truth {
                 let totals = rate(ends, threads, Duration::from_secs(seconds))?;
                 write!(io::stdout(), "{totals}").context("printing the totals")
             }
+            Case::Crowd { threads, count } => {
+                let ns = crowd::mean_of_least_ns(threads, count)?;
+                writeln!(io::stdout(), "{:.3}", ns / 1e3).context("printing the mean")
+            }
             Case::Exhaust(Exhaust {
                 range,
                 extra,
@@ -242,7 +256,7 @@ impl Case {
             }
             Self::Mixed => all::mixed(),
             Self::All => all::all(),
-            Self::Rate { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) => Ok(Vec::new()),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod all;
 mod cases;
 mod command;
+mod crowd;
 mod dies;
 mod exhaust;
 mod limit;
