@@ -71,7 +71,8 @@ use crate::overhead::ProgramRuns;
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// fentry and fexit: a trampoline at the function; no return is lost.
+    /// fentry and fexit: a trampoline at the function. No return is lost for lack of room, but those of calls in flight
+    /// are when another tracer comes or goes (`bpf_tramp_image_put`, kernel/bpf/trampoline.c), and are counted.
     Fentry,
     /// kprobe and kretprobe.
     Kprobe,

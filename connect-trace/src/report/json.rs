@@ -453,6 +453,8 @@ struct Checks<'a> {
     bursts: u64,
     watched_ns: u64,
     connects_watched: u64,
+    candidate_ns: Option<f64>,
+    candidate_watched_ns: Option<f64>,
     connects_counted: u64,
     calls_counted: u64,
     functions: Vec<CheckFunction>,
@@ -466,6 +468,8 @@ impl<'a> Checks<'a> {
             bursts: checks.bursts,
             watched_ns: saturated(checks.watched.as_nanos()),
             connects_watched: summary.checks_watched,
+            candidate_ns: summary.candidates.mean_ns(),
+            candidate_watched_ns: summary.candidates_watched.mean_ns(),
             connects_counted: summary.checks_counted,
             calls_counted: summary.checks,
             functions: checks

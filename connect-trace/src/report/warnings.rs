@@ -9,7 +9,7 @@ const FEW: u64 = 100;
 /// Groups that a warning names.
 const NAMED: usize = 4;
 
-/// A share of connects that overlapped a burst from which on the times are said to be too long.
+/// The share of watched connects from which on times are said to be too long.
 const WATCHED: f64 = 0.05;
 
 /// A reason to doubt, or to act.

@@ -1,0 +1,47 @@
+//! Many threads that are alive at the same time and connect, for the cost of a connect() beside a tracer that keeps
+//! something for each thread.
+
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::listener::closed_port;
+use super::record::Family;
+use super::socket::{Socket, loopback};
+
+/// Returns the mean over all threads of the least time that one of `count` connects took the thread, in nanoseconds.
+/// They are refused, which takes the least of all that finds a port. No thread ends before all have connected.
+pub(super) fn mean_of_least_ns(threads: usize, count: usize) -> Result<f64> {
+    let (_holder, port) = closed_port(Family::V4, |_| true)?;
+    let to = SocketAddr::new(loopback(Family::V4), port);
+    let all_alive = Barrier::new(threads);
+    let all_connected = Barrier::new(threads);
+    let least = || {
+        all_alive.wait();
+        let least = least_ns(to, count);
+        // Reached in any case, or the other threads would wait for ever.
+        all_connected.wait();
+        least
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(least)).collect();
+        let mut sum_ns = 0;
+        for thread in running {
+            sum_ns += thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(sum_ns as f64 / threads as f64)
+    })
+}
+
+fn least_ns(to: SocketAddr, count: usize) -> Result<u64> {
+    let mut socket = Socket::new(Family::V4)?;
+    let times = (0..count).map(|_| {
+        let attempt = socket.connect(to);
+        attempt.end_ns - attempt.start_ns
+    });
+    times.min().context("a thread that connects not even once")
+}
