@@ -2,8 +2,15 @@
 //! tested in guests.
 
 mod command;
+#[path = "made_up/folder.rs"]
+mod folder;
 
-use self::command::{connect_trace, text};
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use self::{
+    command::{connect_trace, text},
+    folder::Folder,
+};
 
 #[test]
 fn help_has_examples_the_exit_status_and_how_to_read_a_report() {
@@ -82,6 +89,91 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
 }
 
 #[test]
+fn a_mistyped_subcommand_is_told_which_was_meant_and_a_command_how_it_is_traced() {
+    for (line, tip) in [
+        ("chek", "a similar subcommand exists: 'check'"),
+        ("-v reprot file", "a similar subcommand exists: 'report'"),
+        ("lod full-range", "a similar subcommand exists: 'load'"),
+        (
+            "--format json compar",
+            "a similar subcommand exists: 'compare'",
+        ),
+        (
+            "curl http://localhost",
+            "put '--' before it: connect-trace -- curl\n",
+        ),
+    ] {
+        let output = connect_trace(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        let message = text(&output.stderr);
+        assert!(
+            message.starts_with("error: unexpected argument "),
+            "{message}"
+        );
+        assert!(message.contains(tip), "{line}: {message}");
+    }
+    // These are arguments of subcommands, or options.
+    for line in ["check chek", "man lod", "--chek", "completions"] {
+        let output = connect_trace(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        let message = text(&output.stderr);
+        assert!(!message.contains("subcommand exists"), "{line}: {message}");
+        assert!(!message.contains("put '--'"), "{line}: {message}");
+    }
+}
+
+/// A name is looked up in /etc/passwd, and then by the `getent` on the PATH.
+#[test]
+fn a_user_may_be_known_to_the_hosts_other_sources_alone() {
+    let folder = Folder::new("getent");
+    let fake = folder.file(
+        "getent",
+        b"#!/bin/sh\n\
+          [ \"$1 $2\" = 'passwd ada' ] && echo 'ada:*:1815:1815::/:' && exit 0\n\
+          [ \"$2\" = broken ] && exit 3\n\
+          exit 2\n",
+    );
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let nowhere = folder.path("nowhere");
+    for (user, path, expected) in [
+        // Its report would be next.
+        (
+            "ada",
+            folder.path(""),
+            "connect-trace: /no/such/file: there is no such file\n",
+        ),
+        (
+            "root",
+            nowhere.clone(),
+            "connect-trace: /no/such/file: there is no such file\n",
+        ),
+        (
+            "nobody-at-all",
+            folder.path(""),
+            "connect-trace: --uid nobody-at-all: no such user\n",
+        ),
+        (
+            "broken",
+            folder.path(""),
+            "connect-trace: --uid broken: `getent passwd` ended with exit status: 3",
+        ),
+        (
+            "ada",
+            nowhere,
+            "connect-trace: --uid ada: no such user in /etc/passwd, and there is no getent",
+        ),
+    ] {
+        let mut command = command::command();
+        command.args(["report", "--uid", user, "/no/such/file"]);
+        let output = command.env("PATH", path).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{user}");
+        let message = text(&output.stderr);
+        assert!(message.starts_with(expected), "{user}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
 fn an_unknown_process_is_named_and_exit_status_1() {
     // The largest process id that Linux allows: as good as never given out.
     let output = connect_trace(&["--pid", "4194304"]);
@@ -126,9 +218,9 @@ fn the_help_is_as_it_was_last_looked_at() {
         let help = text(&connect_trace(arguments).stdout);
         let file = format!("{}/tests/help/{name}.txt", env!("CARGO_MANIFEST_DIR"));
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-            std::fs::write(&file, &help).expect("the folder is there");
+            fs::write(&file, &help).expect("the folder is there");
         }
-        let expected = std::fs::read_to_string(&file).unwrap_or_default();
+        let expected = fs::read_to_string(&file).unwrap_or_default();
         assert_eq!(help, expected, "{file}");
     }
 }

@@ -3,9 +3,10 @@
 mod compare;
 mod filters;
 mod load;
+mod mistyped;
 mod values;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
@@ -83,7 +84,9 @@ impl Cli {
     /// # Errors
     /// Where it is wrong, or asks for the help or the version.
     pub fn read() -> Result<Self, clap::Error> {
-        let cli = Self::try_parse()?;
+        let arguments: Vec<OsString> = env::args_os().collect();
+        let cli = Self::try_parse_from(&arguments)
+            .map_err(|error| mistyped::with_tip(error, &Self::command(), &arguments))?;
         if let Some(what) = cli.contradiction() {
             let mut command = Self::command();
             // So that subcommands know their full names.
