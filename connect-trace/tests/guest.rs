@@ -6,7 +6,7 @@
 //! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
 //! chosen and how far the search went, `program` about the command `connect-trace`,
 //! `filters` and `command` about what is traced, `output` about its events and JSON, `terminal` about
-//! what a terminal gets, `recording` about what it keeps, `overhead` about what it costs and its budget, `load` and `compare` about workloads, `check`
+//! what a terminal gets, `streams` about a stdout or stderr that cannot be written, `recording` about what it keeps, `overhead` about what it costs and its budget, `load` and `compare` about workloads, `check`
 //! about `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
 //! `clients` with what real clients and a server count. The other modules are what these are written with.
 
@@ -52,6 +52,8 @@ mod scan;
 mod socket;
 #[path = "guest/strategy.rs"]
 mod strategy;
+#[path = "guest/streams.rs"]
+mod streams;
 #[path = "guest/tcp.rs"]
 mod tcp;
 #[path = "guest/terminal.rs"]
@@ -101,6 +103,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     output::TESTS,
     compare::TESTS,
     terminal::TESTS,
+    streams::TESTS,
     recording::TESTS,
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,

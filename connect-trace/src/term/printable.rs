@@ -16,7 +16,7 @@ pub fn printable<T: AsRef<OsStr> + ?Sized>(name: &T) -> Printable<'_> {
     }
 }
 
-/// Displays a text as [`printable`] does, with its ends of lines as they are.
+/// Displays a text as [`printable`] does, with its ends of lines and tabs as they are.
 pub(super) fn printable_lines(text: &str) -> Printable<'_> {
     Printable {
         bytes: text.as_bytes(),
@@ -28,7 +28,7 @@ pub(super) fn printable_lines(text: &str) -> Printable<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a> {
     bytes: &'a [u8],
-    /// Whether ends of lines stay.
+    /// Set where ends of lines and tabs stay.
     lines: bool,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Printable<'_> {
         for chunk in self.bytes.utf8_chunks() {
             for character in chunk.valid().chars() {
                 match character {
-                    '\n' if self.lines => formatter.write_char('\n')?,
+                    '\n' | '\t' if self.lines => formatter.write_char(character)?,
                     '\t' | '\n' | '\r' => write!(formatter, "{}", character.escape_default())?,
                     _ if character.is_ascii_control() => {
                         write!(formatter, "\\x{:02x}", u32::from(character))?;
@@ -80,9 +80,6 @@ mod tests {
     #[test]
     fn a_message_of_several_lines_stays_one() {
         let text = "1: a\n2: \tb\r\x1b]0;";
-        assert_eq!(
-            printable_lines(text).to_string(),
-            "1: a\n2: \\tb\\r\\x1b]0;"
-        );
+        assert_eq!(printable_lines(text).to_string(), "1: a\n2: \tb\\r\\x1b]0;");
     }
 }

@@ -40,13 +40,13 @@ pub const TESTS: &[Test<()>] = crate::tests![
 ];
 
 /// A folder of a test's own, which goes with it.
-struct Folder {
+pub struct Folder {
     path: PathBuf,
     mounted: bool,
 }
 
 impl Folder {
-    fn new(name: &str) -> Result<Self> {
+    pub fn new(name: &str) -> Result<Self> {
         let path = env::temp_dir().join(format!("recording-{name}"));
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Folder {
     }
 
     /// One that is a file system of its own.
-    fn mounted(name: &str, options: &str) -> Result<Self> {
+    pub fn mounted(name: &str, options: &str) -> Result<Self> {
         let mut folder = Self::new(name)?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]);
@@ -66,7 +66,7 @@ impl Folder {
         Ok(folder)
     }
 
-    fn file(&self) -> PathBuf {
+    pub fn file(&self) -> PathBuf {
         self.path.join("r.csv.zst")
     }
 }
@@ -91,7 +91,7 @@ fn recording(file: &Path, arguments: &str) -> Result<Process> {
 }
 
 /// All that can be read.
-fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
+pub fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
     let mut recording = Recording::open(file)?;
     let mut connects = Vec::new();
     loop {

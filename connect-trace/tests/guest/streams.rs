@@ -1,0 +1,136 @@
+//! A trace whose stdout or stderr cannot be written; and a static program that looks users up.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+use connect_trace::recording::Ending;
+
+use crate::{
+    Test,
+    process::{Ended, Process, until},
+    program::connect_trace,
+    recording::{Folder, read},
+    truth::truth,
+};
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone,
+    a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording,
+    a_full_stdout_is_printed_to_again_once_there_is_room,
+    a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_the_command,
+    a_user_that_is_not_there_is_one_line_on_stderr_of_a_static_program,
+];
+
+/// A command that is traced: it makes five connects, prints nothing, and ends with the status 3.
+const TRACED: &str = "sh -c 'truth v4 --count 5 >/dev/null 2>&1; exit 3'";
+/// Of the account in its report.
+const IDENTITY: &str = "entered 5 = reported 5 + lost 0 + in flight 0\n";
+
+/// Runs a line of a shell to its end, in which `$0` is a file to record to.
+fn shell(line: &str, file: &Path) -> Result<Ended> {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("set -o pipefail; {line}")])
+        .arg(file);
+    Process::start(shell)?.end()
+}
+
+/// Checks that a recording is whole, and returns how many connects it has.
+fn whole(file: &Path) -> Result<usize> {
+    let (connects, ending) = read(file)?;
+    let Ending::Whole(end) = ending else {
+        anyhow::bail!("{ending:?}");
+    };
+    assert_eq!(end.events, connects.len() as u64);
+    Ok(connects.len())
+}
+
+fn a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone((): ()) -> Result<()> {
+    let folder = Folder::new("stderr")?;
+    let report = folder.file().with_extension("report");
+    let shown = report.display();
+    // In a pipe that nobody reads any more, nothing at all is open, on a full disk.
+    for stderr in [
+        format!("2>&1 >{shown} | true"),
+        format!("2>&- >{shown}"),
+        format!("2>/dev/full >{shown}"),
+    ] {
+        let line = format!("connect-trace -vv --record $0 -- {TRACED} {stderr}");
+        let ended = shell(&line, &folder.file())?;
+        assert_eq!(ended.status.code(), Some(3), "{ended}");
+        let printed = fs::read_to_string(&report)?;
+        assert!(printed.contains(IDENTITY), "{stderr}: {printed}");
+        assert_eq!(whole(&folder.file())?, 5, "{stderr}");
+        fs::remove_file(folder.file())?;
+    }
+    Ok(())
+}
+
+fn a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording((): ()) -> Result<()> {
+    let folder = Folder::new("stdout")?;
+    for options in ["", "--events -i 0.1", "--events --format json"] {
+        let traced = TRACED.replace("exit 3", "exit 0");
+        let line = format!("connect-trace -q {options} --record $0 -- {traced} >/dev/full");
+        let ended = shell(&line, &folder.file())?;
+        assert_eq!(ended.status.code(), Some(1), "{ended}");
+        let message =
+            "connect-trace: cannot print on stdout: No space left on device (os error 28)\n";
+        assert_eq!(ended.stderr, message, "{ended}");
+        assert_eq!(whole(&folder.file())?, 5, "{options}");
+        fs::remove_file(folder.file())?;
+    }
+    Ok(())
+}
+
+fn a_full_stdout_is_printed_to_again_once_there_is_room((): ()) -> Result<()> {
+    let folder = Folder::new("room")?;
+    let disk = Folder::mounted("small", "size=8k")?;
+    let (filler, printed) = (disk.file().with_extension("filler"), disk.file());
+    fs::File::create(&printed)?;
+    // As much as there is room for.
+    let full = fs::write(&filler, [0; 64 << 10]);
+    full.err().context("the small disk is not full")?;
+    let mut command = Command::new("sh");
+    let line = "exec connect-trace --format json -i 0.1 --record $0 >$1";
+    command.args(["-c", line]).arg(folder.file()).arg(&printed);
+    let mut process = Process::start(command)?;
+    process.wait_for_stderr("cannot print on stdout: No space left on device")?;
+    truth("v4 --count 5")?;
+    fs::remove_file(&filler)?;
+    until("a report is printed", || {
+        let text = fs::read_to_string(&printed)?;
+        Ok(text.contains(r#""type":"report""#).then_some(()))
+    })?;
+    process.signal(libc::SIGINT)?;
+    let ended = process.end()?;
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    assert_eq!(
+        ended.stderr.matches("connect-trace: ").count(),
+        1,
+        "{ended}"
+    );
+    assert_eq!(whole(&folder.file())?, 5);
+    Ok(())
+}
+
+fn a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_the_command(
+    (): (),
+) -> Result<()> {
+    let folder = Folder::new("reader")?;
+    // The report is all that is printed, when the command has ended.
+    let line = format!("connect-trace -q --record $0 -- {TRACED} | true");
+    let ended = shell(&line, &folder.file())?;
+    assert_eq!(ended.status.code(), Some(3), "{ended}");
+    assert_eq!(ended.stderr, "", "{ended}");
+    assert_eq!(whole(&folder.file())?, 5);
+    Ok(())
+}
+
+fn a_user_that_is_not_there_is_one_line_on_stderr_of_a_static_program((): ()) -> Result<()> {
+    let ended = Process::start(connect_trace("--uid no-such-user"))?.end()?;
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    let message = "connect-trace: --uid no-such-user: no such user";
+    assert!(ended.stderr.starts_with(message), "{ended}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+    Ok(())
+}
