@@ -61,7 +61,7 @@ impl Cgroups {
             if found == *id {
                 continue;
             }
-            let shown = printable(&*folder);
+            let shown = printable(folder);
             // It may be removed again at any time.
             let opened = found.and_then(|_| File::open(&*folder).ok());
             if let Some(opened) = opened {
@@ -78,7 +78,7 @@ impl Cgroups {
 
 /// Puts a cgroup into the map, and returns its id.
 fn put(map: &mut CgroupArray<MapData>, index: u32, opened: &File, folder: &Path) -> Result<u64> {
-    let shown = printable(&*folder);
+    let shown = printable(folder);
     map.set(index, opened.as_raw_fd(), 0)
         .with_context(|| format!("add {shown} to map CGROUPS"))?;
     let metadata = opened.metadata();
