@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use self::checks::checks;
 use self::figures::{ARTICLE, Figures};
-use crate::{process, tools, workspace};
+use crate::{process, stdout, tools, workspace};
 
 /// Ports of the article's bench.
 const RANGE: &str = "9024-65535";
@@ -52,12 +52,11 @@ pub(crate) fn article(options: &Options) -> Result<ExitCode> {
         runs.extend(made_by(&mut command)?);
     }
     let checks = checks(&runs);
-    println!("{}", machine());
-    print!("{}", table(&runs));
-    println!();
+    let mut text = format!("{}\n{}\n", machine(), table(&runs));
     for check in &checks {
-        println!("{check}");
+        let _ = writeln!(text, "{check}");
     }
+    stdout::write(text.as_bytes())?;
     Ok(if checks.iter().all(|check| check.agrees) {
         ExitCode::SUCCESS
     } else {

@@ -11,12 +11,12 @@ mod lint;
 mod process;
 mod run;
 mod setup;
+mod stdout;
 mod test;
 mod tools;
 mod vm;
 mod workspace;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -60,13 +60,7 @@ fn main() -> ExitCode {
         Command::Listing(options) => bench::listing::listing(&options),
     };
     result.unwrap_or_else(|error| {
-        // Who closes our output, as `head` does, has seen enough.
-        let closed = error.chain().any(|cause| {
-            cause
-                .downcast_ref::<io::Error>()
-                .is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-        });
-        if closed {
+        if stdout::Refused::is_closed(&error) {
             return ExitCode::SUCCESS;
         }
         eprintln!("error: {error:#}");

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::guest::{Hardware, Kit, Outcome, PROGRAMS, Stream, Task, in_folder};
 use crate::tools::kernels::{self, Kernel, Series};
-use crate::tools::{self};
+use crate::{stdout, tools};
 
 /// Run a command in a virtual machine
 ///
@@ -169,7 +169,7 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
         let status = match result {
             Ok(status) => status,
             // With several kernels, one that fails does not keep the others from their turn.
-            Err(error) if kernels.len() > 1 && !error.is::<io::Error>() => {
+            Err(error) if kernels.len() > 1 && !error.is::<stdout::Refused>() => {
                 eprintln!("error: {error:#}");
                 1
             }
@@ -246,14 +246,9 @@ fn copy_in(text: &str) -> Result<(PathBuf, String)> {
 /// Writes what the command wrote, as it is and at once.
 pub(crate) fn pass_on(stream: Stream, bytes: &[u8]) -> Result<()> {
     match stream {
-        Stream::Stdout => {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(bytes)?;
-            stdout.flush()?;
-        }
-        Stream::Stderr => io::stderr().lock().write_all(bytes)?,
+        Stream::Stdout => stdout::write(bytes),
+        Stream::Stderr => Ok(io::stderr().lock().write_all(bytes)?),
     }
-    Ok(())
 }
 
 /// Writes the files that came out of the guest.

@@ -24,6 +24,7 @@ use self::text::{Texts, listing as listing_of};
 use self::trace::Entry;
 use super::tracers::{self, UNTRACED};
 use crate::guest::{ExecutionLog, Hardware, Kit, Task};
+use crate::stdout;
 use crate::tools;
 use crate::tools::kernels::Kernel;
 use crate::vm::{KernelChoice, get_kernels};
@@ -74,7 +75,7 @@ pub(crate) fn listing(options: &Options) -> Result<ExitCode> {
         eprintln!("listing on {}", kernel.release());
         let guest =
             run(&kit, kernel, options).with_context(|| format!("on kernel {}", kernel.name))?;
-        print!("{}", guest.text(&kernel.name, options.instructions)?);
+        stdout::write(guest.text(&kernel.name, options.instructions)?.as_bytes())?;
         all_well &= guest.failed.is_empty();
     }
     Ok(if all_well {

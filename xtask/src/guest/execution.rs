@@ -185,6 +185,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::stdout::Refused;
 
     /// A monitor that has these answers for the lines that come, after its greeting.
     fn monitor(
@@ -230,6 +231,17 @@ mod tests {
         let mut monitor = Monitor::connect(&path).unwrap();
         monitor.one_at_a_time(true).unwrap();
         assert!(thread.join().unwrap()[2].contains("singlestep on"));
+    }
+
+    #[test]
+    fn a_machine_that_dies_is_an_error_that_is_told() {
+        let (_folder, path, thread) = monitor(&["{\"return\": {}}"]);
+        let mut monitor = Monitor::connect(&path).unwrap();
+        thread.join().unwrap();
+        let error = monitor.say("log none").unwrap_err();
+        assert!(format!("{error:#}").contains("QEMU's monitor"), "{error:#}");
+        // No reader of ours that has seen enough: the command would end without a word.
+        assert!(!Refused::is_closed(&error));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use connect_trace_guest::link::Frame;
 
 use super::execution::ExecutionLog;
 use super::run_folder::RunFolder;
+use crate::stdout::Refused;
 use crate::tools::kernels::Kernel;
 use crate::tools::qemu;
 use crate::workspace;
@@ -96,7 +97,7 @@ pub(crate) fn run(
         .and_then(|mut machine| machine.listen(timeout, listener));
     match result {
         Ok(outcome) => Ok(outcome),
-        Err(error) if error.is::<io::Error>() => Err(error), // It is about us and not the guest.
+        Err(error) if error.is::<Refused>() => Err(error), // It is about us and not the guest.
         Err(error) => Err(anyhow!("{error:#}\n{}", last_words(&console, kernel))
             .context(format!("the guest with kernel {} failed", kernel.name))),
     }
