@@ -53,6 +53,8 @@ const TESTS: &[Test] = tests![
     a_phone_has_no_horizontal_scroll,
     names_of_any_characters_are_text_and_nothing_else,
     on_paper_every_run_has_its_charts,
+    marks_are_those_of_the_legend_and_labels_do_not_collide,
+    the_regression_line_stands_out_from_the_paper_light_and_dark,
     of_many_points_the_slowest_and_the_failed_are_all_there,
     a_recording_without_a_connect_is_a_page_without_a_complaint,
 ];
@@ -367,6 +369,62 @@ fn names_of_any_characters_are_text_and_nothing_else() -> Result<()> {
     ensure!(seen[0] == 0 && seen[1] == 4 && seen[3] == 400, "{seen}");
     let shown = name.replace(['\u{202e}', '\u{1b}'], "\u{fffd}");
     ensure!(seen[2] == format!("{shown}, {shown}"), "{seen}");
+    Ok(())
+}
+
+/// Times of every power of ten, which the axis of the buckets has all.
+fn marks_are_those_of_the_legend_and_labels_do_not_collide() -> Result<()> {
+    let folder = Folder::new("browser-marks");
+    let recording = folder.path("wide.csv.zst");
+    let connects = (0..12_u32).map(|power| {
+        let port = 20_000 + power as u16;
+        made_up::recording::connect(u64::from(power), 5 * 10_u64.pow(power), port)
+    });
+    write_recording(Path::new(&recording), "", 1_000_000_000, connects)?;
+    let html = page(&[&recording], &folder.path("page.html"))?;
+    let script = "
+        const parts = (what) => [...document.querySelectorAll(what)];
+        const colliding = parts('svg').flatMap((svg) => {
+          const boxes = [...svg.querySelectorAll('text')].map((text) => text.getBoundingClientRect())
+            .filter((box) => box.width > 0);
+          return boxes.filter((one, n) => boxes.slice(n + 1).some((other) =>
+            one.left < other.right && other.left < one.right && one.top < other.bottom - 3
+              && other.top < one.bottom - 3));
+        });
+        const cross = /l-?[0-9.]+ -?[0-9.]+m0-[0-9.]+l-/;
+        return [colliding.length, parts('#buckets text').map((text) => text.textContent).includes('0 ns'),
+          cross.test(document.querySelector('.still .marks.odd').getAttribute('d')),
+          parts('#buckets svg .bar').every((bar) => bar.tagName === 'rect'),
+          parts('#buckets svg .cross').length,
+          parts('h2').map((heading) => getComputedStyle(heading).breakAfter)];";
+    let paper = html.replace("@media print", "@media all");
+    let seen = found(&folder, &paper, DESKTOP, script)?;
+    let headings = json!(["avoid", "avoid", "avoid", "avoid"]);
+    ensure!(seen == json!([0, false, true, true, 0, headings]), "{seen}");
+    Ok(())
+}
+
+fn the_regression_line_stands_out_from_the_paper_light_and_dark() -> Result<()> {
+    let folder = Folder::new("browser-contrast");
+    let (html, _) = page_of_runs(&folder)?;
+    // As WCAG 2 has it.
+    let script = "
+        const style = getComputedStyle(document.documentElement);
+        const luminance = (name) => {
+          const hex = style.getPropertyValue(`--${name}`).trim();
+          const parts = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255)
+            .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+          return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+        };
+        const [low, high] = [luminance('regression'), luminance('paper')].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);";
+    for dark in [false, true] {
+        let seen = found(&folder, &html, Window { dark, ..DESKTOP }, script)?;
+        ensure!(
+            seen.as_f64().is_some_and(|contrast| contrast >= 4.5),
+            "{seen}"
+        );
+    }
     Ok(())
 }
 

@@ -29,6 +29,7 @@
   const count = (number) => Math.round(number).toString().replace(/\B(?=(\d{3})+$)/g, ",");
 
   function time(ns, digits = 3) {
+    if (ns === 0) return "0";
     const [value, unit] = ns < 1e3 ? [ns, "ns"] : ns < 1e6 ? [ns / 1e3, "\u00b5s"]
       : ns < 1e9 ? [ns / 1e6, "ms"] : [ns / 1e9, "s"];
     const text = value.toPrecision(digits);
@@ -117,7 +118,8 @@
   // The pixels of a kind's shape about its middle.
   function shape(kind, radius) {
     const inside = [
-      (x, y) => x * x + y * y <= radius * radius + 0.5,
+      // The smallest is as all others: there is no room for a shape.
+      (x, y) => x * x + y * y <= radius * radius + (radius > 1 ? radius : 0.5),
       (x, y) => Math.abs(Math.abs(x) - Math.abs(y)) <= (radius > 2 ? 1 : 0),
       (x, y) => Math.abs(x) + Math.abs(y) <= radius,
       () => true,
@@ -252,12 +254,15 @@
     context.rect(margin.left, margin.top, width, height);
     context.clip();
     if (line) {
-      context.strokeStyle = color("regression");
-      context.lineWidth = 2.5;
       context.beginPath();
       context.moveTo(screenX(view.x0), screenY(line.intercept + line.slope * view.x0));
       context.lineTo(screenX(view.x1), screenY(line.intercept + line.slope * view.x1));
-      context.stroke();
+      // A halo, so that it is seen over points of any colour.
+      for (const [name, width] of [["paper", 6], ["regression", 2.5]]) {
+        context.strokeStyle = color(name);
+        context.lineWidth = width;
+        context.stroke();
+      }
     }
     if (chosen >= 0) {
       context.strokeStyle = color("ink");

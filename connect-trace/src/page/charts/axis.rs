@@ -78,6 +78,7 @@ impl Span {
 /// A time in the unit that people say it in, to three digits.
 pub(in crate::page) fn time(ns: f64) -> String {
     let (value, unit) = match ns {
+        0.0 => return "0".to_owned(),
         ns if ns < 999.5 => (ns, "ns"),
         ns if ns < 999_500.0 => (ns / 1e3, "\u{b5}s"),
         ns if ns < 999_500_000.0 => (ns / 1e6, "ms"),
@@ -123,7 +124,7 @@ mod tests {
     fn times_and_counts_are_as_people_write_them() {
         let times = [0.0, 20.0, 999.6, 20_640.0, 2_003_300.0, 57.9e9, 1_234e9].map(time);
         let expected = [
-            "0 ns",
+            "0",
             "20 ns",
             "1 \u{b5}s",
             "20.6 \u{b5}s",

@@ -4,7 +4,7 @@ use connect_trace_common::buckets::lower_edge_ns;
 
 use super::{
     axis::{self, Span},
-    key,
+    bar_key,
     svg::{Chart, Place},
 };
 use crate::page::{
@@ -22,7 +22,7 @@ pub(in crate::page) fn buckets(place: Place, set: &Set) -> String {
     let of = |kind: Kind| set.by_kind[kind.index()].buckets();
     let entries: Vec<_> = kinds
         .iter()
-        .map(|&kind| (key(kind), named(kind, set)))
+        .map(|&kind| (bar_key(kind), named(kind, set)))
         .collect();
     let mut chart = Chart::new(400.0, 200.0, &entries);
 

@@ -25,6 +25,12 @@ fn key(kind: Kind) -> String {
     }
 }
 
+/// The bar of a kind, as the bars of the buckets are.
+fn bar_key(kind: Kind) -> String {
+    let class = kind.class();
+    format!(r#"<rect class="bar {class}" x="3" y="-9" width="10" height="10"/>"#)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,8 +13,8 @@ use crate::page::{
     set::{Drawn, Set},
 };
 
-/// Side of a spot, in pixels.
-const SPOT: f64 = 2.0;
+/// Side of a spot, in pixels: enough to see the shape of what is drawn on it.
+const SPOT: usize = 4;
 
 /// What goes across.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +67,8 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
     }
     chart.x_axis(name, &ticks);
 
-    let columns = (chart.plot_width() / SPOT) as usize;
-    let rows = (chart.plot_height() / SPOT) as usize;
+    let columns = chart.plot_width() as usize / SPOT;
+    let rows = chart.plot_height() as usize / SPOT;
     let place_of = |share: f64, count: usize| ((share * count as f64) as usize).min(count - 1);
     let mut spots = vec![0_u8; columns * rows];
     for point in &set.points {
@@ -81,30 +81,20 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
     let (left, top) = (chart.left, chart.top);
     for kind in kinds {
         let mut path = String::new();
-        // One failure among many thousands must not be missed.
-        let margin = if kind == Kind::Failed {
-            SPOT / 2.0
-        } else {
-            0.0
-        };
-        for (row, spots) in spots.chunks(columns).enumerate() {
-            let mut column = 0;
-            let here = |(column, kinds): (usize, &u8)| shown(*kinds, row + column) == Some(kind);
-            let here: Vec<bool> = spots.iter().enumerate().map(here).collect();
-            for run in here.chunk_by(|one, next| one == next) {
-                if run[0] {
-                    let x = left + column as f64 * SPOT - margin;
-                    let y = top + (row as f64 + 0.5) * SPOT;
-                    let width = run.len() as f64 * SPOT + 2.0 * margin;
-                    let _ = write!(path, "M{x} {y}h{width}");
-                }
-                column += run.len();
+        for (number, &kinds) in spots.iter().enumerate() {
+            let (column, row) = (number % columns, number / columns);
+            if shown(kinds, row + column) == Some(kind) {
+                let _ = write!(
+                    path,
+                    "M{} {}{}",
+                    left as usize + column * SPOT,
+                    top as usize + row * SPOT,
+                    mark(kind)
+                );
             }
         }
-        chart.add(format!(
-            r#"<path class="{} cells" d="{path}"/>"#,
-            kind.class()
-        ));
+        let class = kind.class();
+        chart.add(format!(r#"<path class="{class} marks" d="{path}"/>"#));
     }
     if let Some(line) = line {
         let (width, height) = (chart.plot_width(), chart.plot_height());
@@ -113,14 +103,24 @@ pub(in crate::page) fn scatter(place: Place, set: &Set, across: Across, span: Sp
         chart.add(format!(
             r#"<svg x="{left}" y="{top}" width="{width}" height="{height}">"#
         ));
-        chart.add(format!(
-            r#"<path class="regression" d="M0 {:.1}L{width} {:.1}"/></svg>"#,
-            y(0.0),
-            y(x_span.high),
-        ));
+        let line = format!("M0 {:.1}L{width} {:.1}", y(0.0), y(x_span.high));
+        chart.add(format!(r#"<path class="halo" d="{line}"/>"#));
+        chart.add(format!(r#"<path class="regression" d="{line}"/></svg>"#));
     }
     let label = format!("Latency of each connect() by its {name}: {}", set.name);
     chart.finish(place, &label)
+}
+
+/// Returns what is drawn from the upper left corner of a spot, in the shape that the legend has.
+fn mark(kind: Kind) -> &'static str {
+    match kind {
+        // A point with round ends.
+        Kind::Even => "m2 2h.01",
+        Kind::Odd => "l4 4m0-4l-4 4",
+        Kind::Other => "m2 1l1 1l-1 1l-1-1z",
+        // One failure among many thousands must not be missed.
+        Kind::Failed => "m-.5 2h5",
+    }
 }
 
 /// Which of the kinds on a spot is seen: a failure, or else each of them on its share of the spots.

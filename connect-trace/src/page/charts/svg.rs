@@ -21,14 +21,34 @@ pub(in crate::page) enum Place {
 const LINE: f64 = 17.0;
 const KEY: f64 = 20.0;
 
+/// Width of a character in the widest of the usual fonts.
+const CHARACTER: f64 = 7.3;
+
+/// Least distance between two labels of the x axis.
+const GAP: f64 = 8.0;
+
+/// Width that a text takes at most.
+fn width_of(text: &str) -> f64 {
+    CHARACTER * text.chars().count() as f64
+}
+
+/// Returns of how many ticks of the x axis one has a label, so that labels do not run into each other.
+fn labelled(plot_width: f64, ticks: &[(f64, String)]) -> usize {
+    let widths = ticks.iter().map(|(_, label)| width_of(label));
+    let needs = widths.fold(0.0, f64::max) + GAP;
+    let apart = ticks
+        .windows(2)
+        .map(|two| (two[1].0 - two[0].0) * plot_width);
+    let apart = apart.fold(f64::INFINITY, f64::min);
+    (needs / apart).ceil().max(1.0) as usize
+}
+
 /// Where the entries of a legend begin, and in which line; lines break before the right edge.
 fn flow(width: f64, entries: &[(String, String)]) -> Vec<(f64, usize)> {
-    /// Of a character in the widest of the usual fonts.
-    const CHARACTER: f64 = 7.3;
     const LEFT: f64 = 8.0;
     let (mut x, mut line) = (LEFT, 0);
     let place = |(_, name): &(String, String)| {
-        let needs = KEY + CHARACTER * name.chars().count() as f64;
+        let needs = KEY + width_of(name);
         if x > LEFT && x + needs > width {
             (x, line) = (LEFT, line + 1);
         }
@@ -114,18 +134,24 @@ impl Chart {
         self.text(8.0, self.top - 10.0, "faint", "start", name);
     }
 
-    /// A label at each of these, and the name of the axis below.
+    /// A tick at each of these, labels at as many as there is room for, and the name of the axis below.
     pub(super) fn x_axis(&mut self, name: &str, ticks: &[(f64, String)]) {
         let y = self.height - self.bottom;
         let (from, to) = (self.left, self.width - self.right);
         self.add(format!(
             r#"<path class="axis" d="M{from:.1} {y:.1}H{to:.1}"/>"#
         ));
-        for (share, label) in ticks {
-            self.text(self.x(*share), y + 15.0, "faint", "middle", label);
+        let every = labelled(self.plot_width(), ticks);
+        for (number, (share, label)) in ticks.iter().enumerate() {
+            let x = self.x(*share);
+            self.add(format!(r#"<path class="axis" d="M{x:.1} {y:.1}v4"/>"#));
+            if number % every == 0 {
+                let most = self.width - width_of(label) / 2.0;
+                self.text(x.min(most), y + 17.0, "faint", "middle", label);
+            }
         }
         let middle = self.x(0.5);
-        self.text(middle, y + 31.0, "faint", "middle", name);
+        self.text(middle, y + 33.0, "faint", "middle", name);
     }
 
     /// The labels of a linear axis.
@@ -211,6 +237,20 @@ mod tests {
         let lines: Vec<usize> = flow(300.0, &entries).iter().map(|place| place.1).collect();
         assert_eq!(lines, [0, 0, 1, 1, 1]);
         assert_eq!(flow(10.0, &entries).last(), Some(&(8.0, 4)));
+    }
+
+    #[test]
+    fn labels_that_have_no_room_are_left_out() {
+        let edges = |count: usize, label: &str| -> Vec<_> {
+            let share = |number: usize| number as f64 / count as f64;
+            (0..count)
+                .map(|number| (share(number), label.to_owned()))
+                .collect()
+        };
+        assert_eq!(labelled(328.0, &edges(4, "100 ms")), 1);
+        assert_eq!(labelled(328.0, &edges(10, "100 ms")), 2);
+        assert_eq!(labelled(328.0, &edges(1, "100 ms")), 1);
+        assert_eq!(labelled(328.0, &[]), 1);
     }
 
     #[test]
