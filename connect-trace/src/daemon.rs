@@ -17,6 +17,7 @@ use crate::{
     command::{Command, exit_as},
     config::Config,
     event::{Connect, Family},
+    files,
     governor::{Governor, WINDOW},
     kernel::{self, access, prototypes::CHECKS},
     output::Output,
@@ -189,6 +190,11 @@ impl Daemon {
         // Before it is said that tracing goes on: from then on the clock may be set.
         let output = Output::new(&config.output, kernel::release(), attached.clone())
             .with_filters(filter_words(&config.probes.filters));
+        let output = if config.record.as_deref().is_some_and(files::is_standard) {
+            output.on_stderr()
+        } else {
+            output
+        };
         let governor = config
             .max_overhead
             .map(|limit| Governor::new(limit, &mut tracer));

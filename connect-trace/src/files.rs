@@ -77,7 +77,7 @@ pub(crate) fn create(option: &str, path: &Path, mode: u32) -> Result<Created> {
 
 fn open_or_create(path: &Path, mode: u32) -> io::Result<(File, bool)> {
     if is_standard(path) {
-        return Ok((duplicate(io::stdout())?, false));
+        return Ok((stdout()?, false));
     }
     let mut options = OpenOptions::new();
     options.write(true).mode(mode);
@@ -110,6 +110,11 @@ fn refuse_to_overwrite(option: &str, path: &Path, metadata: &Metadata) -> Result
         );
     }
     Ok(())
+}
+
+/// Returns stdout without its buffer.
+pub(crate) fn stdout() -> io::Result<File> {
+    duplicate(io::stdout())
 }
 
 fn duplicate(stream: impl AsFd) -> io::Result<File> {

@@ -17,7 +17,7 @@ use crate::{
         KernelSide, Report, event_line::EventLines, json, one_line::ReportLines, paint::Paint,
         terminal, text,
     },
-    term::stdout::stdout,
+    term::{message::Stderr, stdout::stdout},
 };
 
 /// Lines that are kept until the next [`Output::flush`]: a batch of events is one call of the kernel.
@@ -93,6 +93,16 @@ impl Output {
     #[must_use]
     pub fn with_filters(self, filters: Vec<String>) -> Self {
         Self { filters, ..self }
+    }
+
+    /// Prints on stderr instead, where stdout has something else.
+    #[must_use]
+    pub fn on_stderr(self) -> Self {
+        Self {
+            paint: Paint(false),
+            out: Box::new(BufWriter::with_capacity(BUFFER_BYTES, Stderr)),
+            ..self
+        }
     }
 
     /// Leaves what runs out to the reports, where the connects are not of now.

@@ -73,11 +73,9 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
         let mut row = comparison
             .is_some()
             .then(|| Row::new(path, recording.start()));
-        if row.is_some() {
-            heading(path, recording.start())?;
-        }
-        if args.output.format == Format::Json {
-            json::write_recording(&mut stdout(), path, recording.start())?;
+        match args.output.format {
+            Format::Text => heading(row.is_some().then_some(path), recording.start())?,
+            Format::Json => json::write_recording(&mut stdout(), path, recording.start())?,
         }
         if let Err(message) = replay(recording, &filters, &args.output, row.as_mut())? {
             say!("connect-trace: {}: {message}", printable(path));
@@ -94,15 +92,14 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
     Ok(())
 }
 
-/// Which recording the report is of.
-fn heading(path: &Path, start: &Start) -> io::Result<()> {
-    writeln!(
-        stdout(),
-        "=== {} ===\n{}, {}",
-        printable(path),
-        start.host,
-        Time::from(start.wall_clock(start.monotonic_ns)).date_and_time(),
-    )
+/// Says where and when a recording was made, and its name, if there are several.
+fn heading(path: Option<&Path>, start: &Start) -> io::Result<()> {
+    let mut out = stdout();
+    if let Some(path) = path {
+        writeln!(out, "=== {} ===", printable(path))?;
+    }
+    let began = Time::from(start.wall_clock(start.monotonic_ns));
+    writeln!(out, "{}, {}", start.host, began.date_and_time())
 }
 
 /// Prints the reports of one recording. The inner error is what is wrong with its end.

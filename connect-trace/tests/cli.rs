@@ -63,6 +63,7 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--follow"],
         &["--follow", "--", "true"],
         &["--pid", "1", "--", "true"],
+        &["--record", "-", "--", "true"],
         &["--quiet", "--verbose"],
         &["--dport", "0"],
         &["--dport", "9-8"],

@@ -10,6 +10,7 @@ mod compare;
 use std::{
     collections::BTreeSet,
     env, fs,
+    io::Write as _,
     net::{IpAddr, TcpListener},
     os::unix::process::CommandExt as _,
     path::PathBuf,
@@ -74,6 +75,11 @@ fn main() -> ExitCode {
         (
             "closing_takes_no_more_memory_the_longer_it_lasts",
             closing_takes_no_more_memory_the_longer_it_lasts,
+            true,
+        ),
+        (
+            "attempts_and_pages_go_through_pipes_by_the_name_of_a_dash",
+            attempts_and_pages_go_through_pipes_by_the_name_of_a_dash,
             true,
         ),
         (
@@ -414,6 +420,33 @@ fn closing_takes_no_more_memory_the_longer_it_lasts() {
     };
     let (short, long) = (peak_kb("1000"), peak_kb("200000"));
     assert!(long < short + MORE_KB, "{long} KB after {short} KB");
+}
+
+fn attempts_and_pages_go_through_pipes_by_the_name_of_a_dash() {
+    for name in ["load", "compare"] {
+        let output = connect_trace(&[name, "default", "-c", "20", "--range", RANGE, "--csv", "-"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let (head, attempts) = log::read(&*output.stdout).expect("it is a log and nothing else");
+        assert_eq!(attempts.len(), 20 * head.runs.len());
+        let report = text(&output.stderr);
+        assert!(report.contains(" connections"), "{report}");
+
+        let mut page = command();
+        page.args(["report", "--from-load", "-", "--html", "-"]);
+        page.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut page = page.spawn().expect("it was built");
+        let mut input = page.stdin.take().expect("it is a pipe");
+        input
+            .write_all(&output.stdout)
+            .expect("it is read whole before anything is written");
+        drop(input);
+        let output = page.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let html = text(&output.stdout);
+        assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+    }
 }
 
 fn a_file_of_attempts_is_never_overwritten() {

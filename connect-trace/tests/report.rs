@@ -14,7 +14,7 @@ use connect_trace::event::{Connect, PortRange};
 use serde_json::{Value, json};
 
 use self::{
-    command::text,
+    command::{command, text},
     folder::Folder,
     made_up::{connect, write_recording},
     of_report::{complaint, report},
@@ -54,7 +54,10 @@ fn reported(arguments: &[&str]) -> String {
 fn a_recording_is_reported_as_its_trace_was() {
     let folder = Folder::new("whole");
     let out = reported(&[&recording(&folder, "a", "")]);
-    assert!(out.starts_with("3 connect()s in 3.00 s\n"), "{out}");
+    // The date is a local one.
+    let (origin, report) = out.split_once('\n').expect("there are lines");
+    assert!(origin.starts_with("web1, 2023-11-1"), "{out}");
+    assert!(report.starts_with("3 connect()s in 3.00 s\n"), "{out}");
     assert!(
         out.contains("Linux 6.12.0, attached by fentry/fexit\n"),
         "{out}"
@@ -101,9 +104,9 @@ fn an_interval_is_one_line_if_that_is_wanted() {
         "{message}"
     );
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines.len(), 2 + 3, "{out}");
+    assert_eq!(lines.len(), 3 + 3, "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
-    for (line, figures) in lines[2..].iter().zip([
+    for (line, figures) in lines[3..].iter().zip([
         ["1", "0", "20.0", "20.0", "-", "-", "0%", "-"],
         ["0", "0", "-", "-", "-", "-", "-", "-"],
         ["2", "0", "-", "-", "20.0", "20.0", "100%", "-"],
@@ -118,9 +121,9 @@ fn filters_narrow_what_is_reported() {
     let folder = Folder::new("filters");
     let recording = recording(&folder, "a", "");
     let out = reported(&[&recording, "--dport", "1-442"]);
-    assert!(out.starts_with("0 connect()s in "), "{out}");
+    assert!(out.contains("\n0 connect()s in "), "{out}");
     let out = reported(&[&recording, "--dport", "443", "--comm", "test"]);
-    assert!(out.starts_with("3 connect()s in "), "{out}");
+    assert!(out.contains("\n3 connect()s in "), "{out}");
 }
 
 #[test]
@@ -137,7 +140,7 @@ fn a_minimum_counts_the_faster_ones_beside_the_groups_as_a_trace_does() {
         .expect("the folder takes a small file");
     let arguments = [&path, "--min-latency", "1ms", "--by", "destination"];
     let out = reported(&arguments);
-    assert!(out.starts_with("4 connect()s in 3.00 s\n"), "{out}");
+    assert!(out.contains("\n4 connect()s in 3.00 s\n"), "{out}");
     let words = "\nbelow --min-latency: 2 are one row, whatever the destination; ";
     assert!(out.contains(words), "{out}");
     for row in [
@@ -282,12 +285,34 @@ fn a_bad_file_is_one_message_and_exit_status_1() {
 }
 
 #[test]
+fn a_recording_comes_from_stdin_by_the_name_of_a_dash() {
+    let folder = Folder::new("stdin");
+    let path = recording(&folder, "a", "");
+    let read = |arguments: &[&str]| {
+        let file = fs::File::open(&path).expect("it was written");
+        let mut report = command();
+        report.arg("report").args(arguments).stdin(file);
+        report.output().expect("the command was built")
+    };
+    let output = read(&["-"]);
+    assert_eq!(text(&output.stdout), reported(&[&path]));
+    assert_eq!(text(&output.stderr), "");
+    let output = read(&["-", "--html", "-"]);
+    assert_eq!(output.status.code(), Some(1));
+    let why = text(&output.stderr);
+    assert!(
+        why.starts_with("connect-trace: -: a page reads a recording twice"),
+        "{why}"
+    );
+}
+
+#[test]
 fn one_that_was_cut_is_reported_as_far_as_it_goes_and_marked() {
     let folder = Folder::new("cut");
     let whole = fs::read(recording(&folder, "whole", "")).unwrap();
     let cut = folder.file("cut", &whole[..whole.len() - 1]);
     let (out, message) = complaint(&[&cut]);
-    assert!(out.starts_with("3 connect()s in "), "{out}");
+    assert!(out.contains("\n3 connect()s in "), "{out}");
     assert!(out.contains("\nINCOMPLETE: the recording was cut"), "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
     assert!(message.contains("cut at byte "), "{message}");

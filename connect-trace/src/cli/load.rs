@@ -102,7 +102,8 @@ pub struct WorkloadArgs {
     )]
     pub format: Format,
 
-    /// Keep every attempt in this file: docs/load.md has the columns
+    /// Keep every attempt in this new file: docs/load.md has the columns. With - it is stdout, and what else is
+    /// printed goes to stderr
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub csv: Option<PathBuf>,
 }

@@ -19,6 +19,7 @@ pub use self::{
 };
 use crate::{
     aggregate::by::By,
+    files::is_standard,
     probes::{AttachMode, MAX_IN_FLIGHT, checks::CheckMode},
 };
 
@@ -101,6 +102,15 @@ impl Cli {
 
     /// What in it excludes everything.
     fn contradiction(&self) -> Option<String> {
+        if self.command.is_none()
+            && self.trace.record.as_deref().is_some_and(is_standard)
+            && !self.trace.command.is_empty()
+        {
+            return Some(
+                "--record - and the COMMAND would both write to stdout: record into a file"
+                    .to_owned(),
+            );
+        }
         let (filters, output) = match &self.command {
             None => (&self.trace.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
@@ -186,7 +196,8 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Keep every connect() in this file, for `connect-trace report` and other tools
+    /// Keep every connect() in this new file, for `connect-trace report` and other tools. With - it is stdout, and
+    /// what else is printed goes to stderr
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
 
@@ -274,11 +285,11 @@ pub struct OutputArgs {
 /// `connect-trace report`
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// Recordings; several are shown side by side
+    /// Recordings, - for stdin; several are shown side by side
     #[arg(required_unless_present = "from_load", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Draw the log of a workload, of `connect-trace load --csv`, instead of recordings
+    /// Draw the log of a workload, of `connect-trace load --csv` or - for stdin, instead of recordings
     #[arg(
         long,
         value_name = "LOG",
@@ -305,7 +316,7 @@ pub struct ReportArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Figures")]
 pub struct PictureArgs {
-    /// Write a page with the figures, which needs no network; one that is there is replaced
+    /// Write a page with the figures, which needs no network, - for stdout; one that is there is replaced
     #[arg(long, value_name = "FILE", conflicts_with = "OutputArgs")]
     pub html: Option<PathBuf>,
 

@@ -19,7 +19,7 @@ use fastrand::Rng;
 pub use self::row::{Row, Sample, Spread};
 use self::traced::Traced;
 use crate::{
-    cli::{CompareArgs, Format},
+    cli::{CompareArgs, Format, WorkloadArgs},
     load::{
         self, Done, Journal,
         features::Features,
@@ -28,7 +28,6 @@ use crate::{
         strategy::Strategy,
     },
     report::terminal,
-    term::stdout::stdout,
 };
 
 /// What watches the runs from the kernel's side.
@@ -118,16 +117,16 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     let features = process::features()?;
     let mut watcher = watcher(args);
     let comparison = compare(args, features, &mut *watcher, &mut journal)?;
-    let printed = print(&comparison, args.common.format);
+    let printed = print(&comparison, &args.common);
     // The runs are kept, if they could be printed or not.
     journal.write()?;
     printed?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(comparison: &Comparison, format: Format) -> io::Result<()> {
-    let mut out = stdout();
-    match format {
+fn print(comparison: &Comparison, args: &WorkloadArgs) -> io::Result<()> {
+    let mut out = load::report_out(args);
+    match args.format {
         Format::Text => out.write_all(text::render(comparison, terminal::paint()).as_bytes())?,
         Format::Json => json::write(&mut out, comparison)?,
     }

@@ -32,7 +32,7 @@ mod worker;
 pub mod workload;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Write},
     path::Path,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -51,10 +51,11 @@ use self::{
     runner::Outcome,
 };
 use crate::{
-    cli::{Format, LoadArgs},
+    cli::{Format, LoadArgs, WorkloadArgs},
+    files::is_standard,
     kernel,
     report::terminal,
-    term::stdout::stdout,
+    term::{message::Stderr, stdout::stdout},
 };
 
 /// A run that was made.
@@ -148,7 +149,7 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
     let mut printed = Ok(());
     for (number, plan) in plans.into_iter().enumerate() {
         let done = make(plan, features, &mut journal)?;
-        printed = print(&done, number == 0, args.common.format);
+        printed = print(&done, number == 0, &args.common);
         if printed.is_err() {
             break;
         }
@@ -159,9 +160,18 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(done: &Done, is_first: bool, format: Format) -> io::Result<()> {
-    let mut out = stdout();
-    match format {
+/// Returns what reports go to: stdout, or stderr if the attempts go to stdout.
+pub(crate) fn report_out(args: &WorkloadArgs) -> Box<dyn Write> {
+    if args.csv.as_deref().is_some_and(is_standard) {
+        Box::new(Stderr)
+    } else {
+        Box::new(stdout())
+    }
+}
+
+fn print(done: &Done, is_first: bool, args: &WorkloadArgs) -> io::Result<()> {
+    let mut out = report_out(args);
+    match args.format {
         Format::Text => {
             if !is_first {
                 writeln!(out)?;

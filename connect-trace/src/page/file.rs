@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::term::printable::printable;
+use crate::{
+    files,
+    term::{printable::printable, stdout::Refused},
+};
 
 /// A file to be.
 pub(super) struct NewFile {
@@ -27,6 +30,12 @@ impl NewFile {
     /// # Errors
     /// Where it cannot be created; the message begins with `option` and the name.
     pub(super) fn check(option: &str, path: &Path) -> Result<Self> {
+        if files::is_standard(path) {
+            return Ok(Self {
+                path: path.to_owned(),
+                temporary: None,
+            });
+        }
         let check = || {
             // A link stays one: what it leads to is replaced.
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -56,6 +65,7 @@ impl NewFile {
         let mut options = OpenOptions::new();
         match &self.temporary {
             Some(temporary) => options.write(true).create_new(true).open(temporary),
+            None if files::is_standard(&self.path) => files::stdout(),
             None => options.write(true).open(&self.path),
         }
     }
@@ -74,6 +84,9 @@ impl NewFile {
         };
         written().map_err(|error| {
             self.remove_part();
+            if files::is_standard(&self.path) {
+                return Refused::wrap(error).into();
+            }
             anyhow!(
                 "{option} {}: cannot be written: {error}",
                 printable(&self.path)

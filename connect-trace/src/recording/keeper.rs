@@ -2,17 +2,19 @@
 //! once, and then it is over.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IsTerminal as _},
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{End, Start, Writer};
 use crate::{
     clock,
     event::Connect,
+    files,
     filter::Filters,
     kernel,
     report::{KernelSide, filter_words},
@@ -29,8 +31,12 @@ impl Keeper {
     /// Opens the file, where there is one to write.
     ///
     /// # Errors
-    /// As [`Writer::create`].
+    /// As [`Writer::create`], and for stdout that is a terminal.
     pub fn create(path: Option<&Path>) -> Result<Self> {
+        ensure!(
+            !path.is_some_and(files::is_standard) || !io::stdout().is_terminal(),
+            "--record -: stdout is a terminal, which a recording is not for; redirect it, or name a file"
+        );
         Ok(Self {
             writer: path.map(Writer::create).transpose()?,
             failed: false,

@@ -73,6 +73,21 @@ pub(crate) fn clear_status() {
     write("", false);
 }
 
+/// Stderr for reports, if stdout is taken. As with every message, what cannot be written is left out.
+#[derive(Debug)]
+pub(crate) struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write(&String::from_utf8_lossy(bytes), false);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write(text: &str, is_status: bool) {
     let mut stderr = io::stderr().lock();
     // In the lock, so that no other thread's message comes between.

@@ -37,6 +37,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     a_recording_that_cannot_be_created_is_said_before_tracing,
     a_recording_that_may_not_be_read_is_named,
     a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others,
+    a_recording_on_stdout_is_alone_there_and_is_reported_from_stdin,
 ];
 
 /// A folder of a test's own, which goes with it.
@@ -159,13 +160,41 @@ fn a_recording_has_what_truth_says_and_gives_the_report_of_its_trace(
     );
 
     let reported = report(&folder.file())?.successful()?;
+    let (origin, reported) = reported.stdout.split_once('\n').context("lines")?;
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let origin_is_told = origin.starts_with(&format!("{}, 20", host.trim_end()));
+    assert!(origin_is_told, "{origin}");
     assert_eq!(
-        after_the_first_line(&reported.stdout),
+        after_the_first_line(reported),
         after_the_first_line(&traced.stdout),
         "all but the seconds is the same"
     );
-    let counted = |ended: &Ended| ended.stdout.split(' ').next().map(str::to_owned);
-    assert_eq!(counted(&reported), counted(&traced));
+    let counted = |text: &str| text.split(' ').next().map(str::to_owned);
+    assert_eq!(counted(reported), counted(&traced.stdout));
+    Ok(())
+}
+
+fn a_recording_on_stdout_is_alone_there_and_is_reported_from_stdin((): ()) -> Result<()> {
+    let folder = Folder::new("stdout")?;
+    let shell = |line: &str| {
+        let mut command = Command::new("sh");
+        let file = folder.file();
+        command.args(["-c", line]).env("FILE", file);
+        Process::start(command)
+    };
+    let mut process = shell("exec connect-trace --record - >$FILE")?;
+    process.wait_for_stderr("Tracing connect()")?;
+    let records = truth("v4 --count 20")?;
+    process.signal(libc::SIGINT)?;
+    let traced = process.end()?.successful()?;
+    let (connects, ending) = read(&folder.file())?;
+    matched(&records, &connects, Extent::Exact)?;
+    ensure!(matches!(ending, Ending::Whole(_)), "{ending:?}");
+    assert!(traced.stderr.contains("\nentered "), "{traced}");
+    let reported = shell("connect-trace report - <$FILE")?
+        .end()?
+        .successful()?;
+    assert!(reported.stdout.contains("connect()s in "), "{reported}");
     Ok(())
 }
 
@@ -184,8 +213,8 @@ fn a_killed_recording_has_what_was_written_before(mode: AttachMode) -> Result<()
     ensure!(matches!(ending, Ending::Broken(_)), "{ending:?}");
     let reported = report(&folder.file())?;
     assert_eq!(reported.status.code(), Some(1), "{reported}");
-    let counted = format!("{} connect()s in ", connects.len());
-    assert!(reported.stdout.starts_with(&counted), "{reported}");
+    let counted = format!("\n{} connect()s in ", connects.len());
+    assert!(reported.stdout.contains(&counted), "{reported}");
     assert!(
         reported
             .stdout
