@@ -43,7 +43,7 @@ pub struct Output {
     is_live: bool,
     /// The fast connects up to the last report.
     fast: FastConnects,
-    /// The columns of the lines of events, from their header on.
+    /// The columns of the lines of events, from the first on.
     lines: Option<EventLines>,
     /// With `--oneline`.
     report_lines: Option<ReportLines>,
@@ -140,15 +140,14 @@ impl Output {
         match self.args.format {
             Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
             Format::Text => {
-                let lines = match self.lines {
-                    Some(lines) => lines,
-                    None => {
-                        let lines = EventLines::new(terminal::columns());
-                        writeln!(self.out, "{}", self.paint.title(&lines.header()))?;
-                        *self.lines.insert(lines)
-                    }
-                };
-                writeln!(self.out, "{}", lines.event(connect, &self.clock))?;
+                let lines = self
+                    .lines
+                    .get_or_insert_with(|| EventLines::new(terminal::columns()));
+                let event = lines.event(connect, &self.clock);
+                if let Some(header) = lines.header() {
+                    writeln!(self.out, "{}", self.paint.title(&header))?;
+                }
+                writeln!(self.out, "{event}")?;
             }
         }
         Ok(())
@@ -203,8 +202,11 @@ impl Output {
             return Ok(());
         }
         // After a report, events have a header again.
-        if self.lines.take().is_some() {
-            writeln!(self.out)?;
+        if let Some(lines) = self.lines.take() {
+            if lines.is_headed() {
+                writeln!(self.out)?;
+            }
+            self.lines = Some(lines.again(terminal::columns()));
         }
         if self.args.timestamp {
             writeln!(self.out, "{}", Time::from(report.at).of_day())?;

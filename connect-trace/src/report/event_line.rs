@@ -11,16 +11,26 @@ const WIDE: usize = 120;
 /// Compact lines are made for these; a terminal of fewer wraps them.
 const COMPACT: usize = 80;
 
-/// The columns of a terminal, and what is in them.
-#[derive(Clone, Copy, Debug)]
+/// Number of columns.
+const CELLS: usize = 8;
+
+/// The columns of a terminal, and how wide each is. They follow what is in them, so that lines stay aligned.
+#[derive(Clone, Debug)]
 pub struct EventLines {
+    /// Those of the terminal, but no fewer than the lines are made for.
     columns: usize,
+    /// How wide each column is.
+    widths: [usize; CELLS],
+    /// The longest text that each column has had, its title included.
+    longest: [usize; CELLS],
+    /// Whether the header has these widths.
+    headed: bool,
 }
 
 /// A part of a line.
 struct Cell {
     text: String,
-    /// Its own width in an aligned line.
+    /// How wide its column is at first.
     width: usize,
     kind: Kind,
 }
@@ -30,9 +40,9 @@ struct Cell {
 enum Kind {
     /// A name, on the left: may be cut, but not below so many columns.
     Name { least: usize },
-    /// On the left; may lose its padding.
+    /// On the left; its column may lose what no text has needed yet.
     Left,
-    /// A number, on the right; may lose its padding.
+    /// A number, on the right; its column may lose that too.
     Number,
 }
 
@@ -40,13 +50,20 @@ impl EventLines {
     /// For a terminal of so many columns.
     #[must_use]
     pub fn new(columns: usize) -> Self {
-        Self { columns }
+        let mut lines = Self {
+            columns: if columns < WIDE { COMPACT } else { columns },
+            widths: [0; CELLS],
+            longest: [0; CELLS],
+            headed: false,
+        };
+        let titles = lines.titles();
+        lines.widths = titles.each_ref().map(|cell| cell.width);
+        lines.longest = titles.each_ref().map(Cell::length);
+        lines
     }
 
-    /// What is in the columns.
-    #[must_use]
-    pub fn header(&self) -> String {
-        self.line(if self.columns >= WIDE {
+    fn titles(&self) -> [Cell; CELLS] {
+        if self.columns >= WIDE {
             wide([
                 "TIME",
                 "PID",
@@ -68,12 +85,39 @@ impl EventLines {
                 "TOTAL us",
                 "RET",
             ])
-        })
+        }
     }
 
-    /// One connect(), without a line feed. No control characters, whatever the thread is called.
+    /// Returns the lines after something else was printed: with a header again, and anew if the terminal has another
+    /// number of columns by now.
     #[must_use]
-    pub fn event(&self, connect: &Connect, clock: &Clock) -> String {
+    pub fn again(self, columns: usize) -> Self {
+        let new = Self::new(columns);
+        if new.columns != self.columns {
+            return new;
+        }
+        Self {
+            headed: false,
+            ..self
+        }
+    }
+
+    /// Returns true if anything was printed since the start, or since [`again`](Self::again).
+    #[must_use]
+    pub fn is_headed(&self) -> bool {
+        self.headed
+    }
+
+    /// Returns what is in the columns, if that has not been told, or if they have changed since.
+    pub fn header(&mut self) -> Option<String> {
+        let due = !std::mem::replace(&mut self.headed, true);
+        due.then(|| joined(self.titles(), self.widths))
+    }
+
+    /// Returns one connect() without a line feed. The header comes before it, if there is one. No control characters,
+    /// whatever the thread is called.
+    #[must_use]
+    pub fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
         let time = clock.at(connect.start_ns).of_day_with_ms();
         let (pid, comm) = (connect.pid.to_string(), connect.comm.to_string());
         let destination = connect.destination.map_or_else(dash, |to| to.to_string());
@@ -84,7 +128,7 @@ impl EventLines {
             errno => errno::name(errno),
         };
         let port = connect.port.number();
-        self.line(if self.columns >= WIDE {
+        let cells = if self.columns >= WIDE {
             let source = source(connect.source, port);
             wide([
                 time,
@@ -99,49 +143,88 @@ impl EventLines {
         } else {
             let port = port.map_or_else(dash, |port| port.to_string());
             compact([time, pid, comm, port, destination, search, total, returned])
-        })
+        };
+        let widths = self.make_room(&cells);
+        joined(cells, widths)
     }
 
-    /// The parts side by side. What does not fit its column takes free room from other texts, then cuts
-    /// names, then takes the free room of numbers; a line whose numbers and addresses do not fit is longer
-    /// than the terminal.
-    fn line(&self, mut cells: [Cell; 8]) -> String {
-        let needed: usize = cells.iter().map(Cell::needed).sum::<usize>() + cells.len() - 1;
-        let mut excess = needed.saturating_sub(self.columns.max(COMPACT));
-        for step in [
-            Kind::least_of_text,
-            Kind::least_of_name,
-            Kind::least_of_number,
-        ] {
-            for cell in &mut cells {
-                if let Some(least) = step(cell.kind, cell.length()) {
-                    let taken = excess.min(cell.width.saturating_sub(least));
-                    cell.width -= taken;
+    /// Makes the columns wider that a part does not fit, at the cost of what others have not needed yet, then of
+    /// names. If that is not enough, the columns stay as they are, and this line alone does without padding, so that
+    /// it has room or is as short as can be. Returns the widths for this line.
+    fn make_room(&mut self, cells: &[Cell; CELLS]) -> [usize; CELLS] {
+        let lengths = cells.each_ref().map(Cell::length);
+        let (mut widths, mut longest) = (self.widths, self.longest);
+        for (index, cell) in cells.iter().enumerate() {
+            longest[index] = longest[index].max(lengths[index]);
+            if !cell.kind.is_name() {
+                widths[index] = widths[index].max(lengths[index]);
+            }
+        }
+        // The last column needs no padding: nothing comes after it.
+        let last = &cells[CELLS - 1];
+        if last.kind.is_text() {
+            widths[CELLS - 1] = last.width.max(last.length());
+        }
+        match self.shrunk(widths, cells, longest) {
+            (widths, 0) => {
+                let mut kept = widths;
+                if last.kind.is_text() {
+                    kept[CELLS - 1] = last.width;
+                }
+                self.headed &= self.widths == kept;
+                (self.widths, self.longest) = (kept, longest);
+                widths
+            }
+            _ => self.shrunk(widths, cells, lengths).0,
+        }
+    }
+
+    /// Returns widths that fit the terminal, none of them below its least, and by how much that is not possible. Texts
+    /// go first, then names, which are cut, then numbers.
+    fn shrunk(
+        &self,
+        mut widths: [usize; CELLS],
+        cells: &[Cell; CELLS],
+        least: [usize; CELLS],
+    ) -> ([usize; CELLS], usize) {
+        let needed = widths.iter().sum::<usize>() + CELLS - 1;
+        let mut excess = needed.saturating_sub(self.columns);
+        for step in [Kind::is_text, Kind::is_name, Kind::is_number] {
+            for (index, cell) in cells.iter().enumerate() {
+                if step(&cell.kind) {
+                    let least = match cell.kind {
+                        Kind::Name { least } => least,
+                        Kind::Left | Kind::Number => least[index],
+                    };
+                    let taken = excess.min(widths[index].saturating_sub(least));
+                    widths[index] -= taken;
                     excess -= taken;
                 }
             }
         }
-        let line = cells.map(|cell| cell.padded()).join(" ");
-        line.trim_end().to_owned()
+        (widths, excess)
     }
 }
 
 impl Kind {
-    /// To how many columns a text of this length can go without a loss; `None` where it is a number.
-    fn least_of_text(self, length: usize) -> Option<usize> {
-        (!matches!(self, Self::Number)).then_some(length)
+    fn is_text(&self) -> bool {
+        matches!(self, Self::Left)
     }
 
-    fn least_of_name(self, length: usize) -> Option<usize> {
-        match self {
-            Self::Name { least } => Some(least.min(length)),
-            Self::Left | Self::Number => None,
-        }
+    fn is_name(&self) -> bool {
+        matches!(self, Self::Name { .. })
     }
 
-    fn least_of_number(self, length: usize) -> Option<usize> {
-        matches!(self, Self::Number).then_some(length)
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Number)
     }
+}
+
+/// Returns the parts side by side, each in its width.
+fn joined(cells: [Cell; CELLS], widths: [usize; CELLS]) -> String {
+    let mut widths = widths.into_iter();
+    let line = cells.map(|cell| cell.padded(widths.next().unwrap_or(0)));
+    line.join(" ").trim_end().to_owned()
 }
 
 impl Cell {
@@ -149,16 +232,8 @@ impl Cell {
         self.text.chars().count()
     }
 
-    /// Columns that it takes if nothing is cut but names.
-    fn needed(&self) -> usize {
-        match self.kind {
-            Kind::Name { .. } => self.width,
-            Kind::Left | Kind::Number => self.width.max(self.length()),
-        }
-    }
-
-    fn padded(self) -> String {
-        let Self { text, width, kind } = self;
+    fn padded(self, width: usize) -> String {
+        let Self { text, kind, .. } = self;
         match kind {
             Kind::Name { .. } if text.chars().count() > width => {
                 let kept: String = text.chars().take(width.saturating_sub(1)).collect();
@@ -170,7 +245,7 @@ impl Cell {
     }
 }
 
-fn wide(texts: [impl Into<String>; 8]) -> [Cell; 8] {
+fn wide(texts: [impl Into<String>; CELLS]) -> [Cell; CELLS] {
     let columns = [
         (12, Kind::Left),
         (7, Kind::Number),
@@ -184,7 +259,7 @@ fn wide(texts: [impl Into<String>; 8]) -> [Cell; 8] {
     cells(columns, texts)
 }
 
-fn compact(texts: [impl Into<String>; 8]) -> [Cell; 8] {
+fn compact(texts: [impl Into<String>; CELLS]) -> [Cell; CELLS] {
     let columns = [
         (12, Kind::Left),
         (7, Kind::Number),
@@ -193,12 +268,12 @@ fn compact(texts: [impl Into<String>; 8]) -> [Cell; 8] {
         (21, Kind::Left),
         (8, Kind::Number),
         (8, Kind::Number),
-        (2, Kind::Left),
+        (3, Kind::Left),
     ];
     cells(columns, texts)
 }
 
-fn cells(columns: [(usize, Kind); 8], texts: [impl Into<String>; 8]) -> [Cell; 8] {
+fn cells(columns: [(usize, Kind); CELLS], texts: [impl Into<String>; CELLS]) -> [Cell; CELLS] {
     let mut texts = texts.into_iter();
     columns.map(|(width, kind)| Cell {
         text: texts.next().map(Into::into).unwrap_or_default(),
@@ -231,10 +306,20 @@ mod tests {
         event::{Comm, SourcePort, tests::any_connect},
     };
 
-    /// The time of day without its hour, which depends on the zone.
-    fn line(columns: usize, connect: &Connect) -> String {
+    /// The lines of these, with their headers; the time of day without its hour, which depends on the zone.
+    fn lines(columns: usize, connects: &[Connect]) -> Vec<String> {
         let clock = Clock::fixed(1_795_424_645_000_000_000);
-        EventLines::new(columns).event(connect, &clock)[2..].to_owned()
+        let mut lines = EventLines::new(columns);
+        let of = |connect| {
+            let event = lines.event(connect, &clock);
+            lines.header().into_iter().chain([event])
+        };
+        let all: Vec<String> = connects
+            .iter()
+            .map(of)
+            .flat_map(|of_it| of_it.collect::<Vec<_>>())
+            .collect();
+        all.into_iter().map(|line| line[2..].to_owned()).collect()
     }
 
     fn curl(port: u16) -> Connect {
@@ -257,27 +342,37 @@ mod tests {
         }
     }
 
+    fn failed(errno: i32) -> Connect {
+        Connect {
+            errno,
+            port: SourcePort::None,
+            ..curl(0)
+        }
+    }
+
+    fn to(address: &str, connect: Connect) -> Connect {
+        Connect {
+            destination: Some((address.parse::<IpAddr>().unwrap(), 443).into()),
+            ..connect
+        }
+    }
+
     #[test]
     fn wide_lines_have_columns() {
-        let failed = Connect {
-            errno: libc::ENETUNREACH,
-            port: SourcePort::None,
+        let unreachable = Connect {
             source: None,
             destination: None,
             search_ns: None,
-            ..curl(0)
+            ..failed(libc::ENETUNREACH)
         };
-        let lines = [
-            EventLines::new(120).header()[2..].to_owned(),
-            line(120, &curl(20_001)),
-            line(200, &failed),
-        ];
         let expected = [
             "ME             PID COMM            SOURCE                DESTINATION           RETURN           SEARCH us     TOTAL us",
             ":04:05.234    1234 curl            127.0.0.1:20001       127.0.0.1:443         ok                     5.0         20.0",
             ":04:05.234    1234 curl            -                     -                     ENETUNREACH              -         20.0",
         ];
-        assert_eq!(lines, expected);
+        for columns in [120, 200] {
+            assert_eq!(lines(columns, &[curl(20_001), unreachable]), expected);
+        }
     }
 
     #[test]
@@ -290,46 +385,90 @@ mod tests {
             connect_ns: 999_999_900,
             ..curl(20_001)
         };
-        let failed = Connect {
-            errno: libc::EADDRNOTAVAIL,
-            port: SourcePort::None,
-            ..curl(0)
-        };
-        let lines = [
-            EventLines::new(80).header()[2..].to_owned(),
-            line(80, &curl(20_001)),
-            line(80, &slow),
-            line(80, &failed),
-        ];
         let expected = [
             "ME             PID COMM      SPORT DESTINATION           SEARCHus TOTAL us RET",
             ":04:05.234    1234 curl      20001 127.0.0.1:443              5.0     20.0 ok",
             ":04:05.234 4194303 a-name-o+ 20001 255.255.255.255:65535 999999.9 999999.9 ok",
-            ":04:05.234    1234 curl     - 127.0.0.1:443         5.0     20.0 EADDRNOTAVAIL",
         ];
-        assert_eq!(lines, expected);
+        assert_eq!(lines(80, &[curl(20_001), slow]), expected);
     }
 
     #[test]
-    fn long_addresses_cut_the_name_and_lengthen_the_line_but_are_whole() {
-        let connect = long(curl(65_535));
-        for columns in [0, 1, 20, 80, 120] {
-            let line = line(columns, &connect);
-            let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535";
-            let times = if columns < WIDE { 1 } else { 2 };
-            assert_eq!(line.matches(address).count(), times, "{line}");
-            assert!(line.contains(" 65535 ") || columns >= WIDE, "{line}");
-            assert!(line.contains(" a-n+ "), "{line}");
-            assert!(line.contains(" 5.0 ") && line.contains(" 20.0"), "{line}");
-        }
+    fn a_long_errno_makes_its_column_wider_and_all_stays_aligned() {
+        let connects = [
+            curl(20_001),
+            failed(libc::EADDRNOTAVAIL),
+            curl(20_003),
+            to("192.168.100.1", failed(libc::EADDRNOTAVAIL)),
+            to("10.0.0.1", curl(20_005)),
+        ];
+        let expected = [
+            "ME             PID COMM      SPORT DESTINATION           SEARCHus TOTAL us RET",
+            ":04:05.234    1234 curl      20001 127.0.0.1:443              5.0     20.0 ok",
+            "ME             PID COMM    SPORT DESTINATION   SEARCHus TOTAL us RET",
+            ":04:05.234    1234 curl        - 127.0.0.1:443      5.0     20.0 EADDRNOTAVAIL",
+            ":04:05.234    1234 curl    20003 127.0.0.1:443      5.0     20.0 ok",
+            "ME            PID COMM SPORT DESTINATION       SEARCHus TOTAL us RET",
+            ":04:05.234   1234 curl     - 192.168.100.1:443      5.0     20.0 EADDRNOTAVAIL",
+            ":04:05.234   1234 curl 20005 10.0.0.1:443           5.0     20.0 ok",
+        ];
+        assert_eq!(lines(80, &connects), expected);
     }
 
     #[test]
-    fn what_is_too_long_by_a_little_takes_padding_and_the_ends_stay_aligned() {
-        let mut connect = curl(20_001);
-        connect.source = Some("2001:db8::1:2:3".parse().unwrap());
-        let widths = [&connect, &curl(1)].map(|connect| line(120, connect).chars().count());
-        assert_eq!(widths, [118, 118]);
+    fn an_ipv6_address_makes_its_column_wider_as_far_as_there_is_room() {
+        let connects = [
+            to("2001:db8:0:1::1234", curl(20_001)),
+            curl(20_001),
+            // There is no room for the longest: the lines after it are as before.
+            long(curl(65_535)),
+            curl(20_001),
+        ];
+        let expected = [
+            "ME             PID COMM   SPORT DESTINATION              SEARCHus TOTAL us RET",
+            ":04:05.234    1234 curl   20001 [2001:db8:0:1::1234]:443      5.0     20.0 ok",
+            ":04:05.234    1234 curl   20001 127.0.0.1:443                 5.0     20.0 ok",
+            ":04:05.234 1234 a-n+ 65535 [2001:db8:1111:2222:3333:4444:5555:6666]:65535 5.0 20.0 ok",
+            ":04:05.234    1234 curl   20001 127.0.0.1:443                 5.0     20.0 ok",
+        ];
+        assert_eq!(lines(80, &connects), expected);
+        let wide = lines(120, &[to("2001:db8::1:2:3:4", curl(1)), curl(1)]);
+        assert_eq!(wide.len(), 3, "{wide:?}");
+        let widths: Vec<usize> = wide.iter().map(|line| line.chars().count()).collect();
+        assert_eq!(widths, [118; 3], "{wide:?}");
+    }
+
+    #[test]
+    fn a_line_that_nothing_makes_room_for_in_its_columns_has_no_padding() {
+        let found = lines(
+            80,
+            &[
+                to("2001:db8:1:2::34", curl(20_001)),
+                to("2001:db8:1:2::34", failed(libc::EADDRNOTAVAIL)),
+                to("2001:db8:1:2::34", curl(20_001)),
+            ],
+        );
+        let expected = [
+            "ME             PID COMM     SPORT DESTINATION            SEARCHus TOTAL us RET",
+            ":04:05.234    1234 curl     20001 [2001:db8:1:2::34]:443      5.0     20.0 ok",
+            ":04:05.234 1234 curl  - [2001:db8:1:2::34]:443      5.0     20.0 EADDRNOTAVAIL",
+            ":04:05.234    1234 curl     20001 [2001:db8:1:2::34]:443      5.0     20.0 ok",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn after_something_else_the_header_comes_again_and_the_columns_stay() {
+        let clock = Clock::fixed(0);
+        let mut lines = EventLines::new(80);
+        let _ = lines.event(&failed(libc::EADDRNOTAVAIL), &clock);
+        let header = lines.header();
+        assert!(header.is_some() && lines.is_headed() && lines.header().is_none());
+        let mut again = lines.clone().again(60);
+        assert!(!again.is_headed());
+        let _ = again.event(&curl(1), &clock);
+        assert_eq!(again.header(), header);
+        assert_ne!(lines.again(120).header(), header);
     }
 
     proptest! {

@@ -258,16 +258,23 @@ fn lines_of_events_have_a_header_and_fit_their_terminal((): ()) -> Result<()> {
         assert_eq!(events.len(), 3 + 2 + 3, "{ended}");
         let failed = events.iter().filter(|line| line.contains(" ENETUNREACH"));
         assert_eq!(failed.count(), 2, "{ended}");
-        // Once before the first event, and before the first after a report.
-        let mut headed = false;
+        // Before the first event, before the first after a report, and where the columns change: every event
+        // stands under the titles.
+        let mut header = None;
         for line in &lines {
             if line.starts_with("TIME ") {
-                assert!(!headed, "a header too many: {ended}");
-                headed = true;
+                assert_ne!(header, Some(*line), "a header too many: {ended}");
+                header = Some(*line);
             } else if line.contains(" in ") && line.contains(" connect()") {
-                headed = false;
+                header = None;
             }
-            assert!(!is_event(line) || headed, "no header: {ended}");
+            if is_event(line) {
+                let header = header.with_context(|| format!("no header: {ended}"))?;
+                assert_eq!(line.find(" tru"), header.find(" COMM"), "{line:?}: {ended}");
+                let returned = if width < 120 { " RET" } else { " RETURN" };
+                let column = header.find(returned).context("a column")? + 1;
+                assert!(line[column..].starts_with(['o', 'E']), "{line:?}: {ended}");
+            }
         }
         for line in &lines {
             let of_them = line.chars().count();
