@@ -1,6 +1,6 @@
 //! A trace whose stdout or stderr cannot be written; and a static program that looks users up.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use connect_trace::recording::Ending;
@@ -8,7 +8,6 @@ use connect_trace::recording::Ending;
 use crate::{
     Test,
     process::{Ended, Process, until},
-    program::connect_trace,
     recording::{Folder, read},
     truth::truth,
 };
@@ -18,7 +17,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording,
     a_full_stdout_is_printed_to_again_once_there_is_room,
     a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_the_command,
-    a_user_that_is_not_there_is_one_line_on_stderr_of_a_static_program,
+    a_static_program_finds_a_user_that_only_the_hosts_getent_knows,
 ];
 
 /// A command that is traced: it makes five connects, prints nothing, and ends with the status 3.
@@ -55,7 +54,7 @@ fn a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone((): ()) -> R
         format!("2>&- >{shown}"),
         format!("2>/dev/full >{shown}"),
     ] {
-        let line = format!("connect-trace -vv --record $0 -- {TRACED} {stderr}");
+        let line = format!("connect-trace -v --record $0 -- {TRACED} {stderr}");
         let ended = shell(&line, &folder.file())?;
         assert_eq!(ended.status.code(), Some(3), "{ended}");
         let printed = fs::read_to_string(&report)?;
@@ -68,7 +67,7 @@ fn a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone((): ()) -> R
 
 fn a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording((): ()) -> Result<()> {
     let folder = Folder::new("stdout")?;
-    for options in ["", "--events -i 0.1", "--events --format json"] {
+    for options in ["", "--events -i 0.1"] {
         let traced = TRACED.replace("exit 3", "exit 0");
         let line = format!("connect-trace -q {options} --record $0 -- {traced} >/dev/full");
         let ended = shell(&line, &folder.file())?;
@@ -126,11 +125,21 @@ fn a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_
     Ok(())
 }
 
-fn a_user_that_is_not_there_is_one_line_on_stderr_of_a_static_program((): ()) -> Result<()> {
-    let ended = Process::start(connect_trace("--uid no-such-user"))?.end()?;
-    assert_eq!(ended.status.code(), Some(1), "{ended}");
-    let message = "connect-trace: --uid no-such-user: no such user";
-    assert!(ended.stderr.starts_with(message), "{ended}");
-    assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+fn a_static_program_finds_a_user_that_only_the_hosts_getent_knows((): ()) -> Result<()> {
+    let folder = Folder::new("getent")?;
+    let getent = folder.file().with_file_name("getent");
+    let script = "#!/bin/sh\n[ \"$*\" = 'passwd ada' ] && echo ada:x:1815:1815::/: || exit 2\n";
+    fs::write(&getent, script)?;
+    fs::set_permissions(&getent, fs::Permissions::from_mode(0o755))?;
+    let ended = |user| {
+        let line = format!("PATH=${{0%/*}}:$PATH; connect-trace -q --uid {user} -d 0.1");
+        shell(&line, &getent)
+    };
+    let report = ended("ada")?.successful()?.stdout;
+    assert!(report.contains("only --uid 1815\n"), "{report}");
+    let refused = ended("bob")?;
+    let message = "connect-trace: --uid bob: no such user\n";
+    assert_eq!(refused.stderr, message, "{refused}");
+    assert_eq!(refused.status.code(), Some(1), "{refused}");
     Ok(())
 }
