@@ -22,6 +22,8 @@ pub enum Field {
     SockNet,
     /// The byte of `sock.sk_userlocks`.
     SockUserLocks,
+    /// The byte of `sock.sk_kern_sock`, if that is another one than that of `sk_userlocks`.
+    SockKernel,
     /// `net.ns.inum`
     NetInode,
     /// `net.ipv4.ip_local_ports.range`
@@ -36,6 +38,8 @@ pub enum Field {
     TaskCred,
     /// `cred.uid`
     CredUid,
+    /// `task_struct.flags`
+    TaskFlags,
     /// `task_struct.tgid`
     TaskTgid,
     /// `task_struct.signal`
@@ -46,7 +50,7 @@ pub enum Field {
 
 impl Field {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::SockAddresses,
         Self::SockPorts,
         Self::SockSourcePort,
@@ -55,6 +59,7 @@ impl Field {
         Self::SockV6Source,
         Self::SockNet,
         Self::SockUserLocks,
+        Self::SockKernel,
         Self::NetInode,
         Self::NetPortRange,
         Self::NetPortStepWidth,
@@ -62,6 +67,7 @@ impl Field {
         Self::TaskComm,
         Self::TaskCred,
         Self::CredUid,
+        Self::TaskFlags,
         Self::TaskTgid,
         Self::TaskSignal,
         Self::SignalLive,
@@ -93,7 +99,7 @@ impl Field {
         (at < Self::ROOM).then_some((*field, at))
     }
 
-    /// Returns if a number leads from the stand-in of one field to that of another: an instruction that has it reads a
+    /// Returns true if a number leads from the stand-in of one field to that of another: an instruction that has it reads a
     /// field whose offset nobody puts in.
     #[must_use]
     pub fn is_between_stand_ins(value: i32) -> bool {

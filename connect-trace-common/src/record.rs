@@ -23,6 +23,9 @@ impl Flags {
     /// `scan_start` is known, and so is `scan_advance` with [`Self::SEARCH_TIMED`].
     pub const SCAN_STARTED: Self = Self(1 << 5);
 
+    /// A thread of the kernel's own made the call. Looked at if the socket is one of the kernel's.
+    pub const KERNEL_THREAD: Self = Self(1 << 6);
+
     /// Whether every bit of `other` is set.
     #[inline(always)]
     #[must_use]
@@ -70,11 +73,11 @@ pub struct ConnectRecord {
     pub checks: u32,
     /// What is known of this record.
     pub flags: Flags,
-    /// The byte of `sk_userlocks` when the search was entered, where the kernel's types show it; see
-    /// [`Flags::SEARCH_ENTERED`].
+    /// The byte of `sk_userlocks` when the search was entered, or if it was not, when connect() returned, where the
+    /// kernel's types show it.
     pub user_locks: u8,
-    /// Nothing.
-    pub unused: u8,
+    /// The byte of `sk_kern_sock`, likewise; 0 if it is that of `user_locks`.
+    pub kernel_sock: u8,
     /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
     pub uid: u32,
     /// Lowest and highest port of `net.ipv4.ip_local_port_range`, where the kernel's types show
@@ -94,6 +97,15 @@ pub struct ConnectRecord {
     /// Where the search started: the slot of `table_perturb` plus the upper half of `port_offset`, from
     /// which the kernel takes the remainder by the number of ports. See [`Flags::SCAN_STARTED`].
     pub scan_start: u32,
+}
+
+impl ConnectRecord {
+    /// Returns the bytes of `sk_userlocks` and of `sk_kern_sock`, the latter above the former.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits_of_sock(&self) -> u32 {
+        self.user_locks as u32 | (self.kernel_sock as u32) << 8
+    }
 }
 
 /// The number of places for the calls of threads.

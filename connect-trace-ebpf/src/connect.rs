@@ -16,7 +16,7 @@ use connect_trace_common::{FilterBits, Flags};
 use crate::{
     check_established, fast, filter,
     in_flight::{Call, Entered, Thread},
-    layout::{COUNT_CHECKS, HAS_OPTIONS, MAY_SAMPLE, MIN_LATENCY_NS},
+    layout::{COUNT_CHECKS, HAS_OPTIONS, KERNEL_SOCK, MAY_SAMPLE, MIN_LATENCY_NS},
     maps::RECORDS,
     scan,
     shared::{control, count, counter},
@@ -138,6 +138,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     record.destination_port = destination_port;
     record.socket_range = sock.local_port_range();
     record.user_locks = sock.user_locks();
+    record.kernel_sock = sock.kernel_sock();
     let net = sock.net();
     record.netns = net.inode();
     record.netns_range = net.port_range();
@@ -227,7 +228,13 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
         }
         if !flags.has(Flags::SEARCH_ENTERED) {
             record.netns = sock.net().inode();
+            record.user_locks = sock.user_locks();
+            record.kernel_sock = sock.kernel_sock();
         }
+    }
+    if record.bits_of_sock() & KERNEL_SOCK.load() != 0 && task.is_of_kernel() {
+        flags.set(Flags::KERNEL_THREAD);
+        record.flags = flags;
     }
     if has_options && record.connect_ns < MIN_LATENCY_NS.load() {
         fast::add_call(record);

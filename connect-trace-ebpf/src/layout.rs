@@ -49,6 +49,10 @@ pub static WORD: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TABLE_PERTURB: Global<u64> = Global::new(0);
 
+/// The bit of `sk_kern_sock` in [`connect_trace_common::ConnectRecord::bits_of_sock`]; 0 where it is not known.
+#[unsafe(no_mangle)]
+pub static KERNEL_SOCK: Global<u32> = Global::new(0);
+
 /// The filters: [`connect_trace_common::FilterBits`].
 #[unsafe(no_mangle)]
 pub static FILTERS: Global<u32> = Global::new(0);

@@ -191,6 +191,12 @@ impl<M: Memory> Sock<M> {
         self.0.read(Field::SockUserLocks)
     }
 
+    /// The byte of `sk_kern_sock`; 0 where it is not known, or that of [`user_locks`](Self::user_locks).
+    #[inline(always)]
+    pub fn kernel_sock(self) -> u8 {
+        self.0.read(Field::SockKernel)
+    }
+
     /// Source and destination address as IPv4, in network order.
     #[inline(always)]
     pub fn addresses_v4(self) -> [u32; 2] {

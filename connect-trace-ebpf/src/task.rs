@@ -8,7 +8,7 @@ use connect_trace_common::{Field, record::COMM_WORDS};
 
 use crate::{
     layout::has,
-    sock::{Memory, Typed},
+    sock::{Memory, Typed, Untyped},
 };
 
 /// The thread that runs, where there is a typed pointer to it.
@@ -37,6 +37,19 @@ impl Task {
             generated::bpf_get_current_comm(comm.as_mut_ptr().cast(), size);
             comm.assume_init()
         }
+    }
+
+    /// Whether it is a thread of the kernel's own: `PF_KTHREAD` in `flags`.
+    #[inline(always)]
+    pub fn is_of_kernel(self) -> bool {
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        let flags: u32 = match self.0 {
+            Some(task) => task.read(Field::TaskFlags),
+            // SAFETY: a helper without preconditions.
+            None => Untyped(unsafe { generated::bpf_get_current_task() } as *const u8)
+                .read(Field::TaskFlags),
+        };
+        flags & PF_KTHREAD != 0
     }
 
     /// The real user id, as the initial user namespace counts.

@@ -40,6 +40,8 @@ pub struct Connect {
     pub netns: Option<u32>,
     /// Cgroup (v2) of the caller.
     pub cgroup_id: u64,
+    /// Who made the connection; absent where the kernel's sockets do not show it.
+    pub owner: Option<Owner>,
     /// The ports that were searched; absent where the call failed before the port search.
     pub range: Option<PortRange>,
     /// How the port was chosen; absent where the call failed before the port search, or the kernel's sockets
@@ -54,6 +56,32 @@ pub struct Connect {
     pub checks: Option<u32>,
     /// Whether any of its calls of `__inet{,6}_check_established` was seen: being watched makes the search longer.
     pub checks_watched: bool,
+}
+
+/// Who made a connection, from whose the socket is (`sk_kern_sock`) and what thread called connect().
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    /// A process, with a socket of its own.
+    Process,
+    /// The kernel, with a socket of its own, for the process that called it: the first subflow of MPTCP.
+    Kernel,
+    /// The kernel, with a socket and in a thread of its own: further subflows of MPTCP, NFS.
+    Worker,
+}
+
+impl Owner {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Process, Self::Kernel, Self::Worker];
+
+    /// Returns its name in JSON and recordings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Kernel => "kernel",
+            Self::Worker => "worker",
+        }
+    }
 }
 
 /// Family of a socket and of where it connects to.
@@ -227,6 +255,7 @@ pub struct Decoder {
     has_namespaces: bool,
     shows_port_range: bool,
     user_locks_bit: Option<u32>,
+    kernel_sock: Option<u32>,
 }
 
 /// `SOCK_BINDADDR_LOCK`
@@ -243,6 +272,7 @@ impl Decoder {
             has_namespaces: layout.has_namespaces,
             shows_port_range: layout.shows_port_range,
             user_locks_bit: layout.user_locks_bit,
+            kernel_sock: layout.kernel_sock,
         }
     }
 
@@ -294,6 +324,9 @@ impl Decoder {
             uid: record.uid,
             netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
+            owner: self
+                .kernel_sock
+                .map(|kernel_sock| owner(record, kernel_sock)),
             range,
             strategy: locks.map(|locks| strategy(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
@@ -323,6 +356,17 @@ impl Decoder {
             high,
             by_parity: !(own && self.socket_range_has_no_parity),
         }
+    }
+}
+
+/// Tells the owner by the bit of `sk_kern_sock`.
+fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
+    if record.bits_of_sock() & kernel_sock == 0 {
+        Owner::Process
+    } else if record.flags.has(Flags::KERNEL_THREAD) {
+        Owner::Worker
+    } else {
+        Owner::Kernel
     }
 }
 
@@ -405,6 +449,7 @@ pub(crate) mod tests {
             has_namespaces: true,
             shows_port_range: true,
             user_locks_bit: Some(4),
+            kernel_sock: Some(2),
         }
     }
 
@@ -522,6 +567,33 @@ pub(crate) mod tests {
             let same = Strategy::ALL.iter().filter(|s| s.name() == strategy.name());
             assert_eq!(same.count(), 1, "{}", strategy.name());
         }
+    }
+
+    #[test]
+    fn the_owner_is_told_by_the_socket_and_the_thread() {
+        let owner = |user_locks, kernel_sock, flags, bit| {
+            let record = ConnectRecord {
+                user_locks,
+                kernel_sock,
+                flags,
+                ..ConnectRecord::zeroed()
+            };
+            let decoder = Decoder {
+                kernel_sock: bit,
+                ..decoder()
+            };
+            decoder.decode(bytemuck::bytes_of(&record)).unwrap().owner
+        };
+        let none = Flags(0);
+        // The bits beside it are other members.
+        for (with_locks, own) in [(2, !2), (!2, 2)] {
+            let of = |byte| Some([Owner::Process, Owner::Kernel][usize::from(byte == 2)]);
+            assert_eq!(owner(with_locks, own, none, Some(2)), of(with_locks));
+            assert_eq!(owner(with_locks, own, none, Some(2 << 8)), of(own));
+            assert_eq!(owner(with_locks, own, none, None), None);
+        }
+        let in_thread = Flags::KERNEL_THREAD;
+        assert_eq!(owner(2, 0, in_thread, Some(2)), Some(Owner::Worker));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
-//! compare. `records` is about what a connect()'s record says, `losses` and `flood` about the accounting,
+//! compare. `records` is about what a connect()'s record says, `makers` about connections
+//! that are made otherwise, `losses` and `flood` about the accounting,
 //! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
 //! chosen and how far the search went, `program` about the command `connect-trace`,
 //! `filters` and `command` about what is traced, `output` about its events and JSON, `terminal` about
@@ -28,6 +29,8 @@ mod flood;
 mod load;
 #[path = "guest/losses.rs"]
 mod losses;
+#[path = "guest/makers.rs"]
+mod makers;
 #[path = "guest/matching.rs"]
 mod matching;
 #[path = "guest/nginx.rs"]
@@ -81,6 +84,7 @@ const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `carg
 /// Tests that are run for each way to attach.
 const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     records::TESTS,
+    makers::TESTS,
     losses::TESTS,
     flood::TESTS,
     checks::TESTS,

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use connect_trace::{
-    event::{Connect, Decoder, Family, PortRange, SourcePort, Strategy},
+    event::{Connect, Decoder, Family, Owner, PortRange, SourcePort, Strategy},
     kernel::layout::Layout,
     recording::{Ending, Recording},
 };
@@ -53,6 +53,7 @@ pub fn decoder() -> Decoder {
         has_namespaces: true,
         shows_port_range: true,
         user_locks_bit: Some(0),
+        kernel_sock: Some(2 << 8),
         cast: None,
     })
 }
@@ -93,6 +94,10 @@ fn encode(connect: &Connect) -> ConnectRecord {
     if connect.strategy == Some(Strategy::ExplicitPort) {
         record.user_locks |= 8;
     }
+    record.kernel_sock = match connect.owner {
+        Some(Owner::Kernel | Owner::Worker) => 2,
+        _ => 0,
+    };
     record.search_ns = connect.search_ns.unwrap_or(0);
     record.netns = connect.netns.unwrap_or(0);
     record.checks = connect.checks.unwrap_or(0);

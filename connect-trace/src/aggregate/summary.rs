@@ -174,7 +174,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         aggregate::fast,
-        event::{Comm, Family, SourcePort, Strategy},
+        event::{Comm, Family, Owner, SourcePort, Strategy},
     };
 
     /// A successful connect of 20 µs with a search of 5 µs, on the range 20000 to 21999.
@@ -194,6 +194,7 @@ pub(crate) mod tests {
             uid: 0,
             netns: Some(4_026_531_840),
             cgroup_id: 1,
+            owner: Some(Owner::Process),
             range: Some(PortRange {
                 low: 20_000,
                 high: 21_999,

@@ -226,6 +226,7 @@ pub(super) mod tests {
                     port_range_is_pair: false,
                     shows_port_range: true,
                     user_locks_bit: Some(0),
+                    kernel_sock: Some(2 << 8),
                     cast: None,
                 }),
                 prototypes: Ok(()),

@@ -16,6 +16,8 @@ const MAX_PID: i64 = 1 << 22;
 #[command(next_help_heading = "What to trace")]
 pub struct FilterArgs {
     /// This process (thread-group id); this and most others can be given more than once
+    ///
+    /// Connections that the kernel makes itself, such as further subflows of MPTCP, are of no process.
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
     pub pids: Vec<u32>,
 

@@ -47,7 +47,9 @@ const MEMBERS: &[Member] = &[
     optional(Field::SockV6Source, "sock", "__sk_common.skc_v6_rcv_saddr"),
     optional(Field::SockNet, "sock", "__sk_common.skc_net.net"),
     optional(Field::SockUserLocks, "sock", "sk_userlocks"),
+    optional(Field::SockKernel, "sock", "sk_kern_sock"),
     optional(Field::InetPortRange, "inet_sock", "local_port_range"),
+    required(Field::TaskFlags, "task_struct", "flags"),
     required(Field::TaskTgid, "task_struct", "tgid"),
     required(Field::TaskSignal, "task_struct", "signal"),
     required(Field::SignalLive, "signal_struct", "live"),
@@ -113,6 +115,9 @@ pub struct Layout {
     pub shows_port_range: bool,
     /// The lowest bit of `sk_userlocks` in its byte, where it is found: until 6.1 it is a bit field.
     pub user_locks_bit: Option<u32>,
+    /// The bit of `sk_kern_sock` in [`ConnectRecord::bits_of_sock`](connect_trace_common::ConnectRecord::bits_of_sock),
+    /// where it is found: until 6.1 it is in the byte of `sk_userlocks`, which is not read twice.
+    pub kernel_sock: Option<u32>,
     /// What gives an address a type, where the kernel has it.
     pub cast: Option<Cast>,
 }
@@ -140,6 +145,17 @@ impl Layout {
             kind("inet_sock", "local_port_range")? == Some(Kind::Int);
         layout.shows_port_range = layout.has(Field::NetPortRange);
         let locks = btf.member("sock", "sk_userlocks")?;
+        if let Some(kernel) = btf.member("sock", "sk_kern_sock")? {
+            let with_locks = locks
+                .as_ref()
+                .is_some_and(|locks| locks.offset == kernel.offset);
+            if with_locks {
+                let fields = &mut layout.offsets;
+                fields.retain(|&(field, _)| field != Field::SockKernel);
+            }
+            let byte = if with_locks { 0 } else { u8::BITS };
+            layout.kernel_sock = Some(1 << (byte + kernel.bit));
+        }
         layout.user_locks_bit = locks.map(|locks| locks.bit);
         layout.cast = Cast::of_running_kernel(btf)?;
         let search = btf.parameters("__inet_hash_connect")?;

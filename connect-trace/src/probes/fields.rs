@@ -244,6 +244,10 @@ mod tests {
             .collect();
         assert!(typed.len() > 20, "{typed:?}");
         for (section, code, field) in typed {
+            // Before 5.11 nothing gives a type to the thread, and this is read of it all the same.
+            if field == Field::TaskFlags && code == ADD_64_CONSTANT {
+                continue;
+            }
             assert_eq!(code & CLASS, LDX, "{field:?} in {section}");
         }
     }

@@ -68,6 +68,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
     let casts = u32::from(layout.cast.is_some());
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
+    let kernel_sock = layout.kernel_sock.unwrap_or(0);
     let net_port_range_is_pair = u32::from(layout.port_range_is_pair);
     let inet_port_range_is_pair = u32::from(!layout.socket_range_has_no_parity);
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
@@ -86,6 +87,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("FIELDS", &present, true)
         .override_global("NET_PORT_RANGE_IS_PAIR", &net_port_range_is_pair, true)
         .override_global("INET_PORT_RANGE_IS_PAIR", &inet_port_range_is_pair, true)
+        .override_global("KERNEL_SOCK", &kernel_sock, true)
         .override_global("CASTS", &casts, true)
         .override_global("SOCK", &sock, true)
         .override_global("INET_SOCK", &inet_sock, true)

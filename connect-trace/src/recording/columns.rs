@@ -5,11 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::event::{Comm, Connect, Family, PortRange, SourcePort, Strategy};
+use crate::event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
 
 /// The first line: the names of the columns.
 pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
-destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,range_low,range_high,\
+destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
 range_by_parity,strategy,address_bound,scanned,checks,checks_watched\n";
 
 /// No line is longer: four numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
@@ -33,6 +33,7 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
         uid,
         netns,
         cgroup_id,
+        owner,
         range,
         strategy,
         address_bound,
@@ -66,6 +67,7 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     number(line, *uid);
     optional(line, *netns);
     number(line, *cgroup_id);
+    word(line, owner.map_or(b"", |owner| owner.name().as_bytes()));
     optional(line, range.map(|range| range.low));
     optional(line, range.map(|range| range.high));
     word(line, range.map_or(b"", |range| truth_word(range.by_parity)));
@@ -107,6 +109,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
     let uid = required(text)?;
     let netns = integer(text)?;
     let cgroup_id = required(text)?;
+    let owner = owner_of(field(text)?)?;
     let range = match (integer(text)?, integer(text)?, field(text)?) {
         (Some(low), Some(high), by_parity) => Some(PortRange {
             low,
@@ -139,6 +142,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         uid,
         netns,
         cgroup_id,
+        owner,
         range,
         strategy,
         address_bound,
@@ -164,6 +168,15 @@ fn family_of(field: &[u8]) -> Option<Family> {
     [Family::V4, Family::V6, Family::Mapped]
         .into_iter()
         .find(|&family| family_word(family) == field)
+}
+
+/// Returns an owner, or none for an empty field.
+fn owner_of(field: &[u8]) -> Option<Option<Owner>> {
+    if field.is_empty() {
+        return Some(None);
+    }
+    let mut all = Owner::ALL.into_iter();
+    all.find(|owner| owner.name().as_bytes() == field).map(Some)
 }
 
 /// A strategy, or none in an empty field.
@@ -370,11 +383,12 @@ pub(super) mod tests {
         pub fn connect()((start_ns, connect_ns, search_ns, errno) in when(),
             (family, source, port, destination, range) in wherefrom(),
             (pid, tid, uid, netns, cgroup_id, comm) in who(),
+            owner in option::of(proptest::sample::select(Owner::ALL.to_vec())),
             strategy in option::of(proptest::sample::select(PortStrategy::ALL.to_vec())),
             address_bound: Option<bool>, scanned: Option<u32>,
             checks: Option<u32>, checks_watched: bool) -> Connect {
             Connect { start_ns, connect_ns, search_ns, family, source, port, destination, errno,
-                pid, tid, comm, uid, netns, cgroup_id, range, strategy, address_bound, scanned,
+                pid, tid, comm, uid, netns, cgroup_id, owner, range, strategy, address_bound, scanned,
                 checks, checks_watched }
         }
     }

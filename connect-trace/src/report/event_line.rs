@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{errno, numbers::microseconds_or_dash};
-use crate::{clock::Clock, event::Connect};
+use crate::{
+    clock::Clock,
+    event::{Connect, Owner},
+};
 
 /// A terminal of fewer columns gets the compact lines.
 const WIDE: usize = 120;
@@ -119,7 +122,12 @@ impl EventLines {
     #[must_use]
     pub fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
         let time = clock.at(connect.start_ns).of_day_with_ms();
-        let (pid, comm) = (connect.pid.to_string(), connect.comm.to_string());
+        let pid = connect.pid.to_string();
+        let comm = match connect.owner {
+            // As ps shows threads of the kernel.
+            Some(Owner::Worker) => format!("[{}]", connect.comm),
+            _ => connect.comm.to_string(),
+        };
         let destination = connect.destination.map_or_else(dash, |to| to.to_string());
         let search = microseconds_or_dash(connect.search_ns.map(|ns| ns as f64));
         let total = microseconds_or_dash(Some(connect.connect_ns as f64));
@@ -365,13 +373,22 @@ mod tests {
             search_ns: None,
             ..failed(libc::ENETUNREACH)
         };
+        let worker = Connect {
+            comm: Comm::of("kworker/1:2"),
+            owner: Some(Owner::Worker),
+            ..curl(20_001)
+        };
         let expected = [
             "ME             PID COMM            SOURCE                DESTINATION           RETURN           SEARCH us     TOTAL us",
             ":04:05.234    1234 curl            127.0.0.1:20001       127.0.0.1:443         ok                     5.0         20.0",
             ":04:05.234    1234 curl            -                     -                     ENETUNREACH              -         20.0",
+            ":04:05.234    1234 [kworker/1:2]   127.0.0.1:20001       127.0.0.1:443         ok                     5.0         20.0",
         ];
         for columns in [120, 200] {
-            assert_eq!(lines(columns, &[curl(20_001), unreachable]), expected);
+            assert_eq!(
+                lines(columns, &[curl(20_001), unreachable, worker]),
+                expected
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use super::{Report, errno, names, warnings::warnings};
 use crate::{
     aggregate::{Group, Latency, Scanned, key::Choice, strategies::Chosen},
     clock::{Clock, Time},
-    event::{Connect, PortRange, Strategy},
+    event::{Connect, Owner, PortRange, Strategy},
     recording::Start,
 };
 
@@ -116,6 +116,7 @@ struct Event {
     uid: u32,
     netns: Option<u32>,
     cgroup_id: u64,
+    owner: Option<&'static str>,
     strategy: Option<&'static str>,
     address_bound: Option<bool>,
     scanned: Option<u32>,
@@ -148,6 +149,7 @@ impl Event {
             uid: connect.uid,
             netns: connect.netns,
             cgroup_id: connect.cgroup_id,
+            owner: connect.owner.map(Owner::name),
             strategy: connect.strategy.map(Strategy::name),
             address_bound: connect.address_bound,
             scanned: connect.scanned,

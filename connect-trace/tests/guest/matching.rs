@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use connect_trace::event::{self, Connect, SourcePort, Strategy};
+use connect_trace::event::{self, Connect, Owner, SourcePort, Strategy};
 use connect_trace_guest::truth::{Explicit, Family, Outcome, Record};
 
 /// Differences that a message shows at most.
@@ -136,6 +136,12 @@ fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
         "search within connect()",
         connect.search_ns.unwrap_or(0) <= connect.connect_ns,
     );
+    // MPTCP makes a connection of the kernel's own sockets.
+    let owner = match truth.case.as_str() {
+        "mptcp" => Owner::Kernel,
+        _ => Owner::Process,
+    };
+    at.compare("owner", Some(owner), connect.owner);
     let Some(outcome) = &truth.outcome else {
         return differences.0;
     };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use connect_trace::event::{Comm, Connect, Family, PortRange, SourcePort, Strategy};
+use connect_trace::event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
 use serde_json::Value;
 
 use crate::{
@@ -140,6 +140,9 @@ fn connect(event: &Value) -> Result<Connect> {
         uid: small("uid").with_context(missing)?,
         netns: small("netns"),
         cgroup_id: of("cgroup_id")?,
+        owner: Owner::ALL
+            .into_iter()
+            .find(|owner| event["owner"] == owner.name()),
         range: port(&range["low"])
             .zip(port(&range["high"]))
             .map(|(low, high)| PortRange {

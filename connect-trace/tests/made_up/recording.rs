@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use connect_trace::{
     accounting::Accounting,
-    event::{Comm, Connect, Family, PortRange, SourcePort, Strategy},
+    event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy},
     recording::{End, Start, Writer},
     report::{Checks, KernelSide},
 };
@@ -34,6 +34,7 @@ pub fn connect(at_ns: u64, connect_ns: u64, port: u16) -> Connect {
         uid: 0,
         netns: Some(1),
         cgroup_id: 1,
+        owner: Some(Owner::Process),
         range: Some(PortRange {
             low: 9_024,
             high: 65_535,

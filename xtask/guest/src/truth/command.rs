@@ -14,7 +14,7 @@ use super::exhaust::{Summary, exhaust};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
-use super::{all, cases, crowd, dies};
+use super::{all, cases, crowd, dies, mptcp, ways};
 
 /// Makes known connects on loopback, and prints a tab-separated line of truth for each connect()
 /// call when all are made. The first line names the columns.
@@ -80,6 +80,14 @@ enum Case {
     Nonblocking(Count),
     /// Three calls on one socket, for each family: ECONNREFUSED, ECONNREFUSED, 0
     Retry(Count),
+    /// TCP Fast Open, for IPv4 and IPv6: by sendto(), and by a connect() that sends no SYN: 0 and 0 (takes root)
+    FastOpen(Count),
+    /// connect() by io_uring, in the thread that asks and in the kernel's thread for it (SQPOLL): 0 and 0
+    IoUring(Count),
+    /// connect() by the system call of 32-bit programs: 0
+    Compat(Count),
+    /// MPTCP: 0. For each the kernel makes a further connection from 127.0.0.2, which has no line (takes root)
+    Mptcp(Count),
     /// Threads that end after a connect: errno 0; killed processes: 0, EADDRNOTAVAIL or unknown
     /// (takes root)
     Dies {
@@ -248,6 +256,10 @@ impl Case {
             }) => cases::threads(threads, count, range.ready()?),
             Self::Nonblocking(Count { count }) => cases::nonblocking(count),
             Self::Retry(Count { count }) => cases::retry(count),
+            Self::FastOpen(Count { count }) => ways::fast_open(count),
+            Self::IoUring(Count { count }) => ways::io_uring(count),
+            Self::Compat(Count { count }) => ways::compat(count),
+            Self::Mptcp(Count { count }) => mptcp::mptcp(count),
             Self::Dies { threads, victims } => dies::dies(threads, victims),
             Self::Victim => dies::victim(),
             Self::Idle { seconds } => {

@@ -9,14 +9,17 @@ mod command;
 mod crowd;
 mod dies;
 mod exhaust;
+mod io_uring;
 mod limit;
 mod listener;
+mod mptcp;
 mod namespace;
 mod range;
 mod rate;
 mod record;
 mod socket;
 mod turns;
+mod ways;
 mod witness;
 
 pub use command::Truth;

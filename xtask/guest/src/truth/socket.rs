@@ -40,12 +40,18 @@ pub(super) struct Attempt {
 
 impl Socket {
     pub(super) fn new(family: Family) -> Result<Self> {
+        Self::of_protocol(family, 0)
+    }
+
+    /// Opens a socket of TCP or of a protocol that is made of it.
+    pub(super) fn of_protocol(family: Family, protocol: c_int) -> Result<Self> {
         let domain = match family {
             Family::V4 => libc::AF_INET,
             Family::V6 | Family::Mapped => libc::AF_INET6,
         };
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
         // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        let fd = unsafe { libc::socket(domain, kind, protocol) };
         if fd < 0 {
             return Err(io::Error::last_os_error())
                 .with_context(|| format!("opening a TCP socket of family {family}"));
@@ -70,12 +76,23 @@ impl Socket {
 
     /// Calls connect(), with nothing between it and the two readings of the clock.
     pub(super) fn connect(&mut self, to: SocketAddr) -> Attempt {
+        self.connect_by(to, |fd, to| {
+            // SAFETY: `to` is a socket address of the length given, and outlives the call.
+            check(unsafe { libc::connect(fd, to.as_ptr(), to.len()) })
+        })
+    }
+
+    /// Connects by other means than connect().
+    pub(super) fn connect_by(
+        &mut self,
+        to: SocketAddr,
+        call: impl FnOnce(c_int, &RawAddress) -> io::Result<()>,
+    ) -> Attempt {
         let reaches_tcp = self.progress == Progress::Unconnected;
         let to = RawAddress::from(to);
         let fd = self.stream.as_raw_fd();
         let start_ns = monotonic_ns();
-        // SAFETY: `to` is a socket address of the length given, and outlives the call.
-        let result = check(unsafe { libc::connect(fd, to.as_ptr(), to.len()) });
+        let result = call(fd, &to);
         let end_ns = monotonic_ns();
         let errno = result
             .err()
@@ -189,7 +206,12 @@ impl Socket {
         check(unsafe { libc::bind(self.stream.as_raw_fd(), to.as_ptr(), to.len()) })
     }
 
-    fn set<T: Copy>(&self, level: c_int, option: c_int, value: T) -> io::Result<()> {
+    /// The stream that it is once it is connected.
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn set<T: Copy>(&self, level: c_int, option: c_int, value: T) -> io::Result<()> {
         // SAFETY: the pointer and the length are those of `value`, which outlives the call.
         check(unsafe {
             libc::setsockopt(
@@ -233,20 +255,20 @@ pub(super) fn check(result: c_int) -> io::Result<()> {
 }
 
 /// A socket address as the kernel wants it.
-enum RawAddress {
+pub(super) enum RawAddress {
     V4(sockaddr_in),
     V6(sockaddr_in6),
 }
 
 impl RawAddress {
-    fn as_ptr(&self) -> *const sockaddr {
+    pub(super) fn as_ptr(&self) -> *const sockaddr {
         match self {
             Self::V4(address) => (&raw const *address).cast(),
             Self::V6(address) => (&raw const *address).cast(),
         }
     }
 
-    fn len(&self) -> socklen_t {
+    pub(super) fn len(&self) -> socklen_t {
         let len = match self {
             Self::V4(address) => size_of_val(address),
             Self::V6(address) => size_of_val(address),

@@ -2,13 +2,14 @@
 //! connect() it makes. Also decides what the kernel's side of each is expected to be.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 
 use super::record::{Family, Outcome, Record};
-use super::socket::{Attempt, Socket, monotonic_ns};
+use super::socket::{Attempt, RawAddress, Socket, monotonic_ns};
 
 /// A thread's connects. To be made on the thread itself.
 pub(super) struct Witness {
@@ -25,19 +26,24 @@ pub(super) struct Witness {
 
 impl Witness {
     pub(super) fn new(case: &'static str) -> Result<Self> {
+        // SAFETY: the call has no arguments and cannot fail.
+        Self::of_thread(case, unsafe { libc::gettid() } as u32)
+    }
+
+    /// The same of another thread of the process, which makes the calls for this one.
+    pub(super) fn of_thread(case: &'static str, tid: u32) -> Result<Self> {
         let netns = "/proc/thread-self/ns/net";
         Ok(Self {
             case,
             pid: std::process::id(),
-            // SAFETY: the call has no arguments and cannot fail.
-            tid: unsafe { libc::gettid() } as u32,
+            tid,
             netns: fs::metadata(netns)
                 .with_context(|| format!("reading the thread's network namespace, {netns}"))?
                 .ino(),
             cgroup: cgroup(),
             // SAFETY: the call has no arguments and cannot fail.
             uid: unsafe { libc::getuid() },
-            comm: fs::read_to_string("/proc/thread-self/comm")
+            comm: fs::read_to_string(format!("/proc/self/task/{tid}/comm"))
                 .context("reading the thread's name")?
                 .trim_end()
                 .to_owned(),
@@ -49,8 +55,23 @@ impl Witness {
     /// Calls connect() and keeps its record.
     pub(super) fn connect(&mut self, socket: &mut Socket, to: SocketAddr) -> Result<&Record> {
         let attempt = socket.connect(to);
+        self.keep(socket, to, &attempt)
+    }
+
+    /// Connects by other means than connect() and keeps the record.
+    pub(super) fn connect_by(
+        &mut self,
+        socket: &mut Socket,
+        to: SocketAddr,
+        call: impl FnOnce(libc::c_int, &RawAddress) -> io::Result<()>,
+    ) -> Result<&Record> {
+        let attempt = socket.connect_by(to, call);
+        self.keep(socket, to, &attempt)
+    }
+
+    fn keep(&mut self, socket: &Socket, to: SocketAddr, attempt: &Attempt) -> Result<&Record> {
         let mut record = self.unfinished(socket, to, attempt.start_ns);
-        let (kernel_errno, enters_search) = kernel_side(&attempt);
+        let (kernel_errno, enters_search) = kernel_side(attempt);
         record.outcome = Some(Outcome {
             end_ns: attempt.end_ns,
             errno: attempt.errno,
