@@ -62,8 +62,8 @@ pub struct FilterArgs {
     #[arg(short = 'x', long)]
     pub failed: bool,
 
-    /// Record only connects that took this long or longer, such as 1ms or 250us: events, percentiles and the
-    /// groups of --by are of these, counts and buckets of all
+    /// Leave connects below this, such as 1ms or 250us, to the counts and buckets: events, percentiles and the
+    /// groups of --by are of the others
     #[arg(short = 'm', long, value_name = "TIME", value_parser = latency)]
     pub min_latency: Option<Duration>,
 }
