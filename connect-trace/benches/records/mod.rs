@@ -48,6 +48,7 @@ pub fn decoder() -> Decoder {
         offsets: Vec::new(),
         port_range_is_pair: false,
         absent: Vec::new(),
+        socket_range_is_pair: false,
         socket_range_has_no_parity: true,
         port_offset_is_wide: true,
         has_namespaces: true,

@@ -1,7 +1,5 @@
 //! How the programs would be attached, and what came of loading them.
 
-use std::path::PathBuf;
-
 use anyhow::{Error, Result, anyhow};
 
 use super::{
@@ -12,22 +10,20 @@ use crate::{
     kernel::{
         lack::Lack,
         layout::Layout,
+        limits,
         preemption::{self, Model},
     },
     probes::{
         AttachMode, Functions, ProbeConfig,
-        choice::{choose, with_types_or_without},
+        choice::{Way, choose, with_types_or_without},
         return_events::{self, ReturnEvents},
         trial::{self, Loaded},
     },
-    term::printable::printable,
 };
 
 /// What is seen of it.
 pub(super) struct Reading {
     pub(super) preemption: Model,
-    /// Whether the functions' prototypes allow fentry; an error too where they are not known.
-    pub(super) prototypes: Result<()>,
     /// What came of it; or why nothing was tried.
     pub(super) trials: Result<Trials, Lack>,
 }
@@ -36,8 +32,15 @@ pub(super) struct Reading {
 pub(super) struct Trials {
     pub(super) fentry: Result<Loaded>,
     pub(super) kprobe: Result<Loaded>,
-    /// The folder of tracefs.
-    pub(super) return_events: Result<PathBuf>,
+    pub(super) return_events: Result<Slots>,
+}
+
+/// Where kretprobes get slots of their own.
+pub(super) struct Slots {
+    /// The kernel's list of events, for people.
+    pub(super) list: String,
+    /// Events there that were left over by traces that were killed.
+    pub(super) left_over: Vec<String>,
 }
 
 impl Reading {
@@ -53,20 +56,21 @@ impl Reading {
             .and_then(|()| kernel(types));
         Self {
             preemption: Model::of_running_kernel(),
-            prototypes: match &types.btf {
-                Ok(btf) => copy(&btf.prototypes),
-                Err(_) => Err(anyhow!("BTF is missing")),
-            },
             trials: tried.map(|(functions, layout)| {
-                let load = |mode| {
+                let load = |way: Way| {
+                    functions.offer(way)?;
                     with_types_or_without(layout, |layout| {
-                        trial::load_all(mode, config, layout, functions)
+                        trial::load_all(way.mode(), config, layout, functions)
+                            .map_err(limits::named)
                     })
                 };
                 Trials {
-                    fentry: load(AttachMode::Fentry),
-                    kprobe: load(AttachMode::Kprobe),
-                    return_events: return_events::offered(),
+                    fentry: load(Way::Fentry),
+                    kprobe: load(Way::Kprobe),
+                    return_events: return_events::offered().map(|offered| Slots {
+                        list: return_events::list_of(&offered.tracefs),
+                        left_over: offered.left_over(),
+                    }),
                 }
             }),
         }
@@ -85,6 +89,9 @@ fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
     let layout = layout.map_err(|error| because("the offsets are missing", error))?;
     let functions = types.functions.as_ref();
     let functions = functions.map_err(|error| because("a function is missing", error))?;
+    let prototypes = btf.prototypes.as_ref();
+    prototypes.map_err(|error| because("a function is another than the programs assume", error))?;
+    btf.limits.clone()?;
     Ok((functions, layout))
 }
 
@@ -114,16 +121,16 @@ pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) 
 fn preemption(model: &Model) -> Finding {
     const NAME: &str = "preemption";
     match &model.name {
-        Some(name) if model.preempts => Finding::ok(GROUP, NAME, name)
-            .note("fentry/fexit would lose calls here, so kprobe/kretprobe is used"),
+        Some(name) if model.preempts => {
+            Finding::ok(GROUP, NAME, name).note("fentry/fexit may lose calls here")
+        }
         Some(name) => Finding::ok(GROUP, NAME, name),
         None => Finding::unknown(
             GROUP,
             NAME,
             "taken to preempt, because fentry/fexit would lose calls then",
             format!(
-                "root, without lockdown, and debugfs mounted (mount -t debugfs none \
-                 /sys/kernel/debug), which has {}",
+                "root with CAP_SYS_ADMIN, without lockdown: {} in debugfs has it",
                 preemption::MODEL
             ),
         ),
@@ -133,19 +140,16 @@ fn preemption(model: &Model) -> Finding {
 
 fn fentry(reading: &Reading) -> Finding {
     let trials = reading.trials.as_ref();
-    let finding = match (&reading.prototypes, trials) {
-        (Err(error), Ok(_)) => Finding::missing(GROUP, "fentry", error),
-        _ => loaded("fentry", trials.map(|trials| &trials.fentry)),
-    };
+    let finding = loaded("fentry", trials.map(|trials| &trials.fentry));
     match reading.preemption.preempting() {
-        Some(model) if finding.state == State::Ok => Finding {
+        Some(preempting) if finding.state == State::Ok => Finding {
             state: State::Limited,
             ..finding
         }
-        .note(format!(
-            "may lose calls: this kernel preempts, model {model}"
-        ))
-        .remedy("none needed: kprobe/kretprobe loses none; --attach fentry takes it even so"),
+        .note(format!("may lose calls: {preempting}"))
+        .remedy(
+            "none needed: kprobe/kretprobe is taken where it loses none; --attach fentry takes this even so",
+        ),
         _ => finding,
     }
 }
@@ -177,20 +181,21 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
         Ok(trials) => trials,
         Err(lack) => return (untried(NAME, lack), None),
     };
-    let chosen = choose(
-        None,
-        copy(&reading.prototypes),
-        reading.preemption.preempting(),
-        |mode| match mode {
-            AttachMode::Fentry => copy(&trials.fentry),
-            AttachMode::Kprobe => copy(&trials.kprobe),
-        },
-    );
+    let preempting = reading.preemption.preempting();
+    let chosen = choose(None, preempting.as_deref(), |way| match way {
+        Way::Fentry => copy(&trials.fentry),
+        Way::KprobeWithSlots => {
+            trials.return_events.as_ref().map_err(again)?;
+            copy(&trials.kprobe)
+        }
+        Way::Kprobe => copy(&trials.kprobe),
+    });
     match chosen {
         Ok(chosen) => (
             Finding::ok(GROUP, NAME, chosen.mode.to_string()).note(chosen.reason),
             Some(chosen.mode),
         ),
+        Err(error) if limits::is_named(&error) => (Finding::missing(GROUP, NAME, &error), None),
         Err(_) => {
             // Their reasons, and remedies, are above.
             let finding = Finding {
@@ -205,24 +210,35 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
     }
 }
 
-fn return_slots(events: Result<&Result<PathBuf>, &Lack>) -> Finding {
+fn return_slots(events: Result<&Result<Slots>, &Lack>) -> Finding {
     const NAME: &str = "return_slots";
-    match events {
-        Ok(Ok(tracefs)) => Finding::ok(
-            GROUP,
-            NAME,
-            format!(
-                "{} calls in flight, by {}/kprobe_events",
-                ReturnEvents::MAX_ACTIVE,
-                printable(tracefs)
-            ),
-        )
-        .data(ReturnEvents::MAX_ACTIVE.into()),
+    let slots = match events {
+        Ok(Ok(slots)) => slots,
         Ok(Err(error)) => {
-            Finding::limited(GROUP, NAME, "the kernel's default of a kretprobe", "").because(error)
+            return Finding::limited(GROUP, NAME, "the kernel's default of a kretprobe", "")
+                .because(error);
         }
-        Err(lack) => untried(NAME, lack),
+        Err(lack) => return untried(NAME, lack),
+    };
+    let finding = Finding::ok(
+        GROUP,
+        NAME,
+        format!(
+            "{} calls in flight, by {}",
+            ReturnEvents::MAX_ACTIVE,
+            slots.list
+        ),
+    )
+    .data(ReturnEvents::MAX_ACTIVE.into());
+    if slots.left_over.is_empty() {
+        return finding;
     }
+    finding
+        .note(format!(
+            "left over by a trace that was killed together with the process that removes them: {}",
+            slots.left_over.join(", ")
+        ))
+        .remedy("none needed: the next trace by kprobe/kretprobe removes them")
 }
 
 /// Whether what the kernel skips is known.
@@ -251,11 +267,16 @@ fn untried(name: &'static str, lack: &Lack) -> Finding {
     Finding::unknown(GROUP, name, &lack.what, lack.remedy)
 }
 
-/// The same result; the error as its text, with the remedy where it has one.
+/// The same result, by value.
 fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
-    match result {
-        Ok(value) => Ok(*value),
-        Err(error) => Err(anyhow!("{error:#}")),
+    result.as_ref().copied().map_err(again)
+}
+
+/// The same error: with its remedy if it has one, else its text.
+fn again(error: &Error) -> Error {
+    match error.downcast_ref::<Lack>() {
+        Some(lack) => lack.clone().into(),
+        None => anyhow!("{error:#}"),
     }
 }
 
@@ -275,11 +296,13 @@ pub(super) mod tests {
                 name: Some("voluntary".to_owned()),
                 preempts: false,
             },
-            prototypes: Ok(()),
             trials: Ok(Trials {
                 fentry: Ok(LOADED),
                 kprobe: Ok(LOADED),
-                return_events: Ok(PathBuf::from("/sys/kernel/tracing")),
+                return_events: Ok(Slots {
+                    list: "/sys/kernel/tracing/kprobe_events".to_owned(),
+                    left_over: vec![],
+                }),
             }),
         }
     }
@@ -324,6 +347,45 @@ pub(super) mod tests {
             let mode = found(&reading, "attach_mode");
             assert!(mode.note.unwrap().contains("preempts"));
         }
+    }
+
+    #[test]
+    fn a_kernel_that_preempts_is_traced_by_fentry_without_slots_for_returns() {
+        let mut reading = Reading {
+            preemption: Model {
+                name: Some("lazy".to_owned()),
+                preempts: true,
+            },
+            ..complete()
+        };
+        reading.trials.as_mut().unwrap().return_events = lack("not mounted");
+        assert_eq!(chosen(&reading), Some(AttachMode::Fentry));
+        let note = found(&reading, "attach_mode").note.unwrap();
+        for part in ["may lose calls", "model lazy", "not mounted", "its remedy"] {
+            assert!(note.contains(part), "{part}: {note}");
+        }
+    }
+
+    #[test]
+    fn events_that_a_killed_trace_left_are_told() {
+        let mut reading = complete();
+        let slots = &mut reading.trials.as_mut().unwrap().return_events;
+        slots.as_mut().unwrap().left_over = vec!["connect_trace/f_1_2".to_owned()];
+        let finding = found(&reading, "return_slots");
+        assert_eq!(finding.state, State::Ok);
+        assert!(finding.note.unwrap().contains("connect_trace/f_1_2"));
+    }
+
+    #[test]
+    fn a_limit_of_the_process_is_told_as_the_reason_that_there_is_no_way() {
+        let mut reading = complete();
+        let trials = reading.trials.as_mut().unwrap();
+        trials.fentry = Err(Lack::limit("too few files", "raise it").into());
+        trials.kprobe = Err(Lack::limit("too few files", "raise it").into());
+        let mode = found(&reading, "attach_mode");
+        assert!(mode.blocks());
+        assert_eq!(mode.note.as_deref(), Some("too few files"));
+        assert_eq!(mode.remedy.as_deref(), Some("raise it"));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use crate::{
         btf::{Btf, VMLINUX},
         lack::Lack,
         layout::Layout,
+        limits,
         symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
-    probes::Functions,
+    probes::{Functions, RING_BUFFER_BYTES},
 };
 
 /// What is seen of it.
@@ -24,18 +25,21 @@ pub(super) struct Types {
     /// Size of the blob in bytes.
     pub(super) size: usize,
     pub(super) layout: Result<Layout>,
-    /// Whether the functions' prototypes allow fentry.
+    /// Whether the functions' prototypes are what the programs assume.
     pub(super) prototypes: Result<()>,
+    /// Whether the limits of this process leave room for a trace with the default options.
+    pub(super) limits: Result<(), Lack>,
 }
 
 impl Reading {
     pub(super) fn of_running_kernel() -> Self {
-        let functions = Functions::of_running_kernel();
+        let mut functions = Functions::of_running_kernel();
         let btf = Btf::of_running_kernel().map(|btf| Types {
             size: btf.size(),
             layout: Layout::of(&btf),
-            prototypes: match &functions {
-                Ok(functions) => functions.offer_fentry(&btf),
+            limits: limits::files().and_then(|()| limits::memory(&btf, RING_BUFFER_BYTES)),
+            prototypes: match &mut functions {
+                Ok(functions) => functions.fit(&btf),
                 Err(_) => Err(anyhow!("a function is missing")),
             },
         });
@@ -55,7 +59,7 @@ pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
         btf(&reading.btf).since("5.4").required(),
         offsets(&reading.btf).required(),
         functions(&reading.functions).required(),
-        prototypes(&reading.btf).since("5.5"),
+        prototypes(reading).required(),
         search_start(reading).since("5.10.125"),
     ]
 }
@@ -128,25 +132,23 @@ fn functions(functions: &Result<Functions>) -> Finding {
         .map(|function| function.name)
         .collect();
     let value = names.join(", ");
+    let finding = match &functions.notes[..] {
+        [] => Finding::ok(GROUP, NAME, value),
+        notes => Finding::limited(GROUP, NAME, value, notes.join("; ")),
+    };
     let finding = if functions.ipv6 {
-        Finding::ok(GROUP, NAME, value)
+        finding
     } else {
-        Finding::limited(
-            GROUP,
-            NAME,
-            value,
-            format!("IPv6 is not loaded ({KALLSYMS} has not all of it), so IPv4 only"),
-        )
-        .remedy("load it before the trace begins (modprobe ipv6), if it is wanted")
+        finding.remedy("load it before the trace begins (modprobe ipv6), if it is wanted")
     };
     finding.data(names.into())
 }
 
-fn prototypes(btf: &Result<Types>) -> Finding {
+fn prototypes(reading: &Reading) -> Finding {
     const NAME: &str = "prototypes";
-    match btf {
+    match &reading.btf {
         Ok(types) => match &types.prototypes {
-            Ok(()) => Finding::ok(GROUP, NAME, "as fentry/fexit needs them"),
+            Ok(()) => Finding::ok(GROUP, NAME, "as the programs need them"),
             Err(error) => Finding::missing(GROUP, NAME, error),
         },
         Err(_) => without_btf(NAME),
@@ -220,6 +222,7 @@ pub(super) mod tests {
                 layout: Ok(Layout {
                     offsets: vec![],
                     absent: vec![],
+                    socket_range_is_pair: false,
                     socket_range_has_no_parity: true,
                     port_offset_is_wide: true,
                     has_namespaces: true,
@@ -230,6 +233,7 @@ pub(super) mod tests {
                     cast: None,
                 }),
                 prototypes: Ok(()),
+                limits: Ok(()),
             }),
             functions: Ok(Functions::all(ipv6)),
         }

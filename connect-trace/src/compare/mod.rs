@@ -20,6 +20,7 @@ pub use self::row::{Row, Sample, Spread};
 use self::traced::Traced;
 use crate::{
     cli::{CompareArgs, Format, WorkloadArgs},
+    kernel::access,
     load::{
         self, Done, Journal,
         features::Features,
@@ -59,7 +60,7 @@ fn watcher(args: &CompareArgs) -> Box<dyn Watcher> {
     if args.no_trace {
         return Box::new(UserSpace("--no-trace".to_owned()));
     }
-    match Traced::start() {
+    match access::check().and_then(|()| Traced::start()) {
         Ok(traced) => Box::new(traced),
         Err(error) => Box::new(UserSpace(format!("no trace, because {error:#}"))),
     }

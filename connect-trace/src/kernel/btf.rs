@@ -8,13 +8,16 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::lack::Lack;
+use super::{lack::Lack, limits, mounts};
 
 /// Where a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Number of a type within one BTF; 0 is `void`.
+/// Number of a type within one BTF.
 pub type TypeId = u32;
+
+/// No type: what a function returns that returns nothing.
+pub const VOID: TypeId = 0;
 
 /// The types of one BTF blob.
 #[derive(Debug)]
@@ -63,6 +66,7 @@ const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
+const FWD: u32 = 7;
 const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
@@ -71,6 +75,7 @@ const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
+const FLOAT: u32 = 16;
 const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
@@ -93,6 +98,13 @@ impl Btf {
                 Self::parse(data).with_context(|| format!("{VMLINUX} cannot be used"))
             })
             .map_err(|error| {
+                let error = match mounts::sysfs() {
+                    Ok(()) => limits::named(error),
+                    Err(lack) => lack.into(),
+                };
+                if error.is::<Lack>() {
+                    return error;
+                }
                 Lack::new(
                     format!(
                         "{error:#}; the kernel's types are needed to find the fields of a socket"
@@ -161,7 +173,11 @@ impl Btf {
                     ARRAY => 12,
                     STRUCT | UNION | DATASEC | ENUM64 => 12 * count,
                     ENUM | FUNC_PROTO => 8 * count,
-                    _ => 0,
+                    PTR | FWD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => {
+                        0
+                    }
+                    // How long it is, is not known, and so not where the next one begins.
+                    _ => bail!("type {id} is of a kind that is not known, {kind}"),
                 };
         }
         Ok(btf)
@@ -211,16 +227,36 @@ impl Btf {
     /// # Errors
     /// Where the blob is broken.
     pub fn parameters(&self, function: &str) -> Result<Option<Vec<TypeId>>> {
-        let Some(id) = self.function(function) else {
+        let Some(prototype) = self.prototype(function)? else {
             return Ok(None);
         };
-        let prototype = self.position(self.u32(self.position(id)? + 8)?)?;
-        let (kind, count) = self.kind_and_count(prototype)?;
-        ensure!(kind == FUNC_PROTO, "function {function} has no prototype");
+        let (_, count) = self.kind_and_count(prototype)?;
         (0..count)
             .map(|index| self.u32(prototype + TYPE_HEADER + 8 * index + 4))
             .collect::<Result<_>>()
             .map(Some)
+    }
+
+    /// The type that a function of the kernel returns, [`VOID`] where nothing; `None` where the function is not there.
+    ///
+    /// # Errors
+    /// Where the blob is broken.
+    pub fn returned(&self, function: &str) -> Result<Option<TypeId>> {
+        let Some(prototype) = self.prototype(function)? else {
+            return Ok(None);
+        };
+        Ok(Some(self.resolve(self.u32(prototype + 8)?)?))
+    }
+
+    /// Where the prototype of a function is described; `None` where the function is not there.
+    fn prototype(&self, function: &str) -> Result<Option<usize>> {
+        let Some(id) = self.function(function) else {
+            return Ok(None);
+        };
+        let prototype = self.position(self.u32(self.position(id)? + 8)?)?;
+        let (kind, _) = self.kind_and_count(prototype)?;
+        ensure!(kind == FUNC_PROTO, "function {function} has no prototype");
+        Ok(Some(prototype))
     }
 
     /// Whether a type is a pointer to the structure of this name.
@@ -402,10 +438,30 @@ mod tests {
         assert_eq!(btf.parameters("nothing").unwrap(), None);
     }
 
+    #[test]
+    fn what_a_function_returns_is_void_or_a_type() {
+        let btf = Btf::parse(tiny()).unwrap();
+        assert_eq!(btf.returned("function").unwrap(), Some(VOID));
+        assert_eq!(btf.returned("other").unwrap(), Some(1));
+        assert_eq!(btf.returned("nothing").unwrap(), None);
+    }
+
+    #[test]
+    fn a_kind_that_is_not_known_is_an_error() {
+        // The kind of the first type, in the upper byte of its second word.
+        const KIND: usize = 24 + 7;
+        for kind in [0, 20, 31] {
+            let mut blob = tiny();
+            blob[KIND] = kind;
+            let error = Btf::parse(blob).unwrap_err().to_string();
+            assert!(error.contains(&format!("not known, {kind}")), "{error}");
+        }
+    }
+
     /// `struct fields { u32 : 8, pad : 4, high : 4; }`, `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` at
-    /// offset 8, and `void function(u32, const struct outer *)`.
+    /// offset 8, `void function(u32, const struct outer *)` and `u32 other(void)`.
     fn tiny() -> Vec<u8> {
-        let strings = b"\0int\0outer\0first\0inner\0pad\0field\0function\0fields\0high\0";
+        let strings = b"\0int\0outer\0first\0inner\0pad\0field\0function\0fields\0high\0other\0";
         let offset = |name: &str| -> u32 {
             let needle = [b"\0", name.as_bytes(), b"\0"].concat();
             let at = strings
@@ -436,6 +492,8 @@ mod tests {
             1,
             4 << 24 | 12,
         ]);
+        types.extend([0, kind(FUNC_PROTO, 0), 1]); // 11
+        types.extend([offset("other"), kind(FUNC, 1), 11]); // 12
         let mut blob = Vec::new();
         blob.extend(MAGIC.to_le_bytes());
         blob.extend([1, 0]);

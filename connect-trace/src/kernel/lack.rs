@@ -10,6 +10,8 @@ pub struct Lack {
     pub what: String,
     /// What to do about it.
     pub remedy: &'static str,
+    /// Whether it is a limit of this process or its host, which each way to trace would meet.
+    pub is_limit: bool,
 }
 
 impl Lack {
@@ -18,6 +20,15 @@ impl Lack {
         Self {
             what: what.into(),
             remedy,
+            is_limit: false,
+        }
+    }
+
+    /// A limit that was met, with its remedy.
+    pub fn limit(what: impl Into<String>, remedy: &'static str) -> Self {
+        Self {
+            is_limit: true,
+            ..Self::new(what, remedy)
         }
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use connect_trace_common::Field;
 
 use super::{
-    btf::{Btf, Kind},
+    btf::{Btf, Kind, VOID},
     cast::Cast,
     lack::Lack,
 };
@@ -91,6 +91,9 @@ const PAIRS: &[(&str, [&str; 2], u32)] = &[
 /// That helper (5.11), by the name of its function.
 const TASK_HELPER: &str = "bpf_get_current_task_btf";
 
+/// The function that a search asks for the range of ports of a socket.
+const RANGE_OF_SOCKET: &str = "inet_sk_get_local_port_range";
+
 /// Which argument of `__inet_hash_connect` is `port_offset`.
 const PORT_OFFSET: usize = 2;
 
@@ -103,8 +106,10 @@ pub struct Layout {
     pub absent: Vec<(&'static str, &'static str)>,
     /// Whether the range of ports of a namespace is an array and no word.
     pub port_range_is_pair: bool,
-    /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8,
-    /// which also made `inet_sock.local_port_range` one word where it was a structure before.
+    /// Whether the range of ports of a socket is a structure and no word.
+    pub socket_range_is_pair: bool,
+    /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8, by the
+    /// change that made [`RANGE_OF_SOCKET`] say if the socket has a range of its own.
     pub socket_range_has_no_parity: bool,
     /// Whether `port_offset` of `__inet_hash_connect` is a `u64`, its upper half a part of where the search
     /// starts: since 5.10.119 and 5.18.
@@ -141,8 +146,11 @@ impl Layout {
         let kind =
             |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
         layout.port_range_is_pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
-        layout.socket_range_has_no_parity =
-            kind("inet_sock", "local_port_range")? == Some(Kind::Int);
+        layout.socket_range_is_pair =
+            kind("inet_sock", "local_port_range")? == Some(Kind::Composite);
+        layout.socket_range_has_no_parity = btf
+            .returned(RANGE_OF_SOCKET)?
+            .is_some_and(|result| result != VOID);
         layout.shows_port_range = layout.has(Field::NetPortRange);
         let locks = btf.member("sock", "sk_userlocks")?;
         if let Some(kernel) = btf.member("sock", "sk_kern_sock")? {
@@ -208,7 +216,7 @@ fn missing(structure: &str, path: &str) -> Lack {
     misfit(&format!("struct {structure} has no member {path}"))
 }
 
-fn misfit(what: &str) -> Lack {
+pub(super) fn misfit(what: &str) -> Lack {
     Lack::new(
         format!("this kernel's types do not fit the probes: {what}"),
         "please report it with the kernel's release; Debian's kernels 5.10 to 7.3 have it",

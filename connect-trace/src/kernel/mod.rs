@@ -6,6 +6,8 @@ pub mod btf;
 pub mod cast;
 pub mod lack;
 pub mod layout;
+pub mod limits;
+pub mod mounts;
 pub mod preemption;
 pub(crate) mod process;
 pub mod prototypes;

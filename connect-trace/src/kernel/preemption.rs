@@ -6,11 +6,16 @@
 
 use std::fs;
 
-/// Where the scheduler shows its model: all that the kernel was built with, the present one in
-/// parentheses (`CONFIG_PREEMPT_DYNAMIC`, Linux 5.17).
-pub const MODEL: &str = "/sys/kernel/debug/sched/preempt";
+use super::mounts::Folder;
+
+const DEBUGFS: &str = "/sys/kernel/debug";
+/// The file of debugfs in which the scheduler shows its model: all that the kernel was built with, the present
+/// one in parentheses (Linux 5.17).
+pub const MODEL: &str = "sched/preempt";
 /// `uname -v`: names the model where it cannot change.
 const VERSION: &str = "/proc/sys/kernel/version";
+/// The word in it where the model can change, by the command line or in debugfs.
+const CAN_CHANGE: &str = "PREEMPT_DYNAMIC";
 
 /// A model of preemption.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +28,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// The running kernel's.
+    /// Reads the running kernel's.
     #[must_use]
     pub fn of_running_kernel() -> Self {
-        let model = fs::read_to_string(MODEL).ok();
         let version = fs::read_to_string(VERSION).unwrap_or_default();
-        Self::of(model.as_deref(), &version)
+        let model = version.contains(CAN_CHANGE).then(|| {
+            let debugfs = Folder::find("debugfs", &[DEBUGFS], MODEL).ok()?;
+            fs::read_to_string(debugfs.path().join(MODEL)).ok()
+        });
+        Self::of(model.flatten().as_deref(), &version)
     }
 
     fn of(model: Option<&str>, version: &str) -> Self {
@@ -46,7 +54,7 @@ impl Model {
             .find(|word| word.starts_with("PREEMPT"));
         Self {
             name: match built {
-                Some("PREEMPT_DYNAMIC") => None,
+                Some(CAN_CHANGE) => None,
                 Some(built) => Some(built.to_lowercase()),
                 None => Some("none or voluntary".to_owned()),
             },
@@ -54,18 +62,20 @@ impl Model {
         }
     }
 
-    /// The name of the model, if it preempts threads in the kernel.
+    /// Says that the kernel preempts threads in it, if it does or that is not known.
     #[must_use]
-    pub fn preempting(&self) -> Option<&str> {
-        self.preempts
-            .then(|| self.name.as_deref().unwrap_or("not known"))
+    pub fn preempting(&self) -> Option<String> {
+        self.preempts.then(|| match &self.name {
+            Some(name) => format!("this kernel preempts, model {name}"),
+            None => "it is not known if this kernel preempts".to_owned(),
+        })
     }
 }
 
-/// The name of the running kernel's model, if it preempts threads in the kernel.
+/// Says of the running kernel that it preempts threads in it, if it does or that is not known.
 #[must_use]
 pub fn preempting_model() -> Option<String> {
-    Model::of_running_kernel().preempting().map(str::to_owned)
+    Model::of_running_kernel().preempting()
 }
 
 #[cfg(test)]
@@ -73,7 +83,7 @@ mod tests {
     use super::*;
 
     fn preempting(model: Option<&str>, version: &str) -> Option<String> {
-        Model::of(model, version).preempting().map(str::to_owned)
+        Model::of(model, version).preempting()
     }
 
     #[test]
@@ -84,11 +94,11 @@ mod tests {
         }
         assert_eq!(
             preempting(Some("full (lazy)\n"), dynamic),
-            Some("lazy".to_owned())
+            Some("this kernel preempts, model lazy".to_owned())
         );
         assert_eq!(
             preempting(Some("none voluntary (full)\n"), dynamic),
-            Some("full".to_owned())
+            Some("this kernel preempts, model full".to_owned())
         );
     }
 
@@ -101,11 +111,11 @@ mod tests {
         let model = |version| preempting(None, version);
         assert_eq!(
             model("#1 SMP PREEMPT_RT Debian 6.1"),
-            Some("preempt_rt".to_owned())
+            Some("this kernel preempts, model preempt_rt".to_owned())
         );
         assert_eq!(
             model("#1 SMP PREEMPT_DYNAMIC Debian 6.1"),
-            Some("not known".to_owned())
+            Some("it is not known if this kernel preempts".to_owned())
         );
     }
 }

@@ -2,15 +2,17 @@
 //! BTF: which argument is the socket, and how many there are, because fexit finds the return value
 //! behind the last one.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use super::btf::Btf;
+use super::{btf::Btf, layout::misfit};
 
 /// A function of the kernel that is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// The kernel's name for it.
+    /// Its name in the kernel's source, and so in its types.
     pub name: &'static str,
+    /// The kernel's symbol for it, which may have a suffix of the compiler's.
+    pub symbol: &'static str,
     /// What it is called in the names of the eBPF programs.
     pub program: &'static str,
     /// Which argument is the `struct sock *`.
@@ -25,6 +27,7 @@ pub struct Function {
 pub const CONNECT: [Function; 3] = [
     Function {
         name: "tcp_v4_connect",
+        symbol: "tcp_v4_connect",
         program: "tcp_v4_connect",
         sock: 0,
         arguments: Some(3),
@@ -32,6 +35,7 @@ pub const CONNECT: [Function; 3] = [
     },
     Function {
         name: "tcp_v6_connect",
+        symbol: "tcp_v6_connect",
         program: "tcp_v6_connect",
         sock: 0,
         arguments: Some(3),
@@ -39,6 +43,7 @@ pub const CONNECT: [Function; 3] = [
     },
     Function {
         name: "__inet_hash_connect",
+        symbol: "__inet_hash_connect",
         program: "inet_hash_connect",
         sock: 1,
         arguments: None,
@@ -50,6 +55,7 @@ pub const CONNECT: [Function; 3] = [
 pub const CHECKS: [Function; 2] = [
     Function {
         name: "__inet_check_established",
+        symbol: "__inet_check_established",
         program: "check_established",
         sock: 1,
         arguments: None,
@@ -57,6 +63,7 @@ pub const CHECKS: [Function; 2] = [
     },
     Function {
         name: "__inet6_check_established",
+        symbol: "__inet6_check_established",
         program: "check_established6",
         sock: 1,
         arguments: None,
@@ -65,29 +72,37 @@ pub const CHECKS: [Function; 2] = [
 ];
 
 impl Function {
-    /// Checks the function's prototype against what the programs assume.
+    /// The function by another symbol, which stays until the process ends: there are five functions at most.
+    #[must_use]
+    pub fn with_symbol(&'static self, symbol: &str) -> &'static Self {
+        if symbol == self.symbol {
+            return self;
+        }
+        let symbol = Box::leak(Box::from(symbol));
+        Box::leak(Box::new(Self { symbol, ..*self }))
+    }
+
+    /// Checks the function's prototype against what the programs assume. Says if the kernel's types have it: a
+    /// function of a module is not among them, nor one that the compiler changed.
     ///
     /// # Errors
     /// Says how it differs.
-    pub fn check(&self, btf: &Btf) -> Result<()> {
+    pub fn check(&self, btf: &Btf) -> Result<bool> {
         let name = self.name;
-        let parameters = btf.parameters(name)?;
-        let Some(parameters) = parameters else {
-            anyhow::bail!("the kernel's BTF has no function {name}")
+        let Some(parameters) = btf.parameters(name)? else {
+            return Ok(false);
         };
         let sock = parameters.get(self.sock).copied();
-        ensure!(
-            sock.is_some_and(|id| btf.points_to(id, "sock").unwrap_or(false)),
-            "argument {} of {name} is not a struct sock * in this kernel",
-            self.sock,
-        );
-        if let Some(expected) = self.arguments {
-            ensure!(
-                parameters.len() == expected,
-                "{name} has {} arguments in this kernel, not {expected}",
-                parameters.len(),
-            );
+        if !sock.is_some_and(|id| btf.points_to(id, "sock").unwrap_or(false)) {
+            let what = format!("argument {} of {name} is not a struct sock *", self.sock);
+            return Err(misfit(&what).into());
         }
-        Ok(())
+        if let Some(expected) = self.arguments
+            && parameters.len() != expected
+        {
+            let count = parameters.len();
+            return Err(misfit(&format!("{name} has {count} arguments, not {expected}")).into());
+        }
+        Ok(true)
     }
 }

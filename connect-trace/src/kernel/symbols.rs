@@ -2,7 +2,7 @@
 //! `/proc/kallsyms`.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::File,
     io::{BufRead, BufReader},
 };
@@ -42,8 +42,8 @@ impl Pointer {
 /// What was looked for and found.
 #[derive(Clone, Debug)]
 pub struct Symbols {
-    /// Those of the functions that the kernel or one of its modules has.
-    pub functions: HashSet<&'static str>,
+    /// The symbols of the functions that the kernel or one of its modules has, by their names in the source.
+    pub functions: HashMap<&'static str, String>,
     /// [`TABLE_PERTURB`].
     pub table_perturb: Pointer,
 }
@@ -61,7 +61,7 @@ impl Symbols {
     }
 
     fn read(mut reader: impl BufRead, wanted: &[&'static str]) -> Result<Self> {
-        let mut functions = HashSet::new();
+        let mut functions = HashMap::<&'static str, String>::new();
         let mut variable = Variable::NotYet;
         let mut line = Vec::new();
         while (functions.len() < wanted.len() || !variable.is_known()) && {
@@ -76,8 +76,11 @@ impl Symbols {
                 continue;
             };
             variable.next(address, kind, name);
-            if matches!(kind, b"t" | b"T" | b"w" | b"W") {
-                functions.extend(wanted.iter().find(|wanted| wanted.as_bytes() == name));
+            if matches!(kind, b"t" | b"T" | b"w" | b"W")
+                && let Some(&wanted) = wanted.iter().find(|wanted| is_symbol_of(name, wanted))
+            {
+                let symbol = String::from_utf8_lossy(name).into_owned();
+                functions.entry(wanted).or_insert(symbol);
             }
         }
         Ok(Self {
@@ -100,7 +103,7 @@ impl Variable {
         match *self {
             Self::NotYet => {
                 let of_data = matches!(kind, b"b" | b"B" | b"d" | b"D" | b"r" | b"R");
-                if of_data && name == TABLE_PERTURB.as_bytes() {
+                if of_data && is_symbol_of(name, TABLE_PERTURB) {
                     *self = Self::At(hexadecimal(address));
                 }
             }
@@ -128,6 +131,14 @@ impl Variable {
     }
 }
 
+/// Whether a symbol is the one of this name in the source. Clang with ThinLTO adds a suffix to what is static
+/// where one unit of the source uses what another has.
+fn is_symbol_of(symbol: &[u8], name: &str) -> bool {
+    symbol
+        .strip_prefix(name.as_bytes())
+        .is_some_and(|suffix| suffix.is_empty() || suffix.starts_with(b".llvm."))
+}
+
 /// 0 where it is no number, as where addresses are hidden.
 fn hexadecimal(text: &[u8]) -> u64 {
     let text = std::str::from_utf8(text).unwrap_or("");
@@ -151,6 +162,21 @@ mod tests {
         assert_eq!(found.table_perturb, Pointer::None);
         assert_eq!(read("").functions.len(), 0);
         assert_eq!(read("\n\n x\n").functions.len(), 0);
+    }
+
+    #[test]
+    fn a_symbol_with_the_suffix_of_clang_is_the_function() {
+        let found = read(
+            "ffffffff81000000 t tcp_v6_connect.isra.0\nffffffff81000010 t tcp_v4_connect_init\n\
+             ffffffff81000020 t tcp_v6_connect.llvm.1234567890\n\
+             ffffffff83000010 b table_perturb.llvm.42\nffffffff83000018 b next\n",
+        );
+        assert_eq!(found.functions.len(), 1);
+        assert_eq!(
+            found.functions["tcp_v6_connect"],
+            "tcp_v6_connect.llvm.1234567890"
+        );
+        assert_eq!(found.table_perturb, Pointer::At(0xffff_ffff_8300_0010));
     }
 
     #[test]

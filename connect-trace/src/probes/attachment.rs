@@ -48,7 +48,7 @@ impl Attachment {
                 Some(events) => {
                     let name = kprobe::return_program(function);
                     let program: &mut aya::programs::KProbe = object::program(&mut ebpf, &name)?;
-                    events.attach(function.name, descriptor(program.fd())?)?;
+                    events.attach(function, descriptor(program.fd())?)?;
                 }
                 None => {
                     let link = Link::to_return(&mut ebpf, self.mode, function)?;

@@ -1,10 +1,10 @@
 //! Which way to attach is taken, and why: one decision for tracing, which attaches, and for
 //! `connect-trace check`, which only loads.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 
 use super::AttachMode;
-use crate::kernel::{cast, layout::Layout};
+use crate::kernel::{cast, layout::Layout, limits};
 
 /// The way that was taken.
 #[derive(Debug)]
@@ -17,63 +17,100 @@ pub(crate) struct Chosen<T> {
     pub(crate) reason: String,
 }
 
-/// Takes the way that was asked for, or else the best one that the kernel lets itself be taken by.
+/// A way to attach, and what it is not taken without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// fentry and fexit.
+    Fentry,
+    /// kprobe, and kretprobes with slots of their own for the calls in flight.
+    KprobeWithSlots,
+    /// kprobe and kretprobe, if need be with the few slots that the kernel gives each kretprobe.
+    Kprobe,
+}
+
+impl Way {
+    /// The ways to try, the best first. A kernel that preempts within itself skips programs of fentry at times;
+    /// kretprobes without slots of their own lose most returns where more threads search than there are CPUs.
+    fn ranked(asked: Option<AttachMode>, preempts: bool) -> &'static [Self] {
+        match (asked, preempts) {
+            (Some(AttachMode::Fentry), _) => &[Self::Fentry],
+            (Some(AttachMode::Kprobe), _) => &[Self::Kprobe],
+            (None, false) => &[Self::Fentry, Self::Kprobe],
+            (None, true) => &[Self::KprobeWithSlots, Self::Fentry, Self::Kprobe],
+        }
+    }
+
+    /// How it attaches.
+    pub(crate) fn mode(self) -> AttachMode {
+        match self {
+            Self::Fentry => AttachMode::Fentry,
+            Self::KprobeWithSlots | Self::Kprobe => AttachMode::Kprobe,
+        }
+    }
+}
+
+/// Takes the way that was asked for, or else the first that can be taken.
 ///
-/// `offered` is whether the kernel's types allow fentry, `preempting` the name of the model if the
-/// kernel preempts threads within itself; `take` tries a way.
+/// `preempting` says that the kernel preempts threads within itself, where it does or that is not known;
+/// `take` tries a way.
 ///
 /// # Errors
-/// Says why neither way could be taken, or not the one that was asked for.
+/// Says why none could be taken, or not the one that was asked for.
 pub(crate) fn choose<T>(
     asked: Option<AttachMode>,
-    offered: Result<()>,
     preempting: Option<&str>,
-    mut take: impl FnMut(AttachMode) -> Result<T>,
+    mut take: impl FnMut(Way) -> Result<T>,
 ) -> Result<Chosen<T>> {
-    let fentry = offered.and_then(|()| {
-        if asked == Some(AttachMode::Kprobe) {
-            return Err(anyhow!("not asked for"));
+    let mut refused = Vec::new();
+    for &way in Way::ranked(asked, preempting.is_some()) {
+        match take(way) {
+            Ok(taken) => {
+                return Ok(Chosen {
+                    mode: way.mode(),
+                    taken,
+                    reason: reason(asked, way, preempting, &refused),
+                });
+            }
+            // The other ways would meet it too.
+            Err(error) if limits::is_named(&error) => return Err(error),
+            Err(error) => {
+                log::info!("{way:?} cannot be used: {error:#}");
+                refused.push(error);
+            }
         }
-        if let (None, Some(model)) = (asked, preempting) {
-            return Err(anyhow!(
-                "it would lose calls: this kernel preempts, model {model}"
-            ));
-        }
-        take(AttachMode::Fentry)
-    });
-    let kprobe = |taken, reason| Chosen {
-        mode: AttachMode::Kprobe,
-        taken,
-        reason,
-    };
-    match (asked, fentry) {
-        (_, Ok(taken)) => Ok(Chosen {
-            mode: AttachMode::Fentry,
-            taken,
-            reason: match preempting {
-                None => "cheapest, and loses no returns".to_owned(),
-                Some(model) => {
-                    format!("as asked; may lose calls: this kernel preempts, model {model}")
-                }
-            },
-        }),
-        (Some(AttachMode::Fentry), Err(error)) => Err(error).context(
-            "fentry/fexit is not to be had on this kernel; --attach kprobe works on any kernel with \
+    }
+    Err(match (asked, &refused[..]) {
+        (None, [.., fentry, kprobe]) => anyhow!(
+            "this kernel takes neither fentry/fexit ({fentry:#}) nor kprobe/kretprobe ({kprobe:#})"
+        ),
+        (Some(AttachMode::Fentry), _) => refused.remove(0).context(
+            "fentry/fexit is not available on this kernel; --attach kprobe works on any kernel with \
              CONFIG_KPROBES",
         ),
-        (Some(AttachMode::Kprobe), Err(_)) => {
-            Ok(kprobe(take(AttachMode::Kprobe)?, "as asked".to_owned()))
+        _ => refused.remove(0),
+    })
+}
+
+/// Says why a way was taken, and what speaks against it. `refused` has why those before it were not.
+fn reason(
+    asked: Option<AttachMode>,
+    way: Way,
+    preempting: Option<&str>,
+    refused: &[Error],
+) -> String {
+    match (asked, way, preempting, refused) {
+        (_, Way::Fentry, None, _) => "cheapest, and loses no returns".to_owned(),
+        (Some(_), Way::Fentry, Some(preempting), _) => {
+            format!("as asked; may lose calls: {preempting}")
         }
-        (None, Err(fentry)) => {
-            log::info!("fentry/fexit cannot be used: {fentry:#}");
-            let taken = take(AttachMode::Kprobe).map_err(|kprobe| {
-                anyhow!(
-                    "this kernel takes neither fentry/fexit ({fentry:#}) nor kprobe/kretprobe \
-                     ({kprobe:#})"
-                )
-            })?;
-            Ok(kprobe(taken, format!("no fentry/fexit here, {fentry:#}")))
+        (None, Way::Fentry, Some(preempting), [slots, ..]) => format!(
+            "may lose calls, and counts them: {preempting}; kprobe/kretprobe would lose more: {slots:#}"
+        ),
+        (None, Way::KprobeWithSlots, Some(preempting), _) => {
+            format!("no fentry/fexit here, it would lose calls: {preempting}")
         }
+        (None, _, _, [.., fentry]) => format!("no fentry/fexit here, {fentry:#}"),
+        _ => "as asked".to_owned(),
     }
 }
 
@@ -100,69 +137,94 @@ pub(crate) fn with_types_or_without<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::kernel::cast::Cast;
 
-    /// Takes those of these ways that are tried.
+    /// Takes the first of these ways that is tried.
     fn choose_among(
-        ways: &[AttachMode],
+        ways: &[Way],
         asked: Option<AttachMode>,
-        offered: bool,
         preempting: Option<&str>,
     ) -> Result<Chosen<()>> {
-        let offered = if offered {
-            Ok(())
-        } else {
-            Err(anyhow!("no such prototype"))
-        };
-        choose(asked, offered, preempting, |mode| {
-            ways.contains(&mode)
+        choose(asked, preempting, |way| {
+            ways.contains(&way)
                 .then_some(())
-                .ok_or_else(|| anyhow!("{mode} refused"))
+                .ok_or_else(|| anyhow!("{way:?} refused"))
         })
     }
 
-    use AttachMode::{Fentry, Kprobe};
+    use Way::{Fentry, Kprobe, KprobeWithSlots};
+
+    const ALL: [Way; 3] = [Fentry, KprobeWithSlots, Kprobe];
+    const PREEMPTS: Option<&str> = Some("this kernel preempts, model lazy");
 
     #[test]
-    fn fentry_is_taken_where_nothing_speaks_against_it() {
-        let chosen = choose_among(&[Fentry, Kprobe], None, true, None).unwrap();
-        assert_eq!(chosen.mode, Fentry);
+    fn fentry_is_taken_where_the_kernel_does_not_preempt() {
+        let chosen = choose_among(&ALL, None, None).unwrap();
+        assert_eq!(chosen.mode, AttachMode::Fentry);
         assert_eq!(chosen.reason, "cheapest, and loses no returns");
+        let chosen = choose_among(&[Kprobe], None, None).unwrap();
+        assert_eq!(chosen.mode, AttachMode::Kprobe);
+        assert_eq!(chosen.reason, "no fentry/fexit here, Fentry refused");
     }
 
     #[test]
-    fn kprobes_are_taken_for_each_reason_against_fentry_and_the_reason_is_said() {
-        for (ways, offered, preempting, reason) in [
-            (&[Fentry, Kprobe][..], true, Some("lazy"), "model lazy"),
-            (&[Fentry, Kprobe], false, None, "no such prototype"),
-            (&[Kprobe], true, None, "fentry/fexit refused"),
+    fn where_the_kernel_preempts_the_way_that_loses_least_is_taken_and_the_reason_is_said() {
+        for (ways, mode, reasons) in [
+            (&ALL[..], AttachMode::Kprobe, &["model lazy"][..]),
+            (
+                &[Fentry, Kprobe],
+                AttachMode::Fentry,
+                &["may lose calls", "model lazy", "KprobeWithSlots refused"],
+            ),
+            (&[Kprobe], AttachMode::Kprobe, &["Fentry refused"]),
         ] {
-            let chosen = choose_among(ways, None, offered, preempting).unwrap();
-            assert_eq!(chosen.mode, Kprobe);
-            assert!(chosen.reason.contains(reason), "{}", chosen.reason);
+            let chosen = choose_among(ways, None, PREEMPTS).unwrap();
+            assert_eq!(chosen.mode, mode, "{}", chosen.reason);
+            for reason in reasons {
+                assert!(chosen.reason.contains(reason), "{}", chosen.reason);
+            }
         }
     }
 
     #[test]
     fn what_is_asked_for_is_taken_or_refused() {
-        let both = &[Fentry, Kprobe];
-        let chosen = choose_among(both, Some(Fentry), true, Some("full")).unwrap();
-        assert_eq!(chosen.mode, Fentry);
+        let chosen = choose_among(&ALL, Some(AttachMode::Fentry), PREEMPTS).unwrap();
+        assert_eq!(chosen.mode, AttachMode::Fentry);
         assert!(chosen.reason.contains("may lose calls"));
-        let chosen = choose_among(both, Some(Kprobe), true, None).unwrap();
-        assert_eq!((chosen.mode, chosen.reason.as_str()), (Kprobe, "as asked"));
-        let error = choose_among(&[Kprobe], Some(Fentry), true, None).unwrap_err();
+        let chosen = choose_among(&ALL, Some(AttachMode::Kprobe), None).unwrap();
+        assert_eq!(
+            (chosen.mode, chosen.reason.as_str()),
+            (AttachMode::Kprobe, "as asked")
+        );
+        let error = choose_among(&[Kprobe], Some(AttachMode::Fentry), None).unwrap_err();
         assert!(format!("{error:#}").contains("--attach kprobe"));
-        assert!(choose_among(&[Fentry], Some(Kprobe), true, None).is_err());
+        assert!(choose_among(&[Fentry], Some(AttachMode::Kprobe), None).is_err());
     }
 
     #[test]
     fn where_neither_can_be_taken_both_reasons_are_said() {
-        let error = choose_among(&[], None, true, None).unwrap_err().to_string();
-        for part in ["fentry/fexit refused", "kprobe/kretprobe refused"] {
-            assert!(error.contains(part), "{error}");
+        for preempting in [None, PREEMPTS] {
+            let error = choose_among(&[], None, preempting).unwrap_err().to_string();
+            for part in ["(Fentry refused)", "(Kprobe refused)"] {
+                assert!(error.contains(part), "{error}");
+            }
         }
+    }
+
+    #[test]
+    fn a_limit_of_the_process_ends_the_search_for_a_way() {
+        let mut tried = 0;
+        let error = choose(None, None, |_| -> Result<()> {
+            tried += 1;
+            Err(limits::named(
+                io::Error::from_raw_os_error(libc::EMFILE).into(),
+            ))
+        });
+        assert_eq!(tried, 1);
+        assert!(error.unwrap_err().to_string().contains("ulimit -n"));
     }
 
     /// What each attempt was made with, and what came of it, where such attempts fail.

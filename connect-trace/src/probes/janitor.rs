@@ -5,13 +5,9 @@
 //! daemon ends, and is the only one that removes events: every run tests it.
 
 use std::{
-    ffi::CString,
+    fs::File,
     io,
-    os::{
-        fd::{FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
-    path::Path,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     ptr,
 };
 
@@ -29,11 +25,11 @@ pub(super) struct Janitor {
 }
 
 impl Janitor {
-    /// Forks the process, which will write each of the commands to `file`.
-    pub(super) fn spawn(file: &Path, commands: impl Iterator<Item = String>) -> io::Result<Self> {
+    /// Forks the process, which will write each of the commands to `file`, and holds it open with the locks
+    /// that are on it.
+    pub(super) fn spawn(file: &File, commands: impl Iterator<Item = String>) -> io::Result<Self> {
         // Everything that the child needs is made before the fork: after it, in a process that had
         // threads, only async-signal-safe calls are allowed.
-        let file = CString::new(file.as_os_str().as_bytes())?;
         let commands: Vec<String> = commands.collect();
         let mut ends = [0; 2];
         // SAFETY: room for two descriptors.
@@ -46,8 +42,8 @@ impl Janitor {
         // SAFETY: the child calls async-signal-safe functions only, and never returns.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            // SAFETY: this is the child, and the pipe's end is open in it.
-            0 => unsafe { wait_and_remove(ends[0], &file, &commands) },
+            // SAFETY: this is the child, and the pipe's end and the file are open in it.
+            0 => unsafe { wait_and_remove(ends[0], file.as_raw_fd(), &commands) },
             process => {
                 drop(read);
                 Ok(Self {
@@ -76,9 +72,10 @@ impl Drop for Janitor {
 /// The life of the child.
 ///
 /// # Safety
-/// Only in the child of a fork, with `pipe` open for reading. Calls nothing that is not
+/// Only in the child of a fork, with `pipe` open for reading and `file` for writing. Calls nothing that is not
 /// async-signal-safe (signal-safety(7)) and never returns.
-unsafe fn wait_and_remove(pipe: libc::c_int, file: &CString, commands: &[String]) -> ! {
+unsafe fn wait_and_remove(pipe: libc::c_int, file: libc::c_int, commands: &[String]) -> ! {
+    const FILE: libc::c_int = 1;
     // SAFETY: system calls on our own descriptors and memory.
     unsafe {
         // Ctrl-C or a service manager's SIGTERM end the daemon first, and the pipe with it.
@@ -88,7 +85,8 @@ unsafe fn wait_and_remove(pipe: libc::c_int, file: &CString, commands: &[String]
         }
         // Holds nothing of the daemon's open, its end of the pipe and its perf events least of all.
         libc::dup2(pipe, 0);
-        libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
+        libc::dup2(file, FILE);
+        libc::syscall(libc::SYS_close_range, FILE + 1, libc::c_uint::MAX, 0);
         libc::prctl(libc::PR_SET_NAME, c"ct-janitor".as_ptr());
 
         let mut byte = 0_u8;
@@ -97,7 +95,7 @@ unsafe fn wait_and_remove(pipe: libc::c_int, file: &CString, commands: &[String]
         {}
         let mut failed = 0;
         for command in commands {
-            failed |= libc::c_int::from(!remove(file, command));
+            failed |= libc::c_int::from(!remove(FILE, command));
         }
         libc::_exit(failed)
     }
@@ -107,19 +105,12 @@ unsafe fn wait_and_remove(pipe: libc::c_int, file: &CString, commands: &[String]
 ///
 /// # Safety
 /// As [`wait_and_remove`].
-unsafe fn remove(file: &CString, command: &str) -> bool {
+unsafe fn remove(file: libc::c_int, command: &str) -> bool {
     for _ in 0..TRIES {
-        // SAFETY: a string that ends with zero, and a buffer of the length given.
-        let (written, errno) = unsafe {
-            let fd = libc::open(
-                file.as_ptr(),
-                libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC,
-            );
-            let written = libc::write(fd, command.as_ptr().cast(), command.len());
-            let errno = *libc::__errno_location();
-            libc::close(fd);
-            (written, errno)
-        };
+        // SAFETY: a buffer of the length given.
+        let written = unsafe { libc::write(file, command.as_ptr().cast(), command.len()) };
+        // SAFETY: each thread has one.
+        let errno = unsafe { *libc::__errno_location() };
         // It may never have been made.
         if written >= 0 || errno == libc::ENOENT {
             return true;

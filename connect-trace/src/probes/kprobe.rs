@@ -6,22 +6,22 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
 use super::{AttachMode, object, perf_event, return_events::ReturnEvents};
-use crate::kernel::{lack::Lack, prototypes::Function, switches};
+use crate::kernel::{lack::Lack, mounts, prototypes::Function, switches};
 
 /// Through which perf_event_open(2) makes a kprobe.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// Loads entry and return of each function. The returns go through events of our own that hold enough
-/// calls in flight; where those cannot be made, through the kernel's default, which loses returns under load
-/// and is noted.
+/// calls in flight; where those cannot be made, and are not a must, through the kernel's default, which loses
+/// returns under load and is noted.
 pub(super) fn prepare(
     ebpf: &mut Ebpf,
     functions: &[&'static Function],
+    must_have_slots: bool,
     notes: &mut Vec<String>,
 ) -> Result<Option<ReturnEvents>> {
     offered()?;
-    let names: Vec<&str> = functions.iter().map(|function| function.name).collect();
-    let events = match ReturnEvents::create(&names) {
+    let events = match ReturnEvents::create(functions) {
         Ok(events) => {
             notes.push(format!(
                 "returns of up to {} calls at once",
@@ -29,6 +29,7 @@ pub(super) fn prepare(
             ));
             Some(events)
         }
+        Err(error) if must_have_slots => return Err(error),
         Err(error) => {
             notes.push(format!(
                 "returns may be lost under load, and are counted: {error:#}"
@@ -50,6 +51,7 @@ pub(super) fn return_program(function: &Function) -> String {
 
 /// Whether the kernel has kprobes, they are not turned off, and this process may attach to them.
 pub(super) fn offered() -> Result<()> {
+    mounts::sysfs()?;
     ensure!(
         Path::new(KPROBE_PMU).exists(),
         Lack::new(
@@ -76,6 +78,6 @@ pub(super) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KPro
 pub(super) fn refused(kind: &str, function: &Function) -> String {
     format!(
         "attach {kind} to {}: it may be blacklisted (/sys/kernel/debug/kprobes/blacklist)",
-        function.name
+        function.symbol
     )
 }

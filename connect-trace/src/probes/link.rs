@@ -53,7 +53,7 @@ impl Link {
 
     fn probe(ebpf: &mut Ebpf, program: String, function: &Function) -> Result<Self> {
         let probe: &mut KProbe = object::program(ebpf, &program)?;
-        let link = probe.attach(function.name, 0);
+        let link = probe.attach(function.symbol, 0);
         let link = link.with_context(|| kprobe::refused(&program, function))?;
         Ok(Self::Probe(program, link))
     }

@@ -1,9 +1,6 @@
 //! Calls that the kernel did not hand to a program, by the kernel's own counters.
 
-use std::{
-    os::fd::{AsFd as _, AsRawFd as _},
-    path::Path,
-};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -12,6 +9,7 @@ use aya::{
 };
 
 use super::{program_info, return_events};
+use crate::kernel::mounts::Folder;
 
 /// The kernel's counts; `None` where this kernel does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +99,7 @@ impl Misses {
         connect: &Programs,
         forks: &Programs,
         thread_ends: &Programs,
-        tracefs: Option<&Path>,
+        tracefs: Option<&Folder>,
     ) -> Result<Self> {
         Ok(Self {
             recursion: connect.recursion_misses()?,

@@ -30,9 +30,7 @@ pub mod steps;
 pub(crate) mod trial;
 
 use std::{
-    collections::HashSet,
     fmt,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -48,7 +46,7 @@ use self::{
     attachment::Attachment,
     cgroups::Cgroups,
     checks::{CheckMode, Watcher},
-    choice::{choose, with_types_or_without},
+    choice::{Way, choose, with_types_or_without},
     maps::{Maps, Variables},
     misses::{Misses, Programs},
     object::Options,
@@ -61,6 +59,8 @@ use crate::kernel::{
     btf::Btf,
     lack::Lack,
     layout::Layout,
+    limits,
+    mounts::Folder,
     preemption,
     process::Process,
     prototypes::{CHECKS, CONNECT, Function},
@@ -143,7 +143,7 @@ pub struct Probes {
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
     /// Where the kernel counts the misses of the return events, where there are any.
-    tracefs: Option<PathBuf>,
+    tracefs: Option<Folder>,
     stats: Option<Arc<RunStats>>,
     /// Dropped after the programs: the return events must be free when they are removed.
     attachment: Arc<Mutex<Attachment>>,
@@ -155,24 +155,32 @@ impl Probes {
     /// # Errors
     /// Says what this kernel lacks, or which call was refused.
     pub fn attach(config: &ProbeConfig) -> Result<Self> {
-        // Before anything else: the ids are those of now.
+        limits::files()?;
+        // Before the kernel is looked at: the ids are those of now.
         let asked_for = config.filters.pids.iter();
         let asked_for: Result<_> = asked_for.map(|&pid| Process::asked_for(pid)).collect();
-        let asked_for = asked_for?;
+        let asked_for = asked_for.map_err(limits::named)?;
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
-        let functions = Functions::of_running_kernel()?;
+        let mut functions = Functions::of_running_kernel()?;
+        functions.fit(&btf)?;
+        limits::memory(&btf, config.ring_buffer_bytes)?;
+        // Not needed any more, and megabytes.
+        drop(btf);
         let preempting = preemption::preempting_model();
-        let chosen = choose(
-            config.attach,
-            functions.offer_fentry(&btf),
-            preempting.as_deref(),
-            |mode| {
-                with_types_or_without(&layout, |layout| {
-                    Self::attach_as(mode, config, layout, &functions)
-                })
+        let config = &ProbeConfig {
+            checks: match functions.checks()[..] {
+                [] => CheckMode::Off,
+                _ => config.checks,
             },
-        )?;
+            ..config.clone()
+        };
+        let chosen = choose(config.attach, preempting.as_deref(), |way| {
+            functions.offer(way)?;
+            with_types_or_without(&layout, |layout| {
+                Self::attach_as(way, config, layout, &functions).map_err(limits::named)
+            })
+        })?;
         let mut probes = chosen.taken;
         probes.notes.insert(0, chosen.reason);
         probes.processes.ask_for(asked_for);
@@ -180,7 +188,7 @@ impl Probes {
     }
 
     fn attach_as(
-        mode: AttachMode,
+        way: Way,
         config: &ProbeConfig,
         layout: &Layout,
         functions: &Functions,
@@ -196,10 +204,8 @@ impl Probes {
         let log = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!("the programs cannot log: {error}"))
             .ok();
-        let mut notes = Vec::new();
-        if !functions.ipv6 {
-            notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
-        }
+        let mode = way.mode();
+        let mut notes = functions.notes.clone();
 
         attach_tracepoint(&mut ebpf, "thread_exit", "sched_process_exit")?;
         if config.filters.follow {
@@ -210,11 +216,14 @@ impl Probes {
                 fentry::load(&mut ebpf, &functions.connect())?;
                 None
             }
-            AttachMode::Kprobe => kprobe::prepare(&mut ebpf, &functions.connect(), &mut notes)?,
+            AttachMode::Kprobe => {
+                let must_have_slots = way == Way::KprobeWithSlots;
+                kprobe::prepare(&mut ebpf, &functions.connect(), must_have_slots, &mut notes)?
+            }
         };
         let tracefs = return_events
             .as_ref()
-            .map(|events| events.tracefs().to_owned());
+            .map(|events| events.tracefs().clone());
         let ebpf = Arc::new(Mutex::new(ebpf));
         let stats = stats.map(Arc::new);
         let mut attachment =
@@ -353,7 +362,7 @@ impl Probes {
             &self.programs,
             &self.forks,
             &self.thread_ends,
-            self.tracefs.as_deref(),
+            self.tracefs.as_ref(),
         )
     }
 
@@ -410,8 +419,13 @@ fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
 
 /// Those of the probed functions that this kernel has, and a variable of theirs.
 pub(crate) struct Functions {
-    present: HashSet<&'static str>,
-    /// Whether IPv6 is among them.
+    connect: Vec<&'static Function>,
+    checks: Vec<&'static Function>,
+    /// Which of them are not traced, and why.
+    pub(crate) notes: Vec<String>,
+    /// The first function of connect() that the kernel's types lack, without which there is no fentry.
+    without_type: Option<&'static str>,
+    /// Whether those of IPv6 are among them.
     pub(crate) ipv6: bool,
     /// What the port search takes its start from.
     pub(crate) table_perturb: Pointer,
@@ -423,16 +437,21 @@ impl Functions {
     /// # Errors
     /// Names the function that nothing can be traced without.
     pub(crate) fn of_running_kernel() -> Result<Self> {
-        let all: Vec<&Function> = CONNECT.iter().chain(&CHECKS).collect();
-        let names: Vec<&'static str> = all.iter().map(|function| function.name).collect();
-        let Symbols {
-            functions: present,
-            table_perturb,
-        } = Symbols::of_running_kernel(&names)?;
-        let missing = all
+        let all = CONNECT.iter().chain(&CHECKS);
+        let names: Vec<&'static str> = all.map(|function| function.name).collect();
+        let symbols = Symbols::of_running_kernel(&names)?;
+        Self::of(&symbols)
+    }
+
+    fn of(symbols: &Symbols) -> Result<Self> {
+        let connect = present(&CONNECT, symbols);
+        let checks = present(&CHECKS, symbols);
+        let is_missing = |function: &&Function| !symbols.functions.contains_key(function.name);
+        if let Some(missing) = CONNECT
             .iter()
-            .find(|function| !function.ipv6 && !present.contains(function.name));
-        if let Some(missing) = missing {
+            .filter(|function| !function.ipv6)
+            .find(is_missing)
+        {
             return Err(Lack::new(
                 format!(
                     "this kernel has no function {} to probe: it may be inlined or renamed",
@@ -442,12 +461,71 @@ impl Functions {
             )
             .into());
         }
-        let ipv6 = all.iter().all(|function| present.contains(function.name));
+        let ipv6 = connect.len() == CONNECT.len();
+        let mut notes = Vec::new();
+        if !ipv6 {
+            notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
+        }
+        for missing in CHECKS.iter().filter(is_missing) {
+            if ipv6 || !missing.ipv6 {
+                notes.push(unwatched(missing, "this kernel has no such function"));
+            }
+        }
         Ok(Self {
-            present,
+            connect,
+            checks,
+            notes,
+            without_type: None,
             ipv6,
-            table_perturb,
+            table_perturb: symbols.table_perturb,
         })
+    }
+
+    /// Checks the prototypes. Of the functions that look at one candidate port those stay that fit.
+    ///
+    /// # Errors
+    /// Says how a function of connect() differs from what the programs assume.
+    pub(crate) fn fit(&mut self, btf: &Btf) -> Result<()> {
+        for function in &self.connect {
+            if !function.check(btf)? {
+                self.without_type.get_or_insert(function.name);
+            }
+        }
+        let Self { checks, notes, .. } = self;
+        checks.retain(|function| {
+            let why = match function.check(btf) {
+                Ok(true) => return true,
+                Ok(false) => "the kernel's types lack it".to_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            notes.push(unwatched(function, &why));
+            false
+        });
+        Ok(())
+    }
+
+    /// Those of connect() and its search.
+    pub(crate) fn connect(&self) -> Vec<&'static Function> {
+        self.connect.clone()
+    }
+
+    /// Those that look at one candidate port.
+    pub(crate) fn checks(&self) -> Vec<&'static Function> {
+        self.checks.clone()
+    }
+
+    /// Whether the kernel's types and this process's privileges offer a way to attach, as far as that is known
+    /// before it is tried.
+    pub(crate) fn offer(&self, way: Way) -> Result<()> {
+        match (way, self.without_type) {
+            (Way::Fentry, Some(name)) => Err(Lack::new(
+                format!("the kernel's types lack the function {name}"),
+                "none needed: kprobe/kretprobe does without",
+            )
+            .into()),
+            (Way::KprobeWithSlots, _) => return_events::offered().map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// All of them, or all but those of IPv6.
@@ -455,36 +533,27 @@ impl Functions {
     pub(crate) fn all(ipv6: bool) -> Self {
         let all = CONNECT.iter().chain(&CHECKS);
         let wanted = all.filter(|function| ipv6 || !function.ipv6);
-        Self {
-            present: wanted.map(|function| function.name).collect(),
-            ipv6,
+        let functions = wanted.map(|function| (function.name, function.name.to_owned()));
+        Self::of(&Symbols {
+            functions: functions.collect(),
             table_perturb: Pointer::At(0xffff_ffff_8300_0010),
-        }
+        })
+        .unwrap()
     }
+}
 
-    /// Those of connect() and its search.
-    pub(crate) fn connect(&self) -> Vec<&'static Function> {
-        CONNECT
-            .iter()
-            .filter(|function| self.present.contains(function.name))
-            .collect()
-    }
+/// The functions that the kernel has, with its symbols for them.
+fn present(functions: &'static [Function], symbols: &Symbols) -> Vec<&'static Function> {
+    let with_symbol = |function: &'static Function| {
+        let symbol = symbols.functions.get(function.name)?;
+        Some(function.with_symbol(symbol))
+    };
+    functions.iter().filter_map(with_symbol).collect()
+}
 
-    /// Those that look at one candidate port.
-    pub(crate) fn checks(&self) -> Vec<&'static Function> {
-        CHECKS
-            .iter()
-            .filter(|function| self.present.contains(function.name))
-            .collect()
-    }
-
-    /// Whether the kernel's types allow fentry on every function that is there.
-    pub(crate) fn offer_fentry(&self, btf: &Btf) -> Result<()> {
-        self.connect()
-            .iter()
-            .chain(&self.checks())
-            .try_for_each(|function| function.check(btf))
-    }
+/// The note of a function that looks at candidate ports and is not watched.
+fn unwatched(function: &Function, why: &str) -> String {
+    format!("calls of {} are not seen: {why}", function.name)
 }
 
 fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Map, MapError},
@@ -16,7 +16,7 @@ use super::{
     fields, filters,
 };
 use crate::filter::Filters;
-use crate::kernel::{cast, lack::Lack, layout::Layout};
+use crate::kernel::{cast, lack::Lack, layout::Layout, limits};
 
 /// What the object is loaded with.
 pub(super) struct Options<'a> {
@@ -70,7 +70,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
     let kernel_sock = layout.kernel_sock.unwrap_or(0);
     let net_port_range_is_pair = u32::from(layout.port_range_is_pair);
-    let inet_port_range_is_pair = u32::from(!layout.socket_range_has_no_parity);
+    let inet_port_range_is_pair = u32::from(layout.socket_range_is_pair);
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
     fields::place(&mut object, &layout.offsets)?;
     let function = Extern {
@@ -80,7 +80,9 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let [per_cpu, threads, control] = options.variables;
     externs::link(&mut object, &[per_cpu, threads, control, function])?;
     let mut loader = EbpfLoader::new();
+    // The kernel's types, megabytes that it reads unasked, are for relocations, of which there are none.
     loader
+        .btf(None)
         .override_global("HAS_OPTIONS", &has_options, true)
         .override_global("HAS_ONLY_PROCESS", &has_only_process, true)
         .override_global("ONLY_PROCESS", &only_process, true)
@@ -135,7 +137,7 @@ where
 
 /// What a program was refused for: the error alone where the verifier had nothing to say, else the end
 /// of what it said, which names the reason.
-pub(super) fn refusal(error: ProgramError) -> anyhow::Error {
+pub(super) fn refusal(error: ProgramError) -> Error {
     const LAST_LINES: usize = 4;
     match error {
         ProgramError::LoadError {
@@ -145,16 +147,26 @@ pub(super) fn refusal(error: ProgramError) -> anyhow::Error {
             let log = verifier_log.to_string();
             log::debug!("the verifier's log:\n{log}");
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            if lines.is_empty() && io_error.kind() == io::ErrorKind::PermissionDenied {
-                return Lack::new(
-                    format!("the kernel refused it: {io_error}"),
-                    "lockdown, a security module or the seccomp filter of a container forbids it: \
-                     dmesg may say which",
-                )
-                .into();
+            // The verifier took it, and there was no room for the program.
+            if matches!(
+                io_error.raw_os_error(),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+            ) {
+                return limits::named(io_error.into());
             }
             if lines.is_empty() {
-                return anyhow!("the kernel refused it: {io_error}");
+                let is_forbidden = io_error.kind() == io::ErrorKind::PermissionDenied;
+                let refused = Error::from(io_error).context("the kernel refused it");
+                let refused = limits::named(refused);
+                if is_forbidden && !limits::is_named(&refused) {
+                    return Lack::new(
+                        format!("{refused:#}"),
+                        "lockdown, a security module or the seccomp filter of a container forbids it: \
+                         dmesg may say which",
+                    )
+                    .into();
+                }
+                return refused;
             }
             let end = lines[lines.len().saturating_sub(LAST_LINES)..].join(" / ");
             anyhow!("the verifier refused it: {io_error}: {end}")

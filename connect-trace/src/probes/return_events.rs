@@ -3,29 +3,37 @@
 //! A kretprobe attached through the perf PMU has the kernel's default number of slots, twice the
 //! CPUs: with more threads in the search loop than that, most returns are lost. Only an event of
 //! tracefs (`kprobe_events`, Documentation/trace/kprobetrace.rst) can ask for more. Such an event
-//! outlives its maker, so a janitor removes it.
+//! outlives its maker, so a janitor removes it. What outlives both, where they are killed at once
+//! (`cgroup.kill`), the next maker removes.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
 };
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
 
 use super::{janitor::Janitor, perf_event};
-use crate::{kernel::lack::Lack, term::printable::printable};
+use crate::{
+    kernel::{lack::Lack, mounts::Folder, prototypes::Function},
+    term::printable::printable,
+};
 
 /// Where tracefs is mounted: its own place, and the older one within debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// Group of our events. Each is named after its function and the process id of its maker.
+/// The file of tracefs that events are written to, one command a write, and listed in.
+const LIST: &str = "kprobe_events";
+/// Group of our events. Each is named after its function and its maker.
 const GROUP: &str = "connect_trace";
 
 /// Return events of this process.
 pub(crate) struct ReturnEvents {
-    tracefs: PathBuf,
+    tracefs: Folder,
     attached: Vec<OwnedFd>,
     /// Removes the events when it is dropped, or when this process dies.
     _janitor: Janitor,
@@ -37,22 +45,24 @@ impl ReturnEvents {
     pub(crate) const MAX_ACTIVE: u32 = 4096;
 
     /// Makes an event for the return of each function.
-    pub(super) fn create(functions: &[&str]) -> Result<Self> {
-        let tracefs = offered()?;
-        let list = tracefs.join("kprobe_events");
-        remove_stale(&list);
+    pub(super) fn create(functions: &[&Function]) -> Result<Self> {
+        let Offered { tracefs, list } = offered()?;
+        let shown = list_of(&tracefs);
+        remove_left_over(&tracefs, &list)
+            .with_context(|| format!("share {shown} with other traces"))?;
         // The janitor comes first: whatever is made from here on is removed.
         let removals = functions
             .iter()
-            .map(|name| format!("-:{GROUP}/{}", event(name)));
+            .map(|function| format!("-:{GROUP}/{}", event(function)));
         let janitor = Janitor::spawn(&list, removals)
             .context("start the process that removes the return events")?;
-        for name in functions {
+        for function in functions {
+            let (name, symbol) = (event(function), function.symbol);
             write(
                 &list,
-                &format!("r{}:{GROUP}/{} {name}", Self::MAX_ACTIVE, event(name)),
+                &format!("r{}:{GROUP}/{name} {symbol}", Self::MAX_ACTIVE),
             )
-            .with_context(|| format!("add a return event for {name} to {}", printable(&list)))?;
+            .with_context(|| format!("add a return event for {symbol} to {shown}"))?;
         }
         Ok(Self {
             tracefs,
@@ -62,20 +72,16 @@ impl ReturnEvents {
     }
 
     /// Lets a loaded program run at the return of a function.
-    pub(super) fn attach(&mut self, function: &str, program: &ProgramFd) -> Result<()> {
-        let path = self
-            .tracefs
-            .join("events")
-            .join(GROUP)
-            .join(event(function))
-            .join("id");
+    pub(super) fn attach(&mut self, function: &Function, program: &ProgramFd) -> Result<()> {
+        let folder = self.tracefs.path().join("events").join(GROUP);
+        let path = folder.join(event(function)).join("id");
         let id = fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
         let id = id
             .trim()
             .parse()
             .with_context(|| format!("{} has no number", printable(&path)))?;
         let event = perf_event::attach_to_tracepoint(id, program.as_fd().as_raw_fd())
-            .with_context(|| format!("attach to the return event of {function}"))?;
+            .with_context(|| format!("attach to the return event of {}", function.name))?;
         self.attached.push(event);
         Ok(())
     }
@@ -86,93 +92,130 @@ impl ReturnEvents {
     }
 
     /// The folder of tracefs.
-    pub(super) fn tracefs(&self) -> &Path {
+    pub(super) fn tracefs(&self) -> &Folder {
         &self.tracefs
     }
 }
 
 /// Returns of this process's events that found no free slot, by the kernel's count (`kprobe_profile`:
 /// event, hits, misses).
-pub(super) fn missed(tracefs: &Path) -> Result<u64> {
-    let path = tracefs.join("kprobe_profile");
+pub(super) fn missed(tracefs: &Folder) -> Result<u64> {
+    let path = tracefs.path().join("kprobe_profile");
     let profile =
         fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
-    Ok(missed_in(&profile, std::process::id()))
+    Ok(missed_in(&profile, &maker()))
 }
 
-/// The folder of tracefs, if events can be made there.
+/// Where events can be made.
+pub(crate) struct Offered {
+    /// The folder of tracefs.
+    pub(crate) tracefs: Folder,
+    /// Its list of events, for additions.
+    list: File,
+}
+
+/// Opens the list of events, as for an addition; that alone changes nothing.
 ///
 /// # Errors
-/// Where tracefs is not mounted, or this process may not write to it.
-pub(crate) fn offered() -> Result<PathBuf> {
-    let found = TRACEFS
-        .iter()
-        .map(Path::new)
-        .find(|path| path.join("kprobe_events").exists());
-    let Some(tracefs) = found else {
-        return Err(Lack::new(
-            "tracefs with kprobe_events is not mounted, or not for this user",
-            "mount it (mount -t tracefs none /sys/kernel/tracing) and run as root",
+/// Where tracefs can be neither found nor mounted, or this process may not write to it.
+pub(crate) fn offered() -> Result<Offered> {
+    let tracefs = Folder::find("tracefs", &TRACEFS, LIST).map_err(|error| {
+        Lack::new(
+            format!(
+                "tracefs with {LIST} is not mounted, or not for this user, and cannot be mounted \
+                 ({error})"
+            ),
+            "run as root, or mount it (mount -t tracefs none /sys/kernel/tracing)",
         )
-        .into());
-    };
-    let list = tracefs.join("kprobe_events");
-    // Opened as for an event; that alone changes nothing.
-    if let Err(error) = OpenOptions::new().append(true).open(&list) {
-        return Err(Lack::new(
-            format!("{} cannot be written to ({error})", printable(&list)),
+    })?;
+    // Not truncated, which would remove everything.
+    match OpenOptions::new()
+        .append(true)
+        .open(tracefs.path().join(LIST))
+    {
+        Ok(list) => Ok(Offered { tracefs, list }),
+        Err(error) => Err(Lack::new(
+            format!("{} cannot be written to ({error})", list_of(&tracefs)),
             "run as root, without lockdown, and with tracefs mounted for writing",
         )
-        .into());
+        .into()),
     }
-    Ok(tracefs.to_owned())
 }
 
-/// Name of the event of a function's return; with the process id, because `kprobe_profile` prints no
-/// groups.
-fn event(function: &str) -> String {
-    format!("{function}_{}", std::process::id())
+/// The list of events, for people.
+pub(crate) fn list_of(tracefs: &Folder) -> String {
+    if tracefs.is_own() {
+        format!("{LIST} of a tracefs mounted for this process")
+    } else {
+        printable(&tracefs.path().join(LIST)).to_string()
+    }
 }
 
-/// Sum of the misses of a process's events.
-fn missed_in(profile: &str, maker: u32) -> u64 {
-    let own = |line: &&str| line.split_whitespace().next().and_then(maker_of) == Some(maker);
+impl Offered {
+    /// The events of traces that were killed together with their janitors; none while another trace runs.
+    pub(crate) fn left_over(&self) -> Vec<String> {
+        let found = match self.list.try_lock() {
+            Ok(()) => ours(&self.tracefs),
+            Err(_) => Vec::new(),
+        };
+        // It fails only where there is none.
+        let _ = self.list.unlock();
+        found
+    }
+}
+
+/// Name of the event of a function's return; with its maker, because `kprobe_profile` prints no groups.
+fn event(function: &Function) -> String {
+    format!("{}{}", function.name, maker())
+}
+
+/// The end of the names of this process's events: its id, and the namespace that has it.
+fn maker() -> String {
+    let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
+    format!("_{}_{namespace}", std::process::id())
+}
+
+/// Sum of the misses of a maker's events.
+fn missed_in(profile: &str, maker: &str) -> u64 {
+    let own = |line: &&str| {
+        let event = line.split_whitespace().next();
+        event.is_some_and(|event| event.ends_with(maker))
+    };
     let missed = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
     profile.lines().filter(own).filter_map(missed).sum()
 }
 
-/// The process id in the name of an event.
-fn maker_of(event: &str) -> Option<u32> {
-    event.rsplit_once('_')?.1.parse().ok()
-}
-
-/// Removes events whose makers are gone, together with their janitors.
-fn remove_stale(list: &Path) {
-    for event in fs::read_to_string(list)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(stale)
-    {
-        if let Err(error) = write(list, &format!("-:{event}")) {
-            log::warn!("return event {event} of an earlier run cannot be removed: {error}");
+/// Removes the events of traces that were killed together with their janitors, if no other trace runs. Each
+/// trace and its janitor hold a lock on the list, in whichever container they are: this one does from here on.
+fn remove_left_over(tracefs: &Folder, list: &File) -> io::Result<()> {
+    if list.try_lock().is_ok() {
+        for event in ours(tracefs) {
+            if let Err(error) = write(list, &format!("-:{event}")) {
+                log::warn!("return event {event} of an earlier run cannot be removed: {error}");
+            }
         }
     }
+    list.lock_shared()
 }
 
-/// `group/name` of a line of `kprobe_events` that is ours and whose maker does not run.
-fn stale(line: &str) -> Option<&str> {
+/// Those of all events that are of this program.
+fn ours(tracefs: &Folder) -> Vec<String> {
+    let all = fs::read_to_string(tracefs.path().join(LIST)).unwrap_or_default();
+    all.lines()
+        .filter_map(of_group)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// `group/name` of a line of the list that is of our group.
+fn of_group(line: &str) -> Option<&str> {
     let event = line.split_whitespace().next()?.split_once(':')?.1;
-    let (group, name) = event.split_once('/')?;
-    let maker = maker_of(name).filter(|_| group == GROUP)?;
-    (!Path::new("/proc").join(maker.to_string()).exists()).then_some(event)
+    (event.split_once('/')?.0 == GROUP).then_some(event)
 }
 
-/// `kprobe_events` takes one command a write, and must not be truncated, which removes everything.
-fn write(list: &Path, command: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .append(true)
-        .open(list)?
-        .write_all(command.as_bytes())
+/// Adds or removes an event.
+fn write(mut list: &File, command: &str) -> io::Result<()> {
+    list.write_all(command.as_bytes())
 }
 
 #[cfg(test)]
@@ -180,25 +223,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_stale_only_if_it_is_ours_and_its_maker_is_gone() {
-        // Process ids end at 2^22.
-        let gone = "r4096:connect_trace/tcp_v4_connect_4999999 tcp_v4_connect+0";
-        assert_eq!(stale(gone), Some("connect_trace/tcp_v4_connect_4999999"));
-        let own = format!(
-            "r4096:connect_trace/{} tcp_v4_connect",
-            event("tcp_v4_connect")
+    fn only_events_of_our_group_are_ours() {
+        let ours = "r4096:connect_trace/tcp_v4_connect_17_4026531836 tcp_v4_connect+0";
+        assert_eq!(
+            of_group(ours),
+            Some("connect_trace/tcp_v4_connect_17_4026531836")
         );
-        assert_eq!(stale(&own), None);
-        assert_eq!(stale("p:kprobes/other_4999999 tcp_v4_connect"), None);
-        assert_eq!(stale("p:connect_trace/other tcp_v4_connect"), None);
-        assert_eq!(stale(""), None);
+        for other in [
+            "p:kprobes/tcp_v4_connect_17_4026531836 tcp_v4_connect",
+            "p:connect_trace2/other tcp_v4_connect",
+            "p:connect_trace",
+            "",
+        ] {
+            assert_eq!(of_group(other), None, "{other}");
+        }
     }
 
     #[test]
     fn only_the_misses_of_the_own_events_are_counted() {
-        let profile = "  tcp_v4_connect_17     1280     806\n  tcp_v6_connect_17   3   4\n\
-                       tcp_v4_connect_18   1   1000\n  other   1  1000\n\n";
-        assert_eq!(missed_in(profile, 17), 810);
-        assert_eq!(missed_in("", 17), 0);
+        let profile = "  tcp_v4_connect_17_2     1280     806\n  tcp_v6_connect_17_2   3   4\n\
+                       tcp_v4_connect_18_2   1   1000\ntcp_v4_connect_17_3   1   1000\n  \
+                       other   1  1000\n\n";
+        assert_eq!(missed_in(profile, "_17_2"), 810);
+        assert_eq!(missed_in("", "_17_2"), 0);
     }
 }

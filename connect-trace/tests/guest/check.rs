@@ -6,12 +6,14 @@
 use std::{fs, io, os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Error, Result, ensure};
-use connect_trace::kernel::{self, access, btf::VMLINUX, symbols::KALLSYMS};
+use connect_trace::kernel::{self, access, btf::VMLINUX, preemption::Model, symbols::KALLSYMS};
 use serde_json::Value;
 
 use crate::{
     Lacking, Test,
-    process::{Ended, Process},
+    process::{Ended, Process, until},
+    program::connect_trace,
+    truth::truth,
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
@@ -22,8 +24,21 @@ pub const TESTS: &[Test<()>] = crate::tests![
     without_btf_both_say_which_kernel_has_it,
     without_a_function_both_name_it,
     without_ipv6_the_rest_is_traced,
+    without_a_function_of_candidate_ports_only_their_checks_are_lost,
+    a_function_by_a_symbol_of_clang_is_the_function,
+    a_prototype_that_does_not_fit_is_refused_by_each_way,
+    a_prototype_that_does_not_fit_costs_no_more_than_its_function,
+    the_step_of_a_socket_range_is_told_by_the_change_that_made_it,
     without_the_table_of_starts_all_but_scanned_ports_is_traced,
-    without_tracefs_returns_are_limited_and_the_remedy_is_said,
+    without_any_mount_no_call_is_lost,
+    without_any_mount_a_killed_trace_leaves_nothing,
+    without_the_privilege_to_mount_the_way_that_loses_least_is_taken,
+    what_a_trace_leaves_that_is_killed_with_its_janitor_is_told_and_removed,
+    a_limit_of_open_files_is_told_by_both,
+    a_limit_of_locked_memory_is_told_by_both,
+    a_limit_of_memory_is_told_by_both,
+    without_sysfs_both_say_how_to_mount_it,
+    a_comparison_without_privileges_says_what_a_trace_takes,
     kprobes_that_are_turned_off_are_told,
     an_ftrace_that_is_turned_off_is_told,
     the_facts_of_the_port_search_are_those_of_the_kernel,
@@ -174,10 +189,18 @@ fn an_unprivileged_user_learns_what_could_not_be_looked_at((): ()) -> Result<()>
     Ok(())
 }
 
+const PERFMON: libc::c_int = 38;
+const BPF: libc::c_int = 39;
+/// For the memory of maps, which counts against a limit of the process before Linux 5.11.
+const SYS_RESOURCE: libc::c_int = 24;
+
 /// Runs `connect-trace` as root that has been left no other capabilities than these.
 fn with_capabilities(kept: &'static [libc::c_int], arguments: &str) -> Result<Ended> {
-    let mut command = Command::new("connect-trace");
-    command.args(arguments.split_whitespace());
+    Process::start(keeping(kept, connect_trace(arguments)))?.end()
+}
+
+/// Leaves a command of root no other capabilities than these.
+fn keeping(kept: &'static [libc::c_int], mut command: Command) -> Command {
     let drop_others = move || {
         for capability in (0..64).filter(|capability| !kept.contains(capability)) {
             // Beyond the kernel's last one it fails, which is as good.
@@ -188,14 +211,10 @@ fn with_capabilities(kept: &'static [libc::c_int], arguments: &str) -> Result<En
     };
     // SAFETY: the closure only makes system calls.
     unsafe { command.pre_exec(drop_others) };
-    Process::start(command)?.end()
+    command
 }
 
 fn two_capabilities_are_enough_and_one_is_not((): ()) -> Result<()> {
-    const PERFMON: libc::c_int = 38;
-    const BPF: libc::c_int = 39;
-    /// For the memory of maps, which counts against a limit of the process before Linux 5.11.
-    const SYS_RESOURCE: libc::c_int = 24;
     const JSON: &str = "check --format json";
     // Debian's kernels let only CAP_SYS_ADMIN open perf events where this is 3, as it is by default.
     let paranoid = Setting::of("/proc/sys/kernel/perf_event_paranoid")?;
@@ -277,21 +296,144 @@ fn without_btf_both_say_which_kernel_has_it((): ()) -> Result<()> {
 
 /// All of the kernel's symbols but these.
 fn without_symbols(names: &[&str]) -> Result<String> {
-    const FILTERED: &str = "/tmp/kallsyms";
+    changed_symbols(|line| {
+        let is_kept = !names.iter().any(|name| line.ends_with(&format!(" {name}")));
+        is_kept.then(|| line.to_owned())
+    })
+}
+
+/// The kernel's symbols, each line changed or left out.
+fn changed_symbols(change: impl FnMut(&str) -> Option<String>) -> Result<String> {
+    const CHANGED: &str = "/tmp/kallsyms";
     let all = fs::read_to_string(KALLSYMS).context(KALLSYMS)?;
-    let kept: Vec<&str> = all
-        .lines()
-        .filter(|line| !names.iter().any(|name| line.ends_with(&format!(" {name}"))))
-        .collect();
-    ensure!(kept.len() < all.lines().count(), "{names:?} were not there");
-    fs::write(FILTERED, kept.join("\n")).context(FILTERED)?;
-    Ok(format!("mount --bind {FILTERED} {KALLSYMS}"))
+    let kept: Vec<String> = all.lines().filter_map(change).collect();
+    let kept = kept.join("\n");
+    ensure!(kept != all.trim_end(), "nothing was changed");
+    fs::write(CHANGED, kept).context(CHANGED)?;
+    Ok(format!("mount --bind {CHANGED} {KALLSYMS}"))
 }
 
 fn without_a_function_both_name_it((): ()) -> Result<()> {
-    for function in ["tcp_v4_connect", "__inet_check_established"] {
-        let script = without_symbols(&[function])?;
-        assert_both_refuse(&script, "functions", &[function, "Debian"], "-d 1")?;
+    let script = without_symbols(&["tcp_v4_connect"])?;
+    assert_both_refuse(&script, "functions", &["tcp_v4_connect", "Debian"], "-d 1")
+}
+
+fn without_a_function_of_candidate_ports_only_their_checks_are_lost((): ()) -> Result<()> {
+    const FUNCTION: &str = "__inet_check_established";
+    for names in [&[FUNCTION][..], &[FUNCTION, "__inet6_check_established"]] {
+        let script = without_symbols(names)?;
+        let checked = Checked::after(&script)?;
+        assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+        assert_eq!(checked.state("functions")?, "limited", "{}", checked.ended);
+        let trace = format!("{script}\nexec connect-trace -- truth v6 --count 2");
+        let trace = shell(&trace)?.successful()?;
+        let note = format!("calls of {FUNCTION} are not seen");
+        assert!(trace.stderr.contains(&note), "{trace}");
+        assert!(trace.stdout.contains("2 connect()s in "), "{trace}");
+    }
+    Ok(())
+}
+
+fn a_function_by_a_symbol_of_clang_is_the_function((): ()) -> Result<()> {
+    const SYMBOL: &str = "tcp_v6_connect.llvm.1234567890123456789";
+    let script = changed_symbols(|line| match line.strip_suffix(" tcp_v6_connect") {
+        Some(rest) => Some(format!("{rest} {SYMBOL}")),
+        None => Some(line.to_owned()),
+    })?;
+    let checked = Checked::after(&script)?;
+    assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+    assert_eq!(checked.state("functions")?, "ok", "{}", checked.ended);
+    // The kernel's types have it by its name in the source.
+    let trace = format!("{script}\nexec connect-trace --attach fentry -- truth v6 --count 2");
+    let trace = shell(&trace)?.successful()?;
+    assert!(trace.stdout.contains("2 connect()s in "), "{trace}");
+    // A kprobe is put on the symbol, which this kernel has not.
+    let trace = shell(&format!(
+        "{script}\nexec connect-trace --attach kprobe -d 0.1"
+    ))?;
+    assert_eq!(trace.status.code(), Some(1), "{trace}");
+    assert!(trace.stderr.contains(SYMBOL), "{trace}");
+    Ok(())
+}
+
+/// The kernel's types, with functions that have the prototype of another one.
+fn with_prototypes(changes: &[(&str, &str)]) -> Result<String> {
+    const CHANGED: &str = "/tmp/btf";
+    let mut blob = fs::read(VMLINUX).context(VMLINUX)?;
+    for (function, other) in changes {
+        let prototype = word(&blob, described(&blob, other)? + 8)?;
+        let at = described(&blob, function)? + 8;
+        blob[at..at + 4].copy_from_slice(&prototype.to_le_bytes());
+    }
+    fs::write(CHANGED, blob).context(CHANGED)?;
+    Ok(format!("mount --bind {CHANGED} {VMLINUX}"))
+}
+
+/// Where a blob of BTF describes a function.
+fn described(blob: &[u8], function: &str) -> Result<usize> {
+    const FUNC: u8 = 12;
+    let (header, types, length) = (word(blob, 4)?, word(blob, 8)?, word(blob, 12)?);
+    let strings = (header + word(blob, 16)?) as usize;
+    let start = (header + types) as usize;
+    let name = [b"\0", function.as_bytes(), b"\0"].concat();
+    let mut names = blob[strings..].windows(name.len());
+    let name = names.position(|window| window == name);
+    let name = name.with_context(|| format!("no name {function}"))? as u32 + 1;
+    let mut words = (start..start + length as usize).step_by(4);
+    let found = words.find(|&at| {
+        word(blob, at).is_ok_and(|word| word == name) && blob.get(at + 7) == Some(&FUNC)
+    });
+    found.with_context(|| format!("no function {function}"))
+}
+
+fn word(blob: &[u8], at: usize) -> Result<u32> {
+    let bytes = blob.get(at..).and_then(<[u8]>::first_chunk);
+    bytes
+        .map(|bytes| u32::from_le_bytes(*bytes))
+        .context("a blob that is cut short")
+}
+
+fn a_prototype_that_does_not_fit_is_refused_by_each_way((): ()) -> Result<()> {
+    // Its first argument is another one than the socket.
+    let script = with_prototypes(&[("tcp_v4_connect", "inet_hash_connect")])?;
+    let words = [
+        "argument 0 of tcp_v4_connect is not a struct sock *",
+        "report it",
+    ];
+    for trace in ["-d 1", "-d 1 --attach fentry", "-d 1 --attach kprobe"] {
+        assert_both_refuse(&script, "prototypes", &words, trace)?;
+    }
+    Ok(())
+}
+
+fn a_prototype_that_does_not_fit_costs_no_more_than_its_function((): ()) -> Result<()> {
+    let script = with_prototypes(&[("__inet_check_established", "tcp_v4_connect")])?;
+    let checked = Checked::after(&script)?;
+    assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+    assert_eq!(checked.state("functions")?, "limited", "{}", checked.ended);
+    let trace = format!("{script}\nexec connect-trace -- truth v4 --count 2");
+    let trace = shell(&trace)?.successful()?;
+    let note = "argument 1 of __inet_check_established is not a struct sock *";
+    assert!(trace.stderr.contains(note), "{trace}");
+    assert!(trace.stdout.contains("2 connect()s in "), "{trace}");
+    Ok(())
+}
+
+fn the_step_of_a_socket_range_is_told_by_the_change_that_made_it((): ()) -> Result<()> {
+    const FUNCTION: &str = "inet_sk_get_local_port_range";
+    let step = |script: &str| {
+        let checked = Checked::after(script)?;
+        let data = checked.finding("socket_range_step")?["data"].as_u64();
+        anyhow::Ok(data)
+    };
+    let (void, int) = ("inet_bind_hash", "tcp_v4_connect");
+    if step("")?.is_none() {
+        return Err(Lacking("IP_LOCAL_PORT_RANGE").into());
+    }
+    // Whatever the type of the range in a socket is.
+    for (other, expected) in [(void, 2), (int, 1)] {
+        let script = with_prototypes(&[(FUNCTION, other)])?;
+        assert_eq!(step(&script)?, Some(expected), "as {other}");
     }
     Ok(())
 }
@@ -318,25 +460,257 @@ fn without_ipv6_the_rest_is_traced((): ()) -> Result<()> {
     Ok(())
 }
 
-fn without_tracefs_returns_are_limited_and_the_remedy_is_said((): ()) -> Result<()> {
-    let script = "mount -t tmpfs none /sys/kernel/tracing\nmount -t tmpfs none /sys/kernel/debug";
-    let checked = Checked::after(script)?;
-    // It works even so, only not as well: the returns are counted that are lost.
+/// As in a container: neither tracefs nor debugfs is mounted.
+const BARE: &str = "umount -l /sys/kernel/tracing\numount -l /sys/kernel/debug";
+
+/// More threads than there are CPUs, in searches of all ports of a range that is exhausted.
+const CROWD: &str = "threads 26000-26499 --set-range --threads 32 --count 24";
+
+/// The account in the last report of a trace that prints JSON.
+fn account(ended: &Ended) -> Result<Value> {
+    let report = ended.stdout.lines().last().unwrap_or_default();
+    let report: Value = serde_json::from_str(report).with_context(|| ended.to_string())?;
+    Ok(report["accounting"].clone())
+}
+
+/// Traces a crowd after the kernel was made as a script says. Returns what the trace printed.
+fn traced_crowd(mut trace: Process) -> Result<Ended> {
+    trace.wait_for_stderr("Tracing connect()")?;
+    let calls = truth(CROWD)?.len() as u64;
+    trace.signal(libc::SIGINT)?;
+    let ended = trace.end()?.successful()?;
+    let account = account(&ended)?;
+    assert_eq!(account["adds_up"], true, "{ended}");
+    assert!(account["entered"].as_u64() <= Some(calls), "{ended}");
+    Ok(ended)
+}
+
+fn without_any_mount_no_call_is_lost((): ()) -> Result<()> {
+    let checked = Checked::after(BARE)?;
     assert_eq!(checked.status(), Some(0), "{}", checked.ended);
-    assert_eq!(
-        checked.state("return_slots")?,
-        "limited",
-        "{}",
-        checked.ended
-    );
-    let finding = checked.finding("return_slots")?.to_string();
-    let trace = format!("{script}\nexec connect-trace -d 0.1 --attach kprobe");
-    let trace = shell(&trace)?.successful()?;
-    for words in ["tracefs", "mount -t tracefs none /sys/kernel/tracing"] {
-        assert!(finding.contains(words), "{words}: {finding}");
-        assert!(trace.stderr.contains(words), "{words}: {trace}");
+    for name in ["preemption", "return_slots"] {
+        assert_eq!(checked.state(name)?, "ok", "{name}: {}", checked.ended);
     }
-    assert!(trace.stderr.contains("returns may be lost"), "{trace}");
+    let mode = checked.object["attach_mode"].as_str().unwrap_or_default();
+    for asked in ["", " --attach kprobe"] {
+        let mut command = Command::new("unshare");
+        let script = format!("{BARE}\nexec connect-trace --format json{asked}");
+        command.args(["-m", "sh", "-e", "-c", &script]);
+        let ended = traced_crowd(Process::start(command)?)?;
+        let mode = if asked.is_empty() {
+            mode
+        } else {
+            "kprobe/kretprobe"
+        };
+        assert!(ended.stderr.contains(mode), "{ended}");
+        let account = account(&ended)?;
+        assert_eq!(account["lost"], 0, "{ended}");
+        assert_eq!(account["complete"], true, "{ended}");
+    }
+    Ok(())
+}
+
+fn without_any_mount_a_killed_trace_leaves_nothing((): ()) -> Result<()> {
+    let mut command = Command::new("unshare");
+    let script = format!("{BARE}\nexec connect-trace --attach kprobe");
+    command.args(["-m", "sh", "-e", "-c", &script]);
+    let mut trace = Process::start(command)?;
+    trace.wait_for_stderr("Tracing connect()")?;
+    assert!(!our_events()?.is_empty());
+    trace.signal(libc::SIGKILL)?;
+    trace.end()?;
+    until("its events are removed", || {
+        Ok(our_events()?.is_empty().then_some(()))
+    })
+}
+
+/// Those of our return events that the kernel has.
+fn our_events() -> Result<Vec<String>> {
+    let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events")?;
+    let ours = events
+        .lines()
+        .filter(|line| line.contains(":connect_trace/"));
+    Ok(ours.map(str::to_owned).collect())
+}
+
+fn without_the_privilege_to_mount_the_way_that_loses_least_is_taken((): ()) -> Result<()> {
+    let paranoid = Setting::of("/proc/sys/kernel/perf_event_paranoid")?;
+    paranoid.set("2")?;
+    let start = |arguments: &str| {
+        let mut command = connect_trace(arguments);
+        // SAFETY: the closure only makes system calls. It comes before the capabilities are dropped.
+        unsafe { command.pre_exec(without_mounts) };
+        Process::start(keeping(&[PERFMON, BPF, SYS_RESOURCE], command))
+    };
+    let checked = Checked::of(start("check --format json")?.end()?)?;
+    assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+    assert_eq!(checked.object["attach_mode"], "fentry/fexit");
+    assert_eq!(checked.state("return_slots")?, "limited");
+
+    let ended = traced_crowd(start("--format json")?)?;
+    let account = account(&ended)?;
+    assert!(ended.stderr.contains("Attached by fentry/fexit"), "{ended}");
+    // What the kernel was built with is told by its version line, and all else in debugfs.
+    if checked.state("preemption")? == "unknown" {
+        for words in ["may lose calls", "not known", "would lose more", "tracefs"] {
+            assert!(ended.stderr.contains(words), "{words}: {ended}");
+        }
+    }
+    let skipped = account["programs_skipped"].as_u64().unwrap_or(0);
+    assert_eq!(account["complete"], skipped == 0, "{ended}");
+    let preempts = Model::of_running_kernel().preempts;
+    if !preempts {
+        assert_eq!((&account["lost"], skipped), (&Value::from(0), 0), "{ended}");
+    }
+
+    // By kprobe, if that is asked for, the remedy is said.
+    let kprobe = start("--attach kprobe -d 0.1")?.end()?.successful()?;
+    for words in ["returns may be lost", "tracefs", "run as root"] {
+        assert!(kprobe.stderr.contains(words), "{words}: {kprobe}");
+    }
+    Ok(())
+}
+
+/// Leaves this process without tracefs and debugfs.
+fn without_mounts() -> io::Result<()> {
+    // SAFETY: the calls take strings that end with zero.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        if libc::mount(none, root, none, private, std::ptr::null()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for path in [c"/sys/kernel/tracing", c"/sys/kernel/debug"] {
+            libc::umount2(path.as_ptr(), libc::MNT_DETACH);
+        }
+    }
+    Ok(())
+}
+
+fn what_a_trace_leaves_that_is_killed_with_its_janitor_is_told_and_removed((): ()) -> Result<()> {
+    let mut trace = Process::start(connect_trace("--attach kprobe"))?;
+    trace.wait_for_stderr("Tracing connect()")?;
+    let janitor = until("there is a janitor", || child_of(trace.pid(), "ct-janitor"))?;
+    // As cgroup.kill does: at once.
+    for (pid, signal) in [
+        (janitor, libc::SIGSTOP),
+        (libc::pid_t::try_from(trace.pid())?, libc::SIGKILL),
+        (janitor, libc::SIGKILL),
+    ] {
+        // SAFETY: the call takes numbers only.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+    trace.end()?;
+    let left = our_events()?;
+    assert!(!left.is_empty());
+    let told = || -> Result<String> {
+        let checked = Checked::after("")?;
+        assert_eq!(checked.status(), Some(0), "{}", checked.ended);
+        Ok(checked.finding("return_slots")?["note"].to_string())
+    };
+    until("check tells what is left", || {
+        Ok(told()?
+            .contains("connect_trace/tcp_v4_connect_")
+            .then_some(()))
+    })?;
+    assert_eq!(our_events()?, left, "check changes nothing");
+    shell("exec connect-trace --attach kprobe -d 0.1")?.successful()?;
+    assert_eq!(our_events()?, Vec::<String>::new());
+    assert_eq!(told()?, "null");
+    Ok(())
+}
+
+/// The child of a process that has this name.
+fn child_of(parent: u32, name: &str) -> Result<Option<libc::pid_t>> {
+    let children = format!("/proc/{parent}/task/{parent}/children");
+    for child in fs::read_to_string(children)?.split_whitespace() {
+        let comm = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        if comm.trim() == name {
+            return Ok(Some(child.parse()?));
+        }
+    }
+    Ok(None)
+}
+
+/// Fails unless both the check and a trace fail under a limit, and tell it with these words as the reason.
+fn assert_both_name_the_limit(script: &str, words: &[&str]) -> Result<()> {
+    let checked = Checked::after(script)?;
+    assert_eq!(checked.status(), Some(1), "{}", checked.ended);
+    let finding = checked.finding("attach_mode")?.to_string();
+    let trace = shell(&format!("{script}\nexec connect-trace -d 0.1"))?;
+    assert_eq!(trace.status.code(), Some(1), "{trace}");
+    for word in words {
+        assert!(finding.contains(word), "{word}: {}", checked.ended);
+        assert!(trace.stderr.contains(word), "{word}: {trace}");
+    }
+    assert!(
+        !trace.stderr.contains("this kernel takes neither"),
+        "{trace}"
+    );
+    Ok(())
+}
+
+fn a_limit_of_open_files_is_told_by_both((): ()) -> Result<()> {
+    for files in ["20", "40", "56"] {
+        let script = format!("ulimit -n {files}");
+        let words = ["ulimit -n", "LimitNOFILE", files];
+        assert_both_name_the_limit(&script, &words)?;
+    }
+    Ok(())
+}
+
+fn a_limit_of_locked_memory_is_told_by_both((): ()) -> Result<()> {
+    let paranoid = Setting::of("/proc/sys/kernel/perf_event_paranoid")?;
+    paranoid.set("2")?;
+    let limited = |arguments| with_capabilities(&[PERFMON, BPF], arguments);
+    let checked = Checked::of(limited("check --format json")?)?;
+    let trace = limited("-d 0.1")?;
+    assert_eq!(checked.object["works"], trace.status.success(), "{trace}");
+    if trace.status.success() {
+        return Err(Lacking("eBPF that counts against the limit of locked memory").into());
+    }
+    let finding = checked.finding("attach_mode")?.to_string();
+    for word in ["CAP_SYS_RESOURCE", "ulimit -l", "LimitMEMLOCK"] {
+        assert!(finding.contains(word), "{word}: {}", checked.ended);
+        assert!(trace.stderr.contains(word), "{word}: {trace}");
+    }
+    Ok(())
+}
+
+fn a_limit_of_memory_is_told_by_both((): ()) -> Result<()> {
+    const SCRIPT: &str = "mount -t cgroup2 none /sys/fs/cgroup || true\n\
+        echo +memory > /sys/fs/cgroup/cgroup.subtree_control\nmkdir -p /sys/fs/cgroup/little/least\n\
+        echo 32M > /sys/fs/cgroup/little/memory.max\n\
+        echo $$ > /sys/fs/cgroup/little/least/cgroup.procs";
+    if !shell(SCRIPT)?.status.success() {
+        return Err(Lacking("a cgroup that limits memory").into());
+    }
+    let trace = shell(&format!("{SCRIPT}\nexec connect-trace -d 0.1"))?;
+    if trace.status.success() {
+        return Err(Lacking("eBPF that counts against the memory of a cgroup").into());
+    }
+    let words = ["32 MiB", "memory.max", "docker run --memory"];
+    assert_both_name_the_limit(SCRIPT, &words)
+}
+
+fn without_sysfs_both_say_how_to_mount_it((): ()) -> Result<()> {
+    let words = ["sysfs is not mounted", "mount -t sysfs none /sys"];
+    assert_both_refuse("umount -l /sys", "btf", &words, "-d 1")
+}
+
+fn a_comparison_without_privileges_says_what_a_trace_takes((): ()) -> Result<()> {
+    let mut command =
+        connect_trace("compare default addresses --range 20000-20099 --repeats 1 --format json");
+    command.uid(65_534).gid(65_534);
+    let ended = Process::start(command)?.end()?.successful()?;
+    let comparison: Value = serde_json::from_str(&ended.stdout).context(ended.stdout.clone())?;
+    let measured = comparison["measured"].as_str().unwrap_or_default();
+    for words in ["from user space alone", "CAP_BPF", "sudo"] {
+        assert!(measured.contains(words), "{words}: {measured}");
+    }
     Ok(())
 }
 

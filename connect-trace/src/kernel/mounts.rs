@@ -1,0 +1,83 @@
+//! File systems through which the kernel shows and takes things: read where they are mounted, or else by a
+//! mount that only this process sees. Containers have none of them mounted.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use super::lack::Lack;
+
+/// A folder within a file system of the kernel's.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// The mount, if it is our own: it lasts as long as this.
+    own: Option<Arc<OwnedFd>>,
+}
+
+impl Folder {
+    /// Returns the first of the places that has this file, or else a mount of the file system that nobody
+    /// else sees. The latter takes CAP_SYS_ADMIN and Linux 5.2.
+    ///
+    /// # Errors
+    /// The one of mounting.
+    pub fn find(file_system: &str, places: &[&str], file: &str) -> io::Result<Self> {
+        let mounted = places.iter().map(Path::new);
+        if let Some(path) = mounted.into_iter().find(|path| path.join(file).exists()) {
+            return Ok(Self {
+                path: path.to_owned(),
+                own: None,
+            });
+        }
+        let mount = mount(file_system)?;
+        Ok(Self {
+            path: format!("/proc/self/fd/{}", mount.as_raw_fd()).into(),
+            own: Some(Arc::new(mount)),
+        })
+    }
+
+    /// The path of the folder, for this process.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether nobody else sees it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+}
+
+/// Mounts a file system nowhere: only the descriptor leads to it, and closing that ends the mount.
+fn mount(file_system: &str) -> io::Result<OwnedFd> {
+    let context = fsopen(file_system, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
+/// Checks that sysfs is mounted, in which the kernel shows what it has.
+///
+/// # Errors
+/// Says how to mount it.
+pub fn sysfs() -> Result<(), Lack> {
+    if Path::new("/sys/kernel").exists() {
+        return Ok(());
+    }
+    Err(Lack::new(
+        "sysfs is not mounted on /sys, so what the kernel has cannot be seen",
+        "mount it (mount -t sysfs none /sys), or give the container one",
+    ))
+}
