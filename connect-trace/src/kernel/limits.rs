@@ -21,7 +21,7 @@ const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// the verifier (docs/check.md).
 const AT_START: u64 = 32 << 20;
 
-/// Files that a trace has open at once, a few more than 57 (docs/check.md).
+/// Files that a trace may have open at once.
 const FILES: u64 = 64;
 
 /// Checks that this process may open the files that a trace does.
