@@ -21,8 +21,8 @@ const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// the verifier (docs/check.md).
 const AT_START: u64 = 32 << 20;
 
-/// Files that a trace may have open at once.
-const FILES: u64 = 64;
+/// Files that a trace may have open at once, with some processes and cgroups to trace.
+const FILES: u64 = 96;
 
 /// Checks that this process may open the files that a trace does.
 ///

@@ -659,6 +659,7 @@ fn a_limit_of_open_files_is_told_by_both((): ()) -> Result<()> {
         let words = ["ulimit -n", "LimitNOFILE", files];
         assert_both_name_the_limit(&script, &words)?;
     }
+    shell("ulimit -n 96\nexec connect-trace -d 0.1")?.successful()?;
     Ok(())
 }
 
