@@ -39,7 +39,7 @@ impl LogFile {
     /// Checks that it can be written, before the work is done whose result it is to hold.
     ///
     /// # Errors
-    /// As [`files::create`].
+    /// Says that the file holds something, or why it cannot be created.
     pub fn prepare(path: &Path) -> Result<Self> {
         const READABLE_BY_ALL: u32 = 0o666;
         let created = files::create(OPTION, path, READABLE_BY_ALL)?;
