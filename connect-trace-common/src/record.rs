@@ -22,9 +22,10 @@ impl Flags {
     pub const CHECKS_COUNTED: Self = Self(1 << 4);
     /// `scan_start` is known, and so is `scan_advance` with [`Self::SEARCH_TIMED`].
     pub const SCAN_STARTED: Self = Self(1 << 5);
-
     /// A thread of the kernel's own made the call. Looked at if the socket is one of the kernel's.
     pub const KERNEL_THREAD: Self = Self(1 << 6);
+    /// Destination address and port are known without [`Self::SEARCH_ENTERED`]: those that were passed to connect().
+    pub const DESTINATION_PASSED: Self = Self(1 << 7);
 
     /// Whether every bit of `other` is set.
     #[inline(always)]
@@ -62,7 +63,7 @@ pub struct ConnectRecord {
     /// Source address in network order: of IPv6 all bytes, of IPv4 (v4-mapped too) the first four. Means
     /// nothing without [`Flags::SEARCH_ENTERED`].
     pub source: [u32; 4],
-    /// Destination address, in the same form.
+    /// Destination address, in the same form; known with [`Flags::DESTINATION_PASSED`] too.
     pub destination: [u32; 4],
     /// Inode number of the socket's network namespace, `net.ns.inum`, where the kernel has namespaces.
     pub netns: u32,
@@ -87,7 +88,7 @@ pub struct ConnectRecord {
     pub socket_range: [u16; 2],
     /// Source port, `skc_num` when connect() returned; 0 where the socket has none.
     pub source_port: u16,
-    /// Destination port; 0 without [`Flags::SEARCH_ENTERED`].
+    /// Destination port; known as the address is.
     pub destination_port: u16,
     /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
     pub family: u16,
@@ -129,6 +130,8 @@ pub struct InFlight {
     pub slot_before: Look,
     /// The `struct sock *`, for probes that do not see the arguments at the return.
     pub sock: u64,
+    /// The `struct sockaddr *` that was passed: a copy of the kernel's, which lives as long as the call.
+    pub address: u64,
     /// [`crate::Control::checks_epoch`] at the entry.
     pub checks_epoch: u64,
 }

@@ -11,9 +11,10 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::info;
-use connect_trace_common::{FilterBits, Flags};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags};
 
 use crate::{
+    address::Address,
     check_established, fast, filter,
     in_flight::{Call, Entered, Thread},
     layout::{COUNT_CHECKS, HAS_OPTIONS, KERNEL_SOCK, MAY_SAMPLE, MIN_LATENCY_NS},
@@ -56,7 +57,7 @@ pub fn entered<M: Memory>(function: Function, sock: Sock<M>, address: *const u8)
     if is_inner(family) {
         return inner_entered();
     }
-    if has_options && !filter::wants_call(function, sock, address) {
+    if has_options && !filter::wants_call(function, sock, Address(address)) {
         count(counter!(filtered));
         without_record(Thread::current());
         return;
@@ -81,6 +82,7 @@ pub fn entered<M: Memory>(function: Function, sock: Sock<M>, address: *const u8)
     let call = call.kept;
     call.entered_v6 = u64::from(function == Function::V6);
     call.sock = sock.0.address() as u64;
+    call.address = address as u64;
     if has_options && COUNT_CHECKS.load() != 0 {
         call.checks_epoch = control!(checks_epoch);
     }
@@ -230,6 +232,8 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
             record.netns = sock.net().inode();
             record.user_locks = sock.user_locks();
             record.kernel_sock = sock.kernel_sock();
+            take_passed(record, function, sock, Address(call.address as *const u8));
+            flags = record.flags;
         }
     }
     if record.bits_of_sock() & KERNEL_SOCK.load() != 0 && task.is_of_kernel() {
@@ -251,6 +255,36 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
         count(counter!(ring_full));
     }
     thread.leave(in_flight);
+}
+
+/// Takes the destination of a call without a search from the address that was passed: the socket has none.
+#[inline(always)]
+fn take_passed<M: Memory>(
+    record: &mut ConnectRecord,
+    function: Function,
+    sock: Sock<M>,
+    address: Address,
+) {
+    /// The address may be too short for what is read here.
+    const EINVAL: i32 = 22;
+    if record.ret == -EINVAL || !address.is_for(function) {
+        return;
+    }
+    let mut flags = record.flags;
+    let destination = address.destination(function, sock);
+    match destination.v4() {
+        Some(v4) => {
+            record.destination[0] = v4;
+            // IPv6 sockets can be kept from IPv4, which fails before tcp_v4_connect.
+            if function == Function::V6 {
+                flags.set(Flags::MAPPED);
+            }
+        }
+        None => record.destination = destination.0,
+    }
+    record.destination_port = address.port();
+    flags.set(Flags::DESTINATION_PASSED);
+    record.flags = flags;
 }
 
 /// At `sched_process_exit`: a thread that ends has no call in flight any more.

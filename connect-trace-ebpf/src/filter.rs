@@ -3,11 +3,12 @@
 
 use aya_ebpf::{
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_get_current_comm, bpf_get_current_uid_gid, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_comm, bpf_get_current_uid_gid},
 };
 use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
 
 use crate::{
+    address::{Address, Destination},
     connect::Function,
     layout::{CGROUP_COUNT, FILTERS, HAS_ONLY_PROCESS},
     maps::{CGROUPS, COMMS, DADDRS, DPORTS, NETNS, PIDS, UIDS},
@@ -52,10 +53,9 @@ pub fn forget_process(pid: u32) {
     }
 }
 
-/// Whether this call of a traced process is traced. `address` is the `struct sockaddr *` that it was
-/// given.
+/// Returns if this call of a traced process is traced.
 #[inline(always)]
-pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) -> bool {
+pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: Address) -> bool {
     let filters = filters();
     if filters.any(FilterBits::UIDS) {
         let uid = bpf_get_current_uid_gid() as u32;
@@ -75,21 +75,18 @@ pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: *const 
             return false;
         }
     }
-    if filters.any(FilterBits::DPORTS) && !wants_port(address) {
+    if filters.any(FilterBits::DPORTS) && !wants_port(address.port()) {
         return false;
     }
     let of_address = FilterBits(FilterBits::DADDRS.0 | FilterBits::V4.0 | FilterBits::V6.0);
-    if filters.any(of_address) && !wants_address(function, sock, address) {
+    if filters.any(of_address) && !wants_address(address.destination(function, sock)) {
         return false;
     }
     !filters.any(FilterBits::CGROUPS) || wants_cgroup()
 }
 
 #[inline(always)]
-fn wants_port(address: *const u8) -> bool {
-    /// In `struct sockaddr_in` and `struct sockaddr_in6`.
-    const PORT: usize = 2;
-    let port = u16::from_be(read(address, PORT));
+fn wants_port(port: u16) -> bool {
     let word = DPORTS.get_ptr(u32::from(port / 64));
     // SAFETY: a live map value that nobody writes to while the programs run.
     let word = word.map_or(0, |word| unsafe { *word });
@@ -97,56 +94,15 @@ fn wants_port(address: *const u8) -> bool {
 }
 
 #[inline(always)]
-fn wants_address<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) -> bool {
-    let words = destination(function, sock, address);
-    let is_v4 = is_mapped(words);
+fn wants_address(destination: Destination) -> bool {
+    let is_v4 = destination.v4().is_some();
     let filters = filters();
     if filters.any(FilterBits::V4) && !is_v4 || filters.any(FilterBits::V6) && is_v4 {
         return false;
     }
     // SAFETY: both are sixteen bytes of plain data.
-    let bytes: [u8; 16] = unsafe { core::mem::transmute(words) };
+    let bytes: [u8; 16] = unsafe { core::mem::transmute(destination.0) };
     !filters.any(FilterBits::DADDRS) || DADDRS.get(&Key::new(128, bytes)).is_some()
-}
-
-/// The third word of a v4-mapped address.
-const MAPPED: u32 = 0xffff_u32.to_be();
-
-#[inline(always)]
-fn is_mapped(words: [u32; 4]) -> bool {
-    words[0] == 0 && words[1] == 0 && words[2] == MAPPED
-}
-
-/// The address that the kernel will connect to, IPv4 v4-mapped. It takes the unspecified one for another: of IPv6 for
-/// loopback (`tcp_v6_connect`), of IPv4 for the socket's own, or loopback if that is not bound
-/// (`ip_route_output_key_hash_rcu`; the address of a device that the socket is bound to is not known here).
-#[inline(always)]
-fn destination<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) -> [u32; 4] {
-    /// `sin_addr` of `struct sockaddr_in`, `sin6_addr` of `struct sockaddr_in6`.
-    const V4_ADDRESS: usize = 4;
-    const V6_ADDRESS: usize = 8;
-    const V4_LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
-    const V6_LOOPBACK: u32 = 1_u32.to_be();
-    let words: [u32; 4] = match function {
-        Function::V4 => [0, 0, MAPPED, read(address, V4_ADDRESS)],
-        Function::V6 => read(address, V6_ADDRESS),
-    };
-    if words[3] != 0 {
-        return words;
-    }
-    if is_mapped(words) {
-        let [source, _] = sock.addresses_v4();
-        return [0, 0, MAPPED, if source == 0 { V4_LOOPBACK } else { source }];
-    }
-    if words != [0; 4] {
-        return words;
-    }
-    let [source, _] = sock.addresses_v6();
-    if is_mapped(source) {
-        [0, 0, MAPPED, V4_LOOPBACK]
-    } else {
-        [0, 0, 0, V6_LOOPBACK]
-    }
 }
 
 #[inline(always)]
@@ -160,14 +116,4 @@ fn wants_cgroup() -> bool {
         }
     }
     false
-}
-
-/// Of an address that the program passed, which the kernel has copied already; zeros where that fails.
-#[inline(always)]
-fn read<T: Copy>(address: *const u8, offset: usize) -> T {
-    // SAFETY: the helper checks the address; T is plain data for which all zeros is valid.
-    unsafe {
-        bpf_probe_read_kernel(address.wrapping_add(offset).cast::<T>())
-            .unwrap_or(core::mem::zeroed())
-    }
 }

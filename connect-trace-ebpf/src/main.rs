@@ -22,6 +22,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod address;
+#[cfg(target_arch = "bpf")]
 mod attach;
 #[cfg(target_arch = "bpf")]
 mod cast;

@@ -24,7 +24,8 @@ pub struct Connect {
     pub source: Option<IpAddr>,
     /// Where the source port came from.
     pub port: SourcePort,
-    /// Destination; absent where the call failed before the port search.
+    /// Destination: the one that was passed if the call failed before the port search, and absent if that was not an
+    /// address of the socket's family.
     pub destination: Option<SocketAddr>,
     /// 0, or the errno that `tcp_v4_connect` or `tcp_v6_connect` returned.
     pub errno: i32,
@@ -314,7 +315,7 @@ impl Decoder {
                 port if failed || record.flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
                 port => SourcePort::Searched(port),
             },
-            destination: searched.then(|| {
+            destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
                 SocketAddr::new(address(record.destination, is_v6), record.destination_port)
             }),
             errno: record.ret.saturating_neg(),
@@ -466,6 +467,33 @@ pub(crate) mod tests {
     fn other_bytes_are_no_record() {
         assert_eq!(decoder().decode(&[]), None);
         assert_eq!(decoder().decode(&[0; 17]), None);
+    }
+
+    #[test]
+    fn a_call_that_failed_before_the_search_has_the_destination_that_was_passed() {
+        let passed = |family, flags: Flags, destination: [u32; 4]| {
+            let connect = record(|record| {
+                record.family = family;
+                record.flags = Flags(flags.0 | Flags::DESTINATION_PASSED.0);
+                record.ret = -101;
+                record.destination = destination;
+                record.destination_port = 80;
+            });
+            assert_eq!((connect.source, connect.search_ns), (None, None));
+            (connect.family, connect.destination.unwrap().to_string())
+        };
+        let v4 = [u32::from_ne_bytes([192, 0, 2, 1]), 7, 7, 7];
+        let expected = |family, destination: &str| (family, destination.to_owned());
+        assert_eq!(
+            passed(2, Flags(0), v4),
+            expected(Family::V4, "192.0.2.1:80")
+        );
+        assert_eq!(
+            passed(10, Flags::MAPPED, v4),
+            expected(Family::Mapped, "192.0.2.1:80")
+        );
+        let v6 = [0, 0, 0, 1_u32.to_be()];
+        assert_eq!(passed(10, Flags(0), v6), expected(Family::V6, "[::1]:80"));
     }
 
     #[test]

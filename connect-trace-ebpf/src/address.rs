@@ -1,0 +1,92 @@
+//! The address that is passed to connect(), and the one that the kernel takes it for.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+use crate::{
+    connect::Function,
+    sock::{AF_INET, AF_INET6, Memory, Sock},
+};
+
+/// The third word of a v4-mapped address.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+/// A `struct sockaddr *`, of which the kernel has made a copy of its own.
+#[derive(Clone, Copy)]
+pub struct Address(pub *const u8);
+
+/// An address of IPv6, or of IPv4 in v4-mapped form, in network order.
+#[derive(Clone, Copy)]
+pub struct Destination(pub [u32; 4]);
+
+impl Destination {
+    /// The address of IPv4, if it is one.
+    #[inline(always)]
+    pub fn v4(self) -> Option<u32> {
+        let [a, b, mapped, v4] = self.0;
+        (a == 0 && b == 0 && mapped == MAPPED).then_some(v4)
+    }
+}
+
+impl Address {
+    /// Returns if its family is the one that the function takes.
+    #[inline(always)]
+    pub fn is_for(self, function: Function) -> bool {
+        /// `sa_family`
+        const FAMILY: usize = 0;
+        let family: u16 = self.read(FAMILY);
+        match function {
+            Function::V4 => family == AF_INET,
+            Function::V6 => family == AF_INET6,
+        }
+    }
+
+    /// The port, in host order.
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        /// In `struct sockaddr_in` and `struct sockaddr_in6`.
+        const PORT: usize = 2;
+        u16::from_be(self.read(PORT))
+    }
+
+    /// The address that the kernel will connect to. It takes the unspecified one for another: of IPv6 for loopback
+    /// (`tcp_v6_connect`), of IPv4 for the socket's own, or loopback if that is not bound
+    /// (`ip_route_output_key_hash_rcu`; the address of a device that the socket is bound to is not known here).
+    #[inline(always)]
+    pub fn destination<M: Memory>(self, function: Function, sock: Sock<M>) -> Destination {
+        /// `sin_addr` of `struct sockaddr_in`, `sin6_addr` of `struct sockaddr_in6`.
+        const V4_ADDRESS: usize = 4;
+        const V6_ADDRESS: usize = 8;
+        const V4_LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
+        const V6_LOOPBACK: u32 = 1_u32.to_be();
+        let mapped = |v4| Destination([0, 0, MAPPED, v4]);
+        let passed = match function {
+            Function::V4 => mapped(self.read(V4_ADDRESS)),
+            Function::V6 => Destination(self.read(V6_ADDRESS)),
+        };
+        if passed.0[3] != 0 {
+            return passed;
+        }
+        if passed.v4().is_some() {
+            let [source, _] = sock.addresses_v4();
+            return mapped(if source == 0 { V4_LOOPBACK } else { source });
+        }
+        if passed.0 != [0; 4] {
+            return passed;
+        }
+        let [source, _] = sock.addresses_v6();
+        match Destination(source).v4() {
+            Some(_) => mapped(V4_LOOPBACK),
+            None => Destination([0, 0, 0, V6_LOOPBACK]),
+        }
+    }
+
+    /// Reads a field; zeros if that fails.
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: the helper checks the address; T is plain data for which all zeros is valid.
+        unsafe {
+            bpf_probe_read_kernel(self.0.wrapping_add(offset).cast::<T>())
+                .unwrap_or(core::mem::zeroed())
+        }
+    }
+}
