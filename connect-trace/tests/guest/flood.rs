@@ -12,7 +12,10 @@ use crate::{
     truth::Truth,
 };
 
-pub const TESTS: &[Test<AttachMode>] = crate::tests![every_call_of_a_flood_is_in_the_report];
+pub const TESTS: &[Test<AttachMode>] = crate::tests![
+    every_call_of_a_flood_is_in_the_report,
+    each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer,
+];
 
 fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
@@ -39,5 +42,26 @@ fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {
         assert_eq!(accounting[nothing], 0, "{nothing}: {line}");
     }
     assert_eq!(accounting["adds_up"], true, "{line}");
+    Ok(())
+}
+
+/// While a report is made, calls go on to be lost.
+fn each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer(mode: AttachMode) -> Result<()> {
+    crowd_is_seen(mode)?;
+    let process = tracing(&format!(
+        "--format json -i 0.1 --ring-buffer 64k {}",
+        attach(mode)
+    ))?;
+    Truth::start("rate --refused --threads 8 --seconds 2")?.calls()?;
+    process.signal(libc::SIGINT)?;
+    let ended = report(process)?;
+    let mut lost = 0;
+    for line in ended.stdout.lines() {
+        let report: Value = serde_json::from_str(line).with_context(|| ended.to_string())?;
+        let accounting = &report["accounting"];
+        assert_eq!(accounting["adds_up"], true, "{report}");
+        lost = accounting["lost_ring_full"].as_u64().unwrap_or(0);
+    }
+    assert!(lost > 0, "{ended}");
     Ok(())
 }
