@@ -1,9 +1,9 @@
 //! The log, as messages on stderr.
 
-use std::env;
+use std::{env, io};
 
-use env_filter::{Builder, FilteredLog};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter};
 
 use super::message::say;
 
@@ -12,39 +12,25 @@ const VARIABLE: &str = "RUST_LOG";
 
 /// Starts the log: `RUST_LOG` chooses what is logged, or else this level.
 pub fn start(level: LevelFilter) {
-    let mut filter = Builder::new();
-    filter.filter_level(level);
+    let mut builder = Builder::new();
+    builder.filter_level(level);
     let wanted = env::var(VARIABLE).unwrap_or_default();
-    let mut wrong = None;
-    if !wanted.is_empty() {
-        let mut of_variable = Builder::new();
-        match of_variable.try_parse(&wanted) {
-            Ok(_) => filter = of_variable,
-            Err(error) => wrong = Some(error),
-        }
+    // The builder of the log would tell of an error by a print that panics if stderr cannot be written.
+    let checked = env_filter::Builder::new().try_parse(&wanted).map(|_| ());
+    if checked.is_ok() && !wanted.is_empty() {
+        builder.parse_filters(&wanted);
     }
-    let filter = filter.build();
-    log::set_max_level(filter.filter());
+    builder
+        .format(|_, record| {
+            say!("connect-trace: {}: {}", word(record.level()), record.args());
+            Ok(())
+        })
+        .target(Target::Pipe(Box::new(io::sink())));
     // An error means that there is a logger, which is then the one to use.
-    let _ = log::set_boxed_logger(Box::new(FilteredLog::new(Messages, filter)));
-    if let Some(error) = wrong {
+    let _ = builder.try_init();
+    if let Err(error) = checked {
         log::warn!("{VARIABLE} is not used: {error}");
     }
-}
-
-/// Prints records as messages.
-struct Messages;
-
-impl Log for Messages {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        say!("connect-trace: {}: {}", word(record.level()), record.args());
-    }
-
-    fn flush(&self) {}
 }
 
 fn word(level: Level) -> &'static str {
