@@ -9,7 +9,7 @@ use std::{
 /// Most keys that are told apart: half a MiB of hashes.
 const MOST_KEYS: usize = 1 << 15;
 
-/// Counts keys, each once however often it comes: exactly up to [`MOST_KEYS`] of them.
+/// Counts keys, each once however often it comes: exactly up to `MOST_KEYS` of them.
 #[derive(Clone, Debug, Default)]
 pub struct Distinct {
     hasher: RandomState,
