@@ -99,7 +99,9 @@ fn reason(
     refused: &[Error],
 ) -> String {
     match (asked, way, preempting, refused) {
-        (_, Way::Fentry, None, _) => "cheapest, and loses no returns".to_owned(),
+        (_, Way::Fentry, None, _) => {
+            "cheapest; loses returns only when another tracer comes or goes".to_owned()
+        }
         (Some(_), Way::Fentry, Some(preempting), _) => {
             format!("as asked; may lose calls: {preempting}")
         }
@@ -164,7 +166,10 @@ mod tests {
     fn fentry_is_taken_where_the_kernel_does_not_preempt() {
         let chosen = choose_among(&ALL, None, None).unwrap();
         assert_eq!(chosen.mode, AttachMode::Fentry);
-        assert_eq!(chosen.reason, "cheapest, and loses no returns");
+        assert_eq!(
+            chosen.reason,
+            "cheapest; loses returns only when another tracer comes or goes"
+        );
         let chosen = choose_among(&[Kprobe], None, None).unwrap();
         assert_eq!(chosen.mode, AttachMode::Kprobe);
         assert_eq!(chosen.reason, "no fentry/fexit here, Fentry refused");
