@@ -39,7 +39,7 @@ impl Task {
         }
     }
 
-    /// Whether it is a thread of the kernel's own: `PF_KTHREAD` in `flags`.
+    /// Returns whether the thread is one of the kernel's own: `PF_KTHREAD` in `flags`.
     #[inline(always)]
     pub fn is_of_kernel(self) -> bool {
         const PF_KTHREAD: u32 = 0x0020_0000;

@@ -110,7 +110,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     })
 }
 
-/// What ended a trace.
+/// The reason why a trace ended.
 enum Cause {
     /// `--duration`
     Time,

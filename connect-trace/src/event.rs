@@ -55,7 +55,7 @@ pub struct Connect {
     pub scanned: Option<u32>,
     /// Calls of `__inet{,6}_check_established`; absent where they were not counted.
     pub checks: Option<u32>,
-    /// Whether any of its calls of `__inet{,6}_check_established` was seen: being watched makes the search longer.
+    /// True if any of its calls of `__inet{,6}_check_established` was seen: being watched makes the search longer.
     pub checks_watched: bool,
 }
 

@@ -41,9 +41,9 @@ pub(crate) fn open(path: &Path, in_it: &str) -> Result<File> {
 pub(crate) struct Created {
     /// The file.
     pub(crate) file: File,
-    /// Whether it was not there before.
+    /// True if the file was not there before.
     pub(crate) is_new: bool,
-    /// Whether it is a regular file, and no pipe, device or socket.
+    /// True for a regular file, and no pipe, device or socket.
     pub(crate) is_regular: bool,
 }
 

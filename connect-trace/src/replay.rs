@@ -204,7 +204,7 @@ struct Intervals {
     since_ns: u64,
     /// Connects in it so far.
     connects: u64,
-    /// Those below this report's `--min-latency`, since the start, as the kernel would have counted them.
+    /// The connects below this report's `--min-latency`, since the start, as the kernel would have counted them.
     fast: FastConnects,
     /// When the last connect so far ended.
     last_ns: u64,

@@ -18,7 +18,7 @@ const GETENT: &str = "getent";
 /// Returns the number of a user, who is given by name or by number; a number need not have a name.
 ///
 /// # Errors
-/// Where no user has the name.
+/// If no user has the name.
 pub fn number(name: &str) -> Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);

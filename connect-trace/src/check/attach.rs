@@ -35,7 +35,7 @@ pub(super) struct Trials {
     pub(super) return_events: Result<Slots>,
 }
 
-/// Where kretprobes get slots of their own.
+/// The place that gives kretprobes slots of their own.
 pub(super) struct Slots {
     /// The kernel's list of events, for people.
     pub(super) list: String,

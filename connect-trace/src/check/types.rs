@@ -25,9 +25,9 @@ pub(super) struct Types {
     /// Size of the blob in bytes.
     pub(super) size: usize,
     pub(super) layout: Result<Layout>,
-    /// Whether the functions' prototypes are what the programs assume.
+    /// An error if a function's prototype is not the one that the programs assume.
     pub(super) prototypes: Result<()>,
-    /// Whether the limits of this process leave room for a trace with the default options.
+    /// An error if a limit of this process leaves no room for a trace with the default options.
     pub(super) limits: Result<(), Lack>,
 }
 

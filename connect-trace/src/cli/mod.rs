@@ -83,7 +83,7 @@ impl Cli {
     /// Reads the command line.
     ///
     /// # Errors
-    /// Where it is wrong, or asks for the help or the version.
+    /// If it is wrong, or asks for the help or the version.
     pub fn read() -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = env::args_os().collect();
         let cli = Self::try_parse_from(&arguments)

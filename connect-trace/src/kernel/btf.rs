@@ -248,7 +248,7 @@ impl Btf {
         Ok(Some(self.resolve(self.u32(prototype + 8)?)?))
     }
 
-    /// Where the prototype of a function is described; `None` where the function is not there.
+    /// Returns the place of a function's prototype in the blob; `None` if the function is not there.
     fn prototype(&self, function: &str) -> Result<Option<usize>> {
         let Some(id) = self.function(function) else {
             return Ok(None);

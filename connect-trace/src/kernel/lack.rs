@@ -10,7 +10,7 @@ pub struct Lack {
     pub what: String,
     /// What to do about it.
     pub remedy: &'static str,
-    /// Whether it is a limit of this process or its host, which each way to trace would meet.
+    /// True for a limit of this process or its host, which each way to trace would meet.
     pub is_limit: bool,
 }
 

@@ -106,9 +106,9 @@ pub struct Layout {
     pub absent: Vec<(&'static str, &'static str)>,
     /// Whether the range of ports of a namespace is an array and no word.
     pub port_range_is_pair: bool,
-    /// Whether the range of ports of a socket is a structure and no word.
+    /// True if the range of ports of a socket is a structure and no word.
     pub socket_range_is_pair: bool,
-    /// Whether a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8, by the
+    /// True if a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8, by the
     /// change that made `RANGE_OF_SOCKET` say if the socket has a range of its own.
     pub socket_range_has_no_parity: bool,
     /// Whether `port_offset` of `__inet_hash_connect` is a `u64`, its upper half a part of where the search

@@ -14,7 +14,7 @@ use super::{
 /// `RLIMIT_MEMLOCK`; later ones count it as any other of the cgroup.
 const COUNTED_AS_LOCKED: &str = "bpf_map_memory";
 
-/// Where version 2 of the hierarchy of cgroups is mounted.
+/// The usual mount points of version 2 of the hierarchy of cgroups.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Memory that a trace takes at its start beside the ring buffer of the records: the kernel's types, the maps and
@@ -130,7 +130,7 @@ pub fn named(error: Error) -> Error {
     lack.into()
 }
 
-/// Whether an error is that of a limit, by [`named`].
+/// Returns whether an error is that of a limit, by [`named`].
 #[must_use]
 pub fn is_named(error: &Error) -> bool {
     let mut causes = error.chain();

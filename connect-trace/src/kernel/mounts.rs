@@ -47,7 +47,7 @@ impl Folder {
         &self.path
     }
 
-    /// Whether nobody else sees it.
+    /// Returns whether nobody else sees the mount.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.own.is_some()

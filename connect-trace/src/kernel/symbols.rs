@@ -131,7 +131,7 @@ impl Variable {
     }
 }
 
-/// Whether a symbol is the one of this name in the source. Clang with ThinLTO adds a suffix to what is static
+/// Returns whether a symbol is the one of this name in the source. Clang with ThinLTO adds a suffix to what is static
 /// where one unit of the source uses what another has.
 fn is_symbol_of(symbol: &[u8], name: &str) -> bool {
     symbol

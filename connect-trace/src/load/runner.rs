@@ -1,5 +1,5 @@
 //! The process that makes one run: a namespace takes a process with one thread, and each run has its own.
-//! It is told what to do on stdin, and says on stdout what came of it, a line of JSON for each message.
+//! The process is told what to do on stdin, and says on stdout what came of it, a line of JSON for each message.
 
 use std::{
     io::{self, Write},
@@ -65,7 +65,7 @@ pub struct Outcome {
     pub total_ns: u64,
     /// Connections that the listener's queue had no room for, `ListenDrops`; `None` where it is not known.
     pub listener_drops: Option<u64>,
-    /// Whether threads waited because attempts were not taken as fast as they were made.
+    /// True if threads waited because attempts were not taken as fast as they were made.
     pub held_back: bool,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Work<'a> {
     journals: Vec<Mutex<Journal>>,
     /// Attempts in them.
     waiting: AtomicUsize,
-    /// Whether a thread has waited until they were collected.
+    /// True if a thread has waited until its attempts were collected.
     held_back: AtomicBool,
     done: AtomicU32,
     errors: AtomicU32,
@@ -61,7 +61,7 @@ pub(super) struct Work<'a> {
     release: Condvar,
 }
 
-/// What a thread has done since it was last collected. Nobody waits for its lock but while that is done.
+/// The attempts of a thread since they were last collected. Nobody waits for the lock but while that is done.
 #[derive(Debug, Default)]
 struct Journal {
     batch: Batch,
@@ -117,7 +117,7 @@ impl<'a> Work<'a> {
         collected.min().unwrap_or(u64::MAX)
     }
 
-    /// Whether threads have waited because attempts were not collected as fast as they were made.
+    /// Returns whether threads have waited because attempts were not collected as fast as they were made.
     pub(super) fn held_back(&self) -> bool {
         self.held_back.load(Ordering::Relaxed)
     }

@@ -421,11 +421,11 @@ fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
 pub(crate) struct Functions {
     connect: Vec<&'static Function>,
     checks: Vec<&'static Function>,
-    /// Which of them are not traced, and why.
+    /// The functions that are not traced, and why.
     pub(crate) notes: Vec<String>,
     /// The first function of connect() that the kernel's types lack, without which there is no fentry.
     without_type: Option<&'static str>,
-    /// Whether those of IPv6 are among them.
+    /// True if the functions of IPv6 are there.
     pub(crate) ipv6: bool,
     /// What the port search takes its start from.
     pub(crate) table_perturb: Pointer,
@@ -514,7 +514,7 @@ impl Functions {
         self.checks.clone()
     }
 
-    /// Whether the kernel's types and this process's privileges offer a way to attach, as far as that is known
+    /// Checks that the kernel's types and this process's privileges offer a way to attach, as far as that is known
     /// before it is tried.
     pub(crate) fn offer(&self, way: Way) -> Result<()> {
         match (way, self.without_type) {

@@ -16,7 +16,7 @@ const READ: &str = "read map PIDS";
 
 /// The processes that are traced.
 pub(super) struct Processes {
-    /// Those that were asked for, as far as they have not ended.
+    /// The processes that were asked for, as far as they have not ended.
     asked_for: Vec<Process>,
     /// `PIDS`: all that are traced, by id.
     traced: HashMap<MapData, u32, u8>,
@@ -25,7 +25,7 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// Those of the map alone.
+    /// Creates the set of the processes in the map.
     pub(super) fn new(traced: HashMap<MapData, u32, u8>) -> Self {
         Self {
             asked_for: Vec::new(),

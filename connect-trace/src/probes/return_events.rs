@@ -106,7 +106,7 @@ pub(super) fn missed(tracefs: &Folder) -> Result<u64> {
     Ok(missed_in(&profile, &maker()))
 }
 
-/// Where events can be made.
+/// A tracefs in which events can be made.
 pub(crate) struct Offered {
     /// The folder of tracefs.
     pub(crate) tracefs: Folder,
@@ -117,7 +117,7 @@ pub(crate) struct Offered {
 /// Opens the list of events, as for an addition; that alone changes nothing.
 ///
 /// # Errors
-/// Where tracefs can be neither found nor mounted, or this process may not write to it.
+/// If tracefs can be neither found nor mounted, or this process may not write to it.
 pub(crate) fn offered() -> Result<Offered> {
     let tracefs = Folder::find("tracefs", &TRACEFS, LIST).map_err(|error| {
         Lack::new(
@@ -198,7 +198,7 @@ fn remove_left_over(tracefs: &Folder, list: &File) -> io::Result<()> {
     list.lock_shared()
 }
 
-/// Those of all events that are of this program.
+/// Returns the events that are of this program.
 fn ours(tracefs: &Folder) -> Vec<String> {
     let all = fs::read_to_string(tracefs.path().join(LIST)).unwrap_or_default();
     all.lines()

@@ -20,13 +20,13 @@ const CELLS: usize = 8;
 /// The columns of a terminal, and how wide each is. They follow what is in them, so that lines stay aligned.
 #[derive(Clone, Debug)]
 pub struct EventLines {
-    /// Those of the terminal, but no fewer than the lines are made for.
+    /// The columns of the terminal, but no fewer than the lines are made for.
     columns: usize,
     /// How wide each column is.
     widths: [usize; CELLS],
     /// The longest text that each column has had, its title included.
     longest: [usize; CELLS],
-    /// Whether the header has these widths.
+    /// True if the header has these widths.
     headed: bool,
 }
 

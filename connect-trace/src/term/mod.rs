@@ -1,4 +1,4 @@
-//! What is printed: messages on stderr, errors of stdout, and text that is safe to send to a terminal.
+//! Printing: messages on stderr, errors of stdout, and text that is safe to send to a terminal.
 
 mod log;
 pub mod message;

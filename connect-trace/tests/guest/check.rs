@@ -369,7 +369,7 @@ fn with_prototypes(changes: &[(&str, &str)]) -> Result<String> {
     Ok(format!("mount --bind {CHANGED} {VMLINUX}"))
 }
 
-/// Where a blob of BTF describes a function.
+/// Returns the place at which a blob of BTF describes a function.
 fn described(blob: &[u8], function: &str) -> Result<usize> {
     const FUNC: u8 = 12;
     let (header, types, length) = (word(blob, 4)?, word(blob, 8)?, word(blob, 12)?);
@@ -524,7 +524,7 @@ fn without_any_mount_a_killed_trace_leaves_nothing((): ()) -> Result<()> {
     })
 }
 
-/// Those of our return events that the kernel has.
+/// Returns our return events that the kernel has.
 fn our_events() -> Result<Vec<String>> {
     let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events")?;
     let ours = events

@@ -22,7 +22,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
 
 /// A command that is traced: it makes five connects, prints nothing, and ends with the status 3.
 const TRACED: &str = "sh -c 'truth v4 --count 5 >/dev/null 2>&1; exit 3'";
-/// Of the account in its report.
+/// The account in its report.
 const IDENTITY: &str = "entered 5 = reported 5 + lost 0 + in flight 0\n";
 
 /// Runs a line of a shell to its end, in which `$0` is a file to record to.
