@@ -4,7 +4,11 @@ use std::fmt::{self, Write as _};
 
 use connect_trace_common::CheckEstablished;
 
-use super::{Checks, histogram, numbers::counted, paint::Paint};
+use super::{
+    Checks, histogram,
+    numbers::{counted, wrapped},
+    paint::Paint,
+};
 use crate::{accounting::Accounting, aggregate::Summary};
 
 /// What was seen of `__inet{,6}_check_established`.
@@ -160,10 +164,11 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
         .filter_map(|(name, count)| count.map(|count| format!("{name} {count}")))
         .collect();
     if !misses.is_empty() {
-        writeln!(
+        wrapped(
             text,
-            "the kernel's own counts of misses: {}",
-            misses.join(", ")
+            "the kernel's own counts of misses:",
+            "  ",
+            &misses.join(", "),
         )?;
     }
     if !accounting.adds_up() {
@@ -175,7 +180,7 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             accounting.accounted()
         )?;
     } else if !accounting.complete() {
-        let incomplete = paint.warning("INCOMPLETE");
+        let incomplete = format!("{}:", paint.warning("INCOMPLETE"));
         for (missed, why) in [
             (
                 !accounting.blind.is_zero(),
@@ -203,7 +208,7 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             ),
         ] {
             if missed {
-                writeln!(text, "{incomplete}: {why}")?;
+                wrapped(text, &incomplete, "  ", &why)?;
             }
         }
     }

@@ -213,6 +213,9 @@ mod tests {
             });
         }
         report.accounting.kernel.search_return_missed = u64::from(u32::MAX);
+        report.accounting.kretprobe_misses = Some(u64::from(u32::MAX));
+        report.accounting.fork_misses = Some(u64::from(u32::MAX));
+        report.accounting.thread_end_misses = Some(u64::from(u32::MAX));
         let range = PortRange {
             low: 10_000,
             high: 65_535,
