@@ -4,8 +4,8 @@
 //! connect() to its end: finding it is a few instructions, but an entry of a hash map that comes and goes with each
 //! call costs a thousand. [`THREADS`] has for each place the thread that owns it until the thread ends, with [`INSIDE`]
 //! while a call is in flight; 0 if it is nobody's. It is apart from the places, because the daemon looks at all of it.
-//! If the hashes of two threads lead to one place, the calls of the second are in the hash map `IN_FLIGHT`. A place is
-//! taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
+//! If the hashes of two threads lead to one place, the second has the place beside it; if that is taken too, its calls
+//! are in the hash map `IN_FLIGHT`. A place is taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
 use connect_trace_common::{
@@ -23,7 +23,7 @@ use crate::{
 #[unsafe(link_section = ".bss.places")]
 static mut ALL: [InFlight; PLACES] = [InFlight::EMPTY; PLACES];
 
-/// Number of calls in the hash map: nobody looks into an empty one.
+/// Number of threads that have their second place, and of calls in the hash map: if there are none, nobody looks there.
 static mut DISPLACED: u64 = 0;
 
 /// The state in which a call in the hash map begins.
@@ -63,25 +63,51 @@ impl Thread {
         self.0
     }
 
-    /// Its call, now that it enters connect(); `None` where all places are taken.
+    /// Its call, now that it enters connect(); `None` if all places are taken.
     #[inline(always)]
     pub fn enter(self) -> Option<Entered> {
-        let place = self.place();
-        let owner = place.owner();
-        let before = owner.load();
-        let mut return_missed = before & INSIDE != 0;
-        if before & !INSIDE != self.0 {
-            if before != 0 || !self.takes(place) {
-                return self.enter_displaced();
-            }
-            // Before the place was free, it was in the hash map.
-            return_missed = self.leave_displaced();
+        let first = self.place();
+        let before = first.owner().load();
+        if self.owns(before) {
+            return Some(self.enter_place(first, before & INSIDE != 0));
         }
-        owner.store(self.0 | INSIDE);
-        Some(Entered {
+        self.enter_displaced(first)
+    }
+
+    /// Returns whether it is the thread in the word of a place.
+    #[inline(always)]
+    fn owns(self, owner: u64) -> bool {
+        owner & !INSIDE == self.0
+    }
+
+    #[inline(always)]
+    fn enter_place(self, place: Place, return_missed: bool) -> Entered {
+        place.owner().store(self.0 | INSIDE);
+        Entered {
             call: place.call(),
             return_missed,
-        })
+        }
+    }
+
+    /// Enters without being the owner of the first place: it connects for the first time, or is displaced.
+    #[inline(always)]
+    fn enter_displaced(self, first: Place) -> Option<Entered> {
+        let second = first.second();
+        let before = second.owner().load();
+        if self.owns(before) {
+            return Some(self.enter_place(second, before & INSIDE != 0));
+        }
+        let is_first = first.owner().load() == 0 && self.takes(first);
+        if is_first || before == 0 && self.takes(second) {
+            // Before the place was free, it was in the hash map.
+            let return_missed = self.leave_map();
+            if is_first {
+                return Some(self.enter_place(first, return_missed));
+            }
+            add(&raw mut DISPLACED, 1);
+            return Some(self.enter_place(second, return_missed));
+        }
+        self.enter_map()
     }
 
     /// Takes a place that is nobody's, unless another thread was faster.
@@ -93,7 +119,7 @@ impl Thread {
     }
 
     #[inline(always)]
-    fn enter_displaced(self) -> Option<Entered> {
+    fn enter_map(self) -> Option<Entered> {
         let is_new = IN_FLIGHT
             .insert(&self.0, &EMPTY, u64::from(BPF_NOEXIST))
             .is_ok();
@@ -115,20 +141,28 @@ impl Thread {
     /// the probes, or that found no place and is counted there.
     #[inline(always)]
     pub fn call(self) -> Option<Call> {
-        let place = self.place();
-        let owner = place.owner().load();
+        let first = self.place();
+        let owner = first.owner().load();
         if owner == self.0 | INSIDE {
-            return Some(place.call());
+            return Some(first.call());
         }
         if owner == self.0 {
             return None;
         }
-        self.displaced()
+        self.displaced(first)
     }
 
     #[inline(always)]
-    fn displaced(self) -> Option<Call> {
+    fn displaced(self, first: Place) -> Option<Call> {
         if !any_displaced() {
+            return None;
+        }
+        let second = first.second();
+        let owner = second.owner().load();
+        if owner == self.0 | INSIDE {
+            return Some(second.call());
+        }
+        if owner == self.0 {
             return None;
         }
         let kept = IN_FLIGHT.get_ptr_mut(&self.0)?;
@@ -145,14 +179,14 @@ impl Thread {
         match call.owner {
             Some(owner) => owner.store(self.0),
             None => {
-                self.leave_displaced();
+                self.leave_map();
             }
         }
     }
 
     /// Removes its call from the hash map, and returns whether it was there.
     #[inline(always)]
-    fn leave_displaced(self) -> bool {
+    fn leave_map(self) -> bool {
         let was_there = any_displaced() && IN_FLIGHT.remove(&self.0).is_ok();
         if was_there {
             add(&raw mut DISPLACED, 1_u64.wrapping_neg());
@@ -163,18 +197,26 @@ impl Thread {
     /// Gives its place to others, now that it ends. Returns whether it was in a call, which will never return.
     #[inline(always)]
     pub fn exit(self) -> bool {
-        let place = self.place();
-        let owner = place.owner();
-        let before = owner.load();
-        if before & !INSIDE != self.0 {
-            return self.leave_displaced();
+        let first = self.place();
+        let before = first.owner().load();
+        if self.owns(before) {
+            first.give_up();
+            return before & INSIDE != 0;
         }
-        owner.store(0);
-        let _ = OWNERS.remove(&(place.0 as u32));
-        before & INSIDE != 0
+        if !any_displaced() {
+            return false;
+        }
+        let second = first.second();
+        let before = second.owner().load();
+        if self.owns(before) {
+            second.give_up();
+            add(&raw mut DISPLACED, 1_u64.wrapping_neg());
+            return before & INSIDE != 0;
+        }
+        self.leave_map()
     }
 
-    /// Its place, by a multiplicative hash (Knuth, TAOCP volume 3, section 6.4): the addresses lie at a few fixed
+    /// Its first place, by a multiplicative hash (Knuth, TAOCP volume 3, section 6.4): the addresses lie at a few fixed
     /// distances from each other, so that bits of theirs lead to the same few places.
     #[inline(always)]
     fn place(self) -> Place {
@@ -185,7 +227,7 @@ impl Thread {
     }
 }
 
-/// Returns whether any call is in the hash map. A thread sees its own.
+/// Returns whether any thread is displaced. A thread sees what it has added itself.
 #[inline(always)]
 fn any_displaced() -> bool {
     // SAFETY: an aligned word of our own.
@@ -216,10 +258,23 @@ impl Owner {
 struct Place(u64);
 
 impl Place {
+    /// The place that a thread tries if another one has its first.
+    #[inline(always)]
+    fn second(self) -> Self {
+        Self(self.0 ^ size_of::<u64>() as u64)
+    }
+
+    /// Gives it to others.
+    #[inline(always)]
+    fn give_up(self) {
+        self.owner().store(0);
+        let _ = OWNERS.remove(&(self.0 as u32));
+    }
+
     #[inline(always)]
     fn owner(self) -> Owner {
         // SAFETY: the mask is below the number of places, which the verifier checks, and ends in zeros, so that the
-        // word is aligned.
+        // word is aligned; the second place is the other one of a pair.
         Owner(unsafe { (&raw mut THREADS).cast::<u64>().byte_add(self.0 as usize) })
     }
 

@@ -144,7 +144,13 @@ fn returns_that_another_tracer_takes_are_counted_as_lost(mode: AttachMode) -> Re
     crowd_is_seen(mode)?;
     let mut session = Session::start(&config(mode))?;
     let searching = long_searches(&mut session)?;
-    Session::start(&config(mode))?.end()?;
+    // The first trace is read meanwhile, or its ring buffer would be full.
+    let other = thread::spawn(move || Session::start(&config(mode))?.end().map(|_| ()));
+    until("the other tracer has gone", || {
+        session.connects();
+        Ok(other.is_finished().then_some(()))
+    })?;
+    other.join().expect("it returns its errors")?;
     // Each thread makes another call, which tells that the last one's return was taken.
     let before = session.connects().len();
     until("the searches have gone on", || {
@@ -169,9 +175,8 @@ fn returns_that_another_tracer_takes_are_counted_as_lost(mode: AttachMode) -> Re
 /// On a kernel that preempts, programs of fentry are skipped, those of the search among them.
 fn a_search_that_was_not_seen_is_counted(mode: AttachMode) -> Result<()> {
     let session = Session::start(&config(mode))?;
-    let truth = truth("threads 27000-27255 --set-range --threads 32 --count 16")?;
+    truth("threads 27000-27255 --set-range --threads 32 --count 16")?;
     let trace = session.end()?;
-    matched(&truth, &trace.connects, Extent::Fewer)?;
     let unseen = trace
         .connects
         .iter()
@@ -183,8 +188,8 @@ fn a_search_that_was_not_seen_is_counted(mode: AttachMode) -> Result<()> {
 
 fn nearly_every_thread_has_a_place_of_its_own(mode: AttachMode) -> Result<()> {
     const THREADS: usize = 256;
-    /// By chance some two of them have none, where 16,384 places are.
-    const WITHOUT: usize = 16;
+    /// Both places of a thread may be taken by chance.
+    const WITHOUT: usize = 4;
     let mut session = Session::start(&config(mode))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
     let address = listener.local_addr()?;
