@@ -4,8 +4,8 @@
 //! connect() to its end: finding it is a few instructions, but an entry of a hash map that comes and goes with each
 //! call costs a thousand. [`THREADS`] has for each place the thread that owns it until the thread ends, with [`INSIDE`]
 //! while a call is in flight; 0 if it is nobody's. It is apart from the places, because the daemon looks at all of it.
-//! If the hashes of two threads lead to one place, the second has the place beside it; if that is taken too, its calls
-//! are in the hash map `IN_FLIGHT`. A place is taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
+//! If the hashes of two threads lead to one place, the second thread has another one; if that is taken too, its calls are
+//! in the hash map `IN_FLIGHT`. A place is taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
 use connect_trace_common::{
@@ -92,7 +92,7 @@ impl Thread {
     /// Enters without being the owner of the first place: it connects for the first time, or is displaced.
     #[inline(always)]
     fn enter_displaced(self, first: Place) -> Option<Entered> {
-        let second = first.second();
+        let second = self.second_place();
         let before = second.owner().load();
         if self.owns(before) {
             return Some(self.enter_place(second, before & INSIDE != 0));
@@ -149,15 +149,15 @@ impl Thread {
         if owner == self.0 {
             return None;
         }
-        self.displaced(first)
+        self.displaced()
     }
 
     #[inline(always)]
-    fn displaced(self, first: Place) -> Option<Call> {
+    fn displaced(self) -> Option<Call> {
         if !any_displaced() {
             return None;
         }
-        let second = first.second();
+        let second = self.second_place();
         let owner = second.owner().load();
         if owner == self.0 | INSIDE {
             return Some(second.call());
@@ -206,7 +206,7 @@ impl Thread {
         if !any_displaced() {
             return false;
         }
-        let second = first.second();
+        let second = self.second_place();
         let before = second.owner().load();
         if self.owns(before) {
             second.give_up();
@@ -220,10 +220,22 @@ impl Thread {
     /// distances from each other, so that bits of theirs lead to the same few places.
     #[inline(always)]
     fn place(self) -> Place {
+        self.place_by(u64::BITS - Place::BITS)
+    }
+
+    /// The place that it tries if another thread has its first, by other bits of the same hash: threads that meet in one
+    /// place would meet in the next one too.
+    #[inline(always)]
+    fn second_place(self) -> Place {
+        self.place_by(u64::BITS - 2 * Place::BITS)
+    }
+
+    /// The place that is led to by the bits of the hash from this one on.
+    #[inline(always)]
+    fn place_by(self, bit: u32) -> Place {
         /// 2^64 divided by the golden ratio.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        const BITS: u32 = PLACES.trailing_zeros() + size_of::<u64>().trailing_zeros();
-        Place((self.0.wrapping_mul(FACTOR) >> (u64::BITS - BITS)) & PLACE_MASK.load())
+        Place((self.0.wrapping_mul(FACTOR) >> bit) & PLACE_MASK.load())
     }
 }
 
@@ -258,11 +270,8 @@ impl Owner {
 struct Place(u64);
 
 impl Place {
-    /// The place that a thread tries if another one has its first.
-    #[inline(always)]
-    fn second(self) -> Self {
-        Self(self.0 ^ size_of::<u64>() as u64)
-    }
+    /// Bits of an offset.
+    const BITS: u32 = PLACES.trailing_zeros() + size_of::<u64>().trailing_zeros();
 
     /// Gives it to others.
     #[inline(always)]
@@ -274,7 +283,7 @@ impl Place {
     #[inline(always)]
     fn owner(self) -> Owner {
         // SAFETY: the mask is below the number of places, which the verifier checks, and ends in zeros, so that the
-        // word is aligned; the second place is the other one of a pair.
+        // word is aligned.
         Owner(unsafe { (&raw mut THREADS).cast::<u64>().byte_add(self.0 as usize) })
     }
 
