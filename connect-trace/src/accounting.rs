@@ -111,10 +111,11 @@ impl Accounting {
             && self.blind.is_zero()
     }
 
-    /// Returns if calls that count as in flight may be of threads that have ended.
+    /// Returns if calls that count as in flight may be of threads that have ended. Told at the end alone: while a trace
+    /// runs, calls are in flight anyway.
     #[must_use]
     pub fn ends_may_be_missing(&self) -> bool {
-        self.in_flight > 0 && self.thread_end_misses.unwrap_or(0) > 0
+        self.moved == 0 && self.in_flight > 0 && self.thread_end_misses.unwrap_or(0) > 0
     }
 }
 

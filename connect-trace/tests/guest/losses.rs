@@ -167,7 +167,9 @@ fn returns_that_another_tracer_takes_are_counted_as_lost(mode: AttachMode) -> Re
         "{accounting:#?}"
     );
     if mode == AttachMode::Kprobe {
-        assert_eq!(accounting.lost(), 0, "{accounting:#?}");
+        // On a kernel that preempts, the other tracer's system calls on its maps keep programs from running.
+        let skipped = accounting.recursion_misses.unwrap_or(0);
+        assert!(accounting.lost() <= skipped, "{accounting:#?}");
     }
     Ok(())
 }
@@ -190,6 +192,7 @@ fn nearly_every_thread_has_a_place_of_its_own(mode: AttachMode) -> Result<()> {
     const THREADS: usize = 256;
     /// Both places of a thread may be taken by chance: of one in a thousand by simulation.
     const WITHOUT: usize = 16;
+    crowd_is_seen(mode)?;
     let mut session = Session::start(&config(mode))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
     let address = listener.local_addr()?;
