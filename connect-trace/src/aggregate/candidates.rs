@@ -15,6 +15,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Returns whether a connect had a long search, or one of unknown length.
+    #[must_use]
+    pub fn may_have(connect: &Connect) -> bool {
+        connect.search_ns.is_some() && connect.scanned.is_none_or(|ports| ports >= LONG)
+    }
+
     /// Adds the search of a connect, if it was a long one and its length is known.
     pub fn record(&mut self, connect: &Connect) {
         if let (Some(ports @ LONG..), Some(ns)) = (connect.scanned, connect.search_ns) {
@@ -53,6 +59,10 @@ mod tests {
         candidates.record(&search(None, Some(1_000_000)));
         candidates.record(&search(Some(1_000), None));
         assert_eq!(candidates.mean_ns(), None);
+        assert!(!Candidates::may_have(&search(Some(99), Some(1))));
+        assert!(!Candidates::may_have(&search(None, None)));
+        assert!(Candidates::may_have(&search(None, Some(1))));
+        assert!(Candidates::may_have(&search(Some(100), Some(1))));
         candidates.record(&search(Some(100), Some(50_000)));
         let mut sum = candidates;
         sum.merge(&candidates);

@@ -44,6 +44,8 @@ pub struct Summary {
     pub without_search: u64,
     /// Connects of which calls of `__inet{,6}_check_established` were seen.
     pub checks_watched: u64,
+    /// Those of them with a long search, or one of unknown length: a short one is hardly made longer.
+    pub searches_watched: u64,
     /// The long searches of those.
     pub candidates_watched: Candidates,
     /// The long searches of all others.
@@ -61,6 +63,7 @@ impl Summary {
         self.strategies.record(connect);
         if connect.checks_watched {
             self.checks_watched += 1;
+            self.searches_watched += u64::from(Candidates::may_have(connect));
             self.candidates_watched.record(connect);
         } else {
             self.candidates.record(connect);

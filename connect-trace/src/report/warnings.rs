@@ -9,7 +9,7 @@ const FEW: u64 = 100;
 /// Groups that a warning names.
 const NAMED: usize = 4;
 
-/// The share of watched connects from which on times are said to be too long.
+/// The share of connects with watched long searches from which on times are said to be too long.
 const WATCHED: f64 = 0.05;
 
 /// A reason to doubt, or to act.
@@ -112,27 +112,18 @@ fn unwatched(report: &Report) -> Reason {
 
 fn watched(report: &Report) -> Reason {
     let summary = &report.summary;
-    let (watched, all) = (summary.checks_watched, summary.connects);
-    // Hardly any call for each: nothing was made longer.
-    let calls: u64 = report
-        .checks
-        .functions
-        .iter()
-        .map(|(_, function)| function.calls)
-        .sum();
-    let known = !report.checks.functions.is_empty();
-    let slowed = !known || calls > watched;
-    (slowed && watched as f64 > all as f64 * WATCHED).then(|| {
+    let (watched, all) = (summary.searches_watched, summary.connects);
+    (watched as f64 > all as f64 * WATCHED).then(|| {
         let means = summary.candidates_watched.mean_ns();
         let by = match means.zip(summary.candidates.mean_ns()) {
             Some((with, without)) => {
-                format!("long searches took {with:.0} ns a candidate port, {without:.0} ns without")
+                format!("at {with:.0} ns a candidate port and not {without:.0}")
             }
-            None => "that makes a long search longer".to_owned(),
+            None => "which makes them longer".to_owned(),
         };
         let text = format!(
-            "port checks were watched in {watched} of {all} connects: {by}; --check-established off \
-             avoids it"
+            "port checks were watched in long searches of {watched} of {all} connects, {by}; \
+             --check-established off avoids it"
         );
         ("watched", text)
     })
@@ -278,18 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn bursts_may_overlap_a_twentieth() {
+    fn bursts_may_make_a_twentieth_longer() {
         let mut report = sound();
-        report.summary.checks_watched = 5;
+        report.summary.searches_watched = 5;
         assert_eq!(kinds(&report), [""; 0]);
-        report.summary.checks_watched = 6;
-        report.checks.functions[0].1.calls = 7;
-        assert_eq!(kinds(&report), ["watched"]);
-        // One call or less each, as on a range with room.
-        report.checks.functions[0].1.calls = 6;
-        assert_eq!(kinds(&report), [""; 0]);
-        // Of an interval of a recording, where the calls are not known.
-        report.checks.functions.clear();
+        report.summary.searches_watched = 6;
         assert_eq!(kinds(&report), ["watched"]);
     }
 
