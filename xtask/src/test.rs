@@ -50,7 +50,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
     /// Stop a virtual machine whose tests take longer; they count as failed
-    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
     /// Arguments for the program of the guests' tests, such as part of a test's name
     #[arg(last = true, value_name = "ARGUMENTS")]
