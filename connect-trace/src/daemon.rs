@@ -272,7 +272,7 @@ impl Daemon {
                         drain.reset_after(DRAIN_SOON);
                     }
                     self.tracer.probes().follow_cgroups()?;
-                    // Of a command its own end tells.
+                    // The trace of a command ends as the command does.
                     if only_some && !self.tracer.probes().any_process()? && command.is_none() {
                         if !config.quiet {
                             drop(status_line.take());

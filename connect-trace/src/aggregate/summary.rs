@@ -44,9 +44,9 @@ pub struct Summary {
     pub without_search: u64,
     /// Connects of which calls of `__inet{,6}_check_established` were seen.
     pub checks_watched: u64,
-    /// Those of them with a long search, or one of unknown length: a short one is hardly made longer.
+    /// The watched connects with a long search, or one of unknown length: a short one is hardly made longer.
     pub searches_watched: u64,
-    /// The long searches of those.
+    /// The long searches of the watched connects.
     pub candidates_watched: Candidates,
     /// The long searches of all others.
     pub candidates: Candidates,

@@ -187,7 +187,7 @@ impl Btf {
     /// and unions are found as in C. `None` where the kernel has no such structure or member.
     ///
     /// # Errors
-    /// Where the blob is broken.
+    /// If the blob is broken.
     pub fn member(&self, structure: &str, path: &str) -> Result<Option<Member>> {
         let Some(start) = self.structure(structure) else {
             return Ok(None);
@@ -225,7 +225,7 @@ impl Btf {
     /// The parameters' types of a function of the kernel; `None` where it is not there.
     ///
     /// # Errors
-    /// Where the blob is broken.
+    /// If the blob is broken.
     pub fn parameters(&self, function: &str) -> Result<Option<Vec<TypeId>>> {
         let Some(prototype) = self.prototype(function)? else {
             return Ok(None);
@@ -240,7 +240,7 @@ impl Btf {
     /// The type that a function of the kernel returns, [`VOID`] where nothing; `None` where the function is not there.
     ///
     /// # Errors
-    /// Where the blob is broken.
+    /// If the blob is broken.
     pub fn returned(&self, function: &str) -> Result<Option<TypeId>> {
         let Some(prototype) = self.prototype(function)? else {
             return Ok(None);
@@ -262,7 +262,7 @@ impl Btf {
     /// Whether a type is a pointer to the structure of this name.
     ///
     /// # Errors
-    /// Where the blob is broken.
+    /// If the blob is broken.
     pub fn points_to(&self, id: TypeId, structure: &str) -> Result<bool> {
         let pointer = self.resolve(id)?;
         if pointer == 0 || self.kind_and_count(self.position(pointer)?)?.0 != PTR {
@@ -275,7 +275,7 @@ impl Btf {
     /// Whether a type is an integer of so many bytes.
     ///
     /// # Errors
-    /// Where the blob is broken.
+    /// If the blob is broken.
     pub fn is_integer(&self, id: TypeId, bytes: u32) -> Result<bool> {
         let id = self.resolve(id)?;
         if self.kind(id)? != Kind::Int {
