@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     kernel::{
-        lack::Lack,
         layout::Layout,
         limits,
         preemption::{self, Model},
+        requirement::Lack,
     },
     probes::{
         AttachMode, Functions, ProbeConfig,

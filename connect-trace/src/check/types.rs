@@ -6,9 +6,9 @@ use super::finding::{Finding, Group};
 use crate::{
     kernel::{
         btf::{Btf, VMLINUX},
-        lack::Lack,
         layout::Layout,
         limits,
+        requirement::Lack,
         symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
     probes::{Functions, RING_BUFFER_BYTES},

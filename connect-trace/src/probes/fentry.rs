@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{AttachMode, object};
-use crate::kernel::{btf::VMLINUX, prototypes::Function, switches};
+use crate::kernel::{btf::VMLINUX, prototypes::Function, sysctls};
 
 /// Loads entry and return of each function.
 pub(super) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
@@ -23,7 +23,7 @@ pub(super) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<(
 
 /// Whether the kernel lets functions be entered.
 pub(super) fn offered() -> Result<()> {
-    switches::ftrace()
+    sysctls::ftrace()
 }
 
 /// The kernel's types in the form that aya asks for.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
 use super::{AttachMode, object, perf_event, return_events::ReturnEvents};
-use crate::kernel::{lack::Lack, mounts, prototypes::Function, switches};
+use crate::kernel::{mounts, prototypes::Function, requirement::Lack, sysctls};
 
 /// Through which perf_event_open(2) makes a kprobe.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
@@ -59,8 +59,8 @@ pub(super) fn offered() -> Result<()> {
             "boot a kernel built with CONFIG_KPROBE_EVENTS=y"
         )
     );
-    switches::kprobes()?;
-    switches::ftrace()?;
+    sysctls::kprobes()?;
+    sysctls::ftrace()?;
     perf_event::offered()
 }
 

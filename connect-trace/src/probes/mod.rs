@@ -57,13 +57,13 @@ use self::{
 use crate::filter::Filters;
 use crate::kernel::{
     btf::Btf,
-    lack::Lack,
     layout::Layout,
     limits,
     mounts::Folder,
     preemption,
     process::Process,
     prototypes::{CHECKS, CONNECT, Function},
+    requirement::Lack,
     symbols::{Pointer, Symbols},
 };
 use crate::overhead::ProgramRuns;

@@ -16,7 +16,7 @@ use super::{
     fields, filters,
 };
 use crate::filter::Filters;
-use crate::kernel::{cast, lack::Lack, layout::Layout, limits};
+use crate::kernel::{cast, layout::Layout, limits, requirement::Lack};
 
 /// What the object is loaded with.
 pub(super) struct Options<'a> {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::kernel::lack::Lack;
+use crate::kernel::requirement::Lack;
 
 // linux/perf_event.h; the libc crate has none of these.
 const PERF_TYPE_SOFTWARE: u32 = 1;

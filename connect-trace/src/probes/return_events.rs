@@ -20,7 +20,7 @@ use aya::programs::ProgramFd;
 
 use super::{janitor::Janitor, perf_event};
 use crate::{
-    kernel::{lack::Lack, mounts::Folder, prototypes::Function},
+    kernel::{mounts::Folder, prototypes::Function, requirement::Lack},
     term::printable::printable,
 };
 

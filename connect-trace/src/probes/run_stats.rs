@@ -15,7 +15,7 @@ use aya::{
 };
 
 use super::program_info;
-use crate::{kernel::lack::Lack, overhead::ProgramRuns};
+use crate::{kernel::requirement::Lack, overhead::ProgramRuns};
 
 /// The statistics of our programs.
 pub(super) struct RunStats {

@@ -10,7 +10,7 @@ use super::{
     maps::Maps,
     run_stats::RunStats,
 };
-use crate::budget::Level;
+use crate::overhead::limiter::Level;
 
 /// Goes from one level to another; a handle for the thread that does it.
 #[derive(Clone)]

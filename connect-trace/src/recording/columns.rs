@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
+use crate::connect::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
 
 /// The first line: the names of the columns.
 pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
@@ -333,7 +333,7 @@ pub(super) mod tests {
     use proptest::strategy::Strategy;
 
     use super::{Strategy as PortStrategy, *};
-    use crate::aggregate::summary::tests::example;
+    use crate::stats::summary::tests::example;
 
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![

@@ -12,10 +12,9 @@ use connect_trace_common::{BUCKETS, CheckEstablished, Counters, FastGroup, Times
 
 use super::FORMAT;
 use crate::{
-    accounting::Accounting,
-    aggregate::FastConnects,
     kernel::prototypes::CHECKS,
     report::{Checks, KernelSide},
+    stats::{FastConnects, accounting::Accounting},
     term::printable::printable,
 };
 
@@ -385,7 +384,7 @@ impl Lines {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::aggregate::fast;
+    use crate::stats::below_minimum;
 
     pub fn start() -> Start {
         Start {
@@ -442,7 +441,7 @@ pub(super) mod tests {
                     blind: Duration::from_millis(10),
                     ..Accounting::default()
                 },
-                fast: fast::tests::example(9),
+                fast: below_minimum::tests::example(9),
                 ..KernelSide::default()
             },
         }

@@ -13,7 +13,7 @@ use super::{
     BATCH_EVENTS, Broken, End, Ending, Recording, Writer, columns, frames,
     notes::tests::{end, start},
 };
-use crate::{aggregate::summary::tests::example, event::Connect};
+use crate::{connect::Connect, stats::summary::tests::example};
 
 /// A file of a test's own, which goes with it.
 struct Scratch(PathBuf);

@@ -3,11 +3,11 @@
 use std::{fmt, path::Path};
 
 use crate::{
-    aggregate::{Latency, Summary},
     clock::Time,
-    event::Connect,
+    connect::Connect,
     recording::Start,
     report::KernelSide,
+    stats::{Latency, Summary},
     term::printable::printable,
 };
 
@@ -121,7 +121,7 @@ fn mean_and_p99(latency: &Latency) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::summary::tests::example;
+    use crate::stats::summary::tests::example;
 
     #[test]
     fn recordings_stand_side_by_side_within_80_columns() {

@@ -4,12 +4,12 @@ use std::fmt::{self, Write as _};
 
 use connect_trace_common::CheckEstablished;
 
-use super::{
-    Checks, histogram,
+use super::{Checks, histogram};
+use crate::stats::{Summary, accounting::Accounting};
+use crate::term::{
     numbers::{counted, wrapped},
     paint::Paint,
 };
-use crate::{accounting::Accounting, aggregate::Summary};
 
 /// What was seen of `__inet{,6}_check_established`.
 pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> fmt::Result {

@@ -6,11 +6,11 @@ use connect_trace_common::CheckEstablished;
 
 use super::{Checks, Report};
 use crate::{
-    accounting::Accounting,
-    aggregate::{
-        Groups, Precision, Summary, by::By, exhaustion::Exhausted, summary::tests::example,
+    connect::{Connect, SourcePort, Strategy},
+    stats::{
+        Groups, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted,
+        summary::tests::example,
     },
-    event::{Connect, SourcePort, Strategy},
 };
 
 /// By `--by`, with nothing else in it.

@@ -1,37 +1,32 @@
 //! What a report and an event say, and the formats that they are written in. Nothing here knows of BPF.
 
 mod account;
-pub(crate) mod errno;
+pub mod args;
 pub mod event_line;
-mod filter_words;
 mod groups_text;
 pub(crate) mod histogram;
 pub mod json;
 mod names;
-pub(crate) mod numbers;
 pub mod one_line;
+pub mod output;
 mod overhead;
-pub mod paint;
 mod strategies;
 pub(crate) mod table;
-pub mod terminal;
 pub mod text;
 pub mod warnings;
 
+pub use self::args::OutputArgs;
 use std::time::{Duration, SystemTime};
 
 use connect_trace_common::CheckEstablished;
 
 use crate::{
-    accounting::Accounting,
-    aggregate::{
-        FastConnects, Group, Precision, Summary, by::By, exhaustion::Exhausted, groups::Top,
+    overhead::{Overhead, history::BudgetUse},
+    stats::{
+        FastConnects, Group, Precision, Summary, accounting::Accounting, by::By,
+        exhaustion::Exhausted, groups::Top,
     },
-    budget::course::BudgetUse,
-    overhead::Overhead,
 };
-
-pub use filter_words::filter_words;
 
 /// One report: of the whole run, or of an interval of it.
 #[derive(Clone, Debug)]

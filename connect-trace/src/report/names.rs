@@ -1,14 +1,14 @@
 //! What the kinds of connects are called, in text and JSON alike.
 
-use super::errno;
+use crate::term::errno;
 use crate::{
-    aggregate::{
+    connect::{Family, Pass, SourcePort, Strategy},
+    overhead::limiter::Level,
+    stats::{
         Key,
         by::By,
         key::{Choice, Parity},
     },
-    budget::Level,
-    event::{Family, Pass, SourcePort, Strategy},
 };
 
 pub(super) fn family(family: Family) -> &'static str {
@@ -101,8 +101,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        aggregate::summary::tests::example,
-        event::{Comm, Connect},
+        connect::{Comm, Connect},
+        stats::summary::tests::example,
     };
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
             let connect = Connect {
                 strategy: Some(Strategy::Range),
                 address_bound: Some(address_bound),
-                range: Some(crate::event::PortRange {
+                range: Some(crate::connect::PortRange {
                     low,
                     high: low + 499,
                     by_parity: false,

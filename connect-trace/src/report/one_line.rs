@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use super::{
     Report,
-    numbers::microseconds_or_dash,
-    paint::Paint,
     warnings::{Warning, warnings},
 };
-use crate::{accounting::Accounting, aggregate::Latency, clock::Time};
+use crate::term::{numbers::microseconds_or_dash, paint::Paint};
+use crate::{
+    clock::Time,
+    stats::{Latency, accounting::Accounting},
+};
 
 /// Lines of a header.
 const HEADER: usize = 2;
@@ -125,10 +127,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        accounting::Unknown,
-        aggregate::{Summary, fast, summary::tests::example},
-        event::Connect,
+        connect::Connect,
         report::example::parity,
+        stats::{Summary, accounting::Unknown, below_minimum, summary::tests::example},
     };
 
     /// The lines without the hour, which depends on the zone.
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn percentiles_without_the_fast_ones_are_a_dash() {
         let mut report = parity();
-        report.summary.merge_fast(&fast::tests::example(7));
+        report.summary.merge_fast(&below_minimum::tests::example(7));
         let found = next(&mut ReportLines::new(false), &report);
         assert!(
             found[2].contains("        -        -   2100.0   2100.0   10% "),

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{names, numbers::microseconds_or_dash, paint::Paint, table::ports_or_dash};
-use crate::aggregate::Strategies;
+use super::{names, table::ports_or_dash};
+use crate::stats::Strategies;
+use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
 /// Columns of a strategy.
 const NAME: usize = 24;
@@ -12,7 +13,7 @@ const NAME: usize = 24;
 pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) -> fmt::Result {
     let all = strategies.all();
     let only_default = all.iter().all(|(choice, _)| {
-        choice.is_some_and(|choice| choice.strategy == crate::event::Strategy::Default)
+        choice.is_some_and(|choice| choice.strategy == crate::connect::Strategy::Default)
     });
     if only_default {
         return Ok(());
@@ -48,8 +49,8 @@ pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) ->
 mod tests {
     use super::*;
     use crate::{
-        aggregate::summary::tests::example,
-        event::{Connect, PortRange, SourcePort, Strategy},
+        connect::{Connect, PortRange, SourcePort, Strategy},
+        stats::summary::tests::example,
     };
 
     fn written(connects: &[Connect]) -> String {

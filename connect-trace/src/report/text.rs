@@ -6,15 +6,16 @@ use std::{
 };
 
 use super::{
-    Report, account, errno, groups_text, histogram,
-    numbers::{counted, wrapped},
-    overhead,
-    paint::Paint,
-    strategies,
+    Report, account, groups_text, histogram, overhead, strategies,
     table::{rows, scanned},
     warnings::warnings,
 };
-use crate::aggregate::{Group, Latency, Summary, by::By, summary::MOST_KINDS};
+use crate::stats::{Group, Latency, Summary, by::By, summary::MOST_KINDS};
+use crate::term::{
+    errno,
+    numbers::{counted, wrapped},
+    paint::Paint,
+};
 
 /// Writes a report.
 ///
@@ -174,13 +175,12 @@ pub(super) fn failures(summary: &Summary) -> Vec<(String, &Group)> {
 mod tests {
     use super::*;
     use crate::{
-        accounting::Accounting,
-        aggregate::{Groups, fast, summary::tests::example},
-        event::{Connect, PortRange},
+        connect::{Connect, PortRange},
         report::{
             Checks,
             example::{of_groups, parity as report},
         },
+        stats::{Groups, accounting::Accounting, below_minimum, summary::tests::example},
     };
 
     fn render(report: &Report) -> String {
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn percentiles_without_the_fast_ones_are_a_dash() {
         let mut report = report();
-        report.summary.merge_fast(&fast::tests::example(7));
+        report.summary.merge_fast(&below_minimum::tests::example(7));
         let text = render(&report);
         let row = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
@@ -282,9 +282,9 @@ mod tests {
     fn groups_say_that_they_have_no_connect_below_the_minimum() {
         let mut groups = Groups::new(By::Destination);
         groups.record(&example(20_000));
-        groups.merge_fast(&fast::tests::example(7));
+        groups.merge_fast(&below_minimum::tests::example(7));
         let mut report = of_groups(groups);
-        report.summary.merge_fast(&fast::tests::example(7));
+        report.summary.merge_fast(&below_minimum::tests::example(7));
         let text = render(&report);
         let words = "below --min-latency: 14 are one row, whatever the destination; the groups have\n  \
                      only connects that took as long or longer\n";
@@ -337,7 +337,7 @@ mod tests {
                     ..example(65_534 + (pid % 2) as u16)
                 });
             }
-            groups.merge_fast(&fast::tests::example(1_000_000));
+            groups.merge_fast(&below_minimum::tests::example(1_000_000));
             assert_fits(&render(&of_groups(groups)));
         }
     }

@@ -1,7 +1,8 @@
 //! What makes the figures of a report doubtful, and what will go wrong soon.
 
-use super::{Report, numbers::counted};
-use crate::aggregate::{Latency, distinct::Number, groups::MOST_GROUPS};
+use super::Report;
+use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
+use crate::term::numbers::counted;
 
 /// Fewer connects than these have no 99th percentile that is not their longest time.
 const FEW: u64 = 100;
@@ -202,8 +203,8 @@ fn clock_step(report: &Report) -> Reason {
 mod tests {
     use super::*;
     use crate::{
-        aggregate::{Groups, by::By, summary::tests::example as connect},
         report::example::{of_groups, parity},
+        stats::{Groups, by::By, summary::tests::example as connect},
     };
 
     fn kinds(report: &Report) -> Vec<&'static str> {
@@ -289,9 +290,9 @@ mod tests {
     #[test]
     fn ports_that_run_out_are_told_for_some_routes_and_counted_for_all() {
         let mut report = sound();
-        let mut exhaustions = crate::aggregate::Exhaustions::default();
+        let mut exhaustions = crate::stats::Exhaustions::default();
         for netns in 0..5 {
-            let connect = crate::event::Connect {
+            let connect = crate::connect::Connect {
                 netns: Some(netns),
                 scanned: Some(1_501),
                 ..connect(20_001)
@@ -314,7 +315,7 @@ mod tests {
     fn groups_without_room_are_told() {
         let mut groups = Groups::new(By::Pid);
         for pid in 0..=MOST_GROUPS as u32 {
-            groups.record(&crate::event::Connect { pid, ..connect(0) });
+            groups.record(&crate::connect::Connect { pid, ..connect(0) });
         }
         let report = of_groups(groups);
         let found = warnings(&report);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Connect, Family},
+    connect::{Connect, Family},
     probes::{
         AttachMode, ProbeConfig,
         checks::{CheckMode, Families},

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Comm, Connect, Family, SourcePort},
+    connect::{Comm, Connect, Family, SourcePort},
     probes::AttachMode,
 };
 

@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    cli::PortSpan,
-    event::{Comm, SourcePort},
+    connect::{Comm, SourcePort},
+    filter::args::PortSpan,
     filter::{Cgroup, Cidr, Filters, IpVersion},
     probes::{AttachMode, ProbeConfig},
 };

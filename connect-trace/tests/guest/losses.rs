@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Connect, Family},
+    connect::{Connect, Family},
     filter::Filters,
     probes::{AttachMode, ProbeConfig},
 };

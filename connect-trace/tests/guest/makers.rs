@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Connect, Owner},
+    connect::{Connect, Owner},
     probes::AttachMode,
 };
 use connect_trace_guest::truth::Record;

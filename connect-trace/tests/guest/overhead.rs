@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    budget::Level,
+    overhead::limiter::Level,
     probes::{AttachMode, ProbeConfig, checks::CheckMode},
 };
 use serde_json::Value;

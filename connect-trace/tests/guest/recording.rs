@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::{
-    event::Connect,
+    connect::Connect,
     probes::AttachMode,
     recording::{Ending, Recording},
 };

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use connect_trace::{
-    event::{Connect, Family, Pass, PortRange, SourcePort},
+    connect::{Connect, Family, Pass, PortRange, SourcePort},
     probes::AttachMode,
 };
 use connect_trace_guest::truth::{Explicit, Record};

@@ -8,9 +8,8 @@ use std::{fs, path::Path, process};
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::Connect,
+    connect::{Connect, scan},
     probes::{AttachMode, ProbeConfig, checks::CheckMode},
-    scan,
 };
 use serde_json::Value;
 

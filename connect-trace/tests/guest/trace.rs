@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use connect_trace::{
-    accounting::Accounting,
-    event::Connect,
+    connect::Connect,
     filter::Filters,
     kernel::preemption::preempting_model,
     probes::{AttachMode, ProbeConfig, checks::CheckMode},
-    tracer::Tracer,
+    stats::accounting::Accounting,
+    trace::tracer::Tracer,
 };
 use connect_trace_common::CheckEstablished;
 

@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::Result;
 use connect_trace::{
-    accounting::Accounting,
-    event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy},
+    connect::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy},
     recording::{End, Start, Writer},
     report::{Checks, KernelSide},
+    stats::accounting::Accounting,
 };
 
 /// Moment of `CLOCK_MONOTONIC` that every recording begins at.

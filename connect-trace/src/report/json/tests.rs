@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    aggregate::{Groups, by::By, fast, summary::tests::example},
-    event::{Comm, SourcePort, tests::any_connect},
+    connect::{Comm, SourcePort, tests::any_connect},
     report::{
         example::{of_groups, parity},
         overhead::tests::example as overhead_example,
     },
+    stats::{Groups, below_minimum, by::By, summary::tests::example},
 };
 
 const SCHEMA_TEXT: &str = include_str!("../../../../docs/output.schema.json");
@@ -243,7 +243,7 @@ fn the_cost_and_the_budget_are_told() {
 #[test]
 fn percentiles_without_the_fast_connects_are_null() {
     let mut slow = parity();
-    slow.summary.merge_fast(&fast::tests::example(3));
+    slow.summary.merge_fast(&below_minimum::tests::example(3));
     slow.top = slow.summary.by_parity();
     let report = report(&slow);
     assert_valid(&report);
@@ -264,7 +264,7 @@ fn every_way_to_split_is_valid() {
             connect_ns: u64::MAX,
             ..unreachable()
         });
-        groups.merge_fast(&fast::tests::example(1));
+        groups.merge_fast(&below_minimum::tests::example(1));
         let mut split = of_groups(groups);
         split.filters = vec!["--comm a\\x1bb".to_owned()];
         split.clock_step_ns = Some(1);
@@ -297,7 +297,7 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     for pid in 0..30 {
         groups.record(&Connect { pid, ..example(1) });
     }
-    groups.merge_fast(&fast::tests::example(1));
+    groups.merge_fast(&below_minimum::tests::example(1));
     let mut tried = 0;
     let mut everything = of_groups(groups);
     let costs = overhead_example();
