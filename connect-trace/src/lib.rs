@@ -19,6 +19,8 @@ pub mod connect;
 pub mod figures;
 mod files;
 pub mod filter;
+#[cfg(test)]
+mod fixtures;
 pub mod kernel;
 pub mod load;
 pub mod options;

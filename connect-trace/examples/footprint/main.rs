@@ -15,9 +15,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use connect_trace::{
-    cli::Cli,
-    report::{KernelSide, output::Output},
-    trace::tracer::Records,
+    cli::Cli, report::output::Output, stats::report::KernelSide, trace::tracer::Records,
 };
 use serde_json::json;
 

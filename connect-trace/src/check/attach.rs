@@ -14,9 +14,13 @@ use crate::{
         requirement::Lack,
     },
     probes::{
-        AttachMode, Functions, ProbeConfig,
-        choice::{Way, choose, with_types_or_without},
-        return_events::{self, ReturnEvents},
+        ProbeConfig,
+        attach::{
+            AttachMode,
+            choice::{Way, choose, with_types_or_without},
+            functions::Functions,
+            return_events::{self, ReturnEvents},
+        },
         trial::{self, Loaded},
     },
 };

@@ -25,7 +25,7 @@ use crate::{
     check::args::CheckArgs,
     kernel,
     options::Format,
-    probes::{AttachMode, ProbeConfig},
+    probes::{ProbeConfig, attach::AttachMode},
     term::stdout::{stdout, unless_closed},
     trace::{args::TraceArgs, config::Config},
 };

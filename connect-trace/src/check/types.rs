@@ -11,7 +11,7 @@ use crate::{
         requirement::Lack,
         symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
-    probes::{Functions, RING_BUFFER_BYTES},
+    probes::{RING_BUFFER_BYTES, attach::functions::Functions},
 };
 
 /// What is seen of it.

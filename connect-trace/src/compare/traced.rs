@@ -11,10 +11,10 @@ use anyhow::Result;
 
 use super::Watcher;
 use crate::{
-    connect::Connect,
+    connect::{CheckMode, Connect},
     filter::Filters,
     load::{Done, plan::Plan},
-    probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES, checks::CheckMode},
+    probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
     trace::tracer::Tracer,
 };
 

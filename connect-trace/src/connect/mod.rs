@@ -1,6 +1,9 @@
 //! One connect(), decoded from the kernel's record into what the rest of the daemon works with.
 
+mod check_mode;
 pub mod scan;
+
+pub use self::check_mode::CheckMode;
 
 use std::{
     fmt,
@@ -362,6 +365,20 @@ impl Decoder {
     }
 }
 
+#[cfg(test)]
+impl Decoder {
+    /// Returns a decoder for a kernel that shows everything.
+    pub(crate) fn example() -> Self {
+        Self {
+            socket_range_has_no_parity: true,
+            has_namespaces: true,
+            shows_port_range: true,
+            user_locks_bit: Some(4),
+            kernel_sock: Some(2),
+        }
+    }
+}
+
 /// Tells the owner by the bit of `sk_kern_sock`.
 fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
     if record.bits_of_sock() & kernel_sock == 0 {
@@ -428,32 +445,13 @@ fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use bytemuck::Zeroable as _;
-    use proptest::prelude::*;
-
-    use proptest::strategy::Strategy as _;
 
     use super::{Strategy, *};
 
-    /// Whatever a record can be, sensible or not, but that the kernel returns errnos.
-    pub(crate) fn any_connect() -> impl proptest::strategy::Strategy<Value = Connect> {
-        let bytes = proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>());
-        bytes.prop_map(|bytes| {
-            let mut record: ConnectRecord = bytemuck::pod_read_unaligned(&bytes);
-            record.ret = -record.ret.rem_euclid(4_096);
-            decoder().decode(bytemuck::bytes_of(&record)).unwrap()
-        })
-    }
-
     fn decoder() -> Decoder {
-        Decoder {
-            socket_range_has_no_parity: true,
-            has_namespaces: true,
-            shows_port_range: true,
-            user_locks_bit: Some(4),
-            kernel_sock: Some(2),
-        }
+        Decoder::example()
     }
 
     fn record(change: impl FnOnce(&mut ConnectRecord)) -> Connect {

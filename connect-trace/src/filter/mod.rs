@@ -191,7 +191,7 @@ fn any<T>(wanted: &[T], is_it: impl FnMut(&T) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     fn cidr(text: &str) -> Cidr {
         text.parse().unwrap()
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn kinds_combine_with_and_and_alternatives_with_or() {
-        let connect = example(20_000);
+        let connect = connect_from(20_000);
         let span = |low, high| PortSpan { low, high };
         let mut filters = Filters {
             dports: vec![span(1, 442), span(443, 443)],

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result};
 
 use super::{
-    attachment::Attachment,
+    attach::attachment::Attachment,
     checks::{Burst, Switch},
-    maps::Maps,
-    run_stats::RunStats,
+    read::{maps::Maps, run_stats::RunStats},
 };
 use crate::overhead::limiter::Level;
 

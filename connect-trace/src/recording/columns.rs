@@ -333,7 +333,7 @@ pub(super) mod tests {
     use proptest::strategy::Strategy;
 
     use super::{Strategy as PortStrategy, *};
-    use crate::stats::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
@@ -429,7 +429,7 @@ pub(super) mod tests {
     #[test]
     fn a_line_is_as_the_documentation_says() {
         let mut line = Vec::new();
-        write(&mut line, &example(20_000));
+        write(&mut line, &connect_from(20_000));
         let columns = HEADER.trim_end().split(',').count();
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.trim_end().split(',').count(), columns, "{line}");

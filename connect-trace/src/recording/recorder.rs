@@ -17,7 +17,7 @@ use crate::{
     files,
     filter::{Filters, filter_words},
     kernel,
-    report::KernelSide,
+    stats::report::KernelSide,
     term::{message::say, printable::printable},
 };
 

@@ -17,17 +17,17 @@ use anyhow::Result;
 use self::comparison::{Comparison, Row};
 use crate::{
     clock::{Clock, Time},
+    connect::CheckMode,
     connect::Connect,
-    filter::filters_of_recording,
-    filter::{Filters, filter_words},
+    filter::{Filters, filter_words, filters_of_recording},
     options::Format,
     recording::{End, Ending, Recording, Start, each_batch},
     replay::args::ReportArgs,
-    report::OutputArgs,
-    report::{Checks, KernelSide, output::Output},
+    report::{OutputArgs, output::Output},
     stats::{
         FastConnects,
         accounting::{Accounting, Unknown},
+        report::{Checks, KernelSide},
     },
     term::{
         message::say,
@@ -254,7 +254,7 @@ impl Intervals {
     fn unknown(&self, why: Unknown) -> KernelSide {
         KernelSide {
             checks: Checks {
-                mode: "off".to_owned(),
+                mode: CheckMode::Off,
                 ..Checks::default()
             },
             accounting: Accounting {

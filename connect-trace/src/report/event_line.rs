@@ -310,8 +310,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        connect::{Comm, SourcePort, tests::any_connect},
-        stats::summary::tests::example,
+        connect::{Comm, SourcePort},
+        fixtures::{any_connect, connect_from},
     };
 
     /// The lines of these, with their headers; the time of day without its hour, which depends on the zone.
@@ -335,7 +335,7 @@ mod tests {
             start_ns: 234_567_890,
             comm: Comm::of("curl"),
             pid: 1234,
-            ..example(port)
+            ..connect_from(port)
         }
     }
 

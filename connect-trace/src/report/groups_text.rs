@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 
 use connect_trace_common::buckets::lower_edge_ns;
 
-use super::{Report, histogram, names, table::scanned};
+use super::{histogram, names, table::scanned};
+use crate::stats::report::Report;
 use crate::stats::{Group, Latency, groups::Top};
 use crate::term::{
     numbers::{WIDTH, counted, edge, microseconds_or_dash, wrapped},

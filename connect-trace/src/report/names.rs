@@ -102,14 +102,14 @@ mod tests {
     use super::*;
     use crate::{
         connect::{Comm, Connect},
-        stats::summary::tests::example,
+        fixtures::connect_from,
     };
 
     #[test]
     fn every_way_to_split_has_a_name_and_keys_with_names() {
         let connect = Connect {
             comm: Comm::of("a\x1b"),
-            ..example(20_001)
+            ..connect_from(20_001)
         };
         let expected = [
             ("parity", "odd"),
@@ -148,7 +148,7 @@ mod tests {
                     high: low + 499,
                     by_parity: false,
                 }),
-                ..example(20_001)
+                ..connect_from(20_001)
             };
             Key::of(&connect, By::Strategy)
         };
@@ -167,7 +167,7 @@ mod tests {
             netns: None,
             range: None,
             strategy: None,
-            ..example(0)
+            ..connect_from(0)
         };
         for by in [
             By::Destination,

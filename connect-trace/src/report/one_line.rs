@@ -2,10 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{
-    Report,
-    warnings::{Warning, warnings},
-};
+use super::warnings::{Warning, warnings};
+use crate::stats::report::Report;
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 use crate::{
     clock::Time,
@@ -128,8 +126,9 @@ mod tests {
     use super::*;
     use crate::{
         connect::Connect,
+        fixtures::connect_from,
         report::example::parity,
-        stats::{Summary, accounting::Unknown, below_minimum, summary::tests::example},
+        stats::{Summary, accounting::Unknown},
     };
 
     /// The lines without the hour, which depends on the zone.
@@ -169,7 +168,7 @@ mod tests {
         for port in [20_000, 20_001] {
             report.summary.record(&Connect {
                 connect_ns: slow,
-                ..example(port)
+                ..connect_from(port)
             });
         }
         report.summary.connects = 9_999_999_999;
@@ -181,7 +180,9 @@ mod tests {
     #[test]
     fn percentiles_without_the_fast_ones_are_a_dash() {
         let mut report = parity();
-        report.summary.merge_fast(&below_minimum::tests::example(7));
+        report
+            .summary
+            .merge_fast(&crate::fixtures::below_minimum(7));
         let found = next(&mut ReportLines::new(false), &report);
         assert!(
             found[2].contains("        -        -   2100.0   2100.0   10% "),

@@ -12,9 +12,12 @@ use crate::{
     clock::{Clock, Time},
     connect::Connect,
     options::Format,
-    report::OutputArgs,
-    report::{KernelSide, Report, event_line::EventLines, json, one_line::ReportLines, text},
-    stats::{Exhaustions, FastConnects, Groups, Kinds, Precision, Summary, by::By},
+    report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
+    stats::{
+        Exhaustions, FastConnects, Groups, Kinds, Precision, Summary,
+        by::By,
+        report::{KernelSide, Report},
+    },
     term::{message::Stderr, paint::Paint, stdout::stdout, terminal},
 };
 
@@ -263,7 +266,7 @@ mod tests {
     use clap::{Args as _, FromArgMatches as _};
 
     use super::*;
-    use crate::stats::{below_minimum, summary::tests::example};
+    use crate::fixtures::connect_from;
 
     /// What was printed, and whether there is still a reader.
     #[derive(Clone, Default)]
@@ -310,11 +313,11 @@ mod tests {
     fn events_have_a_header_before_the_first_and_after_each_report() {
         let (mut output, printed) = output("--events -i 1");
         for port in [20_000, 20_001] {
-            output.connect(&example(port)).unwrap();
+            output.connect(&connect_from(port)).unwrap();
         }
         report(&mut output, KernelSide::default()).unwrap();
         report(&mut output, KernelSide::default()).unwrap();
-        output.connect(&example(20_002)).unwrap();
+        output.connect(&connect_from(20_002)).unwrap();
         let text = printed.text();
         let kinds: Vec<&str> = text
             .lines()
@@ -333,7 +336,7 @@ mod tests {
     fn one_line_is_all_there_is_of_a_report() {
         let (mut output, printed) = output("--oneline -i 500ms");
         for _ in 0..2 {
-            output.connect(&example(20_001)).unwrap();
+            output.connect(&connect_from(20_001)).unwrap();
             report(&mut output, KernelSide::default()).unwrap();
         }
         let text = printed.text();
@@ -349,7 +352,7 @@ mod tests {
     #[test]
     fn a_report_without_events_begins_with_itself() {
         let (mut output, printed) = output("");
-        output.connect(&example(20_000)).unwrap();
+        output.connect(&connect_from(20_000)).unwrap();
         assert_eq!(printed.text(), "");
         report(&mut output, KernelSide::default()).unwrap();
         assert!(printed.text().starts_with("1 connect() in 1.00 s\n"));
@@ -360,7 +363,7 @@ mod tests {
         let (mut output, printed) = output("--format json --by pid");
         for count in [3, 10, 10] {
             let kernel_side = KernelSide {
-                fast: below_minimum::tests::example(count),
+                fast: crate::fixtures::below_minimum(count),
                 ..KernelSide::default()
             };
             report(&mut output, kernel_side).unwrap();
@@ -381,9 +384,9 @@ mod tests {
     #[test]
     fn a_reader_that_went_away_loses_nothing_that_is_counted() {
         let (mut output, printed) = output("--events");
-        output.connect(&example(20_000)).unwrap();
+        output.connect(&connect_from(20_000)).unwrap();
         *printed.1.borrow_mut() = true;
-        assert!(output.connect(&example(20_001)).is_err());
+        assert!(output.connect(&connect_from(20_001)).is_err());
         assert!(report(&mut output, KernelSide::default()).is_err());
         *printed.1.borrow_mut() = false;
         assert_eq!(output.summary.connects, 0, "they were in that report");

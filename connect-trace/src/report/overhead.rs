@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::Report;
 use crate::overhead::{Overhead, core_percent, history::BudgetUse, limiter::Level, ns_per};
+use crate::stats::report::Report;
 use crate::term::{
     numbers::{counted, wrapped},
     paint::Paint,

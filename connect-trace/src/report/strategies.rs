@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::{
         connect::{Connect, PortRange, SourcePort, Strategy},
-        stats::summary::tests::example,
+        fixtures::connect_from,
     };
 
     fn written(connects: &[Connect]) -> String {
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn the_default_alone_needs_no_table() {
         assert_eq!(written(&[]), "");
-        assert_eq!(written(&[example(20_000)]), "");
+        assert_eq!(written(&[connect_from(20_000)]), "");
     }
 
     #[test]
@@ -81,7 +81,7 @@ mod tests {
             }),
             connect_ns: 99_999_999_000,
             scanned: Some(64_512),
-            ..example(20_000)
+            ..connect_from(20_000)
         };
         let failed = Connect {
             errno: libc::EADDRNOTAVAIL,
@@ -91,9 +91,15 @@ mod tests {
             strategy: Some(Strategy::ExplicitPort),
             port: SourcePort::Bound(80),
             scanned: None,
-            ..example(0)
+            ..connect_from(0)
         };
-        let text = written(&[own, failed, example(20_000), example(20_002), bound]);
+        let text = written(&[
+            own,
+            failed,
+            connect_from(20_000),
+            connect_from(20_002),
+            bound,
+        ]);
         let expected = "
 port chosen by              count  failed   mean us    p99 us scan mean scan max
   range of 64512+address        2       1  99999999  99999999   64512.0    64512

@@ -114,49 +114,31 @@ fn sum(one: &Times, other: &Times) -> Times {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::{connect::SourcePort, stats::summary::tests::example as connect};
-
-    /// So many times of 20 µs.
-    pub(crate) fn times(count: u64) -> Times {
-        let mut times = Times {
-            count,
-            total_ns: count * 20_000,
-            max_ns: if count > 0 { 20_000 } else { 0 },
-            ..Times::default()
-        };
-        times.buckets[4] = count;
-        times
-    }
-
-    /// So many even, and as many failed that did not come to the search.
-    pub(crate) fn example(count: u64) -> FastConnects {
-        FastConnects {
-            even: FastGroup {
-                connect: times(count),
-                search: times(count),
-            },
-            failed: FastGroup {
-                connect: times(count),
-                search: times(0),
-            },
-            ..FastConnects::default()
-        }
-    }
+    use crate::{
+        connect::SourcePort,
+        fixtures::{below_minimum, connect_from},
+    };
 
     #[test]
     fn an_interval_has_what_came_in_it() {
-        assert_eq!(example(10).since(&example(4)), example(6));
-        assert_eq!(example(10).since(&example(10)), FastConnects::default());
-        assert_eq!(example(10).since(&FastConnects::default()), example(10));
+        assert_eq!(below_minimum(10).since(&below_minimum(4)), below_minimum(6));
+        assert_eq!(
+            below_minimum(10).since(&below_minimum(10)),
+            FastConnects::default()
+        );
+        assert_eq!(
+            below_minimum(10).since(&FastConnects::default()),
+            below_minimum(10)
+        );
     }
 
     #[test]
     fn those_of_a_recording_are_summed_up_as_the_kernel_does() {
         let mut fast = FastConnects::default();
         for _ in 0..3 {
-            let even = connect(20_000);
+            let even = connect_from(20_000);
             fast.record(&Connect {
                 search_ns: Some(even.connect_ns),
                 ..even
@@ -165,15 +147,15 @@ pub(crate) mod tests {
                 errno: libc::ENETUNREACH,
                 port: SourcePort::None,
                 search_ns: None,
-                ..connect(0)
+                ..connect_from(0)
             });
         }
-        assert_eq!(fast, example(3));
-        assert_eq!(fast.and(&example(4)), example(7));
-        fast.record(&connect(20_001));
+        assert_eq!(fast, below_minimum(3));
+        assert_eq!(fast.and(&below_minimum(4)), below_minimum(7));
+        fast.record(&connect_from(20_001));
         fast.record(&Connect {
             port: SourcePort::Bound(80),
-            ..connect(0)
+            ..connect_from(0)
         });
         assert_eq!((fast.odd.connect.count, fast.bound.connect.count), (1, 1));
         assert_eq!(fast.count(), 8);
@@ -181,8 +163,8 @@ pub(crate) mod tests {
 
     #[test]
     fn together_they_have_sums_and_no_percentiles() {
-        let all = example(3).together();
-        assert_eq!((example(3).count(), all.connect.count()), (6, 6));
+        let all = below_minimum(3).together();
+        assert_eq!((below_minimum(3).count(), all.connect.count()), (6, 6));
         assert_eq!(all.search.count(), 3);
         assert_eq!(all.connect.buckets()[4], 6);
         assert_eq!(all.connect.quantile_ns(0.5), None);

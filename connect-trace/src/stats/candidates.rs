@@ -45,7 +45,7 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     #[test]
     fn long_searches_alone_are_counted() {
@@ -53,7 +53,7 @@ mod tests {
         let search = |scanned, search_ns| Connect {
             scanned,
             search_ns,
-            ..example(20_000)
+            ..connect_from(20_000)
         };
         candidates.record(&search(Some(99), Some(1_000_000)));
         candidates.record(&search(None, Some(1_000_000)));

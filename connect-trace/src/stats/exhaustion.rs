@@ -243,14 +243,14 @@ impl fmt::Display for Exhaustion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{connect::SourcePort, stats::summary::tests::example};
+    use crate::{connect::SourcePort, fixtures::connect_from};
 
     /// Of the 2,000 ports from 20000 on.
     fn scanning(ports: u32) -> Connect {
         let port = if ports > 1_000 { 20_001 } else { 20_000 };
         Connect {
             scanned: Some(ports),
-            ..example(port)
+            ..connect_from(port)
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
             errno: libc::EADDRNOTAVAIL,
             port: SourcePort::None,
             scanned: None,
-            ..example(0)
+            ..connect_from(0)
         }
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let mut exhaustions = Exhaustions::default();
         let unknown = |port| Connect {
             scanned: None,
-            ..example(port)
+            ..connect_from(port)
         };
         assert_eq!(exhaustions.record(&unknown(20_000)), None);
         let found = exhaustions.record(&unknown(20_001)).unwrap();

@@ -171,14 +171,14 @@ fn sorted(kept: HashMap<Key, Named>) -> Vec<Named> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{below_minimum, summary::tests::example};
+    use crate::fixtures::connect_from;
 
     fn of_pid(pid: u32, connect_ns: u64) -> Connect {
         Connect {
             pid,
             connect_ns,
             comm: Comm::of(&format!("name{pid}")),
-            ..example(20_000)
+            ..connect_from(20_000)
         }
     }
 
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn all_groups_shown_leave_no_rest() {
         let mut groups = Groups::new(By::Comm);
-        groups.record(&example(20_000));
+        groups.record(&connect_from(20_000));
         let top = groups.top(10);
         assert_eq!((top.groups.len(), top.rest.is_none()), (1, true));
         assert_eq!(top.groups[0].comm, None);
@@ -266,7 +266,7 @@ mod tests {
         let mut groups = Groups::new(By::Pid);
         groups.merge_fast(&FastConnects::default());
         assert!(groups.clone().top(1).fast.is_none());
-        groups.merge_fast(&below_minimum::tests::example(4));
+        groups.merge_fast(&crate::fixtures::below_minimum(4));
         assert_eq!(groups.top(1).fast.unwrap().connect.count(), 8);
     }
 }

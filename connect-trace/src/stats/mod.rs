@@ -11,6 +11,7 @@ pub mod group;
 pub mod groups;
 pub mod key;
 pub mod latency;
+pub mod report;
 pub mod scanned;
 pub mod strategies;
 pub mod summary;

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::{
         connect::{PortRange, Strategy},
-        stats::summary::tests::example,
+        fixtures::connect_from,
     };
 
     fn of_width(width: u16) -> Connect {
@@ -90,14 +90,14 @@ mod tests {
                 high: 20_000 + width - 1,
                 by_parity: false,
             }),
-            ..example(20_000)
+            ..connect_from(20_000)
         }
     }
 
     #[test]
     fn the_most_connects_come_first() {
         let mut strategies = Strategies::default();
-        strategies.record(&example(20_000));
+        strategies.record(&connect_from(20_000));
         strategies.record(&of_width(500));
         let failed = Connect {
             errno: libc::EADDRNOTAVAIL,
@@ -107,7 +107,7 @@ mod tests {
         strategies.record(&failed);
         strategies.record(&Connect {
             strategy: None,
-            ..example(20_000)
+            ..connect_from(20_000)
         });
         let all = strategies.all();
         let found: Vec<_> = all

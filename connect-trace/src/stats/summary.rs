@@ -173,58 +173,24 @@ impl Summary {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::{
-        connect::{Comm, Family, Owner, SourcePort, Strategy},
-        stats::below_minimum,
-    };
-
-    /// A successful connect of 20 µs with a search of 5 µs, on the range 20000 to 21999.
-    pub(crate) fn example(port: u16) -> Connect {
-        Connect {
-            start_ns: 1_000,
-            connect_ns: 20_000,
-            search_ns: Some(5_000),
-            family: Family::V4,
-            source: Some([127, 0, 0, 1].into()),
-            port: SourcePort::Searched(port),
-            destination: Some(([127, 0, 0, 1], 443).into()),
-            errno: 0,
-            pid: 1,
-            tid: 1,
-            comm: Comm([0; 16]),
-            uid: 0,
-            netns: Some(4_026_531_840),
-            cgroup_id: 1,
-            owner: Some(Owner::Process),
-            range: Some(PortRange {
-                low: 20_000,
-                high: 21_999,
-                by_parity: true,
-            }),
-            strategy: Some(Strategy::Default),
-            address_bound: Some(false),
-            scanned: Some(1),
-            checks: None,
-            checks_watched: false,
-        }
-    }
+    use crate::{connect::SourcePort, fixtures::connect_from};
 
     #[test]
     fn every_connect_is_in_one_group() {
         let mut summary = Summary::default();
-        summary.record(&example(20_000));
-        summary.record(&example(20_001));
-        summary.record(&example(20_003));
+        summary.record(&connect_from(20_000));
+        summary.record(&connect_from(20_001));
+        summary.record(&connect_from(20_003));
         summary.record(&Connect {
             port: SourcePort::Bound(80),
-            ..example(0)
+            ..connect_from(0)
         });
         summary.record(&Connect {
             port: SourcePort::None,
             errno: 99,
-            ..example(0)
+            ..connect_from(0)
         });
         let counts =
             [&summary.even, &summary.odd, &summary.bound].map(|group| group.connect.count());
@@ -250,7 +216,7 @@ pub(crate) mod tests {
             summary.record(&Connect {
                 errno: i32::from(number),
                 range,
-                ..example(0)
+                ..connect_from(0)
             });
         }
         assert!(summary.failed.len() <= MOST_KINDS + 1 && summary.ranges.len() <= MOST_KINDS);
@@ -260,9 +226,9 @@ pub(crate) mod tests {
     #[test]
     fn fast_connects_are_in_the_groups_of_their_ports() {
         let mut summary = Summary::default();
-        summary.record(&example(20_000));
-        summary.record(&example(20_001));
-        summary.merge_fast(&below_minimum::tests::example(5));
+        summary.record(&connect_from(20_000));
+        summary.record(&connect_from(20_001));
+        summary.merge_fast(&crate::fixtures::below_minimum(5));
         assert_eq!((summary.connects, summary.fast), (12, 10));
         assert_eq!(summary.even.connect.count(), 6);
         assert!(!summary.even.connect.has_percentiles());

@@ -97,7 +97,7 @@ mod tests {
     use proptest::strategy::Strategy as _;
 
     use super::*;
-    use crate::{connect::tests::any_connect, stats::summary::tests::example};
+    use crate::fixtures::{any_connect, connect_from};
 
     /// All that a report is made from.
     fn contents(summary: &Summary) -> String {
@@ -169,7 +169,7 @@ mod tests {
             address_bound: Some(bound),
             checks_watched: bound,
             scanned: Some(u32::from(width) * 40),
-            ..example(20_002 + u16::from(odd))
+            ..connect_from(20_002 + u16::from(odd))
         });
         proptest::collection::vec(prop_oneof![8 => usual, 1 => any_connect()], 0..100)
     }

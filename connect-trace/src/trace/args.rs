@@ -5,9 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::{
+    connect::CheckMode,
     filter::FilterArgs,
     options::values::{duration, percent, ring_buffer},
-    probes::{AttachMode, MAX_IN_FLIGHT, checks::CheckMode},
+    probes::{MAX_IN_FLIGHT, attach::AttachMode},
     report::OutputArgs,
 };
 

@@ -29,8 +29,11 @@ use crate::{
     overhead::Overhead,
     probes::checks::{Burst, Families},
     recording::Keeper,
-    report::{Checks, KernelSide, output::Output},
-    stats::FastConnects,
+    report::output::Output,
+    stats::{
+        FastConnects,
+        report::{Checks, KernelSide},
+    },
     term::{
         message::{self, say},
         numbers::counted,
@@ -424,7 +427,7 @@ impl Daemon {
             .zip(probes.maps().checks())
             .collect();
         let checks = Checks {
-            mode: mode.to_string(),
+            mode,
             bursts: self.schedule.bursts,
             watched: self.schedule.watched,
             functions,
@@ -509,7 +512,7 @@ impl BurstSchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     #[test]
     fn the_processes_that_go_on_are_told() {
@@ -533,14 +536,14 @@ mod tests {
         let mut schedule = BurstSchedule::default();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(schedule.due(), None, "no traffic, however long");
-        schedule.saw(&example(20_000));
+        schedule.saw(&connect_from(20_000));
         assert_eq!(schedule.due(), Some(Due::EndOfFirst));
 
         schedule.done(burst(5_000));
         schedule.done(burst(497));
         schedule.saw(&Connect {
             family: Family::V6,
-            ..example(20_000)
+            ..connect_from(20_000)
         });
         tokio::time::advance(Duration::from_millis(99_999)).await;
         assert_eq!(schedule.due(), None, "a two-hundredth of the time");
@@ -551,7 +554,7 @@ mod tests {
         };
         assert_eq!(schedule.due(), Some(Due::Burst(families)), "what searched");
         schedule.done(burst(50));
-        schedule.saw(&example(20_000));
+        schedule.saw(&connect_from(20_000));
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(schedule.due(), None, "a minute at least");
         schedule.families = Families::default();

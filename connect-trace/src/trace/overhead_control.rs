@@ -7,15 +7,13 @@ use connect_trace_common::Counters;
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
+    connect::CheckMode,
     overhead::{
         core_percent,
         history::{BudgetUse, Course, Taken},
         limiter::{Budget, Cost, Level},
     },
-    probes::{
-        checks::{Burst, CheckMode},
-        steps::Steps,
-    },
+    probes::{checks::Burst, steps::Steps},
     trace::tracer::Tracer,
 };
 

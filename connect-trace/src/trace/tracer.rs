@@ -255,14 +255,14 @@ impl MissedChecks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     #[test]
     fn connects_that_began_before_a_miss_was_noticed_have_no_count() {
         let mut missed = MissedChecks::default();
         let began_at = |start_ns| Connect {
             start_ns,
-            ..example(20_000)
+            ..connect_from(20_000)
         };
         missed.are(0);
         assert!(!missed.may_concern(&began_at(1)));

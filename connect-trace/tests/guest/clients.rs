@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use connect_trace::{
     connect::{Comm, Connect, Family, SourcePort},
-    probes::AttachMode,
+    probes::attach::AttachMode,
 };
 
 use crate::{

@@ -13,9 +13,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use connect_trace::{
     connect::{Comm, SourcePort},
-    filter::args::PortSpan,
-    filter::{Cgroup, Cidr, Filters, IpVersion},
-    probes::{AttachMode, ProbeConfig},
+    filter::{Cgroup, Cidr, Filters, IpVersion, args::PortSpan},
+    probes::{ProbeConfig, attach::AttachMode},
 };
 use connect_trace_common::FastGroup;
 use connect_trace_guest::truth::{Family, Record};

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use connect_trace::{
     connect::{Connect, Family},
     filter::Filters,
-    probes::{AttachMode, ProbeConfig},
+    probes::{ProbeConfig, attach::AttachMode},
 };
 
 use crate::{

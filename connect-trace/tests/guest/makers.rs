@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use connect_trace::{
     connect::{Connect, Owner},
-    probes::AttachMode,
+    probes::attach::AttachMode,
 };
 use connect_trace_guest::truth::Record;
 

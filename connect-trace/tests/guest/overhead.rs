@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
+    connect::CheckMode,
     overhead::limiter::Level,
-    probes::{AttachMode, ProbeConfig, checks::CheckMode},
+    probes::{ProbeConfig, attach::AttachMode},
 };
 use serde_json::Value;
 

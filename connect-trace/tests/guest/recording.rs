@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::{
     connect::Connect,
-    probes::AttachMode,
+    probes::attach::AttachMode,
     recording::{Ending, Recording},
 };
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use connect_trace::{
     connect::{Connect, Family, Pass, PortRange, SourcePort},
-    probes::AttachMode,
+    probes::attach::AttachMode,
 };
 use connect_trace_guest::truth::{Explicit, Record};
 

@@ -6,7 +6,7 @@ use std::{net::TcpListener, process};
 use anyhow::{Context as _, Result};
 use connect_trace::{
     connect::Strategy,
-    probes::AttachMode,
+    probes::attach::AttachMode,
     stats::{Key, by::By, key::Choice},
 };
 

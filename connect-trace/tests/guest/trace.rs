@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use connect_trace::{
-    connect::Connect,
+    connect::{CheckMode, Connect},
     filter::Filters,
     kernel::preemption::preempting_model,
-    probes::{AttachMode, ProbeConfig, checks::CheckMode},
+    probes::{ProbeConfig, attach::AttachMode},
     stats::accounting::Accounting,
     trace::tracer::Tracer,
 };

@@ -9,7 +9,8 @@ use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
 use self::overhead::{Budget, Overhead};
-use super::{Report, names, warnings::warnings};
+use super::{names, warnings::warnings};
+use crate::stats::report::Report;
 use crate::term::errno;
 use crate::{
     clock::{Clock, Time},
@@ -153,7 +154,7 @@ struct ReportLine<'a> {
     failures: Vec<Failure>,
     ranges: Vec<RangeCount>,
     strategies: Vec<StrategyOf>,
-    checks: Checks<'a>,
+    checks: Checks,
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
@@ -405,8 +406,8 @@ struct RangeCount {
 }
 
 #[derive(Serialize)]
-struct Checks<'a> {
-    mode: &'a str,
+struct Checks {
+    mode: &'static str,
     bursts: u64,
     watched_ns: u64,
     connects_watched: u64,
@@ -417,11 +418,11 @@ struct Checks<'a> {
     functions: Vec<CheckFunction>,
 }
 
-impl<'a> Checks<'a> {
-    fn of(report: &'a Report) -> Self {
+impl Checks {
+    fn of(report: &Report) -> Self {
         let (checks, summary) = (&report.checks, &report.summary);
         Self {
-            mode: &checks.mode,
+            mode: checks.mode.name(),
             bursts: checks.bursts,
             watched_ns: saturated(checks.watched.as_nanos()),
             connects_watched: summary.checks_watched,

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
-use super::{AttachMode, object, perf_event, return_events::ReturnEvents};
+use super::{AttachMode, perf_event, return_events::ReturnEvents};
 use crate::kernel::{mounts, prototypes::Function, requirement::Lack, sysctls};
+use crate::probes::object;
 
 /// Through which perf_event_open(2) makes a kprobe.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
@@ -14,7 +15,7 @@ const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 /// Loads entry and return of each function. The returns go through events of our own that hold enough
 /// calls in flight; where those cannot be made, and are not a must, through the kernel's default, which loses
 /// returns under load and is noted.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     ebpf: &mut Ebpf,
     functions: &[&'static Function],
     must_have_slots: bool,
@@ -45,12 +46,12 @@ pub(super) fn prepare(
 }
 
 /// Name of the program for the return of a function.
-pub(super) fn return_program(function: &Function) -> String {
+pub(crate) fn return_program(function: &Function) -> String {
     format!("kretprobe_{}", function.program)
 }
 
 /// Whether the kernel has kprobes, they are not turned off, and this process may attach to them.
-pub(super) fn offered() -> Result<()> {
+pub(crate) fn offered() -> Result<()> {
     mounts::sysfs()?;
     ensure!(
         Path::new(KPROBE_PMU).exists(),
@@ -65,7 +66,7 @@ pub(super) fn offered() -> Result<()> {
 }
 
 /// Loads the program of this name.
-pub(super) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KProbe> {
+pub(crate) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KProbe> {
     let probe: &mut KProbe = object::program(ebpf, program)?;
     probe
         .load()
@@ -75,7 +76,7 @@ pub(super) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KPro
 }
 
 /// What a refused attachment is told with.
-pub(super) fn refused(kind: &str, function: &Function) -> String {
+pub(crate) fn refused(kind: &str, function: &Function) -> String {
     format!(
         "attach {kind} to {}: it may be blacklisted (/sys/kernel/debug/kprobes/blacklist)",
         function.symbol

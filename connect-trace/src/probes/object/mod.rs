@@ -1,47 +1,52 @@
 //! The eBPF object: built with the crate, loaded with the globals and sizes of this run.
 
-use std::io;
+pub(crate) mod externs;
+mod fields;
+pub(crate) mod filters;
+mod instructions;
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Map, MapError},
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, ProgramFd},
 };
 
 use connect_trace_common::{Field, record::PLACES};
 
-use super::{
-    externs::{self, Extern, Is},
-    fields, filters,
-};
+use self::externs::{Extern, Is};
 use crate::filter::Filters;
 use crate::kernel::{cast, layout::Layout, limits, requirement::Lack};
 
 /// What the object is loaded with.
-pub(super) struct Options<'a> {
+pub(crate) struct Options<'a> {
     /// Where the running kernel keeps what the programs read.
-    pub(super) layout: &'a Layout,
+    pub(crate) layout: &'a Layout,
     /// The variables that the programs share with the daemon.
-    pub(super) variables: [Extern; 3],
+    pub(crate) variables: [Extern; 3],
     /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
-    pub(super) table_perturb: u64,
+    pub(crate) table_perturb: u64,
     /// Which connects are wanted.
-    pub(super) filters: &'a Filters,
+    pub(crate) filters: &'a Filters,
     /// Size of the map `RECORDS` in bytes.
-    pub(super) ring_buffer_bytes: u32,
+    pub(crate) ring_buffer_bytes: u32,
     /// Number of calls that can be in flight at least.
-    pub(super) max_in_flight: u32,
+    pub(crate) max_in_flight: u32,
     /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
-    pub(super) count_checks: bool,
+    pub(crate) count_checks: bool,
     /// Whether they are counted and not timed.
-    pub(super) checks_add_up: bool,
+    pub(crate) checks_add_up: bool,
     /// Whether [`connect_trace_common::Control::sample_every`] is looked at.
-    pub(super) may_sample: bool,
+    pub(crate) may_sample: bool,
 }
 
 /// Creates the maps; no program is loaded yet.
-pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
+pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
     let filters = filters::bits(options.filters).0;
     let cgroups = u32::try_from(options.filters.cgroups.len())?;
     let min_latency = options.filters.min_latency.unwrap_or_default();
@@ -114,7 +119,7 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf> {
 }
 
 /// Takes a map out of the object.
-pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+pub(crate) fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -125,7 +130,7 @@ where
 }
 
 /// A program of the object.
-pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
@@ -137,7 +142,7 @@ where
 
 /// What a program was refused for: the error alone where the verifier had nothing to say, else the end
 /// of what it said, which names the reason.
-pub(super) fn refusal(error: ProgramError) -> Error {
+pub(crate) fn refusal(error: ProgramError) -> Error {
     const LAST_LINES: usize = 4;
     match error {
         ProgramError::LoadError {
@@ -176,7 +181,7 @@ pub(super) fn refusal(error: ProgramError) -> Error {
 }
 
 /// Detaches and unloads a program of any type, if it is loaded.
-pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
+pub(crate) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     let unloaded = match program {
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
@@ -188,4 +193,14 @@ pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
         Err(ProgramError::NotLoaded) => Ok(()),
         other => other,
     }
+}
+
+/// The programs, whatever happened to a thread that held them.
+pub fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
+    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The descriptor of a loaded program.
+pub fn descriptor(fd: Result<&ProgramFd, ProgramError>) -> Result<&ProgramFd> {
+    fd.context("the program is not loaded")
 }

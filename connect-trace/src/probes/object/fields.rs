@@ -21,7 +21,7 @@ const ADD_64_CONSTANT: u8 = 0x07;
 const MOVE_32_CONSTANT: u8 = 0xb4;
 
 /// Puts the offsets into an object. A load of a field that is not among them becomes a zero.
-pub(super) fn place(object: &mut [u8], offsets: &[(Field, u32)]) -> Result<()> {
+pub(crate) fn place(object: &mut [u8], offsets: &[(Field, u32)]) -> Result<()> {
     for range in executable(object)? {
         let section = object
             .get_mut(range)

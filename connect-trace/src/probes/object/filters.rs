@@ -15,10 +15,10 @@ use connect_trace_common::FilterBits;
 use crate::filter::{Filters, IpVersion};
 
 /// Room for the children of a traced process.
-pub(super) const FOLLOWED: usize = 32_768;
+pub(crate) const FOLLOWED: usize = 32_768;
 
 /// The bits that the programs are loaded with.
-pub(super) fn bits(filters: &Filters) -> FilterBits {
+pub(crate) fn bits(filters: &Filters) -> FilterBits {
     let mut bits = FilterBits::default();
     for (wanted, bit) in [
         (!filters.pids.is_empty(), FilterBits::PIDS),
@@ -39,7 +39,7 @@ pub(super) fn bits(filters: &Filters) -> FilterBits {
 }
 
 /// The one process that is traced, where no other can join it.
-pub(super) fn only_process(filters: &Filters) -> Option<u32> {
+pub(crate) fn only_process(filters: &Filters) -> Option<u32> {
     match filters.pids[..] {
         [pid] if !filters.follow => Some(pid),
         _ => None,
@@ -47,7 +47,7 @@ pub(super) fn only_process(filters: &Filters) -> Option<u32> {
 }
 
 /// Sizes of the maps, by name.
-pub(super) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
+pub(crate) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
     let followed = if filters.follow { FOLLOWED } else { 0 };
     [
         ("PIDS", filters.pids.len() + followed),
@@ -59,7 +59,7 @@ pub(super) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
 }
 
 /// Fills the maps. They stay in the object: the programs that are loaded later refer to them.
-pub(super) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
+pub(crate) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
     fill_set(ebpf, "PIDS", &filters.pids)?;
     fill_set(ebpf, "UIDS", &filters.uids)?;
     fill_set(ebpf, "NETNS", &filters.netns)?;

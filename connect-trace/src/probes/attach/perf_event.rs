@@ -31,7 +31,7 @@ struct PerfEventAttr {
 ///
 /// # Errors
 /// Where it may not: kernels of Debian ask for CAP_SYS_ADMIN by default.
-pub(super) fn offered() -> Result<()> {
+pub(crate) fn offered() -> Result<()> {
     match open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY) {
         Ok(_) => Ok(()),
         Err(error) => Err(Lack::new(
@@ -44,7 +44,7 @@ pub(super) fn offered() -> Result<()> {
 }
 
 /// Runs a loaded program at each hit of the tracepoint of this id, until the event is dropped.
-pub(super) fn attach_to_tracepoint(id: u64, program: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn attach_to_tracepoint(id: u64, program: RawFd) -> io::Result<OwnedFd> {
     let event = open(PERF_TYPE_TRACEPOINT, id)?;
     ioctl(&event, PERF_EVENT_IOC_SET_BPF, program)?;
     ioctl(&event, PERF_EVENT_IOC_ENABLE, 0)?;

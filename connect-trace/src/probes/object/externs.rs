@@ -16,16 +16,16 @@ const KERNEL_FUNCTION: u8 = 2 << 4;
 
 /// What a name that the programs declare is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extern {
+pub(crate) struct Extern {
     /// The name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What it is.
-    pub(super) is: Is,
+    pub(crate) is: Is,
 }
 
 /// What there is to link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Is {
+pub(crate) enum Is {
     /// The value of a map of one, by its descriptor, which must be open when the programs are loaded.
     Variable(i32),
     /// A function of the kernel's, by its number in the kernel's BTF; `None` where the kernel lacks it, and the
@@ -34,7 +34,7 @@ pub(super) enum Is {
 }
 
 /// Links the programs of an object.
-pub(super) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
+pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
     for (at, Extern { name, is }) in references(object, externs)? {
         let wanted = match is {
             Is::Variable(_) => LOAD_WORD_64,

@@ -5,18 +5,18 @@ use anyhow::{Context as _, Result};
 use object::{File, Object as _, ObjectSection as _, Section, SectionFlags, elf::SHF_EXECINSTR};
 
 /// Bytes of an instruction; that of a word of 64 bits has two.
-pub(super) const INSTRUCTION: usize = 8;
+pub(crate) const INSTRUCTION: usize = 8;
 
 /// Code of the first half of an instruction that loads a word of 64 bits, linux/bpf.h.
-pub(super) const LOAD_WORD_64: u8 = 0x18;
+pub(crate) const LOAD_WORD_64: u8 = 0x18;
 
 /// The object as a file.
-pub(super) fn parse(object: &[u8]) -> Result<File<'_>> {
+pub(crate) fn parse(object: &[u8]) -> Result<File<'_>> {
     File::parse(object).context("the eBPF object cannot be read")
 }
 
 /// Its sections of instructions.
-pub(super) fn executable<'data, 'file>(
+pub(crate) fn executable<'data, 'file>(
     file: &'file File<'data>,
 ) -> impl Iterator<Item = Section<'data, 'file>> {
     file.sections().filter(|section| {

@@ -19,7 +19,7 @@ static PAUSE: libc::timespec = libc::timespec {
 };
 
 /// The process. Dropping it lets it do its work and waits for its end.
-pub(super) struct Janitor {
+pub(crate) struct Janitor {
     pipe: Option<OwnedFd>,
     process: libc::pid_t,
 }
@@ -27,7 +27,7 @@ pub(super) struct Janitor {
 impl Janitor {
     /// Forks the process, which will write each of the commands to `file`, and holds it open with the locks
     /// that are on it.
-    pub(super) fn spawn(file: &File, commands: impl Iterator<Item = String>) -> io::Result<Self> {
+    pub(crate) fn spawn(file: &File, commands: impl Iterator<Item = String>) -> io::Result<Self> {
         // Everything that the child needs is made before the fork: after it, in a process that had
         // threads, only async-signal-safe calls are allowed.
         let commands: Vec<String> = commands.collect();

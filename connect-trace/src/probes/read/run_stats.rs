@@ -18,7 +18,7 @@ use super::program_info;
 use crate::{kernel::requirement::Lack, overhead::ProgramRuns};
 
 /// The statistics of our programs.
-pub(super) struct RunStats {
+pub(crate) struct RunStats {
     /// The kernel counts until it is closed.
     _enabled: OwnedFd,
     programs: Mutex<Vec<Known>>,
@@ -35,7 +35,7 @@ struct Known {
 
 impl RunStats {
     /// Enables them. No program is known yet.
-    pub(super) fn enable() -> Result<Self> {
+    pub(crate) fn enable() -> Result<Self> {
         let enabled = enable_stats(Stats::RunTime).map_err(|error| {
             Lack::new(
                 format!(
@@ -52,7 +52,7 @@ impl RunStats {
     }
 
     /// Looks which programs are loaded. To be called when any was loaded.
-    pub(super) fn look_at(&self, ebpf: &Ebpf) -> Result<()> {
+    pub(crate) fn look_at(&self, ebpf: &Ebpf) -> Result<()> {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, program) in ebpf.programs() {
             let Some(fd) = descriptor(program) else {
@@ -78,7 +78,7 @@ impl RunStats {
     }
 
     /// The runs of every program since it was loaded, by name.
-    pub(super) fn read(&self) -> Result<Vec<ProgramRuns>> {
+    pub(crate) fn read(&self) -> Result<Vec<ProgramRuns>> {
         let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::with_capacity(programs.len());
         for known in programs.iter() {
@@ -105,7 +105,7 @@ impl Known {
 }
 
 /// That of a loaded program.
-pub(super) fn descriptor(program: &Program) -> Option<&ProgramFd> {
+pub(crate) fn descriptor(program: &Program) -> Option<&ProgramFd> {
     let fd = match program {
         Program::FEntry(program) => program.fd(),
         Program::FExit(program) => program.fd(),

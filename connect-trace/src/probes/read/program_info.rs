@@ -14,19 +14,19 @@ const RECURSION_MISSES: usize = 208;
 
 /// The counters of a loaded program.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ProgramInfo {
+pub(crate) struct ProgramInfo {
     /// Unlike a descriptor, never the same for two programs (`id`).
-    pub(super) id: u32,
+    pub(crate) id: u32,
     /// Time of its runs while statistics were enabled, `run_time_ns`.
-    pub(super) run_time: Duration,
+    pub(crate) run_time: Duration,
     /// Its runs while statistics were enabled, `run_cnt`.
-    pub(super) runs: u64,
+    pub(crate) runs: u64,
     /// Runs that were left out because the program was already running on the CPU; `None` before 5.12.
-    pub(super) recursion_misses: Option<u64>,
+    pub(crate) recursion_misses: Option<u64>,
 }
 
 /// Reads them of the program with this descriptor.
-pub(super) fn read(program: libc::c_int) -> io::Result<ProgramInfo> {
+pub(crate) fn read(program: libc::c_int) -> io::Result<ProgramInfo> {
     #[repr(C)]
     struct Attr {
         fd: u32,

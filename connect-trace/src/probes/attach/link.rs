@@ -8,11 +8,12 @@ use aya::{
     },
 };
 
-use super::{AttachMode, fentry, kprobe, object};
+use super::{AttachMode, fentry, kprobe};
 use crate::kernel::prototypes::Function;
+use crate::probes::object;
 
 /// A program that is attached, by its name.
-pub(super) enum Link {
+pub(crate) enum Link {
     Entry(String, FEntryLinkId),
     Exit(String, FExitLinkId),
     Probe(String, KProbeLinkId),
@@ -20,7 +21,7 @@ pub(super) enum Link {
 
 impl Link {
     /// Attaches the loaded program of this name to the entry of a function, for the first time or again.
-    pub(super) fn to_entry(
+    pub(crate) fn to_entry(
         ebpf: &mut Ebpf,
         mode: AttachMode,
         program: String,
@@ -37,7 +38,7 @@ impl Link {
 
     /// Attaches the loaded program to the return of a function, for the first time or again. Kretprobes get
     /// the kernel's default of slots.
-    pub(super) fn to_return(
+    pub(crate) fn to_return(
         ebpf: &mut Ebpf,
         mode: AttachMode,
         function: &Function,
@@ -59,7 +60,7 @@ impl Link {
     }
 
     /// Detaches. It can wait for grace periods of the kernel, up to seconds.
-    pub(super) fn detach(self, ebpf: &mut Ebpf) -> Result<()> {
+    pub(crate) fn detach(self, ebpf: &mut Ebpf) -> Result<()> {
         let (name, detached) = match self {
             Self::Entry(name, link) => {
                 let detached = object::program::<FEntry>(ebpf, &name)?.detach(link);

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use aya::Ebpf;
 
-use super::{
-    AttachMode, descriptor, kprobe, link::Link, lock, object, return_events::ReturnEvents,
-    run_stats::RunStats,
-};
+use super::{AttachMode, kprobe, link::Link, return_events::ReturnEvents};
 use crate::kernel::prototypes::Function;
+use crate::probes::{
+    object::{self, descriptor, lock},
+    read::run_stats::RunStats,
+};
 
 /// Programs that are loaded, attached or not.
-pub(super) struct Attachment {
+pub(crate) struct Attachment {
     ebpf: Arc<Mutex<Ebpf>>,
     mode: AttachMode,
     functions: Vec<&'static Function>,
@@ -24,7 +25,7 @@ pub(super) struct Attachment {
 
 impl Attachment {
     /// Of programs that are loaded.
-    pub(super) fn new(
+    pub(crate) fn new(
         ebpf: Arc<Mutex<Ebpf>>,
         mode: AttachMode,
         functions: Vec<&'static Function>,
@@ -41,7 +42,7 @@ impl Attachment {
 
     /// Attaches. The order matters to nobody: until calls are let in ([`Maps::open`](super::maps::Maps::open)), no
     /// program looks at one.
-    pub(super) fn attach(&mut self, stats: Option<&RunStats>) -> Result<()> {
+    pub(crate) fn attach(&mut self, stats: Option<&RunStats>) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
         for &function in &self.functions {
             match &mut self.return_events {
@@ -64,7 +65,7 @@ impl Attachment {
     }
 
     /// Detaches, after calls were kept out ([`Maps::close`](super::maps::Maps::close)).
-    pub(super) fn detach(&mut self) -> Result<()> {
+    pub(crate) fn detach(&mut self) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
         for link in self.links.drain(..) {
             link.detach(&mut ebpf)?;
@@ -75,7 +76,7 @@ impl Attachment {
     }
 
     /// Detaches from the return events, where there are any.
-    pub(super) fn let_go_of_returns(&mut self) {
+    pub(crate) fn let_go_of_returns(&mut self) {
         if let Some(events) = &mut self.return_events {
             events.detach();
         }

@@ -6,11 +6,12 @@ use aya::{
     programs::{FEntry, FExit, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId},
 };
 
-use super::{AttachMode, object};
+use super::AttachMode;
 use crate::kernel::{btf::VMLINUX, prototypes::Function, sysctls};
+use crate::probes::object;
 
 /// Loads entry and return of each function.
-pub(super) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
+pub(crate) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
     offered()?;
     let btf = kernel_types()?;
     for &function in functions {
@@ -22,17 +23,17 @@ pub(super) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<(
 }
 
 /// Whether the kernel lets functions be entered.
-pub(super) fn offered() -> Result<()> {
+pub(crate) fn offered() -> Result<()> {
     sysctls::ftrace()
 }
 
 /// The kernel's types in the form that aya asks for.
-pub(super) fn kernel_types() -> Result<Btf> {
+pub(crate) fn kernel_types() -> Result<Btf> {
     Btf::from_sys_fs().with_context(|| format!("{VMLINUX} cannot be used"))
 }
 
 /// Loads the program of this name for the entry of a function.
-pub(super) fn load_entry<'a>(
+pub(crate) fn load_entry<'a>(
     ebpf: &'a mut Ebpf,
     program: &str,
     function: &Function,
@@ -47,7 +48,7 @@ pub(super) fn load_entry<'a>(
 }
 
 /// Loads the program for the return of a function.
-pub(super) fn load_exit<'a>(
+pub(crate) fn load_exit<'a>(
     ebpf: &'a mut Ebpf,
     function: &Function,
     btf: &Btf,
@@ -61,7 +62,7 @@ pub(super) fn load_exit<'a>(
 }
 
 /// Attaches the loaded program of this name to the entry of a function, for the first time or again.
-pub(super) fn attach_entry(
+pub(crate) fn attach_entry(
     ebpf: &mut Ebpf,
     program: &str,
     function: &Function,
@@ -78,7 +79,7 @@ pub(super) fn attach_entry(
 }
 
 /// Attaches the loaded program to the return of a function, for the first time or again.
-pub(super) fn attach_exit(ebpf: &mut Ebpf, function: &Function) -> Result<FExitLinkId> {
+pub(crate) fn attach_exit(ebpf: &mut Ebpf, function: &Function) -> Result<FExitLinkId> {
     let exit: &mut FExit = object::program(ebpf, &exit_program(function))?;
     let attached = match exit.attach() {
         Err(error) if is_spent(&error) => {
@@ -97,11 +98,11 @@ fn is_spent(error: &ProgramError) -> bool {
 }
 
 /// Name of the program for the return of a function.
-pub(super) fn exit_program(function: &Function) -> String {
+pub(crate) fn exit_program(function: &Function) -> String {
     format!("fexit_{}", function.program)
 }
 
 /// What a refused attachment is told with.
-pub(super) fn refused(kind: &str, function: &Function) -> String {
+pub(crate) fn refused(kind: &str, function: &Function) -> String {
     format!("attach {kind} to {}", function.name)
 }

@@ -8,8 +8,9 @@ use aya::{
     programs::{Program, ProgramFd},
 };
 
-use super::{program_info, return_events};
+use super::return_events;
 use crate::kernel::mounts::Folder;
+use crate::probes::read::program_info;
 
 /// The kernel's counts; `None` where this kernel does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,28 +33,28 @@ const THREAD_END: &str = "thread_exit";
 
 /// Descriptors of programs, of our own: the counts can be read after the programs are detached, when they do not change
 /// any more.
-pub(super) struct Programs(Vec<ProgramFd>);
+pub(crate) struct Programs(Vec<ProgramFd>);
 
 impl Programs {
     /// Takes the loaded programs of connect().
-    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
+    pub(crate) fn of(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| {
             !is_of_checks(name) && ![FORK, THREAD_END].contains(&name)
         })
     }
 
     /// Takes the program at forks, if it is loaded.
-    pub(super) fn of_forks(ebpf: &Ebpf) -> Result<Self> {
+    pub(crate) fn of_forks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| name == FORK)
     }
 
     /// Takes the program at the ends of threads.
-    pub(super) fn of_thread_ends(ebpf: &Ebpf) -> Result<Self> {
+    pub(crate) fn of_thread_ends(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| name == THREAD_END)
     }
 
     /// Takes the loaded programs of check_established.
-    pub(super) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
+    pub(crate) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, is_of_checks)
     }
 
@@ -76,7 +77,7 @@ impl Programs {
     }
 
     /// Returns how many runs of them were left out; `None` if there are none of them, or the kernel does not count that.
-    pub(super) fn recursion_misses(&self) -> Result<Option<u64>> {
+    pub(crate) fn recursion_misses(&self) -> Result<Option<u64>> {
         let mut recursion = None;
         for program in &self.0 {
             let info = program_info::read(program.as_fd().as_raw_fd())
@@ -95,7 +96,7 @@ fn is_of_checks(program: &str) -> bool {
 
 impl Misses {
     /// Reads the counts. `tracefs` has those of the return events, where there are any.
-    pub(super) fn read(
+    pub(crate) fn read(
         connect: &Programs,
         forks: &Programs,
         thread_ends: &Programs,

@@ -6,7 +6,6 @@
 
 use std::{
     cmp::Reverse,
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,42 +17,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 
-use super::{AttachMode, fentry, kprobe, link::Link, lock, maps::Maps, run_stats::RunStats};
-use crate::kernel::prototypes::Function;
-
-/// What is paid for watching `__inet{,6}_check_established`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CheckMode {
-    /// Their latency in short bursts; nothing in between.
-    #[default]
-    Sampled,
-    /// The latency of every call, and how many each connect() makes: an odd connect() on an exhausted
-    /// range takes four to six times as long.
-    Time,
-    /// How many calls each connect() makes: such a connect() takes two to three times as long.
-    Count,
-    /// Nothing.
-    Off,
-}
-
-impl CheckMode {
-    /// Returns whether each connect() counts its calls.
-    #[must_use]
-    pub fn counts(self) -> bool {
-        matches!(self, Self::Time | Self::Count)
-    }
-}
-
-impl fmt::Display for CheckMode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Sampled => "sampled",
-            Self::Time => "time",
-            Self::Count => "count",
-            Self::Off => "off",
-        })
-    }
-}
+use super::{
+    attach::{AttachMode, fentry, kprobe, link::Link},
+    object::lock,
+    read::{maps::Maps, run_stats::RunStats},
+};
+use crate::{connect::CheckMode, kernel::prototypes::Function};
 
 /// Attaches to the two functions as the mode wants.
 pub struct Watcher {

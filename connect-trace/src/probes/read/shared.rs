@@ -17,10 +17,10 @@ use aya::maps::MapData;
 use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use bytemuck::Pod;
 
-use super::externs::{Extern, Is};
+use crate::probes::object::externs::{Extern, Is};
 
 /// An array of words that the programs and the daemon read and write.
-pub(super) struct Shared<T> {
+pub(crate) struct Shared<T> {
     name: &'static str,
     map: MapData,
     memory: NonNull<AtomicU64>,
@@ -37,7 +37,7 @@ impl<T: Pod> Shared<T> {
     const WORDS: usize = size_of::<T>() / size_of::<u64>();
 
     /// Makes an array of zeros, for the programs' variable of this name. `T` consists of whole words.
-    pub(super) fn new(name: &'static str, length: usize) -> Result<Self> {
+    pub(crate) fn new(name: &'static str, length: usize) -> Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
         let bytes = length * size_of::<T>();
         let definition = aya_obj::Map::new_from_params(
@@ -84,12 +84,12 @@ impl<T: Pod> Shared<T> {
     ///
     /// # Panics
     /// If the element has no word there.
-    pub(super) fn word(&self, offset: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         &self.words()[offset / size_of::<u64>()]
     }
 
     /// The elements as they are now: each word of one is read whole, and one after the other.
-    pub(super) fn iter(&self) -> impl Iterator<Item = T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> {
         self.words().chunks_exact(Self::WORDS).map(|words| {
             let mut element = T::zeroed();
             let copy = bytemuck::bytes_of_mut(&mut element);
@@ -102,7 +102,7 @@ impl<T: Pod> Shared<T> {
     }
 
     /// What the programs are linked with.
-    pub(super) fn linked(&self) -> Extern {
+    pub(crate) fn linked(&self) -> Extern {
         Extern {
             name: self.name,
             is: Is::Variable(self.map.fd().as_fd().as_raw_fd()),

@@ -20,7 +20,8 @@ use connect_trace_common::{
     record::{INSIDE, PLACES},
 };
 
-use super::{externs::Extern, object, shared::Shared};
+use super::shared::Shared;
+use crate::probes::object::{self, externs::Extern};
 
 /// Plain data of `connect-trace-common`, as aya takes it.
 #[derive(Clone, Copy)]
@@ -34,7 +35,7 @@ unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// The variables that the programs and the daemon share, to be made before the programs are loaded.
-pub(super) struct Variables {
+pub(crate) struct Variables {
     per_cpu: Shared<PerCpu>,
     threads: Shared<u64>,
     control: Shared<Control>,
@@ -44,7 +45,7 @@ pub(super) struct Variables {
 
 impl Variables {
     /// Creates them, all zero.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         // An unreadable list costs time, no figures: the copies of CPUs that there are not stay zero.
         let possible = fs::read_to_string(POSSIBLE_CPUS).unwrap_or_default();
         Ok(Self {
@@ -56,7 +57,7 @@ impl Variables {
     }
 
     /// Returns what the programs are linked with.
-    pub(super) fn linked(&self) -> [Extern; 3] {
+    pub(crate) fn linked(&self) -> [Extern; 3] {
         [
             self.per_cpu.linked(),
             self.threads.linked(),
@@ -79,7 +80,7 @@ pub struct Maps {
 
 impl Maps {
     /// Takes the maps out of an object that was loaded with the variables.
-    pub(super) fn take(ebpf: &mut Ebpf, variables: Variables) -> Result<Self> {
+    pub(crate) fn take(ebpf: &mut Ebpf, variables: Variables) -> Result<Self> {
         Ok(Self {
             variables,
             displaced: object::take(ebpf, "IN_FLIGHT")?,
@@ -88,18 +89,18 @@ impl Maps {
 
     /// Tells the programs to make records of one call in so many, a power of two; see
     /// [`Control::sample_every`].
-    pub(super) fn set_sample_every(&self, sample_every: u32) {
+    pub(crate) fn set_sample_every(&self, sample_every: u32) {
         self.control(offset_of!(Control, sample_every), sample_every.into());
     }
 
     /// Tells the programs how many times those of `__inet{,6}_check_established` have been attached, 0 when they
     /// are not; see [`Control::checks_epoch`].
-    pub(super) fn set_checks_epoch(&self, epoch: u64) {
+    pub(crate) fn set_checks_epoch(&self, epoch: u64) {
         self.control(offset_of!(Control, checks_epoch), epoch);
     }
 
     /// Lets calls in, now that all programs are attached.
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.control(offset_of!(Control, open), 1);
     }
 
@@ -108,7 +109,7 @@ impl Maps {
     ///
     /// # Errors
     /// If the map of the calls cannot be read.
-    pub(super) fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         const LONGEST: Duration = Duration::from_secs(2);
         const LOOK_EVERY: Duration = Duration::from_millis(2);
         self.control(offset_of!(Control, open), 0);

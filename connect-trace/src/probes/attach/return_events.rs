@@ -45,7 +45,7 @@ impl ReturnEvents {
     pub(crate) const MAX_ACTIVE: u32 = 4096;
 
     /// Makes an event for the return of each function.
-    pub(super) fn create(functions: &[&Function]) -> Result<Self> {
+    pub(crate) fn create(functions: &[&Function]) -> Result<Self> {
         let Offered { tracefs, list } = offered()?;
         let shown = list_of(&tracefs);
         remove_left_over(&tracefs, &list)
@@ -72,7 +72,7 @@ impl ReturnEvents {
     }
 
     /// Lets a loaded program run at the return of a function.
-    pub(super) fn attach(&mut self, function: &Function, program: &ProgramFd) -> Result<()> {
+    pub(crate) fn attach(&mut self, function: &Function, program: &ProgramFd) -> Result<()> {
         let folder = self.tracefs.path().join("events").join(GROUP);
         let path = folder.join(event(function)).join("id");
         let id = fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
@@ -87,19 +87,19 @@ impl ReturnEvents {
     }
 
     /// Lets go of every program.
-    pub(super) fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.attached.clear();
     }
 
     /// The folder of tracefs.
-    pub(super) fn tracefs(&self) -> &Folder {
+    pub(crate) fn tracefs(&self) -> &Folder {
         &self.tracefs
     }
 }
 
 /// Returns of this process's events that found no free slot, by the kernel's count (`kprobe_profile`:
 /// event, hits, misses).
-pub(super) fn missed(tracefs: &Folder) -> Result<u64> {
+pub(crate) fn missed(tracefs: &Folder) -> Result<u64> {
     let path = tracefs.path().join("kprobe_profile");
     let profile =
         fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
