@@ -11,10 +11,10 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::guest::{Hardware, Kit, Task};
-use crate::tools;
-use crate::tools::kernels::Kernel;
-use crate::vm::{AllKernels, get_kernels};
+use xtask::guest::{Hardware, Kit, Task};
+use xtask::tools;
+use xtask::tools::kernels::Kernel;
+use xtask::vm::{AllKernels, get_kernels};
 
 /// What the guest does.
 const SCRIPT: &str = include_str!("load.sh");
