@@ -1,8 +1,10 @@
 //! The command line, as it is typed. What needs this host to be understood is checked in `config.rs`.
 
 mod compare;
+pub mod completions;
 mod filters;
 mod load;
+pub mod man;
 mod mistyped;
 mod values;
 
@@ -16,12 +18,16 @@ pub use self::{
     compare::CompareArgs,
     filters::{FilterArgs, PortSpan},
     load::{LoadArgs, StrategyName, WorkloadArgs},
+    man::ManArgs,
 };
 use crate::{
     aggregate::by::By,
     files::is_standard,
     probes::{AttachMode, MAX_IN_FLIGHT, checks::CheckMode},
 };
+
+/// The name of the command.
+const NAME: &str = "connect-trace";
 
 const LONG_HELP: &str = "\
 Examples:
@@ -62,7 +68,7 @@ Exit status:
 /// Needs root and a kernel with BTF (5.10 or later).
 #[derive(Clone, Debug, Parser)]
 #[command(
-    name = "connect-trace",
+    name = NAME,
     version,
     args_conflicts_with_subcommands = true,
     after_help = "See --help for examples and how to read the report.",
@@ -145,14 +151,14 @@ pub enum Command {
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,
-    /// Print the completions for a shell
+    /// Print the completion script for a shell
     Completions {
-        /// The shell
+        /// Shell to complete in
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them into a folder
+    Man(ManArgs),
 }
 
 impl Command {
