@@ -26,7 +26,7 @@ use crate::tools::qemu;
 /// Where our own programs lie in a guest. It comes first on the PATH.
 pub(crate) const PROGRAMS: &str = "/usr/local/bin";
 
-/// What every guest of one run has in common.
+/// The programs and tools that all guests of one run have.
 pub struct Kit {
     programs: Vec<PathBuf>,
     tools: GuestTools,
@@ -36,7 +36,7 @@ pub struct Kit {
     peers: Option<Peers>,
 }
 
-/// What one guest is to do.
+/// The task of one guest.
 #[derive(Default)]
 pub struct Task {
     /// The command to run and its arguments.
@@ -113,7 +113,7 @@ impl Kit {
     /// Does the task as [`Kit::run`] does, and hands over what its command writes to stdout.
     ///
     /// # Errors
-    /// Those of `run`; and where the command's status is not 0, with what it wrote to stderr.
+    /// As `run`; and the command's status is not 0: the message has what it wrote to stderr.
     pub fn run_well(
         &self,
         kernel: &Kernel,

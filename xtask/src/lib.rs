@@ -1,4 +1,4 @@
-//! What people run on connect-trace's own tree: `cargo xtask COMMAND`.
+//! Tasks that people run on connect-trace's own tree: `cargo xtask COMMAND`.
 //!
 //! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines. The benchmarks are
 //! a crate of their own (`xtask/bench`), which uses the public part of this one.

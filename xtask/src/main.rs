@@ -1,4 +1,4 @@
-//! `cargo xtask COMMAND`: what people run on connect-trace's own tree.
+//! `cargo xtask COMMAND`: tasks that people run on connect-trace's own tree.
 
 use std::process::ExitCode;
 

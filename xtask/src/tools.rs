@@ -1,4 +1,4 @@
-//! What the workspace needs and does not build itself. Everything lies in `.tools/`, is fetched when
+//! Tools that the workspace needs and does not build itself. Everything lies in `.tools/`, is fetched when
 //! it is missing, and is not fetched twice.
 
 pub(crate) mod bpf_linker;

@@ -55,7 +55,7 @@ impl ExecutionLog {
     /// still while it is read, and goes on without a log. The last line may be cut.
     ///
     /// # Errors
-    /// Those of QEMU and of `read`.
+    /// QEMU does not log, or `read` fails.
     pub(crate) fn record<T>(
         &self,
         bytes: u64,

@@ -1,4 +1,4 @@
-//! What was measured on one kernel, and what it says of each tracer.
+//! Figures of one kernel, and the cost of each tracer that follows from them.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(crate) struct Figures {
     /// The same with many threads.
     #[serde(default)]
     pub(crate) crowds: Vec<Crowd>,
-    /// Those that could not be measured, and what they said.
+    /// Tracers that could not be measured, and the last line of each.
     pub(crate) failed: Vec<(String, String)>,
 }
 
@@ -159,7 +159,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Whether two runs agree, and a line that says where they differ most.
+/// Returns a line that says where two runs differ most, and true if they agree.
 pub(crate) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
     let mut most = (0.0, String::new());
     let mut compared = 0;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what connect-trace and the tracers of others add to a connect(), in instructions.
+//! `cargo xtask bench`: the instructions that connect-trace and the tracers of others add to a connect().
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use xtask::vm::{AllKernels, get_kernels};
 use crate::figures::{self, Figures};
 use crate::{targets, tracers};
 
-/// What the guest does.
+/// The guest's part.
 const SCRIPT: &str = concat!(include_str!("tracer.sh"), include_str!("guest.sh"));
 
 /// Measure what tracers add to a connect(), ours and others', in instructions

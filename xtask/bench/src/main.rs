@@ -1,4 +1,4 @@
-//! What connect-trace and the tracers of others cost: `cargo xtask bench`, `bench-load` and `bench-parts`, in the
+//! The cost of connect-trace and of the tracers of others: `cargo xtask bench`, `bench-load` and `bench-parts`, in the
 //! virtual machines of `xtask`. docs/performance.md says what the figures mean.
 
 mod execution;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// What connect-trace and the tracers of others cost.
+/// Measure connect-trace and the tracers of others in virtual machines.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",

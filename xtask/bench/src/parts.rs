@@ -15,7 +15,7 @@ use crate::execution::ExecutionLog;
 use crate::symbols::{Symbols, is_program, is_symbol};
 use crate::tracers::{self, UNTRACED};
 
-/// What the guest does.
+/// The guest's part.
 const SCRIPT: &str = concat!(include_str!("tracer.sh"), include_str!("parts.sh"));
 
 /// Size of a log, for some thirty connect() calls.
@@ -92,7 +92,7 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Guest> {
     Ok(guest)
 }
 
-/// What was seen of a guest.
+/// Output of a guest.
 #[derive(Default)]
 struct Guest {
     /// Lines of /proc/kallsyms about the kernel itself.
@@ -102,7 +102,7 @@ struct Guest {
     failed: Vec<(String, String)>,
 }
 
-/// What was executed beside one tracer.
+/// A tracer, and the call beside it.
 struct Tracer {
     name: String,
     /// Lines of /proc/kallsyms that are there as long as the tracer is.
@@ -198,11 +198,11 @@ fn shortest_call(log: &mut dyn BufRead, symbols: &Symbols) -> Result<Vec<u64>> {
     Ok(shortest)
 }
 
-/// What a line of QEMU's log says of the instruction at an address.
+/// A line of QEMU's log: the instruction at an address was executed or not.
 #[derive(Debug, PartialEq, Eq)]
 enum Entry {
     Executed(u64),
-    /// It was not executed, after all: an interrupt came before.
+    /// Not executed, after all: an interrupt came before.
     TakenBack(u64),
 }
 
@@ -227,9 +227,9 @@ fn entry_of(line: &str) -> Option<Entry> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parts {
     all: usize,
-    /// Those of the programs.
+    /// Instructions of the programs.
     programs: usize,
-    /// Those of each function that a program calls, with all that it calls in turn.
+    /// Instructions of each function that a program calls, with all that it calls in turn.
     called: BTreeMap<String, usize>,
 }
 

@@ -8,7 +8,7 @@ use crate::tracers::{
     FUNCLATENCY_CHECKS, KPROBE, KPROBE_CROWD,
 };
 
-/// What is to be at most so large.
+/// A ratio of figures, and the most that it may be.
 struct Target {
     what: &'static str,
     of: fn(&Figures) -> Option<f64>,

@@ -60,7 +60,7 @@ pub fn tested() -> impl Iterator<Item = Series> {
 /// A kernel that a guest can boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// What the person called it: its series or the file's path.
+    /// The name as it was typed: the series or the file's path.
     pub name: String,
     /// The compressed kernel.
     pub image: PathBuf,
