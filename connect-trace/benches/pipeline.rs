@@ -7,7 +7,7 @@ mod records;
 use std::{hint::black_box, time::Duration};
 
 use clap::Parser as _;
-use connect_trace::{cli::Cli, event::Connect, output::Output};
+use connect_trace::{cli::Cli, connect::Connect, report::output::Output};
 use criterion::{
     Criterion, Throughput,
     measurement::{Measurement, ValueFormatter, WallTime},

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use connect_trace::{
     cli::{Cli, Command},
-    event::{Comm, Connect, Family, PortRange, SourcePort},
+    connect::{Comm, Connect, Family, PortRange, SourcePort},
     replay,
 };
 

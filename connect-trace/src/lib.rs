@@ -11,34 +11,24 @@
 // These panic where they cannot write: `say!` and `writeln!` do not.
 #![warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
 
-pub mod accounting;
-pub mod aggregate;
-pub mod budget;
 pub mod check;
 pub mod cli;
 pub mod clock;
-pub mod command;
 pub mod compare;
-pub mod config;
-pub mod daemon;
-pub mod event;
+pub mod connect;
+pub mod figures;
 mod files;
 pub mod filter;
-mod governor;
+#[cfg(test)]
+mod fixtures;
 pub mod kernel;
 pub mod load;
-mod loss_log;
-pub mod output;
+pub mod options;
 pub mod overhead;
-pub mod own_use;
-pub mod page;
-mod precedence;
 pub mod probes;
 pub mod recording;
 pub mod replay;
 pub mod report;
-pub mod scan;
-pub mod status_line;
+pub mod stats;
 pub mod term;
-pub mod tracer;
-mod user;
+pub mod trace;

@@ -9,13 +9,12 @@ use clap::CommandFactory as _;
 use connect_trace::{
     check,
     cli::{Cli, Command},
-    compare,
-    config::Config,
-    daemon, load, replay,
+    compare, figures, load, replay,
     term::{
         self, message,
         stdout::{Refused, stdout, unless_closed},
     },
+    trace::{self, config::Config},
 };
 use log::LevelFilter;
 
@@ -41,7 +40,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         _ => LevelFilter::Debug,
     });
     match cli.command {
-        None => return daemon::run(&Config::resolve(cli.trace)?),
+        None => return trace::run(&Config::resolve(cli.trace)?),
+        Some(Command::Report(args)) if args.pictures.wanted() => return figures::run(&args),
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Load(args)) => return load::run(&args),

@@ -73,7 +73,7 @@ use std::{
 };
 
 use anyhow::Result;
-use connect_trace::probes::AttachMode;
+use connect_trace::probes::attach::AttachMode;
 use libtest_mimic::{Arguments, Completion, Trial};
 
 /// Set to 1 where the tests may take the whole machine for themselves.

@@ -10,7 +10,7 @@ mod report;
 
 use std::{fs, io::Write as _, path::Path, process::Stdio};
 
-use connect_trace::event::SourcePort;
+use connect_trace::connect::SourcePort;
 
 use self::{
     command::{command, text},
@@ -72,7 +72,7 @@ fn recording(folder: &Folder, name: &str) -> String {
         (2, 2_000_000, 20_001),
     ]
     .map(|(second, ns, port)| connect(second * 1_000_000_000, ns, port));
-    let failed = connect_trace::event::Connect {
+    let failed = connect_trace::connect::Connect {
         port: SourcePort::None,
         errno: libc::EADDRNOTAVAIL,
         ..connect(2_500_000_000, 1_000_000, 0)

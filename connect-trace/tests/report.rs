@@ -10,7 +10,7 @@ mod of_report;
 
 use std::fs;
 
-use connect_trace::event::{Connect, PortRange};
+use connect_trace::connect::{Connect, PortRange};
 use serde_json::{Value, json};
 
 use self::{

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use connect_trace::{
-    event::{Connect, Decoder, Family, Owner, PortRange, SourcePort, Strategy},
+    connect::{Connect, Decoder, Family, Owner, PortRange, SourcePort, Strategy},
     kernel::layout::Layout,
     recording::{Ending, Recording},
 };

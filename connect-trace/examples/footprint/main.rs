@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use connect_trace::{cli::Cli, output::Output, report::KernelSide, tracer::Records};
+use connect_trace::{
+    cli::Cli, report::output::Output, stats::report::KernelSide, trace::tracer::Records,
+};
 use serde_json::json;
 
 use self::{filled_ring::Filler, records::cpu_time};

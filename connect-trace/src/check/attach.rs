@@ -8,15 +8,19 @@ use super::{
 };
 use crate::{
     kernel::{
-        lack::Lack,
         layout::Layout,
         limits,
         preemption::{self, Model},
+        requirement::Lack,
     },
     probes::{
-        AttachMode, Functions, ProbeConfig,
-        choice::{Way, choose, with_types_or_without},
-        return_events::{self, ReturnEvents},
+        ProbeConfig,
+        attach::{
+            AttachMode,
+            choice::{Way, choose, with_types_or_without},
+            functions::Functions,
+            return_events::{self, ReturnEvents},
+        },
         trial::{self, Loaded},
     },
 };

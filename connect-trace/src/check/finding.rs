@@ -4,7 +4,7 @@ use anyhow::Error;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::kernel::lack::Lack;
+use crate::kernel::requirement::Lack;
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::{
         check::{Group, tests::check},
-        probes::AttachMode,
+        probes::attach::AttachMode,
     };
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each group of findings has its file, which reads what it needs (its `Reading`) and says what that
 //! means. The decisions are those of tracing itself: the same functions make them.
 
+pub mod args;
 mod attach;
 mod finding;
 mod json;
@@ -17,15 +18,16 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Parser as _;
+use clap::{Args as _, FromArgMatches as _};
 
 pub use self::finding::{Finding, Group, State};
 use crate::{
-    cli::{CheckArgs, Cli, Format},
-    config::Config,
+    check::args::CheckArgs,
     kernel,
-    probes::{AttachMode, ProbeConfig},
+    options::Format,
+    probes::{ProbeConfig, attach::AttachMode},
     term::stdout::{stdout, unless_closed},
+    trace::{args::TraceArgs, config::Config},
 };
 
 /// What was found on this host.
@@ -141,8 +143,10 @@ impl Check {
 
 /// What a trace without any options is told.
 fn defaults() -> Result<ProbeConfig> {
-    let cli = Cli::try_parse_from(["connect-trace"])?;
-    Ok(Config::resolve(cli.trace)?.probes)
+    let command = TraceArgs::augment_args(clap::Command::new("connect-trace"));
+    let matches = command.try_get_matches_from(["connect-trace"])?;
+    let args = TraceArgs::from_arg_matches(&matches)?;
+    Ok(Config::resolve(args)?.probes)
 }
 
 #[cfg(test)]

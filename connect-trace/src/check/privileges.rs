@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use super::finding::{Finding, Group};
 use crate::kernel::{
     access::{self, LOCKDOWN, Privileges},
-    lack::Lack,
+    requirement::Lack,
 };
 
 /// What is seen of it.

@@ -74,7 +74,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{check::tests::check, probes::AttachMode};
+    use crate::{check::tests::check, probes::attach::AttachMode};
 
     fn text(findings: Vec<Finding>, mode: Option<AttachMode>) -> String {
         let mut out = Vec::new();

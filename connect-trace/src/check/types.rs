@@ -6,12 +6,12 @@ use super::finding::{Finding, Group};
 use crate::{
     kernel::{
         btf::{Btf, VMLINUX},
-        lack::Lack,
         layout::Layout,
         limits,
+        requirement::Lack,
         symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
-    probes::{Functions, RING_BUFFER_BYTES},
+    probes::{RING_BUFFER_BYTES, attach::functions::Functions},
 };
 
 /// What is seen of it.

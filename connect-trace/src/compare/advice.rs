@@ -3,7 +3,7 @@
 use super::{Comparison, Row};
 use crate::{
     load::{plan::Protocol, strategy::Strategy},
-    report::numbers::microseconds,
+    term::numbers::microseconds,
 };
 
 /// More errors than this share make a strategy unfit.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Comparison, Row, Sample, advice};
-use crate::load::curve::{STEPS, Step};
+use crate::load::occupancy::{STEPS, Step};
 use crate::{
     load::{features::Features, strategy::Strategy},
     report::json::line,

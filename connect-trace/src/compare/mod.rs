@@ -3,8 +3,9 @@
 //! `row` is what the runs of a strategy come to, `advice` what follows; `text` and `json` say it.
 
 mod advice;
+pub mod args;
 mod json;
-mod row;
+mod strategy_result;
 mod text;
 mod traced;
 
@@ -16,11 +17,12 @@ use std::{
 use anyhow::{Error, Result};
 use fastrand::Rng;
 
-pub use self::row::{Row, Sample, Spread};
+pub use self::strategy_result::{Row, Sample, Spread};
 use self::traced::Traced;
 use crate::{
-    cli::{CompareArgs, Format, WorkloadArgs},
+    compare::args::CompareArgs,
     kernel::access,
+    load::args::WorkloadArgs,
     load::{
         self, Done, Journal,
         features::Features,
@@ -28,7 +30,8 @@ use crate::{
         process,
         strategy::Strategy,
     },
-    report::terminal,
+    options::Format,
+    term::terminal,
 };
 
 /// What watches the runs from the kernel's side.

@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 
 use super::{Comparison, Row, Sample, advice};
 use crate::{
-    load::{curve::Step, strategy::Strategy},
-    report::{
+    load::{occupancy::Step, strategy::Strategy},
+    term::{
         numbers::{counted, microseconds, wrapped},
         paint::Paint,
     },

@@ -11,11 +11,11 @@ use anyhow::Result;
 
 use super::Watcher;
 use crate::{
-    event::Connect,
+    connect::{CheckMode, Connect},
     filter::Filters,
     load::{Done, plan::Plan},
-    probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES, checks::CheckMode},
-    tracer::Tracer,
+    probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
+    trace::tracer::Tracer,
 };
 
 /// Between two looks at the ring buffer, as in a trace.

@@ -4,7 +4,7 @@ use std::{fmt, fs, io, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Result, ensure};
 
-use super::lack::Lack;
+use super::requirement::Lack;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;

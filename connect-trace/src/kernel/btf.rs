@@ -6,7 +6,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{lack::Lack, limits, mounts};
+use super::{limits, mounts, requirement::Lack};
 
 /// Where a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";

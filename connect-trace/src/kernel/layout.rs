@@ -7,7 +7,7 @@ use connect_trace_common::Field;
 use super::{
     btf::{Btf, Kind, VOID},
     cast::Cast,
-    lack::Lack,
+    requirement::Lack,
 };
 
 /// Where the kernel keeps a field.

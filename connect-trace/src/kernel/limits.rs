@@ -7,7 +7,7 @@ use anyhow::Error;
 
 use super::{
     btf::{Btf, VMLINUX},
-    lack::Lack,
+    requirement::Lack,
 };
 
 /// A structure of the kernels before 5.11, which count the memory of maps and programs against

@@ -4,15 +4,15 @@
 pub mod access;
 pub mod btf;
 pub mod cast;
-pub mod lack;
 pub mod layout;
 pub mod limits;
 pub mod mounts;
 pub mod preemption;
 pub(crate) mod process;
 pub mod prototypes;
-pub mod switches;
+pub mod requirement;
 pub mod symbols;
+pub mod sysctls;
 
 /// The kernel's release, as `uname -r` prints it: for people to read, never to decide from.
 #[must_use]

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use super::lack::Lack;
+use super::requirement::Lack;
 
 /// A folder within a file system of the kernel's.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{attempt::Attempt, curve::Curve, plan::Range};
-use crate::aggregate::Latency;
+use super::{attempt::Attempt, occupancy::Curve, plan::Range};
+use crate::stats::Latency;
 
 /// Times of attempts that have something in common.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{Done, figures::Times, log::Run, plan::Network};
 use crate::{
     kernel,
-    report::{errno, json::Times as Latency, json::line},
+    report::json::{Times as Latency, line},
+    term::errno,
 };
 
 /// Changes when a field goes, or means something else; not when one is added.

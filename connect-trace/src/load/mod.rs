@@ -6,8 +6,8 @@
 //! `figures`, with the `curve` by how full the range is, are made from the attempts that come back, `text`
 //! and `json` say them, and `file` keeps the attempts.
 
+pub mod args;
 pub mod attempt;
-pub mod curve;
 #[cfg(test)]
 pub(crate) mod example;
 pub mod features;
@@ -19,6 +19,7 @@ mod limits;
 mod listener;
 pub mod log;
 mod namespace;
+pub mod occupancy;
 mod order;
 pub mod plan;
 pub mod process;
@@ -51,11 +52,11 @@ use self::{
     runner::Outcome,
 };
 use crate::{
-    cli::{Format, LoadArgs, WorkloadArgs},
     files::is_standard,
     kernel,
-    report::terminal,
-    term::{message::Stderr, stdout::stdout},
+    load::args::{LoadArgs, WorkloadArgs},
+    options::Format,
+    term::{message::Stderr, stdout::stdout, terminal},
 };
 
 /// A run that was made.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::status_line::Line;
+use crate::term::status_line::Line;
 
 /// Width of the bar.
 const BAR: usize = 20;

@@ -3,11 +3,13 @@
 use std::fmt::{self, Write as _};
 
 use super::{Done, figures::Times, plan::Network, strategy::Strategy};
-use crate::report::{
-    errno, histogram,
-    numbers::{counted, wrapped},
-    paint::Paint,
-    table::rows,
+use crate::{
+    report::{histogram, table::rows},
+    term::{
+        errno,
+        numbers::{counted, wrapped},
+        paint::Paint,
+    },
 };
 
 /// The report of a run.

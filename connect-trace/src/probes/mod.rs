@@ -5,126 +5,55 @@
 //! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
 //! `__inet6_check_established` as [`checks`] decides.
 
-mod attachment;
+pub mod attach;
 mod cgroups;
 pub mod checks;
-pub(crate) mod choice;
-mod externs;
-mod fentry;
-mod fields;
-mod filters;
-mod instructions;
-mod janitor;
-mod kprobe;
-mod link;
-pub mod maps;
-mod misses;
+mod config;
 mod object;
-mod perf_event;
 mod processes;
-mod program_info;
-pub(crate) mod return_events;
-mod run_stats;
-mod shared;
+mod read;
 pub mod steps;
 pub(crate) mod trial;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+pub use self::{
+    attach::AttachMode,
+    config::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
 };
+
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
-    programs::{ProgramFd, RawTracePoint},
+    programs::RawTracePoint,
 };
 use aya_log::EbpfLogger;
 
 use self::{
-    attachment::Attachment,
+    attach::{
+        attachment::Attachment,
+        choice::{Way, choose, with_types_or_without},
+        fentry,
+        functions::Functions,
+        kprobe,
+        misses::{Misses, Programs},
+    },
     cgroups::Cgroups,
-    checks::{CheckMode, Watcher},
-    choice::{Way, choose, with_types_or_without},
-    maps::{Maps, Variables},
-    misses::{Misses, Programs},
-    object::Options,
+    checks::Watcher,
+    object::{Options, filters, lock},
     processes::Processes,
-    run_stats::RunStats,
+    read::{
+        maps::{Maps, Variables},
+        run_stats::RunStats,
+    },
     steps::Steps,
 };
-use crate::filter::Filters;
+use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf,
-    lack::Lack,
-    layout::Layout,
-    limits,
-    mounts::Folder,
-    preemption,
-    process::Process,
-    prototypes::{CHECKS, CONNECT, Function},
-    symbols::{Pointer, Symbols},
+    btf::Btf, layout::Layout, limits, mounts::Folder, preemption, process::Process,
 };
 use crate::overhead::ProgramRuns;
-
-/// How the programs are attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachMode {
-    /// fentry and fexit: a trampoline at the function. No return is lost for lack of room, but those of calls in flight
-    /// are when another tracer comes or goes (`bpf_tramp_image_put`, kernel/bpf/trampoline.c), and are counted.
-    Fentry,
-    /// kprobe and kretprobe.
-    Kprobe,
-}
-
-impl AttachMode {
-    /// Name of the program for the entry of a function.
-    fn entry_program(self, function: &Function) -> String {
-        let kind = match self {
-            Self::Fentry => "fentry",
-            Self::Kprobe => "kprobe",
-        };
-        format!("{kind}_{}", function.program)
-    }
-}
-
-impl fmt::Display for AttachMode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Fentry => "fentry/fexit",
-            Self::Kprobe => "kprobe/kretprobe",
-        })
-    }
-}
-
-/// Size of the ring buffer where nothing else is asked for, in bytes.
-pub const RING_BUFFER_BYTES: u32 = 8 << 20;
-
-/// Most calls in flight where nothing else is asked for.
-pub const MAX_IN_FLIGHT: u32 = 16_384;
-
-/// What to attach, and how.
-#[derive(Clone, Debug)]
-pub struct ProbeConfig {
-    /// The way to attach; `None` takes fentry where the kernel offers it and does not skip its programs
-    /// under preemption, else kprobe.
-    pub attach: Option<AttachMode>,
-    /// What is paid for watching `__inet{,6}_check_established`.
-    pub checks: CheckMode,
-    /// Which connects are wanted.
-    pub filters: Filters,
-    /// Size of the ring buffer in bytes: a power of two and a multiple of the page size.
-    pub ring_buffer_bytes: u32,
-    /// Most calls of connect() that can be in flight at once.
-    pub max_in_flight: u32,
-    /// Whether the kernel counts and times the runs of the programs, which costs two readings of the clock
-    /// for each.
-    pub run_stats: bool,
-    /// Whether less may be traced for a while: see [`Probes::steps`]. Then each call asks whether it is
-    /// sampled.
-    pub may_step: bool,
-}
 
 /// The attached programs. Dropping it detaches them.
 pub struct Probes {
@@ -412,150 +341,6 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
     Ok((ebpf, variables))
 }
 
-/// The programs, whatever happened to a thread that held them.
-fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
-    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Those of the probed functions that this kernel has, and a variable of theirs.
-pub(crate) struct Functions {
-    connect: Vec<&'static Function>,
-    checks: Vec<&'static Function>,
-    /// The functions that are not traced, and why.
-    pub(crate) notes: Vec<String>,
-    /// The first function of connect() that the kernel's types lack, without which there is no fentry.
-    without_type: Option<&'static str>,
-    /// True if the functions of IPv6 are there.
-    pub(crate) ipv6: bool,
-    /// What the port search takes its start from.
-    pub(crate) table_perturb: Pointer,
-}
-
-impl Functions {
-    /// Looks for them.
-    ///
-    /// # Errors
-    /// Names the function that nothing can be traced without.
-    pub(crate) fn of_running_kernel() -> Result<Self> {
-        let all = CONNECT.iter().chain(&CHECKS);
-        let names: Vec<&'static str> = all.map(|function| function.name).collect();
-        let symbols = Symbols::of_running_kernel(&names)?;
-        Self::of(&symbols)
-    }
-
-    fn of(symbols: &Symbols) -> Result<Self> {
-        let connect = present(&CONNECT, symbols);
-        let checks = present(&CHECKS, symbols);
-        let is_missing = |function: &&Function| !symbols.functions.contains_key(function.name);
-        if let Some(missing) = CONNECT
-            .iter()
-            .filter(|function| !function.ipv6)
-            .find(is_missing)
-        {
-            return Err(Lack::new(
-                format!(
-                    "this kernel has no function {} to probe: it may be inlined or renamed",
-                    missing.name
-                ),
-                "boot another build of it; Debian's kernels 5.10 to 7.3 have the function",
-            )
-            .into());
-        }
-        let ipv6 = connect.len() == CONNECT.len();
-        let mut notes = Vec::new();
-        if !ipv6 {
-            notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
-        }
-        for missing in CHECKS.iter().filter(is_missing) {
-            if ipv6 || !missing.ipv6 {
-                notes.push(unwatched(missing, "this kernel has no such function"));
-            }
-        }
-        Ok(Self {
-            connect,
-            checks,
-            notes,
-            without_type: None,
-            ipv6,
-            table_perturb: symbols.table_perturb,
-        })
-    }
-
-    /// Checks the prototypes. Of the functions that look at one candidate port those stay that fit.
-    ///
-    /// # Errors
-    /// Says how a function of connect() differs from what the programs assume.
-    pub(crate) fn fit(&mut self, btf: &Btf) -> Result<()> {
-        for function in &self.connect {
-            if !function.check(btf)? {
-                self.without_type.get_or_insert(function.name);
-            }
-        }
-        let Self { checks, notes, .. } = self;
-        checks.retain(|function| {
-            let why = match function.check(btf) {
-                Ok(true) => return true,
-                Ok(false) => "the kernel's types lack it".to_owned(),
-                Err(error) => format!("{error:#}"),
-            };
-            notes.push(unwatched(function, &why));
-            false
-        });
-        Ok(())
-    }
-
-    /// Those of connect() and its search.
-    pub(crate) fn connect(&self) -> Vec<&'static Function> {
-        self.connect.clone()
-    }
-
-    /// Those that look at one candidate port.
-    pub(crate) fn checks(&self) -> Vec<&'static Function> {
-        self.checks.clone()
-    }
-
-    /// Checks that the kernel's types and this process's privileges offer a way to attach, as far as that is known
-    /// before it is tried.
-    pub(crate) fn offer(&self, way: Way) -> Result<()> {
-        match (way, self.without_type) {
-            (Way::Fentry, Some(name)) => Err(Lack::new(
-                format!("the kernel's types lack the function {name}"),
-                "none needed: kprobe/kretprobe does without",
-            )
-            .into()),
-            (Way::KprobeWithSlots, _) => return_events::offered().map(|_| ()),
-            _ => Ok(()),
-        }
-    }
-
-    /// All of them, or all but those of IPv6.
-    #[cfg(test)]
-    pub(crate) fn all(ipv6: bool) -> Self {
-        let all = CONNECT.iter().chain(&CHECKS);
-        let wanted = all.filter(|function| ipv6 || !function.ipv6);
-        let functions = wanted.map(|function| (function.name, function.name.to_owned()));
-        Self::of(&Symbols {
-            functions: functions.collect(),
-            table_perturb: Pointer::At(0xffff_ffff_8300_0010),
-        })
-        .unwrap()
-    }
-}
-
-/// The functions that the kernel has, with its symbols for them.
-fn present(functions: &'static [Function], symbols: &Symbols) -> Vec<&'static Function> {
-    let with_symbol = |function: &'static Function| {
-        let symbol = symbols.functions.get(function.name)?;
-        Some(function.with_symbol(symbol))
-    };
-    functions.iter().filter_map(with_symbol).collect()
-}
-
-/// The note of a function that looks at candidate ports and is not watched.
-fn unwatched(function: &Function, why: &str) -> String {
-    format!("calls of {} are not seen: {why}", function.name)
-}
-
 fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
     load_tracepoint(ebpf, name)?
         .attach(tracepoint)
@@ -570,9 +355,4 @@ fn load_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTrac
         .map_err(object::refusal)
         .with_context(|| format!("load program {name}"))?;
     Ok(program)
-}
-
-/// The descriptor of a loaded program.
-fn descriptor(fd: Result<&ProgramFd, aya::programs::ProgramError>) -> Result<&ProgramFd> {
-    fd.context("the program is not loaded")
 }

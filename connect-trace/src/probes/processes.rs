@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, MapData};
 
-use super::filters::FOLLOWED;
+use super::object::filters::FOLLOWED;
 use crate::kernel::process::{self, Process};
 
 /// Between two looks at all processes of the map.

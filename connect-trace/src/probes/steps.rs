@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result};
 
 use super::{
-    attachment::Attachment,
+    attach::attachment::Attachment,
     checks::{Burst, Switch},
-    maps::Maps,
-    run_stats::RunStats,
+    read::{maps::Maps, run_stats::RunStats},
 };
-use crate::budget::Level;
+use crate::overhead::limiter::Level;
 
 /// Goes from one level to another; a handle for the thread that does it.
 #[derive(Clone)]

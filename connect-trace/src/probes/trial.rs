@@ -6,8 +6,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use anyhow::{Context as _, Result};
 
 use super::{
-    AttachMode, Functions, ProbeConfig, fentry, kprobe, load, load_tracepoint, program_info,
-    run_stats::descriptor,
+    ProbeConfig,
+    attach::{AttachMode, fentry, functions::Functions, kprobe},
+    load, load_tracepoint,
+    read::{program_info, run_stats::descriptor},
 };
 use crate::kernel::layout::Layout;
 

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
+use crate::connect::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
 
 /// The first line: the names of the columns.
 pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
@@ -333,7 +333,7 @@ pub(super) mod tests {
     use proptest::strategy::Strategy;
 
     use super::{Strategy as PortStrategy, *};
-    use crate::aggregate::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
@@ -429,7 +429,7 @@ pub(super) mod tests {
     #[test]
     fn a_line_is_as_the_documentation_says() {
         let mut line = Vec::new();
-        write(&mut line, &example(20_000));
+        write(&mut line, &connect_from(20_000));
         let columns = HEADER.trim_end().split(',').count();
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.trim_end().split(',').count(), columns, "{line}");

@@ -3,20 +3,22 @@
 //! A recording is a sequence of zstd frames, whose contents are CSV. Skippable frames between them, which
 //! every other reader passes over, hold what is known of the trace.
 
+mod batches;
 mod columns;
 mod frames;
-mod keeper;
 mod notes;
 mod reader;
+mod recorder;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub(crate) use self::batches::each_batch;
 pub use self::{
     columns::HEADER,
-    keeper::Keeper,
     notes::{End, Start},
     reader::{Broken, Ending, Recording},
+    recorder::Keeper,
     writer::{BATCH_EVENTS, Writer},
 };
 

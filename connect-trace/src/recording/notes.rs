@@ -12,10 +12,13 @@ use connect_trace_common::{BUCKETS, CheckEstablished, Counters, FastGroup, Times
 
 use super::FORMAT;
 use crate::{
-    accounting::Accounting,
-    aggregate::FastConnects,
+    connect::CheckMode,
     kernel::prototypes::CHECKS,
-    report::{Checks, KernelSide},
+    stats::{
+        FastConnects,
+        accounting::Accounting,
+        report::{Checks, KernelSide},
+    },
     term::printable::printable,
 };
 
@@ -175,7 +178,7 @@ impl End {
         }
         note.line("moved", moved);
         note.line("blind_ns", nanoseconds(blind));
-        note.line("checks", &checks.mode);
+        note.line("checks", checks.mode);
         note.line("checks_bursts", checks.bursts);
         note.line("checks_watched_ns", nanoseconds(checks.watched));
         for (name, seen) in &checks.functions {
@@ -230,7 +233,7 @@ impl End {
         };
         let kernel_side = KernelSide {
             checks: Checks {
-                mode: lines.text("checks")?,
+                mode: CheckMode::named(&lines.text("checks")?)?,
                 bursts: lines.number("checks_bursts")?,
                 watched: Duration::from_nanos(lines.number("checks_watched_ns")?),
                 functions,
@@ -385,7 +388,6 @@ impl Lines {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::aggregate::fast;
 
     pub fn start() -> Start {
         Start {
@@ -405,7 +407,7 @@ pub(super) mod tests {
             monotonic_ns: 7_000_000_000,
             kernel_side: KernelSide {
                 checks: Checks {
-                    mode: "sampled".to_owned(),
+                    mode: CheckMode::Sampled,
                     bursts: 2,
                     watched: Duration::from_millis(30),
                     functions: CHECKS
@@ -442,7 +444,7 @@ pub(super) mod tests {
                     blind: Duration::from_millis(10),
                     ..Accounting::default()
                 },
-                fast: fast::tests::example(9),
+                fast: crate::fixtures::below_minimum(9),
                 ..KernelSide::default()
             },
         }

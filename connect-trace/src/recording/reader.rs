@@ -16,7 +16,7 @@ use super::{
     notes::{End, NoteError, Start},
     writer::BATCH_EVENTS,
 };
-use crate::{event::Connect, files::open, term::printable::printable};
+use crate::{connect::Connect, files::open, term::printable::printable};
 
 /// A recording that is being read.
 pub struct Recording<R = File> {

@@ -13,7 +13,7 @@ use super::{
     BATCH_EVENTS, Broken, End, Ending, Recording, Writer, columns, frames,
     notes::tests::{end, start},
 };
-use crate::{aggregate::summary::tests::example, event::Connect};
+use crate::{connect::Connect, fixtures::connect_from};
 
 /// A file of a test's own, which goes with it.
 struct Scratch(PathBuf);
@@ -83,7 +83,7 @@ fn examples(count: usize) -> Vec<Connect> {
         .take(count)
         .map(|(port, number)| Connect {
             start_ns: number * 1_234_567,
-            ..example(port)
+            ..connect_from(port)
         })
         .collect()
 }

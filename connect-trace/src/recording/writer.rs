@@ -15,7 +15,7 @@ use super::{
     frames::{self, MOST_CONTENTS},
     notes::{End, Start},
 };
-use crate::{event::Connect, files};
+use crate::{connect::Connect, files};
 
 /// Most connects of a batch.
 pub const BATCH_EVENTS: usize = 8192;

@@ -3,11 +3,10 @@
 use std::{fmt, path::Path};
 
 use crate::{
-    aggregate::{Latency, Summary},
     clock::Time,
-    event::Connect,
+    connect::Connect,
     recording::Start,
-    report::KernelSide,
+    stats::{Latency, Summary, report::KernelSide},
     term::printable::printable,
 };
 
@@ -121,7 +120,7 @@ fn mean_and_p99(latency: &Latency) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::summary::tests::example;
+    use crate::fixtures::connect_from;
 
     #[test]
     fn recordings_stand_side_by_side_within_80_columns() {
@@ -135,10 +134,10 @@ mod tests {
             monotonic_ns: 1,
         };
         let mut one = Row::new(Path::new("a.csv.zst"), &start);
-        one.connect(&example(20_000));
+        one.connect(&connect_from(20_000));
         one.connect(&Connect {
             connect_ns: 99_000_000_000,
-            ..example(20_001)
+            ..connect_from(20_001)
         });
         let other = Row::new(Path::new("/a/folder/far/away/b.csv.zst"), &start);
         let rows = vec![one, other];

@@ -4,26 +4,27 @@ use std::fmt::{self, Write as _};
 
 use connect_trace_common::CheckEstablished;
 
-use super::{
-    Checks, histogram,
+use super::histogram;
+use crate::stats::{Summary, accounting::Accounting};
+use crate::term::{
     numbers::{counted, wrapped},
     paint::Paint,
 };
-use crate::{accounting::Accounting, aggregate::Summary};
+use crate::{connect::CheckMode, stats::report::Checks};
 
 /// What was seen of `__inet{,6}_check_established`.
 pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> fmt::Result {
-    if checks.mode == "off" {
+    if checks.mode == CheckMode::Off {
         return Ok(());
     }
     writeln!(text)?;
-    if checks.mode == "sampled" && checks.bursts == 0 {
+    if checks.mode == CheckMode::Sampled && checks.bursts == 0 {
         writeln!(
             text,
             "port checks, sampled: the first burst has not ended; watched in {}",
             counted(summary.checks_watched, "connect()", "connect()s"),
         )?;
-    } else if checks.mode == "sampled" {
+    } else if checks.mode == CheckMode::Sampled {
         writeln!(
             text,
             "port checks, sampled: {} of {:.1} ms in all; watched in {}",

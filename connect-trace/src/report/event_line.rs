@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{errno, numbers::microseconds_or_dash};
+use crate::term::{errno, numbers::microseconds_or_dash};
 use crate::{
     clock::Clock,
-    event::{Connect, Owner},
+    connect::{Connect, Owner},
 };
 
 /// A terminal of fewer columns gets the compact lines.
@@ -310,8 +310,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        aggregate::summary::tests::example,
-        event::{Comm, SourcePort, tests::any_connect},
+        connect::{Comm, SourcePort},
+        fixtures::{any_connect, connect_from},
     };
 
     /// The lines of these, with their headers; the time of day without its hour, which depends on the zone.
@@ -335,7 +335,7 @@ mod tests {
             start_ns: 234_567_890,
             comm: Comm::of("curl"),
             pid: 1234,
-            ..example(port)
+            ..connect_from(port)
         }
     }
 

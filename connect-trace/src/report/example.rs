@@ -4,13 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use connect_trace_common::CheckEstablished;
 
-use super::{Checks, Report};
+use crate::stats::report::{Checks, Report};
 use crate::{
-    accounting::Accounting,
-    aggregate::{
-        Groups, Precision, Summary, by::By, exhaustion::Exhausted, summary::tests::example,
-    },
-    event::{Connect, SourcePort, Strategy},
+    connect::{CheckMode, Connect, SourcePort, Strategy},
+    fixtures::connect_from,
+    stats::{Groups, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted},
 };
 
 /// By `--by`, with nothing else in it.
@@ -26,29 +24,29 @@ pub(crate) fn of_groups(groups: Groups) -> Report {
 /// Two even connects, one odd one that searched long, one bound, one failed.
 pub(crate) fn parity() -> Report {
     let mut summary = Summary::default();
-    summary.record(&example(20_000));
+    summary.record(&connect_from(20_000));
     summary.record(&Connect {
         connect_ns: 100_000,
-        ..example(20_002)
+        ..connect_from(20_002)
     });
     let search_ns = Some(2_000_000);
     summary.record(&Connect {
         connect_ns: 2_100_000,
         search_ns,
         scanned: Some(1_001),
-        ..example(20_001)
+        ..connect_from(20_001)
     });
     summary.record(&Connect {
         port: SourcePort::Bound(80),
         strategy: Some(Strategy::ExplicitPort),
         scanned: None,
-        ..example(0)
+        ..connect_from(0)
     });
     let failed = Connect {
         port: SourcePort::None,
         errno: libc::EADDRNOTAVAIL,
         scanned: Some(2_000),
-        ..example(0)
+        ..connect_from(0)
     };
     summary.record(&Connect {
         connect_ns: 4_000_000,
@@ -80,7 +78,7 @@ pub(crate) fn parity() -> Report {
         budget: None,
         summary,
         checks: Checks {
-            mode: "sampled".to_owned(),
+            mode: CheckMode::Sampled,
             bursts: 1,
             watched: Duration::from_millis(70),
             functions: vec![("__inet_check_established", checks)],

@@ -4,13 +4,13 @@ use std::fmt::{self, Write as _};
 
 use connect_trace_common::buckets::lower_edge_ns;
 
-use super::{
-    Report, histogram, names,
+use super::{histogram, names, table::scanned};
+use crate::stats::report::Report;
+use crate::stats::{Group, Latency, groups::Top};
+use crate::term::{
     numbers::{WIDTH, counted, edge, microseconds_or_dash, wrapped},
     paint::Paint,
-    table::scanned,
 };
-use crate::aggregate::{Group, Latency, groups::Top};
 
 /// Columns of a key; a longer one has a line of its own.
 const KEY: usize = 20;

@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 
 use connect_trace_common::{BUCKETS, buckets::lower_edge_ns};
 
-use super::{numbers::edge, paint::Paint};
-use crate::aggregate::Latency;
+use crate::stats::Latency;
+use crate::term::{numbers::edge, paint::Paint};
 
 /// Width of a bar of which two stand side by side, and of a bar alone.
 const PAIR_BAR: usize = 16;

@@ -1,14 +1,14 @@
 //! What the kinds of connects are called, in text and JSON alike.
 
-use super::errno;
+use crate::term::errno;
 use crate::{
-    aggregate::{
+    connect::{Family, Pass, SourcePort, Strategy},
+    overhead::limiter::Level,
+    stats::{
         Key,
         by::By,
         key::{Choice, Parity},
     },
-    budget::Level,
-    event::{Family, Pass, SourcePort, Strategy},
 };
 
 pub(super) fn family(family: Family) -> &'static str {
@@ -101,15 +101,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        aggregate::summary::tests::example,
-        event::{Comm, Connect},
+        connect::{Comm, Connect},
+        fixtures::connect_from,
     };
 
     #[test]
     fn every_way_to_split_has_a_name_and_keys_with_names() {
         let connect = Connect {
             comm: Comm::of("a\x1b"),
-            ..example(20_001)
+            ..connect_from(20_001)
         };
         let expected = [
             ("parity", "odd"),
@@ -143,12 +143,12 @@ mod tests {
             let connect = Connect {
                 strategy: Some(Strategy::Range),
                 address_bound: Some(address_bound),
-                range: Some(crate::event::PortRange {
+                range: Some(crate::connect::PortRange {
                     low,
                     high: low + 499,
                     by_parity: false,
                 }),
-                ..example(20_001)
+                ..connect_from(20_001)
             };
             Key::of(&connect, By::Strategy)
         };
@@ -167,7 +167,7 @@ mod tests {
             netns: None,
             range: None,
             strategy: None,
-            ..example(0)
+            ..connect_from(0)
         };
         for by in [
             By::Destination,

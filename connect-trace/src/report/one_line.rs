@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::{
-    Report,
-    numbers::microseconds_or_dash,
-    paint::Paint,
-    warnings::{Warning, warnings},
+use super::warnings::{Warning, warnings};
+use crate::stats::report::Report;
+use crate::term::{numbers::microseconds_or_dash, paint::Paint};
+use crate::{
+    clock::Time,
+    stats::{Latency, accounting::Accounting},
 };
-use crate::{accounting::Accounting, aggregate::Latency, clock::Time};
 
 /// Lines of a header.
 const HEADER: usize = 2;
@@ -125,10 +125,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        accounting::Unknown,
-        aggregate::{Summary, fast, summary::tests::example},
-        event::Connect,
+        connect::Connect,
+        fixtures::connect_from,
         report::example::parity,
+        stats::{Summary, accounting::Unknown},
     };
 
     /// The lines without the hour, which depends on the zone.
@@ -168,7 +168,7 @@ mod tests {
         for port in [20_000, 20_001] {
             report.summary.record(&Connect {
                 connect_ns: slow,
-                ..example(port)
+                ..connect_from(port)
             });
         }
         report.summary.connects = 9_999_999_999;
@@ -180,7 +180,9 @@ mod tests {
     #[test]
     fn percentiles_without_the_fast_ones_are_a_dash() {
         let mut report = parity();
-        report.summary.merge_fast(&fast::tests::example(7));
+        report
+            .summary
+            .merge_fast(&crate::fixtures::below_minimum(7));
         let found = next(&mut ReportLines::new(false), &report);
         assert!(
             found[2].contains("        -        -   2100.0   2100.0   10% "),

@@ -5,14 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Report,
+use crate::overhead::{Overhead, core_percent, history::BudgetUse, limiter::Level, ns_per};
+use crate::stats::report::Report;
+use crate::term::{
     numbers::{counted, wrapped},
     paint::Paint,
-};
-use crate::{
-    budget::{Level, course::BudgetUse},
-    overhead::{Overhead, core_percent, ns_per},
 };
 
 /// Columns of the name of a program: the longest is `fentry_check_established6_count`.
@@ -145,9 +142,7 @@ fn steps(text: &mut String, paint: Paint, budget: &BudgetUse) -> fmt::Result {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        budget::{Cost, course::Spell},
-        overhead::tests::runs,
-        own_use::OwnUse,
+        overhead::{history::Spell, limiter::Cost, process_usage::OwnUse, tests::runs},
         report::example::parity,
     };
 

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{names, numbers::microseconds_or_dash, paint::Paint, table::ports_or_dash};
-use crate::aggregate::Strategies;
+use super::{names, table::ports_or_dash};
+use crate::stats::Strategies;
+use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
 /// Columns of a strategy.
 const NAME: usize = 24;
@@ -12,7 +13,7 @@ const NAME: usize = 24;
 pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) -> fmt::Result {
     let all = strategies.all();
     let only_default = all.iter().all(|(choice, _)| {
-        choice.is_some_and(|choice| choice.strategy == crate::event::Strategy::Default)
+        choice.is_some_and(|choice| choice.strategy == crate::connect::Strategy::Default)
     });
     if only_default {
         return Ok(());
@@ -48,8 +49,8 @@ pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) ->
 mod tests {
     use super::*;
     use crate::{
-        aggregate::summary::tests::example,
-        event::{Connect, PortRange, SourcePort, Strategy},
+        connect::{Connect, PortRange, SourcePort, Strategy},
+        fixtures::connect_from,
     };
 
     fn written(connects: &[Connect]) -> String {
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn the_default_alone_needs_no_table() {
         assert_eq!(written(&[]), "");
-        assert_eq!(written(&[example(20_000)]), "");
+        assert_eq!(written(&[connect_from(20_000)]), "");
     }
 
     #[test]
@@ -80,7 +81,7 @@ mod tests {
             }),
             connect_ns: 99_999_999_000,
             scanned: Some(64_512),
-            ..example(20_000)
+            ..connect_from(20_000)
         };
         let failed = Connect {
             errno: libc::EADDRNOTAVAIL,
@@ -90,9 +91,15 @@ mod tests {
             strategy: Some(Strategy::ExplicitPort),
             port: SourcePort::Bound(80),
             scanned: None,
-            ..example(0)
+            ..connect_from(0)
         };
-        let text = written(&[own, failed, example(20_000), example(20_002), bound]);
+        let text = written(&[
+            own,
+            failed,
+            connect_from(20_000),
+            connect_from(20_002),
+            bound,
+        ]);
         let expected = "
 port chosen by              count  failed   mean us    p99 us scan mean scan max
   range of 64512+address        2       1  99999999  99999999   64512.0    64512

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{numbers::microseconds_or_dash, paint::Paint};
-use crate::aggregate::{Group, Latency};
+use crate::stats::{Group, Latency};
+use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
 /// Count, mean and percentiles of the groups that have any times. A percentile that is not known is a
 /// dash.

@@ -6,15 +6,17 @@ use std::{
 };
 
 use super::{
-    Report, account, errno, groups_text, histogram,
-    numbers::{counted, wrapped},
-    overhead,
-    paint::Paint,
-    strategies,
+    account, groups_text, histogram, overhead, strategies,
     table::{rows, scanned},
     warnings::warnings,
 };
-use crate::aggregate::{Group, Latency, Summary, by::By, summary::MOST_KINDS};
+use crate::stats::report::Report;
+use crate::stats::{Group, Latency, Summary, by::By, summary::MOST_KINDS};
+use crate::term::{
+    errno,
+    numbers::{counted, wrapped},
+    paint::Paint,
+};
 
 /// Writes a report.
 ///
@@ -174,13 +176,10 @@ pub(super) fn failures(summary: &Summary) -> Vec<(String, &Group)> {
 mod tests {
     use super::*;
     use crate::{
-        accounting::Accounting,
-        aggregate::{Groups, fast, summary::tests::example},
-        event::{Connect, PortRange},
-        report::{
-            Checks,
-            example::{of_groups, parity as report},
-        },
+        connect::{CheckMode, Connect, PortRange},
+        fixtures::connect_from,
+        report::example::{of_groups, parity as report},
+        stats::{Groups, accounting::Accounting, report::Checks},
     };
 
     fn render(report: &Report) -> String {
@@ -209,7 +208,7 @@ mod tests {
             report.summary.record(&Connect {
                 connect_ns: slow,
                 search_ns: Some(slow),
-                ..example(port)
+                ..connect_from(port)
             });
         }
         report.accounting.kernel.search_return_missed = u64::from(u32::MAX);
@@ -230,7 +229,7 @@ mod tests {
         let report = Report {
             summary: Summary::default(),
             checks: Checks {
-                mode: "off".to_owned(),
+                mode: CheckMode::Off,
                 ..Checks::default()
             },
             accounting: Accounting::default(),
@@ -257,7 +256,9 @@ mod tests {
     #[test]
     fn percentiles_without_the_fast_ones_are_a_dash() {
         let mut report = report();
-        report.summary.merge_fast(&fast::tests::example(7));
+        report
+            .summary
+            .merge_fast(&crate::fixtures::below_minimum(7));
         let text = render(&report);
         let row = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
@@ -281,10 +282,12 @@ mod tests {
     #[test]
     fn groups_say_that_they_have_no_connect_below_the_minimum() {
         let mut groups = Groups::new(By::Destination);
-        groups.record(&example(20_000));
-        groups.merge_fast(&fast::tests::example(7));
+        groups.record(&connect_from(20_000));
+        groups.merge_fast(&crate::fixtures::below_minimum(7));
         let mut report = of_groups(groups);
-        report.summary.merge_fast(&fast::tests::example(7));
+        report
+            .summary
+            .merge_fast(&crate::fixtures::below_minimum(7));
         let text = render(&report);
         let words = "below --min-latency: 14 are one row, whatever the destination; the groups have\n  \
                      only connects that took as long or longer\n";
@@ -334,10 +337,10 @@ mod tests {
                     pid: pid + 4_194_000,
                     connect_ns: (slow * u64::from(pid % 2)).max(10_u64.pow(pid % 11)),
                     destination: Some(([255, 255, 255, 255 - pid as u8], 65_535).into()),
-                    ..example(65_534 + (pid % 2) as u16)
+                    ..connect_from(65_534 + (pid % 2) as u16)
                 });
             }
-            groups.merge_fast(&fast::tests::example(1_000_000));
+            groups.merge_fast(&crate::fixtures::below_minimum(1_000_000));
             assert_fits(&render(&of_groups(groups)));
         }
     }

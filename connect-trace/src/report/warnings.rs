@@ -1,7 +1,8 @@
 //! What makes the figures of a report doubtful, and what will go wrong soon.
 
-use super::{Report, numbers::counted};
-use crate::aggregate::{Latency, distinct::Number, groups::MOST_GROUPS};
+use crate::stats::report::Report;
+use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
+use crate::term::numbers::counted;
 
 /// Fewer connects than these have no 99th percentile that is not their longest time.
 const FEW: u64 = 100;
@@ -100,7 +101,7 @@ fn sampled(report: &Report) -> Reason {
 /// Where port checks are watched all the time, but for what the budget gave up.
 fn unwatched(report: &Report) -> Reason {
     let unwatched = report.budget.as_ref()?.unwatched;
-    let always = matches!(report.checks.mode.as_str(), "time" | "count");
+    let always = report.checks.mode.counts();
     (always && !unwatched.is_zero()).then(|| {
         let text = format!(
             "port checks were not watched for {:.2} s, to keep --max-overhead",
@@ -202,8 +203,10 @@ fn clock_step(report: &Report) -> Reason {
 mod tests {
     use super::*;
     use crate::{
-        aggregate::{Groups, by::By, summary::tests::example as connect},
+        connect::CheckMode,
+        fixtures::connect_from,
         report::example::{of_groups, parity},
+        stats::{Groups, by::By},
     };
 
     fn kinds(report: &Report) -> Vec<&'static str> {
@@ -219,7 +222,7 @@ mod tests {
         report.accounting.kernel.entered -= 1;
         report.summary = Default::default();
         for _ in 0..FEW {
-            report.summary.record(&connect(20_000));
+            report.summary.record(&connect_from(20_000));
         }
         report
     }
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn few_connects_have_no_99th_percentile() {
         let mut report = sound();
-        report.summary.record(&connect(20_001));
+        report.summary.record(&connect_from(20_001));
         let found = warnings(&report);
         // The odd port was found by the second pass.
         assert_eq!(
@@ -258,7 +261,7 @@ mod tests {
         let mut report = crate::report::overhead::tests::example();
         report.summary = Default::default();
         assert_eq!(kinds(&report), ["lost", "blind", "sampled"]);
-        report.checks.mode = "count".to_owned();
+        report.checks.mode = CheckMode::Count;
         assert_eq!(kinds(&report), ["lost", "blind", "sampled", "unwatched"]);
         report.budget = None;
         assert_eq!(
@@ -289,12 +292,12 @@ mod tests {
     #[test]
     fn ports_that_run_out_are_told_for_some_routes_and_counted_for_all() {
         let mut report = sound();
-        let mut exhaustions = crate::aggregate::Exhaustions::default();
+        let mut exhaustions = crate::stats::Exhaustions::default();
         for netns in 0..5 {
-            let connect = crate::event::Connect {
+            let connect = crate::connect::Connect {
                 netns: Some(netns),
                 scanned: Some(1_501),
-                ..connect(20_001)
+                ..connect_from(20_001)
             };
             exhaustions.record(&connect);
             exhaustions.record(&connect);
@@ -314,7 +317,10 @@ mod tests {
     fn groups_without_room_are_told() {
         let mut groups = Groups::new(By::Pid);
         for pid in 0..=MOST_GROUPS as u32 {
-            groups.record(&crate::event::Connect { pid, ..connect(0) });
+            groups.record(&crate::connect::Connect {
+                pid,
+                ..connect_from(0)
+            });
         }
         let report = of_groups(groups);
         let found = warnings(&report);

@@ -2,11 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Connect, Family},
-    probes::{
-        AttachMode, ProbeConfig,
-        checks::{CheckMode, Families},
-    },
+    connect::{CheckMode, Connect, Family},
+    probes::{ProbeConfig, attach::AttachMode, checks::Families},
 };
 use connect_trace_common::{CheckEstablished, buckets::lower_edge_ns};
 

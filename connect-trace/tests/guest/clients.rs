@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Comm, Connect, Family, SourcePort},
-    probes::AttachMode,
+    connect::{Comm, Connect, Family, SourcePort},
+    probes::attach::AttachMode,
 };
 
 use crate::{

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use connect_trace::probes::AttachMode;
+use connect_trace::probes::attach::AttachMode;
 
 use crate::{
     Lacking, Test,

@@ -12,10 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    cli::PortSpan,
-    event::{Comm, SourcePort},
-    filter::{Cgroup, Cidr, Filters, IpVersion},
-    probes::{AttachMode, ProbeConfig},
+    connect::{Comm, SourcePort},
+    filter::{Cgroup, Cidr, Filters, IpVersion, args::PortSpan},
+    probes::{ProbeConfig, attach::AttachMode},
 };
 use connect_trace_common::FastGroup;
 use connect_trace_guest::truth::{Family, Record};

@@ -2,7 +2,7 @@
 //! counted twice. `cargo xtask bench-load` is the same for a minute, and says the rates.
 
 use anyhow::{Context as _, Result};
-use connect_trace::probes::AttachMode;
+use connect_trace::probes::attach::AttachMode;
 use serde_json::Value;
 
 use crate::{

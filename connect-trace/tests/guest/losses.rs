@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Connect, Family},
+    connect::{Connect, Family},
     filter::Filters,
-    probes::{AttachMode, ProbeConfig},
+    probes::{ProbeConfig, attach::AttachMode},
 };
 
 use crate::{

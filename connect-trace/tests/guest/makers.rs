@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::{Connect, Owner},
-    probes::AttachMode,
+    connect::{Connect, Owner},
+    probes::attach::AttachMode,
 };
 use connect_trace_guest::truth::Record;
 

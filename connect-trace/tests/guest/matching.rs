@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use connect_trace::event::{self, Connect, Owner, SourcePort, Strategy};
+use connect_trace::connect::{self, Connect, Owner, SourcePort, Strategy};
 use connect_trace_guest::truth::{Explicit, Family, Outcome, Record};
 
 /// Differences that a message shows at most.
@@ -218,11 +218,11 @@ impl Differences {
     }
 }
 
-fn family(family: Family) -> event::Family {
+fn family(family: Family) -> connect::Family {
     match family {
-        Family::V4 => event::Family::V4,
-        Family::V6 => event::Family::V6,
-        Family::Mapped => event::Family::Mapped,
+        Family::V4 => connect::Family::V4,
+        Family::V6 => connect::Family::V6,
+        Family::Mapped => connect::Family::Mapped,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use connect_trace::event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
+use connect_trace::connect::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
 use serde_json::Value;
 
 use crate::{

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    budget::Level,
-    probes::{AttachMode, ProbeConfig, checks::CheckMode},
+    connect::CheckMode,
+    overhead::limiter::Level,
+    probes::{ProbeConfig, attach::AttachMode},
 };
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result};
-use connect_trace::{event::Family, probes::AttachMode};
+use connect_trace::{connect::Family, probes::attach::AttachMode};
 
 use crate::{
     Test,

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::process::CommandExt as _, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use connect_trace::probes::AttachMode;
+use connect_trace::probes::attach::AttachMode;
 use connect_trace_common::counters::PerCpu;
 
 use crate::{

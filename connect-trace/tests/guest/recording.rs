@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::{
-    event::Connect,
-    probes::AttachMode,
+    connect::Connect,
+    probes::attach::AttachMode,
     recording::{Ending, Recording},
 };
 

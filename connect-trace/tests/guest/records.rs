@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use connect_trace::{
-    event::{Connect, Family, Pass, PortRange, SourcePort},
-    probes::AttachMode,
+    connect::{Connect, Family, Pass, PortRange, SourcePort},
+    probes::attach::AttachMode,
 };
 use connect_trace_guest::truth::{Explicit, Record};
 

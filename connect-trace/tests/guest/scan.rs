@@ -8,9 +8,8 @@ use std::{fs, path::Path, process};
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    event::Connect,
-    probes::{AttachMode, ProbeConfig, checks::CheckMode},
-    scan,
+    connect::{CheckMode, Connect, scan},
+    probes::{ProbeConfig, attach::AttachMode},
 };
 use serde_json::Value;
 

@@ -5,9 +5,9 @@ use std::{net::TcpListener, process};
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    aggregate::{Key, by::By, key::Choice},
-    event::Strategy,
-    probes::AttachMode,
+    connect::Strategy,
+    probes::attach::AttachMode,
+    stats::{Key, by::By, key::Choice},
 };
 
 use crate::{

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use connect_trace::{
-    accounting::Accounting,
-    event::Connect,
+    connect::{CheckMode, Connect},
     filter::Filters,
     kernel::preemption::preempting_model,
-    probes::{AttachMode, ProbeConfig, checks::CheckMode},
-    tracer::Tracer,
+    probes::{ProbeConfig, attach::AttachMode},
+    stats::accounting::Accounting,
+    trace::tracer::Tracer,
 };
 use connect_trace_common::CheckEstablished;
 

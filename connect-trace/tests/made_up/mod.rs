@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use connect_trace::{
-    event::{Connect, SourcePort},
+    connect::{Connect, SourcePort},
     load::{
         attempt::Attempt,
         log::{FORMAT, Head, Run},

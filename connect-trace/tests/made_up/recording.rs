@@ -7,10 +7,12 @@ use std::{
 
 use anyhow::Result;
 use connect_trace::{
-    accounting::Accounting,
-    event::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy},
+    connect::{CheckMode, Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy},
     recording::{End, Start, Writer},
-    report::{Checks, KernelSide},
+    stats::{
+        accounting::Accounting,
+        report::{Checks, KernelSide},
+    },
 };
 
 /// Moment of `CLOCK_MONOTONIC` that every recording begins at.
@@ -80,7 +82,7 @@ pub fn write_recording(
             monotonic_ns: last + rest_ns,
             kernel_side: KernelSide {
                 checks: Checks {
-                    mode: "off".to_owned(),
+                    mode: CheckMode::Off,
                     ..Checks::default()
                 },
                 accounting,

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{super::names, saturated};
-use crate::{
-    budget::course::{BudgetUse, Spell},
-    overhead::{self, ProgramRuns, core_percent, ns_per},
+use crate::overhead::{
+    self, ProgramRuns, core_percent,
+    history::{BudgetUse, Spell},
+    ns_per,
 };
 
 #[derive(Serialize)]

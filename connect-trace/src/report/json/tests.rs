@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    aggregate::{Groups, by::By, fast, summary::tests::example},
-    event::{Comm, SourcePort, tests::any_connect},
+    connect::{Comm, SourcePort},
+    fixtures::{any_connect, connect_from},
     report::{
         example::{of_groups, parity},
         overhead::tests::example as overhead_example,
     },
+    stats::{Groups, by::By},
 };
 
 const SCHEMA_TEXT: &str = include_str!("../../../../docs/output.schema.json");
@@ -73,7 +74,7 @@ fn unreachable() -> Connect {
         strategy: None,
         address_bound: None,
         scanned: None,
-        ..example(0)
+        ..connect_from(0)
     }
 }
 
@@ -82,7 +83,7 @@ fn an_event_is_this_line() {
     let connect = Connect {
         comm: Comm::of("a\"\x07"),
         checks: Some(7),
-        ..example(20_001)
+        ..connect_from(20_001)
     };
     let expected = json!({
         "schema": "connect-trace/1",
@@ -243,7 +244,7 @@ fn the_cost_and_the_budget_are_told() {
 #[test]
 fn percentiles_without_the_fast_connects_are_null() {
     let mut slow = parity();
-    slow.summary.merge_fast(&fast::tests::example(3));
+    slow.summary.merge_fast(&crate::fixtures::below_minimum(3));
     slow.top = slow.summary.by_parity();
     let report = report(&slow);
     assert_valid(&report);
@@ -258,13 +259,16 @@ fn every_way_to_split_is_valid() {
     for &by in By::value_variants() {
         let mut groups = Groups::new(by);
         for pid in 0..30 {
-            groups.record(&Connect { pid, ..example(1) });
+            groups.record(&Connect {
+                pid,
+                ..connect_from(1)
+            });
         }
         groups.record(&Connect {
             connect_ns: u64::MAX,
             ..unreachable()
         });
-        groups.merge_fast(&fast::tests::example(1));
+        groups.merge_fast(&crate::fixtures::below_minimum(1));
         let mut split = of_groups(groups);
         split.filters = vec!["--comm a\\x1bb".to_owned()];
         split.clock_step_ns = Some(1);
@@ -295,14 +299,17 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     let validator = validator();
     let mut groups = Groups::new(By::Pid);
     for pid in 0..30 {
-        groups.record(&Connect { pid, ..example(1) });
+        groups.record(&Connect {
+            pid,
+            ..connect_from(1)
+        });
     }
-    groups.merge_fast(&fast::tests::example(1));
+    groups.merge_fast(&crate::fixtures::below_minimum(1));
     let mut tried = 0;
     let mut everything = of_groups(groups);
     let costs = overhead_example();
     (everything.overhead, everything.budget) = (costs.overhead, costs.budget);
-    for valid in [event(&example(20_000)), report(&everything)] {
+    for valid in [event(&connect_from(20_000)), report(&everything)] {
         let mut paths = Vec::new();
         objects(&valid, "", &mut paths);
         for path in paths {

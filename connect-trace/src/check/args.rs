@@ -1,0 +1,13 @@
+//! The options of `connect-trace check`.
+
+use clap::Args;
+
+use crate::options::Format;
+
+/// `connect-trace check`
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Text for people, or JSON for programs: docs/check.md has the fields
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+}

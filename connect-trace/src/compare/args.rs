@@ -1,0 +1,81 @@
+//! The command line of `connect-trace compare`.
+
+use clap::{Args, ValueEnum as _};
+
+use crate::load::args::{StrategyName, WorkloadArgs};
+use crate::load::{plan::Plan, strategy::Strategy};
+
+/// `connect-trace compare`
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// What to compare [default: all that this kernel can]
+    #[arg(value_name = "STRATEGY", value_enum)]
+    pub strategies: Vec<StrategyName>,
+
+    /// What it shares with `connect-trace load`.
+    #[command(flatten)]
+    pub common: WorkloadArgs,
+
+    /// How often each strategy is run, in random order
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeats: u32,
+
+    /// Measure from user space alone: a trace, where one works, adds a few percent to each connect()
+    #[arg(long)]
+    pub no_trace: bool,
+}
+
+/// Windows that are compared where none are given: those of the article.
+const WINDOWS: [u16; 4] = [500, 1000, 5000, 10_000];
+
+impl CompareArgs {
+    /// The strategies to compare.
+    #[must_use]
+    pub fn strategies(&self) -> Vec<Strategy> {
+        let names = match self.strategies.as_slice() {
+            [] => StrategyName::value_variants(),
+            names => names,
+        };
+        let of = |&name: &StrategyName| match name {
+            StrategyName::Window if self.common.windows.is_empty() => {
+                let ports = self.common.range.ports();
+                // One as wide as the range is full-range.
+                let fit = WINDOWS
+                    .into_iter()
+                    .filter(|&window| u32::from(window) < ports);
+                fit.map(Strategy::Window).collect()
+            }
+            name => self.common.strategies(name),
+        };
+        names.iter().flat_map(of).collect()
+    }
+
+    /// A run of a strategy. All are asked for the same number of connections: as many as the range has ports
+    /// for one address, unless it was said otherwise.
+    ///
+    /// # Errors
+    /// Says what does not go together.
+    pub fn plan(&self, strategy: Strategy, repeat: u32) -> Result<Plan, String> {
+        let mut workload = self.common.workload(false, None)?;
+        let share = workload.until_occupancy.take().unwrap_or(1.0);
+        let ports = f64::from(self.common.range.ports());
+        let all = ((ports * share).ceil() as u32).max(1);
+        workload.connections.get_or_insert(all);
+        workload.plan(strategy, repeat)
+    }
+
+    /// What in it cannot be done.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let strategies = self.strategies();
+        if strategies.is_empty() {
+            return Some("the range is narrower than every window: give --window".to_owned());
+        }
+        if self.common.connections.is_some() && self.common.until_occupancy.is_some() {
+            return Some("--connections and --until-occupancy both say how many".to_owned());
+        }
+        let mut plans = strategies
+            .into_iter()
+            .map(|strategy| self.plan(strategy, 1));
+        plans.find_map(Result::err)
+    }
+}

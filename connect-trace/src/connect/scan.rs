@@ -1,0 +1,266 @@
+//! How many ports a search of `__inet_hash_connect` went through, from where it started and what it found.
+//! Nothing was counted: the kernel goes through the range in an order that its start determines.
+
+use crate::connect::PortRange;
+
+/// What the kernel's table of starts showed before and after a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The slot of `table_perturb` plus the upper half of `port_offset`: its remainder by the number of
+    /// ports is where the search started.
+    pub sum: u32,
+    /// By how much the search moved the slot on; 0 if that is not known.
+    pub advance: u16,
+}
+
+/// The order in which a range is gone through.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    low: u32,
+    /// Ports that are gone through: one less than there are, where it goes by parity and they are odd.
+    ports: u32,
+    /// Whether it goes by steps of two, else of one.
+    by_parity: bool,
+}
+
+impl Order {
+    fn of(range: PortRange) -> Option<Self> {
+        let all = u32::from(range.high).checked_sub(u32::from(range.low))? + 1;
+        Some(Self {
+            low: range.low.into(),
+            ports: if range.by_parity && all > 1 {
+                all & !1
+            } else {
+                all
+            },
+            by_parity: range.by_parity,
+        })
+    }
+}
+
+/// The ports that a search goes through that finds none.
+#[must_use]
+pub fn all(range: PortRange) -> Option<u32> {
+    Order::of(range).map(|order| order.ports)
+}
+
+/// The ports that a search went through, the one that it found among them.
+///
+/// `None` if another search may have moved the slot on before this one took its start from it. The programs give no
+/// advance if another one that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]); of those
+/// that they do not see, the advance tells most: a search that finds its port as the `n`th of its pass moves its slot
+/// on by `n` steps, or, for the sake of randomness, by up to eight.
+#[must_use]
+pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
+    const RANDOM_STEPS: u32 = 8;
+    let Order {
+        low,
+        ports,
+        by_parity,
+    } = Order::of(range)?;
+    // A step is 1 << shift. One division is enough: it is most of what decoding a record costs.
+    let shift = u32::from(by_parity);
+    let within_a_step = (1 << shift) - 1;
+    let first = (start.sum % ports) & !within_a_step;
+    let port = u32::from(port).checked_sub(low)?;
+    if port > u32::from(range.high) - low {
+        return None;
+    }
+    // The last port of an odd number of them stands in for the lowest.
+    let port = if port < ports { port } else { port - ports };
+    let mut ahead = if port < first { ports } else { 0 } + port - first;
+    let mut before = 0;
+    if ahead & within_a_step != 0 {
+        before = ports / 2;
+        ahead -= 1;
+    }
+    let nth = (ahead >> shift) + 1;
+    let advance = u32::from(start.advance);
+    let own = advance == nth << shift
+        || nth < RANDOM_STEPS
+            && advance & within_a_step == 0
+            && (nth..=RANDOM_STEPS).contains(&(advance >> shift));
+    own.then_some(before + nth)
+}
+
+#[cfg(test)]
+mod tests {
+    use connect_trace_common::Look;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The loop of `__inet_hash_connect`, with `taken` for all that makes it pass over a port: the port,
+    /// how many were looked at, and the slot's advance.
+    fn kernel(
+        range: PortRange,
+        sum: u32,
+        random: u32,
+        taken: impl Fn(i32) -> bool,
+    ) -> (Option<(u16, u16)>, u32) {
+        let step = if range.by_parity { 2 } else { 1 };
+        let (low, high) = (i32::from(range.low), i32::from(range.high) + 1);
+        let mut remaining = high - low;
+        if range.by_parity && remaining > 1 {
+            remaining &= !1;
+        }
+        let mut offset = (sum % remaining as u32) as i32;
+        if range.by_parity {
+            offset &= !1;
+        }
+        let mut looked_at = 0;
+        loop {
+            let mut port = low + offset;
+            let mut i = 0;
+            while i < remaining {
+                if port >= high {
+                    port -= remaining;
+                }
+                looked_at += 1;
+                if !taken(port) {
+                    let advance = i.max(random as i32 * step) + step;
+                    return (Some((port as u16, advance as u16)), looked_at);
+                }
+                i += step;
+                port += step;
+            }
+            if !range.by_parity {
+                return (None, looked_at);
+            }
+            offset += 1;
+            if offset & 1 == 0 || remaining <= 1 {
+                return (None, looked_at);
+            }
+        }
+    }
+
+    fn range() -> impl Strategy<Value = PortRange> {
+        (1..=u16::MAX, 0..200_u16, any::<bool>()).prop_map(|(low, more, by_parity)| PortRange {
+            low,
+            high: low.saturating_add(more),
+            by_parity,
+        })
+    }
+
+    /// The times that a search's two looks at its slot, the kernel's read of it and its write lie between.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    enum Span {
+        BeforeEntry,
+        BeforeRead,
+        BeforeWrite,
+        BeforeReturn,
+        After,
+    }
+
+    /// Another search that takes its start from the same slot.
+    #[derive(Clone, Copy, Debug)]
+    struct Other {
+        advance: u16,
+        moved: Span,
+        returned: Span,
+    }
+
+    /// Others, but for one that moves the slot before it is read and takes longer to return than the whole search.
+    fn other() -> impl Strategy<Value = Other> {
+        use Span::*;
+        let span = || {
+            proptest::sample::select(&[BeforeEntry, BeforeRead, BeforeWrite, BeforeReturn, After])
+        };
+        let other = (1..100_u16, span(), span()).prop_map(|(advance, moved, returned)| Other {
+            advance,
+            moved,
+            returned: returned.max(moved),
+        });
+        other.prop_filter("it is held up", |other| {
+            (other.moved, other.returned) != (BeforeRead, After)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+        #[test]
+        fn a_slot_moved_before_read_gives_no_wrong_figure(
+            range in range(), slot: u32, random in 0..8_u32,
+            free: proptest::sample::Index,
+            others in proptest::collection::vec(other(), 1..3),
+        ) {
+            let look = |until: Span| {
+                let moved = others.iter().filter(|other| other.moved <= until);
+                let value = moved.fold(slot, |slot, other| slot.wrapping_add(other.advance.into()));
+                let moves = others.iter().filter(|other| other.returned <= until).count() as u64;
+                Look { value: value.into(), moves }
+            };
+            let width = usize::from(range.high - range.low) + 1;
+            let free = i32::from(range.low) + free.index(width) as i32;
+            let read = look(Span::BeforeRead).value as u32;
+            let (Some((port, advance)), looked_at) =
+                kernel(range, read, random, |port| port != free)
+            else {
+                return Ok(());
+            };
+            let before = look(Span::BeforeEntry);
+            let mut after = look(Span::BeforeReturn);
+            after.value = (after.value as u32).wrapping_add(advance.into()).into();
+            let start = Start { sum: before.value as u32, advance: before.advance(after) };
+            let told = until(range, start, port);
+            prop_assert!(told.is_none_or(|told| told == looked_at), "{:?} is {}", told, looked_at);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_the_kernels_loop_looks_at(
+            range in range(), sum: u32, random in 0..8_u32,
+            free in proptest::collection::vec(any::<proptest::sample::Index>(), 0..3),
+        ) {
+            let width = usize::from(range.high - range.low) + 1;
+            let free: Vec<i32> =
+                free.iter().map(|at| i32::from(range.low) + at.index(width) as i32).collect();
+            match kernel(range, sum, random, |port| !free.contains(&port)) {
+                (Some((port, advance)), looked_at) =>
+                    prop_assert_eq!(until(range, Start { sum, advance }, port), Some(looked_at)),
+                (None, looked_at) => prop_assert_eq!(all(range), Some(looked_at)),
+            }
+        }
+
+        #[test]
+        fn nothing_makes_it_panic_or_say_more_than_there_are(
+            low: u16, high: u16, by_parity: bool, sum: u32, advance: u16, port: u16,
+        ) {
+            let range = PortRange { low, high, by_parity };
+            let all = all(range);
+            if let Some(scanned) = until(range, Start { sum, advance }, port) {
+                prop_assert!((1..=all.unwrap()).contains(&scanned));
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_another_search_moved_on_is_noticed() {
+        let range = PortRange {
+            low: 20_000,
+            high: 21_999,
+            by_parity: true,
+        };
+        let scanned = |advance| until(range, Start { sum: 100, advance }, 20_140);
+        assert_eq!(scanned(42), Some(21));
+        for advance in [0, 2, 16, 40, 43, 44, 58] {
+            assert_eq!(scanned(advance), None, "{advance}");
+        }
+        let near = |advance| until(range, Start { sum: 100, advance }, 20_104);
+        for (advance, expected) in [(4, None), (6, Some(3)), (16, Some(3)), (18, None)] {
+            assert_eq!(near(advance), expected, "{advance}");
+        }
+    }
+
+    #[test]
+    fn a_range_upside_down_has_no_ports() {
+        let range = PortRange {
+            low: 2,
+            high: 1,
+            by_parity: true,
+        };
+        assert_eq!(all(range), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Axes: where the ticks stand, and what numbers look like to people.
+
+/// The span of an axis, in its own units; of a log axis the powers of ten.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::figures) struct Span {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end, above the lower one.
+    pub high: f64,
+}
+
+impl Span {
+    /// From zero to this; to one where that is no number above zero.
+    pub(in crate::figures) fn up_to(high: f64) -> Self {
+        let high = if high.is_finite() && high > 0.0 {
+            high
+        } else {
+            1.0
+        };
+        Self { low: 0.0, high }
+    }
+
+    /// Of a log axis for these times in nanoseconds, with some air.
+    pub(in crate::figures) fn of_times(times: impl Iterator<Item = f64>) -> Self {
+        let powers = times.map(|ns| ns.max(1.0).log10());
+        let (low, high) = powers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), power| {
+            (low.min(power), high.max(power))
+        });
+        if low > high {
+            return Self {
+                low: 3.0,
+                high: 6.0,
+            };
+        }
+        let air = ((high - low) * 0.04).max(0.1);
+        Self {
+            low: low - air,
+            high: high + air,
+        }
+    }
+
+    /// Where a value lies, 0 at the lower and 1 at the upper end.
+    pub(in crate::figures) fn share(self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    /// Ticks of a log axis, in nanoseconds: powers of ten, and between them where these are few.
+    pub(in crate::figures) fn log_ticks(self) -> Vec<f64> {
+        let decades = self.low.floor() as i32..=self.high.ceil() as i32;
+        let steps: &[f64] = if self.high - self.low > 2.5 {
+            &[1.0]
+        } else {
+            &[1.0, 2.0, 5.0]
+        };
+        let all =
+            decades.flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)));
+        all.filter(|ns| (0.0..=1.0).contains(&self.share(ns.log10())))
+            .collect()
+    }
+
+    /// About so many ticks of a linear axis, at round numbers.
+    pub(in crate::figures) fn ticks(self, about: u32) -> Vec<f64> {
+        let rough = (self.high - self.low) / f64::from(about);
+        let power = 10_f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|step| step * power)
+            .into_iter()
+            .find(|&step| step >= rough)
+            .unwrap_or(rough);
+        let first = (self.low / step).ceil();
+        (0..=2 * about)
+            .map(|number| (first + f64::from(number)) * step)
+            .take_while(|&tick| tick <= self.high + step * 1e-9)
+            .collect()
+    }
+}
+
+/// A time in the unit that people say it in, to three digits.
+pub(in crate::figures) fn time(ns: f64) -> String {
+    let (value, unit) = match ns {
+        0.0 => return "0".to_owned(),
+        ns if ns < 999.5 => (ns, "ns"),
+        ns if ns < 999_500.0 => (ns / 1e3, "\u{b5}s"),
+        ns if ns < 999_500_000.0 => (ns / 1e6, "ms"),
+        ns => (ns / 1e9, "s"),
+    };
+    format!("{} {unit}", digits(value))
+}
+
+/// Three digits of a number, more before the point where there are.
+fn digits(value: f64) -> String {
+    let text = match value {
+        value if value >= 99.95 => return format!("{value:.0}"),
+        value if value >= 9.995 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A round number without digits that say nothing.
+pub(in crate::figures) fn plain(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A count with a comma between thousands.
+pub(in crate::figures) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_as_people_write_them() {
+        let times = [0.0, 20.0, 999.6, 20_640.0, 2_003_300.0, 57.9e9, 1_234e9].map(time);
+        let expected = [
+            "0",
+            "20 ns",
+            "1 \u{b5}s",
+            "20.6 \u{b5}s",
+            "2 ms",
+            "57.9 s",
+            "1234 s",
+        ];
+        assert_eq!(times, expected);
+        let counts = [0, 999, 1_000, 28_256, 5_000_000].map(count);
+        assert_eq!(counts, ["0", "999", "1,000", "28,256", "5,000,000"]);
+    }
+
+    #[test]
+    fn ticks_stand_at_round_numbers_within_the_span() {
+        assert_eq!(
+            Span::up_to(57.9).ticks(6),
+            [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+        );
+        assert_eq!(Span::up_to(f64::NAN).high, 1.0);
+        let wide = Span {
+            low: 3.9,
+            high: 7.5,
+        };
+        assert_eq!(wide.log_ticks(), [1e4, 1e5, 1e6, 1e7]);
+        let narrow = Span {
+            low: 4.1,
+            high: 5.1,
+        };
+        assert_eq!(narrow.log_ticks(), [20_000.0, 50_000.0, 100_000.0]);
+    }
+
+    #[test]
+    fn a_span_of_equal_times_or_of_none_has_a_width() {
+        for times in [&[][..], &[20_000.0], &[0.0, 0.0]] {
+            let span = Span::of_times(times.iter().copied());
+            assert!(span.high > span.low, "{times:?}");
+            assert!(!span.log_ticks().is_empty(), "{times:?}");
+        }
+    }
+}

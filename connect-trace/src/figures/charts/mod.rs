@@ -1,0 +1,64 @@
+//! The charts as SVG, for the page and for files.
+
+pub(super) mod axis;
+mod buckets;
+mod occupancy;
+mod scatter;
+pub(super) mod svg;
+
+pub(super) use self::{
+    buckets::buckets,
+    occupancy::{Curve, MOST_CURVES, occupancy},
+    scatter::{Across, scatter},
+    svg::Place,
+};
+use super::point::Kind;
+
+/// A kind's shape, so that its colour is not all that tells it.
+fn key(kind: Kind) -> String {
+    let class = kind.class();
+    match kind {
+        Kind::Even => format!(r#"<circle class="{class}" cx="8" cy="-4" r="4"/>"#),
+        Kind::Odd => format!(r#"<path class="{class} cross" d="M4 -8l8 8m0 -8l-8 8"/>"#),
+        Kind::Other => format!(r#"<path class="{class}" d="M8 -9l5 5l-5 5l-5 -5z"/>"#),
+        Kind::Failed => format!(r#"<rect class="{class}" x="4" y="-8" width="8" height="8"/>"#),
+    }
+}
+
+/// The bar of a kind, as the bars of the buckets are.
+fn bar_key(kind: Kind) -> String {
+    let class = kind.class();
+    format!(r#"<rect class="bar {class}" x="3" y="-9" width="10" height="10"/>"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::{HOSTILE, set_of, well_formed};
+
+    #[test]
+    fn every_chart_is_well_formed_whatever_the_names_are() {
+        let set = set_of(HOSTILE, 2_000);
+        let empty = set_of(HOSTILE, 0);
+        let curves: Vec<Curve> = (0..30)
+            .map(|_| Curve {
+                name: HOSTILE.to_owned(),
+                means: vec![(0.1, 20_000.0), (0.9, 2e6)],
+            })
+            .collect();
+        let span = axis::Span {
+            low: 3.0,
+            high: 7.0,
+        };
+        for place in [Place::Page, Place::File] {
+            for set in [&set, &empty] {
+                well_formed(&buckets(place, set));
+                for across in [Across::Time, Across::Number] {
+                    well_formed(&scatter(place, set, across, span));
+                }
+            }
+            well_formed(&occupancy(place, &curves));
+            well_formed(&occupancy(place, &[]));
+        }
+    }
+}

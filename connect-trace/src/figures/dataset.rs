@@ -1,0 +1,268 @@
+//! The connects that one scatter shows: a recording, or a run of a workload.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use anyhow::Result;
+
+use super::{
+    downsample::{Parts, Thinner, Thinning},
+    occupancy::Occupancy,
+    point::{KINDS, Kind, Point},
+    regression::{Fits, Lines},
+};
+use crate::{
+    connect::Comm,
+    stats::{FastConnects, Latency},
+};
+
+/// Where the connects of a set come from. They are read twice, so that memory does not grow with them.
+pub(super) trait Connects {
+    /// Gives each of them, in the same order every time.
+    ///
+    /// # Errors
+    /// Where they cannot be read any more.
+    fn each(&mut self, take: &mut dyn FnMut(&Point)) -> Result<()>;
+}
+
+/// What hovering over a point tells besides its own numbers; points share these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Detail {
+    pub kind: Kind,
+    pub errno: i32,
+    pub source: Option<IpAddr>,
+    pub comm: Option<Comm>,
+}
+
+/// A connect() that is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drawn {
+    pub at_ns: u64,
+    pub latency_ns: u64,
+    pub number: u32,
+    /// 0 for none.
+    pub port: u16,
+    /// Index into [`Set::details`].
+    pub detail: u16,
+}
+
+/// The connects of one scatter: figures of all, and those that are drawn.
+#[derive(Debug, Default)]
+pub(super) struct Set {
+    /// Its name, as the data has it: any characters.
+    pub name: String,
+    /// What was run or recorded, where: a label and its value.
+    pub facts: Vec<(&'static str, String)>,
+    /// What must be known of it.
+    pub notes: Vec<String>,
+    /// Time of the whole in nanoseconds; absent where it is not known.
+    pub total_ns: Option<u64>,
+    /// Times by [`Kind::index`].
+    pub by_kind: [Latency; KINDS.len()],
+    /// Failures by errno; those beyond [`MOST_ERRNOS`] under 0.
+    pub errnos: BTreeMap<i32, u64>,
+    /// Times of the successful, with all that the strategy does.
+    pub whole: Latency,
+    fits: Fits,
+    /// By the share of the range in use.
+    pub occupancy: Occupancy,
+    /// What is drawn, by time.
+    pub points: Vec<Drawn>,
+    /// What the points refer to.
+    pub details: Vec<Detail>,
+    /// What is not drawn.
+    pub thinning: Option<Thinning>,
+    /// Connects that were only counted, below --min-latency: in no point.
+    pub fast: u64,
+}
+
+/// Most errnos that are kept apart.
+const MOST_ERRNOS: usize = 32;
+
+/// Most details; a connect() beyond them shows what it failed with, but not whose it was.
+const MOST_DETAILS: usize = 60_000;
+
+impl Set {
+    /// Reads connects twice: first what they come to, then those that are drawn, `most` of them.
+    pub(super) fn read(name: String, connects: &mut impl Connects, most: u64) -> Result<Self> {
+        let mut set = Self {
+            name,
+            ..Self::default()
+        };
+        let mut parts = Parts::default();
+        connects.each(&mut |point| {
+            parts.add(point);
+            set.count(point);
+        })?;
+        let mut thinner = Thinner::new(&parts, most);
+        let mut details = Details::default();
+        // A recording that is still being written has more by now.
+        let mut left = set.connects();
+        connects.each(&mut |point| {
+            let draws = left > 0 && thinner.draws(point);
+            left = left.saturating_sub(1);
+            if draws {
+                set.points.push(Drawn {
+                    at_ns: point.at_ns,
+                    latency_ns: point.latency_ns,
+                    number: u32::try_from(point.number).unwrap_or(u32::MAX),
+                    port: point.port.unwrap_or(0),
+                    detail: details.index(point),
+                });
+            }
+        })?;
+        set.points.sort_by_key(|point| point.at_ns);
+        set.details = details.all;
+        set.thinning = thinner.thinning();
+        Ok(set)
+    }
+
+    fn count(&mut self, point: &Point) {
+        self.by_kind[point.kind.index()].record(point.latency_ns);
+        if point.kind == Kind::Failed {
+            let known = self.errnos.len() < MOST_ERRNOS || self.errnos.contains_key(&point.errno);
+            let errno = if known { point.errno } else { 0 };
+            *self.errnos.entry(errno).or_default() += 1;
+        } else {
+            self.whole.record(point.whole_ns);
+            self.fits.add(point.at_ns, point.number, point.latency_ns);
+        }
+        self.occupancy.add(point);
+    }
+
+    /// Adds what the kernel summed up of connects below `--min-latency`.
+    pub(super) fn merge_fast(&mut self, fast: &FastConnects) {
+        let groups = [&fast.even, &fast.odd, &fast.bound, &fast.failed];
+        for (all, fast) in self.by_kind.iter_mut().zip(groups) {
+            all.merge_fast(&fast.connect);
+        }
+        self.fast = fast.count();
+    }
+
+    /// All connects that were read, and those that were only counted.
+    pub(super) fn connects(&self) -> u64 {
+        self.by_kind.iter().map(Latency::count).sum()
+    }
+
+    /// How many became this.
+    pub(super) fn count_of(&self, kind: Kind) -> u64 {
+        self.by_kind[kind.index()].count()
+    }
+
+    /// Times of all that succeeded.
+    pub(super) fn successes(&self) -> Latency {
+        let mut all = Latency::default();
+        for kind in [Kind::Even, Kind::Odd, Kind::Other] {
+            all.merge(&self.by_kind[kind.index()]);
+        }
+        all
+    }
+
+    /// The regression lines of all that succeeded.
+    pub(super) fn lines(&self) -> Lines {
+        self.fits.lines()
+    }
+}
+
+/// The details of the points so far.
+#[derive(Default)]
+struct Details {
+    all: Vec<Detail>,
+    places: HashMap<Detail, u16>,
+}
+
+impl Details {
+    fn index(&mut self, point: &Point) -> u16 {
+        let mut detail = Detail {
+            kind: point.kind,
+            errno: point.errno,
+            source: point.source,
+            comm: point.comm,
+        };
+        if self.all.len() >= MOST_DETAILS && !self.places.contains_key(&detail) {
+            detail.source = None;
+            detail.comm = None;
+            if self.all.len() > MOST_DETAILS + MOST_ERRNOS && !self.places.contains_key(&detail) {
+                // Of more errnos than there are: only the kind is left, and for that there is room.
+                detail.errno = i32::from(point.kind == Kind::Failed);
+            }
+        }
+        let all = &mut self.all;
+        *self.places.entry(detail).or_insert_with(|| {
+            let place = u16::try_from(all.len()).unwrap_or(u16::MAX);
+            all.push(detail);
+            place
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::point;
+
+    struct Given(Vec<Point>);
+
+    impl Connects for Given {
+        fn each(&mut self, take: &mut dyn FnMut(&Point)) -> Result<()> {
+            self.0.iter().for_each(take);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_drawn_is_in_the_order_of_time_and_keeps_its_values() {
+        let later = Point {
+            at_ns: 900,
+            port: Some(9_025),
+            kind: Kind::Odd,
+            ..point(0)
+        };
+        let earlier = Point {
+            at_ns: 100,
+            ..point(1)
+        };
+        let set = Set::read("a".to_owned(), &mut Given(vec![later, earlier]), 10).unwrap();
+        let drawn: Vec<_> = set
+            .points
+            .iter()
+            .map(|p| (p.at_ns, p.number, p.port))
+            .collect();
+        assert_eq!(drawn, [(100, 1, earlier.port.unwrap()), (900, 0, 9_025)]);
+        assert_eq!(
+            set.details[usize::from(set.points[1].detail)].kind,
+            Kind::Odd
+        );
+        assert_eq!(set.connects(), 2);
+    }
+
+    #[test]
+    fn details_are_bounded_whatever_comes() {
+        let points = (0..100_000_u32)
+            .map(|number| Point {
+                source: Some(IpAddr::from(number.to_be_bytes())),
+                errno: (number % 1_000) as i32,
+                kind: Kind::Failed,
+                ..point(number.into())
+            })
+            .collect();
+        let set = Set::read("a".to_owned(), &mut Given(points), 1_000_000).unwrap();
+        assert_eq!(set.points.len(), 100_000);
+        assert!(
+            set.details.len() < usize::from(u16::MAX),
+            "{}",
+            set.details.len()
+        );
+        assert!(set.errnos.len() <= MOST_ERRNOS + 1);
+        assert_eq!(set.errnos.values().sum::<u64>(), 100_000);
+    }
+
+    #[test]
+    fn nothing_is_a_set_too() {
+        let set = Set::read("a".to_owned(), &mut Given(Vec::new()), 10).unwrap();
+        assert_eq!((set.connects(), set.points.len()), (0, 0));
+        assert_eq!(set.lines().time_log, None);
+    }
+}

@@ -1,0 +1,366 @@
+//! `connect-trace report --html` and `--svg`: the figures that people look at, as one page that needs no
+//! network, and as files for documents.
+
+mod charts;
+mod data;
+mod dataset;
+mod downsample;
+mod escape;
+mod file;
+mod html;
+mod occupancy;
+mod point;
+mod regression;
+mod source;
+mod table;
+
+use std::{
+    collections::HashSet, env, ffi::OsString, fs, path::Path, process::ExitCode, time::SystemTime,
+};
+
+use anyhow::{Context as _, Result};
+
+use self::{
+    charts::{Across, Curve, Place, axis},
+    dataset::Set,
+    downsample::{PARTS, Thinning},
+    file::NewFile,
+    html::Page,
+    occupancy::Occupancy,
+    source::Load,
+};
+use crate::{
+    clock::Time,
+    filter::filters_of_recording,
+    replay::args::ReportArgs,
+    term::{message::say, printable::printable},
+};
+
+/// Most points of a page: what a browser draws at once, in 3 MB.
+const MOST_POINTS: u64 = 200_000;
+
+/// Most characters of a file's name that come from the name of a run.
+const LONGEST_NAME: usize = 60;
+
+/// Makes the page and the files that are asked for. A recording that does not end as it should is on it,
+/// marked, and makes the status 1.
+///
+/// # Errors
+/// Where nothing can be read, or an output cannot be written; then it is not there, not even in part.
+pub fn run(args: &ReportArgs) -> Result<ExitCode> {
+    let filters = filters_of_recording(&args.filters)?;
+    // What cannot be written is told before anything is read.
+    let page_file = match &args.pictures.html {
+        Some(path) => Some((path, NewFile::check("--html", path)?)),
+        None => None,
+    };
+    let mut status = ExitCode::SUCCESS;
+    let (sets, curves) = match &args.from_load {
+        Some(path) => {
+            let load = Load::read(path)?;
+            let sets = load.sets(MOST_POINTS)?;
+            let curves = curves(&load.strategies(), &sets);
+            (sets, Some(curves))
+        }
+        None => {
+            let most = MOST_POINTS / args.files.len().max(1) as u64;
+            let mut sets = Vec::new();
+            for path in &args.files {
+                let ended = source::recording(path, &filters, most).map(|(set, ended)| {
+                    sets.push(set);
+                    ended.map_err(|why| format!("{}: {why}", printable(path)))
+                });
+                if let Err(message) = ended.unwrap_or_else(|error| Err(format!("{error:#}"))) {
+                    say!("connect-trace: {message}");
+                    status = ExitCode::FAILURE;
+                }
+            }
+            (sets, None)
+        }
+    };
+    if sets.is_empty() && args.from_load.is_none() {
+        return Ok(status);
+    }
+    let page = Page {
+        sets,
+        curves,
+        command: command(env::args_os()),
+        made: Time::from(SystemTime::now()).date_and_time(),
+    };
+    let connects = axis::count(page.connects());
+    if let Some((path, file)) = page_file {
+        file.write("--html", &page.html())?;
+        say!("wrote {}: {connects} connects", printable(path));
+    }
+    if let Some(folder) = &args.pictures.svg {
+        let charts = write_charts(folder, &page)?;
+        say!(
+            "wrote {}: {charts} charts of {connects} connects",
+            printable(folder)
+        );
+    }
+    Ok(status)
+}
+
+/// A curve for each strategy that connected at all: its repeats together.
+fn curves(strategies: &[String], sets: &[Set]) -> Vec<Curve> {
+    let mut all: Vec<(&String, Occupancy)> = Vec::new();
+    for (strategy, set) in strategies.iter().zip(sets) {
+        match all.iter_mut().find(|(name, _)| *name == strategy) {
+            Some((_, occupancy)) => occupancy.merge(&set.occupancy),
+            None => all.push((strategy, set.occupancy.clone())),
+        }
+    }
+    let curves = all.into_iter().map(|(name, occupancy)| Curve {
+        name: name.clone(),
+        means: occupancy.means().collect(),
+    });
+    curves.filter(|curve| !curve.means.is_empty()).collect()
+}
+
+/// Writes every chart as a file into a folder, which may be new, and says how many these are.
+fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
+    let option = || format!("--svg {}", printable(folder));
+    let span = page.span();
+    let mut charts = Vec::new();
+    for (name, set) in file_names(&page.sets).iter().zip(&page.sets) {
+        let scatter = |across| charts::scatter(Place::File, set, across, span);
+        charts.push((format!("{name}-time.svg"), scatter(Across::Time)));
+        charts.push((format!("{name}-number.svg"), scatter(Across::Number)));
+        charts.push((
+            format!("{name}-buckets.svg"),
+            charts::buckets(Place::File, set),
+        ));
+    }
+    if let Some(curves) = page.curves.as_ref().filter(|curves| !curves.is_empty()) {
+        let occupancy = charts::occupancy(Place::File, curves);
+        charts.push(("occupancy.svg".to_owned(), occupancy));
+    }
+    let is_new = !folder.exists();
+    fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", option()))?;
+    let write = |(name, svg): &(String, String)| {
+        NewFile::check("--svg", &folder.join(name))?.write("--svg", svg)
+    };
+    if let Err(error) = charts.iter().try_for_each(write) {
+        if is_new {
+            // Only where nothing is in it.
+            let _ = fs::remove_dir(folder);
+        }
+        return Err(error);
+    }
+    Ok(charts.len())
+}
+
+/// The part of a file's name that stands for each set: letters, digits and what harms in no shell.
+fn file_names(sets: &[Set]) -> Vec<String> {
+    let plain = |set: &Set| -> String {
+        let end = set.name.rsplit('/').next().unwrap_or_default();
+        let end = end.trim_end_matches(".zst").trim_end_matches(".csv");
+        let plain = |character: char| match character {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' => character,
+            _ => '-',
+        };
+        let name: String = end.chars().take(LONGEST_NAME).map(plain).collect();
+        name.replace("--", "-").trim_matches('-').to_owned()
+    };
+    let names: Vec<String> = sets.iter().map(plain).collect();
+    let different: HashSet<&String> = names.iter().filter(|name| !name.is_empty()).collect();
+    if different.len() == names.len() {
+        return names;
+    }
+    let numbered = |(name, number): (&String, usize)| format!("{number}-{name}");
+    names.iter().zip(1..).map(numbered).collect()
+}
+
+/// What is not drawn, in words.
+fn words(thinning: &Thinning) -> String {
+    let Thinning {
+        of,
+        drawn,
+        outliers,
+        quantile,
+        every_failure,
+    } = thinning;
+    let failures = if *every_failure {
+        "every failure, "
+    } else {
+        "a part of the failures, as there are too many, "
+    };
+    format!(
+        "Drawn {} of {} points: {failures}and of each kind the fastest, the slowest and all above the {} % \
+         mark of each {PARTS}th of the time at least ({} points); of the rest a sample. The lines, the bars \
+         and the table are of all.",
+        axis::count(*drawn),
+        axis::count(*of),
+        axis::plain(quantile * 100.0),
+        axis::count(*outliers),
+    )
+}
+
+/// The command line as it could be typed, for people to read.
+fn command(arguments: impl Iterator<Item = OsString>) -> String {
+    let quoted = |(place, argument): (usize, OsString)| {
+        let argument = argument.to_string_lossy();
+        if place == 0 {
+            return "connect-trace".to_owned();
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            return argument.into_owned();
+        }
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    };
+    let words: Vec<String> = arguments.enumerate().map(quoted).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        dataset::Connects,
+        point::{Kind, Point},
+        *,
+    };
+
+    /// A name that breaks out of whatever does not escape it.
+    pub(super) const HOSTILE: &str =
+        "</script></title><img src=x onerror=\"alert('1')\">&amp;{{data}}\u{202e}\u{1b}]]>";
+
+    /// A successful connect() of 20 us from an even port.
+    pub(super) fn point(number: u64) -> Point {
+        Point {
+            number,
+            at_ns: 0,
+            latency_ns: 20_000,
+            whole_ns: 21_000,
+            kind: Kind::Even,
+            port: Some(20_000),
+            errno: 0,
+            source: Some([127, 0, 0, 1].into()),
+            comm: None,
+            share: None,
+        }
+    }
+
+    struct Made(u64);
+
+    impl Connects for Made {
+        fn each(&mut self, take: &mut dyn FnMut(&Point)) -> Result<()> {
+            for number in 0..self.0 {
+                let odd = number * 2 >= self.0;
+                take(&Point {
+                    at_ns: number * 50_000,
+                    latency_ns: if odd {
+                        2_000_000 + number
+                    } else {
+                        20_000 + number
+                    },
+                    kind: match number % 100 {
+                        99 => Kind::Failed,
+                        _ if odd => Kind::Odd,
+                        _ => Kind::Even,
+                    },
+                    share: Some(number as f64 / self.0 as f64),
+                    ..point(number)
+                });
+            }
+            Ok(())
+        }
+    }
+
+    /// So many connects: even first, then odd, every hundredth fails.
+    pub(super) fn set_of(name: &str, connects: u64) -> Set {
+        Set::read(name.to_owned(), &mut Made(connects), 10_000).expect("it is made up")
+    }
+
+    pub(super) fn page_of(sets: Vec<Set>) -> Page {
+        let names: Vec<String> = sets.iter().map(|set| set.name.clone()).collect();
+        Page {
+            curves: Some(curves(&names, &sets)),
+            sets,
+            command: "connect-trace".to_owned(),
+            made: "2026-01-01 00:00:00".to_owned(),
+        }
+    }
+
+    /// Panics where the text is not XML: tags in pairs, attributes in quotes, no stray `<` or `&`.
+    #[track_caller]
+    pub(super) fn well_formed(xml: &str) {
+        let mut open = Vec::new();
+        let mut rest = xml;
+        while let Some((text, after)) = rest.split_once('<') {
+            references(text);
+            let (tag, after) = after.split_once('>').expect("a tag ends");
+            rest = after;
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name), "in {xml}");
+                continue;
+            }
+            let (tag, is_empty) = match tag.strip_suffix('/') {
+                Some(tag) => (tag, true),
+                None => (tag, false),
+            };
+            let (name, mut attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+            while let Some((attribute, value)) = attributes.split_once("=\"") {
+                let named = attribute
+                    .trim()
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '-');
+                assert!(named, "{attribute:?} in <{tag}>");
+                let (value, after) = value.split_once('"').expect("a value ends");
+                references(value);
+                attributes = after;
+            }
+            assert_eq!(attributes.trim(), "", "in <{tag}>");
+            if !is_empty {
+                open.push(name);
+            }
+        }
+        references(rest);
+        assert!(open.is_empty(), "{open:?} stays open");
+    }
+
+    #[track_caller]
+    fn references(text: &str) {
+        let is_bad = |c: char| (c.is_control() && c != '\n') || c == '>';
+        assert!(!text.contains(is_bad), "{text:?}");
+        for reference in text.split('&').skip(1) {
+            let (name, _) = reference.split_once(';').expect("a reference ends");
+            assert!(["amp", "lt", "gt", "quot", "#39"].contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn repeats_of_a_strategy_make_one_curve() {
+        let sets = [set_of("a #1", 100), set_of("a #2", 200), set_of("b", 0)];
+        let strategies = ["a", "a", "b"].map(str::to_owned);
+        let curves = curves(&strategies, &sets);
+        let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
+        assert_eq!(names, ["a"], "b never connected");
+    }
+
+    #[test]
+    fn names_of_files_are_plain_and_no_two_alike() {
+        let names = |names: &[&str]| {
+            let sets: Vec<Set> = names.iter().map(|name| set_of(name, 0)).collect();
+            file_names(&sets)
+        };
+        let plain = names(&["select-test-repeat #2", "/tmp/a b.csv.zst", "z/y"]);
+        assert_eq!(plain, ["select-test-repeat-2", "a-b", "y"]);
+        let alike = names(&["x/y", "z/y", "../..", "3-y"]);
+        assert_eq!(alike, ["1-y", "2-y", "3-", "4-3-y"]);
+    }
+
+    #[test]
+    fn the_command_is_as_it_could_be_typed() {
+        let arguments = [
+            "/usr/bin/connect-trace",
+            "report",
+            "it's a.csv",
+            "--html",
+            "x.html",
+        ];
+        let typed = command(arguments.into_iter().map(OsString::from));
+        assert_eq!(typed, r"connect-trace report 'it'\''s a.csv' --html x.html");
+    }
+}

@@ -1,0 +1,317 @@
+//! The command line of `connect-trace load`, and what `connect-trace compare` has in common with it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::load::{
+    plan::{self, Plan, Range},
+    strategy::Strategy,
+    target,
+    workload::{Addresses, Workload},
+};
+use crate::{filter::args::PortSpan, options::Format};
+
+/// `connect-trace load`
+#[derive(Args, Clone, Debug)]
+pub struct LoadArgs {
+    /// How source ports are chosen; several are run one after the other
+    #[arg(value_name = "STRATEGY", value_enum, default_value = "default")]
+    pub strategies: Vec<StrategyName>,
+
+    /// What it shares with `connect-trace compare`.
+    #[command(flatten)]
+    pub common: WorkloadArgs,
+
+    /// Hold every connection open until the end (the default)
+    #[arg(long, conflicts_with = "close")]
+    pub hold: bool,
+
+    /// Close the oldest connection for each new one once --until-occupancy (then 50% by default) is reached
+    #[arg(long)]
+    pub close: bool,
+
+    /// Connect to this server from the present network, with its range of ports, instead of within a
+    /// private namespace. Can use up the ports to it; asks before
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["range", "ipv4", "ipv6"])]
+    pub target: Option<SocketAddr>,
+
+    /// Do not ask whether to use --target
+    #[arg(long, requires = "target")]
+    pub yes: bool,
+}
+
+/// What `load` and `compare` have in common.
+#[derive(Args, Clone, Debug)]
+pub struct WorkloadArgs {
+    /// Ports to choose from, net.ipv4.ip_local_port_range of the private namespace
+    #[arg(long, value_name = "LOW-HIGH", default_value = "9024-65535", value_parser = range)]
+    pub range: Range,
+
+    /// Connections to ask for [default: all ports of the range, for each address]
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+
+    /// End once this share of the ports is in use
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub until_occupancy: Option<f64>,
+
+    /// Threads that open connections
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+
+    /// What is random follows from this: the same ports and windows are asked for again
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Ports of a window of the strategy window, from 2 on; repeatable, each a run of its own
+    #[arg(long = "window", value_name = "PORTS", value_parser = clap::value_parser!(u16).range(2..))]
+    pub windows: Vec<u16>,
+
+    /// Most ports that select-test-repeat tries for a connection [default: twice those of the range]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: Option<u32>,
+
+    /// Source addresses of all strategies but default: how many, or which, with commas
+    #[arg(long, value_name = "NUMBER|LIST")]
+    pub addresses: Option<Addresses>,
+
+    /// What the sockets speak
+    #[arg(long, value_name = "PROTOCOL", value_enum, default_value_t)]
+    pub protocol: ProtocolName,
+
+    /// IPv4 (the default, unless --addresses are of IPv6)
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// IPv6
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+
+    /// Text for people, or JSON Lines for programs: docs/load.md has the fields
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        help_heading = "Output"
+    )]
+    pub format: Format,
+
+    /// Keep every attempt in this new file: docs/load.md has the columns. With - it is stdout, and what else is
+    /// printed goes to stderr
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
+}
+
+/// A strategy, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StrategyName {
+    /// no socket option: the kernel chooses address and port; any kernel
+    Default,
+    /// two or more source addresses in turn, bound with IP_BIND_ADDRESS_NO_PORT; Linux 4.2
+    Addresses,
+    /// bind a random port, connect, and repeat where it is taken; any kernel
+    SelectTestRepeat,
+    /// IP_LOCAL_PORT_RANGE of --window ports at a random place; Linux 6.3, or 6.1.32
+    Window,
+    /// IP_LOCAL_PORT_RANGE over the whole range; helps from Linux 6.8 on, allowed from 6.3 or 6.1.32
+    FullRange,
+}
+
+/// `--protocol`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolName {
+    /// TCP
+    #[default]
+    Tcp,
+    /// UDP: connect() sends nothing
+    Udp,
+    /// UDP-Lite, up to Linux 7.0
+    Udplite,
+}
+
+impl From<ProtocolName> for plan::Protocol {
+    fn from(name: ProtocolName) -> Self {
+        match name {
+            ProtocolName::Tcp => Self::Tcp,
+            ProtocolName::Udp => Self::Udp,
+            ProtocolName::Udplite => Self::UdpLite,
+        }
+    }
+}
+
+/// Ports of a window where none are given.
+const WINDOW: u16 = 500;
+
+impl LoadArgs {
+    /// The runs to make, in their order.
+    ///
+    /// # Errors
+    /// Says what does not go together.
+    pub fn plans(&self) -> Result<Vec<Plan>, String> {
+        let workload = self.common.workload(self.close, self.target)?;
+        let mut plans = Vec::new();
+        for name in &self.strategies {
+            for strategy in self.common.strategies(*name) {
+                plans.push(workload.plan(strategy, 1)?);
+            }
+        }
+        Ok(plans)
+    }
+
+    /// What in it cannot be done.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let windows = !self.common.windows.is_empty();
+        if windows && !self.strategies.contains(&StrategyName::Window) {
+            return Some("--window is of the strategy window, which is not asked for".to_owned());
+        }
+        if let Some(target) = self.target
+            && !self.yes
+            && !target::can_ask()
+        {
+            return Some(format!(
+                "--target {target} can use up the ports of this machine's own network: there is no terminal \
+                 to ask on, so give --yes"
+            ));
+        }
+        self.plans().err()
+    }
+}
+
+impl WorkloadArgs {
+    /// The same, with what only `load` has.
+    ///
+    /// # Errors
+    /// Says what does not go together.
+    pub fn workload(&self, close: bool, target: Option<SocketAddr>) -> Result<Workload, String> {
+        let of_addresses = match &self.addresses {
+            Some(Addresses::List(list)) => list.first().map(IpAddr::is_ipv6),
+            _ => None,
+        };
+        let of_target = target.map(|target| target.is_ipv6());
+        let typed = (self.ipv4 || self.ipv6).then_some(self.ipv6);
+        let v6 = typed.or(of_target).or(of_addresses).unwrap_or(false);
+        Ok(Workload {
+            range: self.range,
+            connections: self.connections,
+            threads: self.threads,
+            seed: self.seed,
+            until_occupancy: self.until_occupancy,
+            close,
+            addresses: self.addresses.clone(),
+            protocol: self.protocol.into(),
+            v6,
+            tries: self.tries,
+            target,
+        })
+    }
+
+    /// The strategies of a name: several windows are several.
+    #[must_use]
+    pub fn strategies(&self, name: StrategyName) -> Vec<Strategy> {
+        match name {
+            StrategyName::Default => vec![Strategy::Default],
+            StrategyName::Addresses => vec![Strategy::Addresses],
+            StrategyName::SelectTestRepeat => vec![Strategy::SelectTestRepeat],
+            StrategyName::Window if self.windows.is_empty() => vec![Strategy::Window(WINDOW)],
+            StrategyName::Window => self.windows.iter().copied().map(Strategy::Window).collect(),
+            StrategyName::FullRange => vec![Strategy::FullRange],
+        }
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// More than anybody has; each is bound and counted.
+        const MOST: u32 = 1000;
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text
+                .parse()
+                .ok()
+                .filter(|count| (1..=MOST).contains(count))
+                .map(Self::Count)
+                .ok_or_else(|| format!("must be from 1 to {MOST}, or a list of addresses"));
+        }
+        let list: Vec<IpAddr> = text
+            .split(',')
+            .map(|word| {
+                word.parse()
+                    .map_err(|_| format!("{word:?} is no IP address"))
+            })
+            .collect::<Result<_, _>>()?;
+        for (index, address) in list.iter().enumerate() {
+            if list[..index].contains(address) {
+                return Err(format!("{address} is there twice"));
+            }
+        }
+        Ok(Self::List(list))
+    }
+}
+
+fn range(text: &str) -> Result<Range, String> {
+    if !text.contains('-') {
+        return Err("not a range such as 9024-65535".to_owned());
+    }
+    let PortSpan { low, high } = text.parse()?;
+    if low == high {
+        return Err("must have two ports at least".to_owned());
+    }
+    Ok(Range { low, high })
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|percent| *percent > 0.0 && *percent <= 100.0)
+        .map(|percent: f64| percent / 100.0)
+        .ok_or_else(|| "must be a share such as 80%, up to 100%".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_shares_and_addresses_are_checked() {
+        for wrong in [
+            "",
+            "9024",
+            "0-9",
+            "9-8",
+            "1-65536",
+            "9-9",
+            "a-b",
+            "-1-9",
+            "65535-9024",
+        ] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(range("9024-65535").unwrap().ports(), 56_512);
+        for wrong in ["", "%", "0", "0%", "100.1%", "-5%", "nan", "80%%"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((percent("80%"), percent("80")), (Ok(0.8), Ok(0.8)));
+        for wrong in [
+            "",
+            "0",
+            "1001",
+            "99999999999",
+            "-1",
+            "127.0.0.1,",
+            "127.0.0.256",
+            "::1,::1",
+        ] {
+            assert!(wrong.parse::<Addresses>().is_err(), "{wrong}");
+        }
+        assert_eq!("3".parse(), Ok(Addresses::Count(3)));
+    }
+}

@@ -1,0 +1,84 @@
+//! The programs of connect() and of its search on their functions: put there at the start, and, where a
+//! trace keeps a budget, taken off for a while and put there again.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use aya::Ebpf;
+
+use super::{AttachMode, kprobe, link::Link, return_events::ReturnEvents};
+use crate::kernel::prototypes::Function;
+use crate::probes::{
+    object::{self, descriptor, lock},
+    read::run_stats::RunStats,
+};
+
+/// Programs that are loaded, attached or not.
+pub(crate) struct Attachment {
+    ebpf: Arc<Mutex<Ebpf>>,
+    mode: AttachMode,
+    functions: Vec<&'static Function>,
+    /// Of kretprobes, where they could be made.
+    return_events: Option<ReturnEvents>,
+    links: Vec<Link>,
+}
+
+impl Attachment {
+    /// Of programs that are loaded.
+    pub(crate) fn new(
+        ebpf: Arc<Mutex<Ebpf>>,
+        mode: AttachMode,
+        functions: Vec<&'static Function>,
+        return_events: Option<ReturnEvents>,
+    ) -> Self {
+        Self {
+            ebpf,
+            mode,
+            functions,
+            return_events,
+            links: Vec::new(),
+        }
+    }
+
+    /// Attaches. The order matters to nobody: until calls are let in ([`Maps::open`](super::maps::Maps::open)), no
+    /// program looks at one.
+    pub(crate) fn attach(&mut self, stats: Option<&RunStats>) -> Result<()> {
+        let mut ebpf = lock(&self.ebpf);
+        for &function in &self.functions {
+            match &mut self.return_events {
+                Some(events) => {
+                    let name = kprobe::return_program(function);
+                    let program: &mut aya::programs::KProbe = object::program(&mut ebpf, &name)?;
+                    events.attach(function, descriptor(program.fd())?)?;
+                }
+                None => {
+                    let link = Link::to_return(&mut ebpf, self.mode, function)?;
+                    self.links.push(link);
+                }
+            }
+            let program = self.mode.entry_program(function);
+            let link = Link::to_entry(&mut ebpf, self.mode, program, function)?;
+            self.links.push(link);
+        }
+        // A program may have been loaded anew for it.
+        stats.map_or(Ok(()), |stats| stats.look_at(&ebpf))
+    }
+
+    /// Detaches, after calls were kept out ([`Maps::close`](super::maps::Maps::close)).
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        let mut ebpf = lock(&self.ebpf);
+        for link in self.links.drain(..) {
+            link.detach(&mut ebpf)?;
+        }
+        drop(ebpf);
+        self.let_go_of_returns();
+        Ok(())
+    }
+
+    /// Detaches from the return events, where there are any.
+    pub(crate) fn let_go_of_returns(&mut self) {
+        if let Some(events) = &mut self.return_events {
+            events.detach();
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The probed functions that the running kernel has.
+
+use anyhow::Result;
+
+use super::{choice::Way, return_events};
+use crate::kernel::{
+    btf::Btf,
+    prototypes::{CHECKS, CONNECT, Function},
+    requirement::Lack,
+    symbols::{Pointer, Symbols},
+};
+
+/// Those of the probed functions that this kernel has, and a variable of theirs.
+pub(crate) struct Functions {
+    connect: Vec<&'static Function>,
+    checks: Vec<&'static Function>,
+    /// The functions that are not traced, and why.
+    pub(crate) notes: Vec<String>,
+    /// The first function of connect() that the kernel's types lack, without which there is no fentry.
+    without_type: Option<&'static str>,
+    /// True if the functions of IPv6 are there.
+    pub(crate) ipv6: bool,
+    /// What the port search takes its start from.
+    pub(crate) table_perturb: Pointer,
+}
+
+impl Functions {
+    /// Looks for them.
+    ///
+    /// # Errors
+    /// Names the function that nothing can be traced without.
+    pub(crate) fn of_running_kernel() -> Result<Self> {
+        let all = CONNECT.iter().chain(&CHECKS);
+        let names: Vec<&'static str> = all.map(|function| function.name).collect();
+        let symbols = Symbols::of_running_kernel(&names)?;
+        Self::of(&symbols)
+    }
+
+    fn of(symbols: &Symbols) -> Result<Self> {
+        let connect = present(&CONNECT, symbols);
+        let checks = present(&CHECKS, symbols);
+        let is_missing = |function: &&Function| !symbols.functions.contains_key(function.name);
+        if let Some(missing) = CONNECT
+            .iter()
+            .filter(|function| !function.ipv6)
+            .find(is_missing)
+        {
+            return Err(Lack::new(
+                format!(
+                    "this kernel has no function {} to probe: it may be inlined or renamed",
+                    missing.name
+                ),
+                "boot another build of it; Debian's kernels 5.10 to 7.3 have the function",
+            )
+            .into());
+        }
+        let ipv6 = connect.len() == CONNECT.len();
+        let mut notes = Vec::new();
+        if !ipv6 {
+            notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
+        }
+        for missing in CHECKS.iter().filter(is_missing) {
+            if ipv6 || !missing.ipv6 {
+                notes.push(unwatched(missing, "this kernel has no such function"));
+            }
+        }
+        Ok(Self {
+            connect,
+            checks,
+            notes,
+            without_type: None,
+            ipv6,
+            table_perturb: symbols.table_perturb,
+        })
+    }
+
+    /// Checks the prototypes. Of the functions that look at one candidate port those stay that fit.
+    ///
+    /// # Errors
+    /// Says how a function of connect() differs from what the programs assume.
+    pub(crate) fn fit(&mut self, btf: &Btf) -> Result<()> {
+        for function in &self.connect {
+            if !function.check(btf)? {
+                self.without_type.get_or_insert(function.name);
+            }
+        }
+        let Self { checks, notes, .. } = self;
+        checks.retain(|function| {
+            let why = match function.check(btf) {
+                Ok(true) => return true,
+                Ok(false) => "the kernel's types lack it".to_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            notes.push(unwatched(function, &why));
+            false
+        });
+        Ok(())
+    }
+
+    /// Those of connect() and its search.
+    pub(crate) fn connect(&self) -> Vec<&'static Function> {
+        self.connect.clone()
+    }
+
+    /// Those that look at one candidate port.
+    pub(crate) fn checks(&self) -> Vec<&'static Function> {
+        self.checks.clone()
+    }
+
+    /// Checks that the kernel's types and this process's privileges offer a way to attach, as far as that is known
+    /// before it is tried.
+    pub(crate) fn offer(&self, way: Way) -> Result<()> {
+        match (way, self.without_type) {
+            (Way::Fentry, Some(name)) => Err(Lack::new(
+                format!("the kernel's types lack the function {name}"),
+                "none needed: kprobe/kretprobe does without",
+            )
+            .into()),
+            (Way::KprobeWithSlots, _) => return_events::offered().map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// All of them, or all but those of IPv6.
+    #[cfg(test)]
+    pub(crate) fn all(ipv6: bool) -> Self {
+        let all = CONNECT.iter().chain(&CHECKS);
+        let wanted = all.filter(|function| ipv6 || !function.ipv6);
+        let functions = wanted.map(|function| (function.name, function.name.to_owned()));
+        Self::of(&Symbols {
+            functions: functions.collect(),
+            table_perturb: Pointer::At(0xffff_ffff_8300_0010),
+        })
+        .unwrap()
+    }
+}
+
+/// The functions that the kernel has, with its symbols for them.
+fn present(functions: &'static [Function], symbols: &Symbols) -> Vec<&'static Function> {
+    let with_symbol = |function: &'static Function| {
+        let symbol = symbols.functions.get(function.name)?;
+        Some(function.with_symbol(symbol))
+    };
+    functions.iter().filter_map(with_symbol).collect()
+}
+
+/// The note of a function that looks at candidate ports and is not watched.
+fn unwatched(function: &Function, why: &str) -> String {
+    format!("calls of {} are not seen: {why}", function.name)
+}

@@ -1,0 +1,125 @@
+//! A small process that outlives the daemon by a moment and removes what would outlive both: the
+//! events in tracefs, which the kernel keeps after `kill -9`.
+//!
+//! It waits for the end of a pipe whose other end only the daemon holds, so it acts whichever way the
+//! daemon ends, and is the only one that removes events: every run tests it.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+};
+
+/// How often a removal is tried while the event is still in use, and the pause between.
+const TRIES: u32 = 200;
+static PAUSE: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
+/// The process. Dropping it lets it do its work and waits for its end.
+pub(crate) struct Janitor {
+    pipe: Option<OwnedFd>,
+    process: libc::pid_t,
+}
+
+impl Janitor {
+    /// Forks the process, which will write each of the commands to `file`, and holds it open with the locks
+    /// that are on it.
+    pub(crate) fn spawn(file: &File, commands: impl Iterator<Item = String>) -> io::Result<Self> {
+        // Everything that the child needs is made before the fork: after it, in a process that had
+        // threads, only async-signal-safe calls are allowed.
+        let commands: Vec<String> = commands.collect();
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: new descriptors that nobody else owns.
+        let (read, write) =
+            unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+        // SAFETY: the child calls async-signal-safe functions only, and never returns.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: this is the child, and the pipe's end and the file are open in it.
+            0 => unsafe { wait_and_remove(ends[0], file.as_raw_fd(), &commands) },
+            process => {
+                drop(read);
+                Ok(Self {
+                    pipe: Some(write),
+                    process,
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        self.pipe = None;
+        let mut status = 0;
+        // SAFETY: our own child, and room for its status.
+        while unsafe { libc::waitpid(self.process, &raw mut status, 0) } < 0
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+        if status != 0 {
+            log::warn!("return events could not be removed (status {status}): see kprobe_events");
+        }
+    }
+}
+
+/// The life of the child.
+///
+/// # Safety
+/// Only in the child of a fork, with `pipe` open for reading and `file` for writing. Calls nothing that is not
+/// async-signal-safe (signal-safety(7)) and never returns.
+unsafe fn wait_and_remove(pipe: libc::c_int, file: libc::c_int, commands: &[String]) -> ! {
+    const FILE: libc::c_int = 1;
+    // SAFETY: system calls on our own descriptors and memory.
+    unsafe {
+        // Ctrl-C or a service manager's SIGTERM end the daemon first, and the pipe with it.
+        libc::setsid();
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        // Holds nothing of the daemon's open, its end of the pipe and its perf events least of all.
+        libc::dup2(pipe, 0);
+        libc::dup2(file, FILE);
+        libc::syscall(libc::SYS_close_range, FILE + 1, libc::c_uint::MAX, 0);
+        libc::prctl(libc::PR_SET_NAME, c"ct-janitor".as_ptr());
+
+        let mut byte = 0_u8;
+        while libc::read(0, (&raw mut byte).cast(), 1) < 0
+            && *libc::__errno_location() == libc::EINTR
+        {}
+        let mut failed = 0;
+        for command in commands {
+            failed |= libc::c_int::from(!remove(FILE, command));
+        }
+        libc::_exit(failed)
+    }
+}
+
+/// Writes one command, again while the kernel finds the event busy.
+///
+/// # Safety
+/// As [`wait_and_remove`].
+unsafe fn remove(file: libc::c_int, command: &str) -> bool {
+    for _ in 0..TRIES {
+        // SAFETY: a buffer of the length given.
+        let written = unsafe { libc::write(file, command.as_ptr().cast(), command.len()) };
+        // SAFETY: each thread has one.
+        let errno = unsafe { *libc::__errno_location() };
+        // It may never have been made.
+        if written >= 0 || errno == libc::ENOENT {
+            return true;
+        }
+        if errno != libc::EBUSY {
+            return false;
+        }
+        // SAFETY: no remainder is asked for.
+        unsafe { libc::nanosleep(&raw const PAUSE, ptr::null_mut()) };
+    }
+    false
+}

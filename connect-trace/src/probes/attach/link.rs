@@ -1,0 +1,80 @@
+//! A program on a function, until it is taken off again. The program stays loaded.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    programs::{
+        FEntry, FExit, KProbe, fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId,
+    },
+};
+
+use super::{AttachMode, fentry, kprobe};
+use crate::kernel::prototypes::Function;
+use crate::probes::object;
+
+/// A program that is attached, by its name.
+pub(crate) enum Link {
+    Entry(String, FEntryLinkId),
+    Exit(String, FExitLinkId),
+    Probe(String, KProbeLinkId),
+}
+
+impl Link {
+    /// Attaches the loaded program of this name to the entry of a function, for the first time or again.
+    pub(crate) fn to_entry(
+        ebpf: &mut Ebpf,
+        mode: AttachMode,
+        program: String,
+        function: &Function,
+    ) -> Result<Self> {
+        match mode {
+            AttachMode::Fentry => {
+                let link = fentry::attach_entry(ebpf, &program, function)?;
+                Ok(Self::Entry(program, link))
+            }
+            AttachMode::Kprobe => Self::probe(ebpf, program, function),
+        }
+    }
+
+    /// Attaches the loaded program to the return of a function, for the first time or again. Kretprobes get
+    /// the kernel's default of slots.
+    pub(crate) fn to_return(
+        ebpf: &mut Ebpf,
+        mode: AttachMode,
+        function: &Function,
+    ) -> Result<Self> {
+        match mode {
+            AttachMode::Fentry => {
+                let link = fentry::attach_exit(ebpf, function)?;
+                Ok(Self::Exit(fentry::exit_program(function), link))
+            }
+            AttachMode::Kprobe => Self::probe(ebpf, kprobe::return_program(function), function),
+        }
+    }
+
+    fn probe(ebpf: &mut Ebpf, program: String, function: &Function) -> Result<Self> {
+        let probe: &mut KProbe = object::program(ebpf, &program)?;
+        let link = probe.attach(function.symbol, 0);
+        let link = link.with_context(|| kprobe::refused(&program, function))?;
+        Ok(Self::Probe(program, link))
+    }
+
+    /// Detaches. It can wait for grace periods of the kernel, up to seconds.
+    pub(crate) fn detach(self, ebpf: &mut Ebpf) -> Result<()> {
+        let (name, detached) = match self {
+            Self::Entry(name, link) => {
+                let detached = object::program::<FEntry>(ebpf, &name)?.detach(link);
+                (name, detached)
+            }
+            Self::Exit(name, link) => {
+                let detached = object::program::<FExit>(ebpf, &name)?.detach(link);
+                (name, detached)
+            }
+            Self::Probe(name, link) => {
+                let detached = object::program::<KProbe>(ebpf, &name)?.detach(link);
+                (name, detached)
+            }
+        };
+        detached.with_context(|| format!("detach program {name}"))
+    }
+}

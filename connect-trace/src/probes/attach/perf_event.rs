@@ -1,0 +1,87 @@
+//! Perf events, through which programs are attached to kprobes and to events of tracefs.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use anyhow::Result;
+
+use crate::kernel::requirement::Lack;
+
+// linux/perf_event.h; the libc crate has none of these.
+const PERF_TYPE_SOFTWARE: u32 = 1;
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_COUNT_SW_DUMMY: u64 = 9;
+const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
+const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+
+/// The beginning of `struct perf_event_attr`, `PERF_ATTR_SIZE_VER0`; all that these events need.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    rest: [u64; 6],
+}
+
+/// Whether this process may open perf events, tried with one that counts nothing.
+///
+/// # Errors
+/// Where it may not: kernels of Debian ask for CAP_SYS_ADMIN by default.
+pub(crate) fn offered() -> Result<()> {
+    match open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Lack::new(
+            format!("kprobes take perf_event_open(2), and it is refused ({error})"),
+            "run as root with all its capabilities, or let those that have CAP_PERFMON open events \
+             (sysctl kernel.perf_event_paranoid=2)",
+        )
+        .into()),
+    }
+}
+
+/// Runs a loaded program at each hit of the tracepoint of this id, until the event is dropped.
+pub(crate) fn attach_to_tracepoint(id: u64, program: RawFd) -> io::Result<OwnedFd> {
+    let event = open(PERF_TYPE_TRACEPOINT, id)?;
+    ioctl(&event, PERF_EVENT_IOC_SET_BPF, program)?;
+    ioctl(&event, PERF_EVENT_IOC_ENABLE, 0)?;
+    Ok(event)
+}
+
+fn open(kind: u32, config: u64) -> io::Result<OwnedFd> {
+    let attr = PerfEventAttr {
+        kind,
+        size: size_of::<PerfEventAttr>() as u32,
+        config,
+        ..PerfEventAttr::default()
+    };
+    // The program runs on every CPU, whatever CPU the event is opened on (as libbpf does it).
+    let (any_process, cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
+    // SAFETY: `attr` is a valid perf_event_attr of the size it names.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            any_process,
+            cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns; the kernel's are ints.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+fn ioctl(event: &OwnedFd, request: libc::Ioctl, argument: libc::c_int) -> io::Result<()> {
+    // SAFETY: both requests take an int by value.
+    match unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,25 @@
+//! Where the instructions lie in the eBPF object, which is loaded with some of them changed: [`super::fields`],
+//! [`super::shared`].
+
+use anyhow::{Context as _, Result};
+use object::{File, Object as _, ObjectSection as _, Section, SectionFlags, elf::SHF_EXECINSTR};
+
+/// Bytes of an instruction; that of a word of 64 bits has two.
+pub(crate) const INSTRUCTION: usize = 8;
+
+/// Code of the first half of an instruction that loads a word of 64 bits, linux/bpf.h.
+pub(crate) const LOAD_WORD_64: u8 = 0x18;
+
+/// The object as a file.
+pub(crate) fn parse(object: &[u8]) -> Result<File<'_>> {
+    File::parse(object).context("the eBPF object cannot be read")
+}
+
+/// Its sections of instructions.
+pub(crate) fn executable<'data, 'file>(
+    file: &'file File<'data>,
+) -> impl Iterator<Item = Section<'data, 'file>> {
+    file.sections().filter(|section| {
+        matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & u64::from(SHF_EXECINSTR) != 0)
+    })
+}

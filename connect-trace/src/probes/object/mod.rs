@@ -1,0 +1,206 @@
+//! The eBPF object: built with the crate, loaded with the globals and sizes of this run.
+
+pub(crate) mod externs;
+mod fields;
+pub(crate) mod filters;
+mod instructions;
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context as _, Error, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{Map, MapError},
+    programs::{Program, ProgramError, ProgramFd},
+};
+
+use connect_trace_common::{Field, record::PLACES};
+
+use self::externs::{Extern, Is};
+use crate::filter::Filters;
+use crate::kernel::{cast, layout::Layout, limits, requirement::Lack};
+
+/// What the object is loaded with.
+pub(crate) struct Options<'a> {
+    /// Where the running kernel keeps what the programs read.
+    pub(crate) layout: &'a Layout,
+    /// The variables that the programs share with the daemon.
+    pub(crate) variables: [Extern; 3],
+    /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
+    pub(crate) table_perturb: u64,
+    /// Which connects are wanted.
+    pub(crate) filters: &'a Filters,
+    /// Size of the map `RECORDS` in bytes.
+    pub(crate) ring_buffer_bytes: u32,
+    /// Number of calls that can be in flight at least.
+    pub(crate) max_in_flight: u32,
+    /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
+    pub(crate) count_checks: bool,
+    /// Whether they are counted and not timed.
+    pub(crate) checks_add_up: bool,
+    /// Whether [`connect_trace_common::Control::sample_every`] is looked at.
+    pub(crate) may_sample: bool,
+}
+
+/// Creates the maps; no program is loaded yet.
+pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
+    let filters = filters::bits(options.filters).0;
+    let cgroups = u32::try_from(options.filters.cgroups.len())?;
+    let min_latency = options.filters.min_latency.unwrap_or_default();
+    let min_latency_ns = u64::try_from(min_latency.as_nanos())?;
+    let count_checks = u32::from(options.count_checks);
+    // Where more threads connect than there are places, some share one, and one of them takes the map.
+    let places = options.max_in_flight.next_power_of_two().min(PLACES as u32);
+    let place_mask = u64::from(places - 1) << 3;
+    let checks_add_up = u32::from(options.checks_add_up);
+    let may_sample = u32::from(options.may_sample);
+    let only_process = filters::only_process(options.filters);
+    let has_only_process = u32::from(only_process.is_some());
+    let only_process = only_process.unwrap_or(0);
+    let has_options = u32::from(
+        filters != 0
+            || min_latency_ns != 0
+            || options.count_checks
+            || options.may_sample
+            || !options.layout.has(Field::TaskComm),
+    );
+    let layout = options.layout;
+    let (sock, inet_sock, word) = layout
+        .cast
+        .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
+    let casts = u32::from(layout.cast.is_some());
+    let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
+    let kernel_sock = layout.kernel_sock.unwrap_or(0);
+    let net_port_range_is_pair = u32::from(layout.port_range_is_pair);
+    let inet_port_range_is_pair = u32::from(layout.socket_range_is_pair);
+    let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
+    fields::place(&mut object, &layout.offsets)?;
+    let function = Extern {
+        name: cast::FUNCTION,
+        is: Is::Function(layout.cast.map(|cast| cast.function)),
+    };
+    let [per_cpu, threads, control] = options.variables;
+    externs::link(&mut object, &[per_cpu, threads, control, function])?;
+    let mut loader = EbpfLoader::new();
+    // The kernel's types, megabytes that it reads unasked, are for relocations, of which there are none.
+    loader
+        .btf(None)
+        .override_global("HAS_OPTIONS", &has_options, true)
+        .override_global("HAS_ONLY_PROCESS", &has_only_process, true)
+        .override_global("ONLY_PROCESS", &only_process, true)
+        .override_global("FIELDS", &present, true)
+        .override_global("NET_PORT_RANGE_IS_PAIR", &net_port_range_is_pair, true)
+        .override_global("INET_PORT_RANGE_IS_PAIR", &inet_port_range_is_pair, true)
+        .override_global("KERNEL_SOCK", &kernel_sock, true)
+        .override_global("CASTS", &casts, true)
+        .override_global("SOCK", &sock, true)
+        .override_global("INET_SOCK", &inet_sock, true)
+        .override_global("WORD", &word, true)
+        .override_global("TABLE_PERTURB", &options.table_perturb, true)
+        .override_global("FILTERS", &filters, true)
+        .override_global("CGROUP_COUNT", &cgroups, true)
+        .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
+        .override_global("COUNT_CHECKS", &count_checks, true)
+        .override_global("CHECKS_ADD_UP", &checks_add_up, true)
+        .override_global("PLACE_MASK", &place_mask, true)
+        .override_global("MAY_SAMPLE", &may_sample, true)
+        .map_max_entries("RECORDS", options.ring_buffer_bytes)
+        .map_max_entries("OWNERS", places)
+        .map_max_entries("IN_FLIGHT", options.max_in_flight);
+    for (map, size) in filters::sizes(options.filters) {
+        loader.map_max_entries(map, u32::try_from(size.max(1))?);
+    }
+    loader
+        .load(&object)
+        .context("the kernel refused the maps of the eBPF object")
+}
+
+/// Takes a map out of the object.
+pub(crate) fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the eBPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} of the eBPF object is of another type"))
+}
+
+/// A program of the object.
+pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .with_context(|| format!("the eBPF object has no program {name}"))?
+        .try_into()
+        .map_err(|error| anyhow!("program {name} of the eBPF object is of another type: {error}"))
+}
+
+/// What a program was refused for: the error alone where the verifier had nothing to say, else the end
+/// of what it said, which names the reason.
+pub(crate) fn refusal(error: ProgramError) -> Error {
+    const LAST_LINES: usize = 4;
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            log::debug!("the verifier's log:\n{log}");
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            // The verifier took it, and there was no room for the program.
+            if matches!(
+                io_error.raw_os_error(),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+            ) {
+                return limits::named(io_error.into());
+            }
+            if lines.is_empty() {
+                let is_forbidden = io_error.kind() == io::ErrorKind::PermissionDenied;
+                let refused = Error::from(io_error).context("the kernel refused it");
+                let refused = limits::named(refused);
+                if is_forbidden && !limits::is_named(&refused) {
+                    return Lack::new(
+                        format!("{refused:#}"),
+                        "lockdown, a security module or the seccomp filter of a container forbids it: \
+                         dmesg may say which",
+                    )
+                    .into();
+                }
+                return refused;
+            }
+            let end = lines[lines.len().saturating_sub(LAST_LINES)..].join(" / ");
+            anyhow!("the verifier refused it: {io_error}: {end}")
+        }
+        other => other.into(),
+    }
+}
+
+/// Detaches and unloads a program of any type, if it is loaded.
+pub(crate) fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    let unloaded = match program {
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
+        _ => Ok(()),
+    };
+    match unloaded {
+        Err(ProgramError::NotLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// The programs, whatever happened to a thread that held them.
+pub fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
+    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The descriptor of a loaded program.
+pub fn descriptor(fd: Result<&ProgramFd, ProgramError>) -> Result<&ProgramFd> {
+    fd.context("the program is not loaded")
+}

@@ -1,0 +1,231 @@
+//! The maps and variables that the daemon reads and writes besides the ring buffer.
+
+use std::{
+    fs,
+    mem::offset_of,
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData},
+};
+use bytemuck::{Pod, Zeroable};
+use connect_trace_common::{
+    CheckEstablished, Control, Counters, FastGroup, InFlight, Times,
+    counters::{COPIES, PerCpu},
+    record::{INSIDE, PLACES},
+};
+
+use super::shared::Shared;
+use crate::probes::object::{self, externs::Extern};
+
+/// Plain data of `connect-trace-common`, as aya takes it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
+unsafe impl<T: Pod> aya::Pod for Plain<T> {}
+
+/// The CPUs that this machine can have, `cpu_possible_mask`: their numbers may have gaps.
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
+
+/// The variables that the programs and the daemon share, to be made before the programs are loaded.
+pub(crate) struct Variables {
+    per_cpu: Shared<PerCpu>,
+    threads: Shared<u64>,
+    control: Shared<Control>,
+    /// Number of the elements of `per_cpu` that are used.
+    cpus: usize,
+}
+
+impl Variables {
+    /// Creates them, all zero.
+    pub(crate) fn new() -> Result<Self> {
+        // An unreadable list costs time, no figures: the copies of CPUs that there are not stay zero.
+        let possible = fs::read_to_string(POSSIBLE_CPUS).unwrap_or_default();
+        Ok(Self {
+            per_cpu: Shared::new("PER_CPU", COPIES)?,
+            threads: Shared::new("THREADS", PLACES)?,
+            control: Shared::new("CONTROL", 1)?,
+            cpus: numbers_of_cpus(&possible).map_or(COPIES, |cpus| cpus.min(COPIES)),
+        })
+    }
+
+    /// Returns what the programs are linked with.
+    pub(crate) fn linked(&self) -> [Extern; 3] {
+        [
+            self.per_cpu.linked(),
+            self.threads.linked(),
+            self.control.linked(),
+        ]
+    }
+}
+
+/// Returns one more than the highest number in a list of CPUs such as `0-3,8-11`.
+fn numbers_of_cpus(list: &str) -> Option<usize> {
+    let highest = list.trim().rsplit([',', '-']).next()?;
+    highest.parse::<usize>().ok()?.checked_add(1)
+}
+
+/// The maps and variables.
+pub struct Maps {
+    variables: Variables,
+    displaced: HashMap<MapData, u64, Plain<InFlight>>,
+}
+
+impl Maps {
+    /// Takes the maps out of an object that was loaded with the variables.
+    pub(crate) fn take(ebpf: &mut Ebpf, variables: Variables) -> Result<Self> {
+        Ok(Self {
+            variables,
+            displaced: object::take(ebpf, "IN_FLIGHT")?,
+        })
+    }
+
+    /// Tells the programs to make records of one call in so many, a power of two; see
+    /// [`Control::sample_every`].
+    pub(crate) fn set_sample_every(&self, sample_every: u32) {
+        self.control(offset_of!(Control, sample_every), sample_every.into());
+    }
+
+    /// Tells the programs how many times those of `__inet{,6}_check_established` have been attached, 0 when they
+    /// are not; see [`Control::checks_epoch`].
+    pub(crate) fn set_checks_epoch(&self, epoch: u64) {
+        self.control(offset_of!(Control, checks_epoch), epoch);
+    }
+
+    /// Lets calls in, now that all programs are attached.
+    pub(crate) fn open(&self) {
+        self.control(offset_of!(Control, open), 1);
+    }
+
+    /// Lets no more calls in, and waits for the return of those in flight: a program that is detached meanwhile would
+    /// not see it. Whatever has not returned after two seconds stays in flight.
+    ///
+    /// # Errors
+    /// If the map of the calls cannot be read.
+    pub(crate) fn close(&self) -> Result<()> {
+        const LONGEST: Duration = Duration::from_secs(2);
+        const LOOK_EVERY: Duration = Duration::from_millis(2);
+        self.control(offset_of!(Control, open), 0);
+        let start = Instant::now();
+        while self.in_flight()? > 0 && start.elapsed() < LONGEST {
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn control(&self, offset: usize, value: u64) {
+        let word = self.variables.control.word(offset);
+        word.store(value, Ordering::Release);
+    }
+
+    fn per_cpu(&self) -> impl Iterator<Item = PerCpu> {
+        self.variables.per_cpu.iter().take(self.variables.cpus)
+    }
+
+    /// The counters of all CPUs together.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for PerCpu { counters: cpu, .. } in self.per_cpu() {
+            sum.entered += cpu.entered;
+            sum.reported += cpu.reported;
+            sum.ring_full += cpu.ring_full;
+            sum.in_flight_full += cpu.in_flight_full;
+            sum.return_missed += cpu.return_missed;
+            sum.filtered += cpu.filtered;
+            sum.search_return_missed += cpu.search_return_missed;
+            sum.succeeded += cpu.succeeded;
+            sum.fast += cpu.fast;
+            sum.not_followed += cpu.not_followed;
+            sum.unsampled += cpu.unsampled;
+        }
+        sum
+    }
+
+    /// `__inet_check_established` and `__inet6_check_established`, all CPUs together.
+    #[must_use]
+    pub fn checks(&self) -> [CheckEstablished; 2] {
+        let mut sums = [CheckEstablished::zeroed(); 2];
+        for PerCpu { checks, .. } in self.per_cpu() {
+            for (sum, cpu) in sums.iter_mut().zip(checks) {
+                sum.calls += cpu.calls;
+                sum.timed += cpu.timed;
+                sum.total_ns += cpu.total_ns;
+                sum.max_ns = sum.max_ns.max(cpu.max_ns);
+                for (bucket, more) in sum.buckets.iter_mut().zip(cpu.buckets) {
+                    *bucket += more;
+                }
+            }
+        }
+        sums
+    }
+
+    /// The connects that were too fast for a record, all CPUs together, in the order of the constants of
+    /// [`FastGroup`].
+    #[must_use]
+    pub fn fast(&self) -> [FastGroup; FastGroup::GROUPS as usize] {
+        let mut sums = [FastGroup::zeroed(); FastGroup::GROUPS as usize];
+        for PerCpu { fast, .. } in self.per_cpu() {
+            for (sum, cpu) in sums.iter_mut().zip(fast) {
+                add_times(&mut sum.connect, &cpu.connect);
+                add_times(&mut sum.search, &cpu.search);
+            }
+        }
+        sums
+    }
+
+    /// Returns how many threads have a place of their own for their calls; see `in_flight.rs` of the programs.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.variables
+            .threads
+            .iter()
+            .filter(|&owner| owner != 0)
+            .count()
+    }
+
+    /// Number of calls in flight.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn in_flight(&self) -> Result<u64> {
+        let threads = self.variables.threads.iter();
+        let inside = threads.filter(|thread| thread & INSIDE != 0);
+        let mut count = inside.count() as u64;
+        for key in self.displaced.keys() {
+            key.context("read map IN_FLIGHT")?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+fn add_times(sum: &mut Times, more: &Times) {
+    sum.count += more.count;
+    sum.total_ns += more.total_ns;
+    sum.max_ns = sum.max_ns.max(more.max_ns);
+    for (bucket, more) in sum.buckets.iter_mut().zip(more.buckets) {
+        *bucket += more;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_with_gaps_in_their_numbers_are_all_read() {
+        assert_eq!(numbers_of_cpus("0-3\n"), Some(4));
+        assert_eq!(numbers_of_cpus("0-3,8-11\n"), Some(12));
+        assert_eq!(numbers_of_cpus("0,2"), Some(3));
+        assert_eq!(numbers_of_cpus("0\n"), Some(1));
+        assert_eq!(numbers_of_cpus(""), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! Reading what the programs and the kernel count: maps, variables and statistics of runs.
+
+pub mod maps;
+pub mod program_info;
+pub mod run_stats;
+pub mod shared;

@@ -1,0 +1,117 @@
+//! How often each program ran and for how long, by the kernel's own statistics. They are enabled for as long
+//! as this lives, for every BPF program of the host, and cost two readings of the clock for each run.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    programs::{Program, ProgramFd},
+    sys::{Stats, enable_stats},
+};
+
+use super::program_info;
+use crate::{kernel::requirement::Lack, overhead::ProgramRuns};
+
+/// The statistics of our programs.
+pub(crate) struct RunStats {
+    /// The kernel counts until it is closed.
+    _enabled: OwnedFd,
+    programs: Mutex<Vec<Known>>,
+}
+
+/// A program, with a descriptor of our own: the object may be in use for as long as an attachment takes.
+struct Known {
+    name: String,
+    id: u32,
+    fd: ProgramFd,
+    /// Of programs that had this name and were loaded anew, as some kernels want it (`fentry.rs`).
+    earlier: (u64, Duration),
+}
+
+impl RunStats {
+    /// Enables them. No program is known yet.
+    pub(crate) fn enable() -> Result<Self> {
+        let enabled = enable_stats(Stats::RunTime).map_err(|error| {
+            Lack::new(
+                format!(
+                    "--overhead takes the kernel's statistics of programs (BPF_ENABLE_STATS), and \
+                         they are refused ({error})"
+                ),
+                "run as root with CAP_SYS_ADMIN, or without --overhead and --max-overhead",
+            )
+        })?;
+        Ok(Self {
+            _enabled: enabled,
+            programs: Mutex::default(),
+        })
+    }
+
+    /// Looks which programs are loaded. To be called when any was loaded.
+    pub(crate) fn look_at(&self, ebpf: &Ebpf) -> Result<()> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, program) in ebpf.programs() {
+            let Some(fd) = descriptor(program) else {
+                continue;
+            };
+            let info = program_info::read(fd.as_fd().as_raw_fd()).context(READ)?;
+            let fd = || fd.try_clone().context("duplicate a program's descriptor");
+            match programs.iter_mut().find(|known| known.name == name) {
+                Some(known) if known.id == info.id => {}
+                Some(known) => {
+                    known.earlier = known.runs()?;
+                    (known.id, known.fd) = (info.id, fd()?);
+                }
+                None => programs.push(Known {
+                    name: name.to_owned(),
+                    id: info.id,
+                    fd: fd()?,
+                    earlier: (0, Duration::ZERO),
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The runs of every program since it was loaded, by name.
+    pub(crate) fn read(&self) -> Result<Vec<ProgramRuns>> {
+        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::with_capacity(programs.len());
+        for known in programs.iter() {
+            let (runs, time) = known.runs()?;
+            all.push(ProgramRuns {
+                name: known.name.clone(),
+                runs,
+                time,
+            });
+        }
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
+    }
+}
+
+const READ: &str = "read the kernel's statistics of a program";
+
+impl Known {
+    fn runs(&self) -> Result<(u64, Duration)> {
+        let info = program_info::read(self.fd.as_fd().as_raw_fd()).context(READ)?;
+        let (runs, time) = self.earlier;
+        Ok((runs + info.runs, time + info.run_time))
+    }
+}
+
+/// That of a loaded program.
+pub(crate) fn descriptor(program: &Program) -> Option<&ProgramFd> {
+    let fd = match program {
+        Program::FEntry(program) => program.fd(),
+        Program::FExit(program) => program.fd(),
+        Program::KProbe(program) => program.fd(),
+        Program::RawTracePoint(program) => program.fd(),
+        _ => return None,
+    };
+    fd.ok()
+}

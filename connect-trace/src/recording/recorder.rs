@@ -1,0 +1,108 @@
+//! The recording of a trace, if there is to be one. It never ends the trace: what goes wrong is said
+//! once, and then it is over.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Result, ensure};
+
+use super::{End, Start, Writer};
+use crate::{
+    clock,
+    connect::Connect,
+    files,
+    filter::{Filters, filter_words},
+    kernel,
+    stats::report::KernelSide,
+    term::{message::say, printable::printable},
+};
+
+/// Writes the recording of a trace for as long as that works.
+pub struct Keeper {
+    writer: Option<Writer>,
+    failed: bool,
+}
+
+impl Keeper {
+    /// Opens the file, where there is one to write.
+    ///
+    /// # Errors
+    /// As [`Writer::create`], and for stdout that is a terminal.
+    pub fn create(path: Option<&Path>) -> Result<Self> {
+        ensure!(
+            !path.is_some_and(files::is_standard) || !io::stdout().is_terminal(),
+            "--record -: stdout is a terminal, which a recording is not for; redirect it, or name a file"
+        );
+        Ok(Self {
+            writer: path.map(Writer::create).transpose()?,
+            failed: false,
+        })
+    }
+
+    /// The trace begins now, attached in this way.
+    pub fn begin(&mut self, attached: &str, filters: &Filters) {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let start = Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: host.trim_end().to_owned(),
+            kernel: kernel::release(),
+            attached: attached.to_owned(),
+            filters: filter_words(filters).join(" "),
+            wall_ns: wall.map_or(0, |since| {
+                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+            }),
+            monotonic_ns: clock::monotonic_ns(),
+        };
+        self.with(|writer| writer.begin(&start));
+    }
+
+    /// Keeps a connect.
+    pub fn connect(&mut self, connect: &Connect) {
+        self.with(|writer| writer.connect(connect));
+    }
+
+    /// To be called many times a second.
+    pub fn tick(&mut self) {
+        self.with(Writer::flush_if_due);
+    }
+
+    /// The trace has ended, and this is known of the whole of it.
+    pub fn finish(&mut self, kernel_side: &KernelSide) {
+        self.with(|writer| {
+            writer.finish(|events| End {
+                events,
+                monotonic_ns: clock::monotonic_ns(),
+                kernel_side: kernel_side.clone(),
+            })
+        });
+        self.writer = None;
+    }
+
+    /// Whether connects are missing in the file because it refused them.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    fn with(&mut self, act: impl FnOnce(&mut Writer) -> io::Result<()>) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        if let Err(error) = act(writer) {
+            let kept = writer.kept();
+            say!(
+                "connect-trace: --record {}: {error}: recording has stopped, with {kept} connect(){} \
+                 kept; the report has all",
+                printable(writer.path()),
+                if kept == 1 { "" } else { "s" },
+            );
+            self.writer = None;
+            self.failed = true;
+        }
+    }
+}

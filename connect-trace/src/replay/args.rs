@@ -1,0 +1,58 @@
+//! The options of `connect-trace report`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{filter::FilterArgs, report::OutputArgs};
+
+/// `connect-trace report`
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Recordings, - for stdin; several are shown side by side
+    #[arg(required_unless_present = "from_load", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Draw the log of a workload, of `connect-trace load --csv` or - for stdin, instead of recordings
+    #[arg(
+        long,
+        value_name = "LOG",
+        requires = "PictureArgs",
+        conflicts_with_all = ["files", "FilterArgs"],
+        help_heading = "Figures"
+    )]
+    pub from_load: Option<PathBuf>,
+
+    /// Figures instead of text.
+    #[command(flatten)]
+    pub pictures: PictureArgs,
+
+    /// Which connects to report.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// What comes out.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Figures instead of text.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Figures")]
+pub struct PictureArgs {
+    /// Write a page with the figures, which needs no network, - for stdout; one that is there is replaced
+    #[arg(long, value_name = "FILE", conflicts_with = "OutputArgs")]
+    pub html: Option<PathBuf>,
+
+    /// Write each figure as an SVG file into this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "OutputArgs")]
+    pub svg: Option<PathBuf>,
+}
+
+impl PictureArgs {
+    /// Whether any are wanted.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        self.html.is_some() || self.svg.is_some()
+    }
+}

@@ -1,0 +1,47 @@
+//! The options of what is printed.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{
+    options::{
+        Format,
+        values::{duration, number_of_groups},
+    },
+    stats::by::By,
+};
+
+/// What comes out, of a trace and of a recording alike.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print a line for each connect() as it happens
+    #[arg(short, long)]
+    pub events: bool,
+
+    /// Print a report every so often, such as 1 (second), 500ms or 5m, each starting anew
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+
+    /// Print each report as one line, as vmstat does: connects a second, failures, median and 99th
+    /// percentile by parity, the share of odd ports, losses
+    #[arg(long, conflicts_with_all = ["events", "by", "top"])]
+    pub oneline: bool,
+
+    /// What the buckets and percentiles are split by
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub by: By,
+
+    /// How many groups of --by are shown, those with the most time in all; the rest is one line
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = number_of_groups)]
+    pub top: usize,
+
+    /// Text for people, or JSON Lines for programs: docs/output.md has the fields
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Print the time of day with each report
+    #[arg(short = 'T', long)]
+    pub timestamp: bool,
+}

@@ -1,0 +1,539 @@
+//! JSON Lines: one object for each report and each event. `docs/output.schema.json` and
+//! `docs/output.md` say what is in them. What is not known is null.
+
+mod overhead;
+
+use std::io::{self, Write};
+
+use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
+use serde::Serialize;
+
+use self::overhead::{Budget, Overhead};
+use super::{names, warnings::warnings};
+use crate::stats::report::Report;
+use crate::term::errno;
+use crate::{
+    clock::{Clock, Time},
+    connect::{Connect, Owner, PortRange, Strategy},
+    stats::{Group, Latency, Scanned, key::Choice, strategies::Chosen},
+};
+
+/// Changes when a field goes, or means something else; not when one is added.
+pub(crate) const SCHEMA: &str = "connect-trace/1";
+
+/// Writes an event.
+///
+/// # Errors
+/// Where `out` refuses.
+pub fn write_event(
+    out: &mut (impl Write + ?Sized),
+    connect: &Connect,
+    clock: &Clock,
+) -> io::Result<()> {
+    line(out, &Event::of(connect, clock))
+}
+
+/// Writes a report.
+///
+/// # Errors
+/// Where `out` refuses.
+pub fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Result<()> {
+    line(out, &ReportLine::of(report))
+}
+
+/// Writes an object and ends its line.
+pub(crate) fn line(out: &mut (impl Write + ?Sized), object: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(object)?;
+    text.push(b'\n');
+    out.write_all(&text)
+}
+
+#[derive(Serialize)]
+struct Event {
+    schema: &'static str,
+    r#type: &'static str,
+    time: String,
+    start_ns: u64,
+    connect_ns: u64,
+    search_ns: Option<u64>,
+    family: &'static str,
+    source_address: Option<String>,
+    source_port: Option<u16>,
+    port_origin: &'static str,
+    port_range: Option<Range>,
+    pass: Option<&'static str>,
+    destination_address: Option<String>,
+    destination_port: Option<u16>,
+    errno: i32,
+    errno_name: Option<String>,
+    pid: u32,
+    tid: u32,
+    comm: String,
+    uid: u32,
+    netns: Option<u32>,
+    cgroup_id: u64,
+    owner: Option<&'static str>,
+    strategy: Option<&'static str>,
+    address_bound: Option<bool>,
+    scanned: Option<u32>,
+    checks: Option<u32>,
+    checks_watched: bool,
+}
+
+impl Event {
+    fn of(connect: &Connect, clock: &Clock) -> Self {
+        Self {
+            schema: SCHEMA,
+            r#type: "event",
+            time: clock.at(connect.start_ns).rfc3339(),
+            start_ns: connect.start_ns,
+            connect_ns: connect.connect_ns,
+            search_ns: connect.search_ns,
+            family: names::family(connect.family),
+            source_address: connect.source.map(|address| address.to_string()),
+            source_port: connect.port.number(),
+            port_origin: names::port_origin(connect.port),
+            port_range: connect.range.map(Range::of),
+            pass: connect.pass().map(names::pass),
+            destination_address: connect.destination.map(|to| to.ip().to_string()),
+            destination_port: connect.destination.map(|to| to.port()),
+            errno: connect.errno,
+            errno_name: (connect.errno != 0).then(|| errno::name(connect.errno)),
+            pid: connect.pid,
+            tid: connect.tid,
+            comm: connect.comm.to_string(),
+            uid: connect.uid,
+            netns: connect.netns,
+            cgroup_id: connect.cgroup_id,
+            owner: connect.owner.map(Owner::name),
+            strategy: connect.strategy.map(Strategy::name),
+            address_bound: connect.address_bound,
+            scanned: connect.scanned,
+            checks: connect.checks,
+            checks_watched: connect.checks_watched,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Range {
+    low: u16,
+    high: u16,
+    by_parity: bool,
+}
+
+impl Range {
+    fn of(range: PortRange) -> Self {
+        Self {
+            low: range.low,
+            high: range.high,
+            by_parity: range.by_parity,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ReportLine<'a> {
+    schema: &'static str,
+    r#type: &'static str,
+    kernel: &'a str,
+    attached: &'a str,
+    filters: &'a [String],
+    start: String,
+    end: String,
+    elapsed_ns: u64,
+    connects: u64,
+    connects_fast: u64,
+    connects_without_search: u64,
+    by: &'static str,
+    percentile_error: f64,
+    groups: Vec<GroupOf>,
+    rest: Option<Rest>,
+    fast: Option<GroupTimes>,
+    passes: Vec<GroupOf>,
+    failures: Vec<Failure>,
+    ranges: Vec<RangeCount>,
+    strategies: Vec<StrategyOf>,
+    checks: Checks,
+    accounting: Option<Accounting>,
+    overhead: Option<Overhead<'a>>,
+    budget: Option<Budget>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> ReportLine<'a> {
+    fn of(report: &'a Report) -> Self {
+        let (summary, top) = (&report.summary, &report.top);
+        let end = Time::from(report.at);
+        let passes = [
+            ("first", &summary.first_pass),
+            ("second", &summary.second_pass),
+            ("single", &summary.only_pass),
+        ];
+        Self {
+            schema: SCHEMA,
+            r#type: "report",
+            kernel: &report.kernel,
+            attached: &report.attached,
+            filters: &report.filters,
+            start: end.before(report.elapsed).rfc3339(),
+            end: end.rfc3339(),
+            elapsed_ns: saturated(report.elapsed.as_nanos()),
+            connects: summary.connects,
+            connects_fast: summary.fast,
+            connects_without_search: summary.without_search,
+            by: names::by(report.by),
+            percentile_error: report.precision.error(),
+            groups: top
+                .groups
+                .iter()
+                .map(|named| GroupOf {
+                    key: names::key(named.key),
+                    comm: named.comm.map(|comm| comm.to_string()),
+                    times: GroupTimes::of(&named.group),
+                })
+                .collect(),
+            rest: top.rest.as_ref().map(|rest| Rest {
+                groups: rest.groups.count,
+                groups_at_least: rest.groups.or_more,
+                evictions: rest.evictions,
+                times: GroupTimes::of(&rest.group),
+            }),
+            fast: top.fast.as_ref().map(GroupTimes::of),
+            passes: passes
+                .into_iter()
+                .filter(|(_, group)| group.connect.count() > 0)
+                .map(|(name, group)| GroupOf {
+                    key: name.to_owned(),
+                    comm: None,
+                    times: GroupTimes::of(group),
+                })
+                .collect(),
+            failures: failures(report),
+            ranges: summary
+                .ranges
+                .iter()
+                .map(|(&range, &connects)| RangeCount {
+                    range: Range::of(range),
+                    connects,
+                })
+                .collect(),
+            strategies: summary
+                .strategies
+                .all()
+                .into_iter()
+                .map(|(choice, chosen)| StrategyOf::of(choice, chosen))
+                .collect(),
+            checks: Checks::of(report),
+            accounting: Accounting::of(&report.accounting),
+            overhead: report
+                .overhead
+                .as_ref()
+                .map(|overhead| Overhead::of(overhead, report.elapsed)),
+            budget: report.budget.as_ref().map(Budget::of),
+            warnings: warnings(report)
+                .into_iter()
+                .map(|warning| Warning {
+                    kind: warning.kind,
+                    text: warning.text,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A group of `--by`, or a pass of the search.
+#[derive(Serialize)]
+struct GroupOf {
+    key: String,
+    comm: Option<String>,
+    #[serde(flatten)]
+    times: GroupTimes,
+}
+
+#[derive(Serialize)]
+struct Rest {
+    groups: u64,
+    groups_at_least: bool,
+    evictions: u64,
+    #[serde(flatten)]
+    times: GroupTimes,
+}
+
+#[derive(Serialize)]
+struct Failure {
+    errno: Option<i32>,
+    errno_name: Option<String>,
+    #[serde(flatten)]
+    times: GroupTimes,
+}
+
+/// By errno; without one those that were not told apart, and those that were too fast for a record.
+fn failures(report: &Report) -> Vec<Failure> {
+    let summary = &report.summary;
+    let known = summary.failed.iter().map(|(&errno, group)| Failure {
+        errno: (errno != 0).then_some(errno),
+        errno_name: (errno != 0).then(|| errno::name(errno)),
+        times: GroupTimes::of(group),
+    });
+    let fast = (summary.failed_fast.connect.count() > 0).then(|| Failure {
+        errno: None,
+        errno_name: None,
+        times: GroupTimes::of(&summary.failed_fast),
+    });
+    known.chain(fast).collect()
+}
+
+/// The times of a group.
+#[derive(Serialize)]
+struct GroupTimes {
+    connect: Times,
+    search: Times,
+    scanned: Ports,
+}
+
+impl GroupTimes {
+    fn of(group: &Group) -> Self {
+        Self {
+            connect: Times::of(&group.connect),
+            search: Times::of(&group.search),
+            scanned: Ports::of(&group.scanned),
+        }
+    }
+}
+
+/// Ports that searches went through.
+#[derive(Serialize)]
+struct Ports {
+    count: u64,
+    total_ports: u64,
+    mean_ports: Option<f64>,
+    max_ports: Option<u32>,
+}
+
+impl Ports {
+    fn of(scanned: &Scanned) -> Self {
+        Self {
+            count: scanned.count,
+            total_ports: scanned.total,
+            mean_ports: scanned.mean(),
+            max_ports: (scanned.count > 0).then_some(scanned.max),
+        }
+    }
+}
+
+/// The connects whose ports were chosen in one way; without a strategy those that were not kept apart.
+#[derive(Serialize)]
+struct StrategyOf {
+    strategy: Option<&'static str>,
+    width: Option<u32>,
+    address_bound: Option<bool>,
+    connects_failed: u64,
+    #[serde(flatten)]
+    times: GroupTimes,
+}
+
+impl StrategyOf {
+    fn of(choice: Option<Choice>, chosen: &Chosen) -> Self {
+        let range = choice.filter(|choice| choice.strategy == Strategy::Range);
+        Self {
+            strategy: choice.map(|choice| choice.strategy.name()),
+            width: range.map(|choice| choice.width),
+            address_bound: range.map(|choice| choice.address_bound),
+            connects_failed: chosen.failed,
+            times: GroupTimes::of(&chosen.group),
+        }
+    }
+}
+
+/// A distribution of times.
+#[derive(Serialize)]
+pub(crate) struct Times {
+    count: u64,
+    total_ns: u64,
+    mean_ns: Option<f64>,
+    p50_ns: Option<u64>,
+    p90_ns: Option<u64>,
+    p99_ns: Option<u64>,
+    p999_ns: Option<u64>,
+    max_ns: Option<u64>,
+    buckets: Vec<Bucket>,
+}
+
+impl Times {
+    pub(crate) fn of(latency: &Latency) -> Self {
+        Self {
+            count: latency.count(),
+            total_ns: saturated(latency.total_ns()),
+            mean_ns: latency.mean_ns(),
+            p50_ns: latency.quantile_ns(0.5),
+            p90_ns: latency.quantile_ns(0.9),
+            p99_ns: latency.quantile_ns(0.99),
+            p999_ns: latency.quantile_ns(0.999),
+            max_ns: latency.max_ns(),
+            buckets: Bucket::all(latency.buckets()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    from_ns: u64,
+    to_ns: Option<u64>,
+    count: u64,
+}
+
+impl Bucket {
+    /// Those that hold anything.
+    fn all(counts: &[u64; BUCKETS]) -> Vec<Self> {
+        let counts = counts.iter().copied().enumerate();
+        counts
+            .filter(|&(_, count)| count > 0)
+            .map(|(bucket, count)| Self {
+                from_ns: lower_edge_ns(bucket),
+                to_ns: (bucket + 1 < BUCKETS).then(|| lower_edge_ns(bucket + 1)),
+                count,
+            })
+            .collect()
+    }
+}
+
+#[derive(Serialize)]
+struct RangeCount {
+    #[serde(flatten)]
+    range: Range,
+    connects: u64,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    mode: &'static str,
+    bursts: u64,
+    watched_ns: u64,
+    connects_watched: u64,
+    candidate_ns: Option<f64>,
+    candidate_watched_ns: Option<f64>,
+    connects_counted: u64,
+    calls_counted: u64,
+    functions: Vec<CheckFunction>,
+}
+
+impl Checks {
+    fn of(report: &Report) -> Self {
+        let (checks, summary) = (&report.checks, &report.summary);
+        Self {
+            mode: checks.mode.name(),
+            bursts: checks.bursts,
+            watched_ns: saturated(checks.watched.as_nanos()),
+            connects_watched: summary.checks_watched,
+            candidate_ns: summary.candidates.mean_ns(),
+            candidate_watched_ns: summary.candidates_watched.mean_ns(),
+            connects_counted: summary.checks_counted,
+            calls_counted: summary.checks,
+            functions: checks
+                .functions
+                .iter()
+                .map(|(name, function)| CheckFunction::of(name, function))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CheckFunction {
+    name: &'static str,
+    calls: u64,
+    timed: u64,
+    total_ns: u64,
+    mean_ns: Option<f64>,
+    max_ns: Option<u64>,
+    buckets: Vec<Bucket>,
+}
+
+impl CheckFunction {
+    fn of(name: &'static str, function: &CheckEstablished) -> Self {
+        let timed = function.timed > 0;
+        Self {
+            name,
+            calls: function.calls,
+            timed: function.timed,
+            total_ns: function.total_ns,
+            mean_ns: timed.then(|| function.total_ns as f64 / function.timed as f64),
+            max_ns: timed.then_some(function.max_ns),
+            buckets: Bucket::all(&function.buckets),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Accounting {
+    entered: u64,
+    reported: u64,
+    lost: u64,
+    lost_ring_full: u64,
+    lost_in_flight_full: u64,
+    lost_return_missed: u64,
+    lost_undecodable: u64,
+    in_flight: u64,
+    in_ring: u64,
+    left_out: u64,
+    left_out_fast: u64,
+    left_out_succeeded: u64,
+    unsampled: u64,
+    filtered: u64,
+    search_return_missed: u64,
+    not_followed: u64,
+    programs_skipped: Option<u64>,
+    kretprobe_misses: Option<u64>,
+    fork_misses: Option<u64>,
+    thread_end_misses: Option<u64>,
+    blind_ns: u64,
+    adds_up: bool,
+    complete: bool,
+}
+
+impl Accounting {
+    /// None where a recording does not tell.
+    fn of(accounting: &crate::stats::accounting::Accounting) -> Option<Self> {
+        let kernel = &accounting.kernel;
+        accounting.unknown.is_none().then(|| Self {
+            entered: kernel.entered,
+            reported: accounting.decoded,
+            lost: accounting.lost(),
+            lost_ring_full: kernel.ring_full,
+            lost_in_flight_full: kernel.in_flight_full,
+            lost_return_missed: kernel.return_missed,
+            lost_undecodable: accounting.undecodable,
+            in_flight: accounting.in_flight,
+            in_ring: accounting.in_ring().saturating_sub(accounting.undecodable),
+            left_out: accounting.left_out(),
+            left_out_fast: kernel.fast,
+            left_out_succeeded: kernel.succeeded,
+            unsampled: kernel.unsampled,
+            filtered: kernel.filtered,
+            search_return_missed: kernel.search_return_missed,
+            not_followed: kernel.not_followed,
+            programs_skipped: accounting.recursion_misses,
+            kretprobe_misses: accounting.kretprobe_misses,
+            fork_misses: accounting.fork_misses,
+            thread_end_misses: accounting.thread_end_misses,
+            blind_ns: saturated(accounting.blind.as_nanos()),
+            adds_up: accounting.adds_up(),
+            complete: accounting.complete(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Warning {
+    kind: &'static str,
+    text: String,
+}
+
+/// Nanoseconds of 584 years and more are that.
+fn saturated(ns: u128) -> u64 {
+    u64::try_from(ns).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

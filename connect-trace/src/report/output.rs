@@ -1,0 +1,394 @@
+//! What becomes of the connects, of a trace and of a recording alike: they are aggregated, printed as
+//! events, and reported.
+
+use std::{
+    io::{BufWriter, Write},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Result;
+
+use crate::{
+    clock::{Clock, Time},
+    connect::Connect,
+    options::Format,
+    report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
+    stats::{
+        Exhaustions, FastConnects, Groups, Kinds, Precision, Summary,
+        by::By,
+        report::{KernelSide, Report},
+    },
+    term::{message::Stderr, paint::Paint, stdout::stdout, terminal},
+};
+
+/// Lines that are kept until the next [`Output::flush`]: a batch of events is one call of the kernel.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Everything that is printed on stdout.
+pub struct Output {
+    args: OutputArgs,
+    kernel: String,
+    attached: String,
+    filters: Vec<String>,
+    clock: Clock,
+    /// By how much the clock was set since the last report.
+    clock_step_ns: Option<i128>,
+    summary: Summary,
+    /// What is yet to come into `summary`.
+    kinds: Kinds,
+    /// By `--by`; those by parity are in `summary`.
+    groups: Option<Groups>,
+    /// Where ports run out, over all reports.
+    exhaustions: Exhaustions,
+    /// Whether that is logged when it is first seen.
+    is_live: bool,
+    /// The fast connects up to the last report.
+    fast: FastConnects,
+    /// The columns of the lines of events, from the first on.
+    lines: Option<EventLines>,
+    /// With `--oneline`.
+    report_lines: Option<ReportLines>,
+    paint: Paint,
+    out: Box<dyn Write>,
+}
+
+impl Output {
+    /// Of connects that were traced on this kernel, attached in this way.
+    #[must_use]
+    pub fn new(args: &OutputArgs, kernel: String, attached: String) -> Self {
+        let out = Box::new(BufWriter::with_capacity(BUFFER_BYTES, stdout()));
+        Self::to(out, terminal::paint(), args, kernel, attached)
+    }
+
+    fn to(
+        out: Box<dyn Write>,
+        paint: Paint,
+        args: &OutputArgs,
+        kernel: String,
+        attached: String,
+    ) -> Self {
+        Self {
+            args: args.clone(),
+            kernel,
+            attached,
+            filters: Vec::new(),
+            clock: Clock::now(),
+            clock_step_ns: None,
+            summary: Summary::default(),
+            kinds: Kinds::default(),
+            groups: groups(args.by),
+            exhaustions: Exhaustions::default(),
+            is_live: true,
+            fast: FastConnects::default(),
+            lines: None,
+            report_lines: args.oneline.then(|| {
+                let has_ms = |interval: Duration| interval.subsec_nanos() != 0;
+                ReportLines::new(args.interval.is_some_and(has_ms))
+            }),
+            paint,
+            out,
+        }
+    }
+
+    /// Says in each report which connects are wanted: see [`crate::filter::filter_words`].
+    #[must_use]
+    pub fn with_filters(self, filters: Vec<String>) -> Self {
+        Self { filters, ..self }
+    }
+
+    /// Prints on stderr instead, where stdout has something else.
+    #[must_use]
+    pub fn on_stderr(self) -> Self {
+        Self {
+            paint: Paint(false),
+            out: Box::new(BufWriter::with_capacity(BUFFER_BYTES, Stderr)),
+            ..self
+        }
+    }
+
+    /// Leaves what runs out to the reports, where the connects are not of now.
+    #[must_use]
+    pub fn of_the_past(self) -> Self {
+        Self {
+            is_live: false,
+            ..self
+        }
+    }
+
+    /// Takes the times of day of events from this clock, where the connects are not of now.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Takes a connect. An event may be printed only at the next [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// Where stdout refuses; the connect is in the report even so.
+    pub fn connect(&mut self, connect: &Connect) -> Result<()> {
+        self.kinds.record(connect, &mut self.summary);
+        if let Some(found) = self.exhaustions.record(connect)
+            && self.is_live
+        {
+            log::warn!("{found}");
+        }
+        if let Some(groups) = &mut self.groups {
+            groups.record(connect);
+        }
+        if !self.args.events {
+            return Ok(());
+        }
+        match self.args.format {
+            Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
+            Format::Text => {
+                let lines = self
+                    .lines
+                    .get_or_insert_with(|| EventLines::new(terminal::columns()));
+                let event = lines.event(connect, &self.clock);
+                if let Some(header) = lines.header() {
+                    writeln!(self.out, "{}", self.paint.title(&header))?;
+                }
+                writeln!(self.out, "{event}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the events that have come, and looks at the clock. To be called now and then, as after
+    /// each look at the ring buffer.
+    ///
+    /// # Errors
+    /// Where stdout refuses.
+    pub fn flush(&mut self) -> Result<()> {
+        if let Some(step) = self.clock.follow() {
+            *self.clock_step_ns.get_or_insert(0) += step;
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Prints what has come since the last report, and starts anew. Every report says what is known of
+    /// the port checks and of the account so far.
+    ///
+    /// # Errors
+    /// Where stdout refuses.
+    pub fn report(
+        &mut self,
+        at: SystemTime,
+        elapsed: Duration,
+        kernel_side: KernelSide,
+    ) -> Result<()> {
+        // The events come before the report that they are in, whatever becomes of it.
+        let flushed = self.flush();
+        let report = self.collect(at, elapsed, kernel_side);
+        flushed?;
+        match self.args.format {
+            Format::Json => json::write_report(&mut self.out, &report)?,
+            Format::Text => self.write_text(&report)?,
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    fn write_text(&mut self, report: &Report) -> Result<()> {
+        if let Some(lines) = &mut self.report_lines {
+            let text = lines.next(report, terminal::rows(), self.paint);
+            self.out.write_all(text.as_bytes())?;
+            for warning in lines.new_warnings(report) {
+                // That ports run out was logged when it was seen.
+                if warning.kind != "exhaustion" || !self.is_live {
+                    log::warn!("{}", warning.text);
+                }
+            }
+            return Ok(());
+        }
+        // After a report, events have a header again.
+        if let Some(lines) = self.lines.take() {
+            if lines.is_headed() {
+                writeln!(self.out)?;
+            }
+            self.lines = Some(lines.again(terminal::columns()));
+        }
+        if self.args.timestamp {
+            writeln!(self.out, "{}", Time::from(report.at).of_day())?;
+        }
+        text::write(&mut self.out, report, self.paint)?;
+        if self.args.interval.is_some() {
+            writeln!(self.out)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what has come since the last report.
+    fn collect(&mut self, at: SystemTime, elapsed: Duration, kernel_side: KernelSide) -> Report {
+        let fast = kernel_side.fast.since(&self.fast);
+        self.fast = kernel_side.fast;
+        self.kinds.settle(&mut self.summary);
+        let mut summary = std::mem::take(&mut self.summary);
+        summary.merge_fast(&fast);
+        let next = groups(self.args.by);
+        let (precision, top) = match std::mem::replace(&mut self.groups, next) {
+            None => (Precision::Fine, summary.by_parity()),
+            Some(mut groups) => {
+                groups.merge_fast(&fast);
+                (groups.precision(), groups.top(self.args.top))
+            }
+        };
+        Report {
+            kernel: self.kernel.clone(),
+            attached: self.attached.clone(),
+            filters: self.filters.clone(),
+            at,
+            elapsed,
+            summary,
+            by: self.args.by,
+            precision,
+            top,
+            checks: kernel_side.checks,
+            accounting: kernel_side.accounting,
+            exhausted: self.exhaustions.take(),
+            clock_step_ns: self.clock_step_ns.take(),
+            overhead: kernel_side.overhead,
+            budget: kernel_side.budget,
+        }
+    }
+}
+
+/// None by parity, which the summary has.
+fn groups(by: By) -> Option<Groups> {
+    (by != By::Parity).then(|| Groups::new(by))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, io, rc::Rc};
+
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+    use crate::fixtures::connect_from;
+
+    /// What was printed, and whether there is still a reader.
+    #[derive(Clone, Default)]
+    struct Printed(Rc<RefCell<Vec<u8>>>, Rc<RefCell<bool>>);
+
+    impl Printed {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.borrow().clone()).unwrap()
+        }
+    }
+
+    impl Write for Printed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if *self.1.borrow() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn output(arguments: &str) -> (Output, Printed) {
+        let arguments = ["connect-trace"]
+            .into_iter()
+            .chain(arguments.split_whitespace());
+        let command = OutputArgs::augment_args(clap::Command::new("connect-trace"));
+        let args = OutputArgs::from_arg_matches(&command.get_matches_from(arguments)).unwrap();
+        let printed = Printed::default();
+        let out = Box::new(printed.clone());
+        let (kernel, attached) = ("6.12.0".to_owned(), "fentry/fexit".to_owned());
+        let output = Output::to(out, Paint(false), &args, kernel, attached);
+        (output.with_clock(Clock::fixed(0)), printed)
+    }
+
+    fn report(output: &mut Output, kernel_side: KernelSide) -> Result<()> {
+        output.report(SystemTime::UNIX_EPOCH, Duration::from_secs(1), kernel_side)
+    }
+
+    #[test]
+    fn events_have_a_header_before_the_first_and_after_each_report() {
+        let (mut output, printed) = output("--events -i 1");
+        for port in [20_000, 20_001] {
+            output.connect(&connect_from(port)).unwrap();
+        }
+        report(&mut output, KernelSide::default()).unwrap();
+        report(&mut output, KernelSide::default()).unwrap();
+        output.connect(&connect_from(20_002)).unwrap();
+        let text = printed.text();
+        let kinds: Vec<&str> = text
+            .lines()
+            .filter_map(|line| {
+                ["TIME ", "2 connect", "0 connect", ""]
+                    .into_iter()
+                    .find(|start| line.starts_with(start))
+                    .filter(|start| !start.is_empty() || line.contains("127.0.0.1"))
+            })
+            .collect();
+        let expected = ["TIME ", "", "", "2 connect", "0 connect", "TIME ", ""];
+        assert_eq!(kinds, expected, "{text}");
+    }
+
+    #[test]
+    fn one_line_is_all_there_is_of_a_report() {
+        let (mut output, printed) = output("--oneline -i 500ms");
+        for _ in 0..2 {
+            output.connect(&connect_from(20_001)).unwrap();
+            report(&mut output, KernelSide::default()).unwrap();
+        }
+        let text = printed.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2 + 2, "{text}");
+        assert!(lines[1].starts_with("TIME         connects/s "), "{text}");
+        let tail = "     1       0        -        -     20.0     20.0  100%      0";
+        for line in &lines[2..] {
+            assert!(line.contains(":00.000 ") && line.ends_with(tail), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_report_without_events_begins_with_itself() {
+        let (mut output, printed) = output("");
+        output.connect(&connect_from(20_000)).unwrap();
+        assert_eq!(printed.text(), "");
+        report(&mut output, KernelSide::default()).unwrap();
+        assert!(printed.text().starts_with("1 connect() in 1.00 s\n"));
+    }
+
+    #[test]
+    fn each_report_has_the_fast_connects_that_came_since_the_last() {
+        let (mut output, printed) = output("--format json --by pid");
+        for count in [3, 10, 10] {
+            let kernel_side = KernelSide {
+                fast: crate::fixtures::below_minimum(count),
+                ..KernelSide::default()
+            };
+            report(&mut output, kernel_side).unwrap();
+        }
+        let fast: Vec<Option<u64>> = printed
+            .text()
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(line["connects"], line["connects_fast"]);
+                assert_eq!(line["fast"].is_null(), line["connects_fast"] == 0);
+                line["connects_fast"].as_u64()
+            })
+            .collect();
+        assert_eq!(fast, [Some(6), Some(14), Some(0)]);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_loses_nothing_that_is_counted() {
+        let (mut output, printed) = output("--events");
+        output.connect(&connect_from(20_000)).unwrap();
+        *printed.1.borrow_mut() = true;
+        assert!(output.connect(&connect_from(20_001)).is_err());
+        assert!(report(&mut output, KernelSide::default()).is_err());
+        *printed.1.borrow_mut() = false;
+        assert_eq!(output.summary.connects, 0, "they were in that report");
+    }
+}

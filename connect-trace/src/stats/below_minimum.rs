@@ -1,0 +1,172 @@
+//! The connects that `--min-latency` leaves no record of. The kernel counts and buckets them, so that
+//! these figures stay those of all connects.
+
+use connect_trace_common::{FastGroup, Times, power_of_ten};
+
+use super::{Group, Parity};
+use crate::connect::Connect;
+
+/// Connects below `--min-latency`, by what became of their source ports; nothing without that option.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastConnects {
+    /// Successful, with an even port found by the search.
+    pub even: FastGroup,
+    /// Successful, with an odd port found by the search.
+    pub odd: FastGroup,
+    /// Successful, with a port that the socket had before.
+    pub bound: FastGroup,
+    /// Failed, by whatever errno.
+    pub failed: FastGroup,
+}
+
+impl From<[FastGroup; FastGroup::GROUPS as usize]> for FastConnects {
+    /// In the order of the constants of [`FastGroup`].
+    fn from([even, odd, bound, failed]: [FastGroup; FastGroup::GROUPS as usize]) -> Self {
+        Self {
+            even,
+            odd,
+            bound,
+            failed,
+        }
+    }
+}
+
+impl FastConnects {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.groups().iter().map(|group| group.connect.count).sum()
+    }
+
+    /// Adds a connect to the sums, as the kernel does for those that it makes no record of.
+    pub fn record(&mut self, connect: &Connect) {
+        let group = match Parity::of(connect) {
+            Parity::Even => &mut self.even,
+            Parity::Odd => &mut self.odd,
+            Parity::Bound => &mut self.bound,
+            Parity::Failed => &mut self.failed,
+        };
+        add(&mut group.connect, connect.connect_ns);
+        if let Some(ns) = connect.search_ns {
+            add(&mut group.search, ns);
+        }
+    }
+
+    /// Returns the sums of both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let both = |one: &FastGroup, other: &FastGroup| FastGroup {
+            connect: sum(&one.connect, &other.connect),
+            search: sum(&one.search, &other.search),
+        };
+        Self {
+            even: both(&self.even, &other.even),
+            odd: both(&self.odd, &other.odd),
+            bound: both(&self.bound, &other.bound),
+            failed: both(&self.failed, &other.failed),
+        }
+    }
+
+    /// What has come since an earlier reading of the same sums. The longest time stays that of both.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            even: self.even.since(&earlier.even),
+            odd: self.odd.since(&earlier.odd),
+            bound: self.bound.since(&earlier.bound),
+            failed: self.failed.since(&earlier.failed),
+        }
+    }
+
+    /// All of them as one group, which has no percentiles.
+    #[must_use]
+    pub fn together(&self) -> Group {
+        let mut all = Group::default();
+        for group in self.groups() {
+            all.merge_fast(group);
+        }
+        all
+    }
+
+    fn groups(&self) -> [&FastGroup; 4] {
+        [&self.even, &self.odd, &self.bound, &self.failed]
+    }
+}
+
+fn add(times: &mut Times, ns: u64) {
+    times.count += 1;
+    times.total_ns = times.total_ns.saturating_add(ns);
+    times.max_ns = times.max_ns.max(ns);
+    times.buckets[power_of_ten(ns)] += 1;
+}
+
+fn sum(one: &Times, other: &Times) -> Times {
+    let mut buckets = one.buckets;
+    for (all, more) in buckets.iter_mut().zip(other.buckets) {
+        *all += more;
+    }
+    Times {
+        count: one.count + other.count,
+        total_ns: one.total_ns.saturating_add(other.total_ns),
+        max_ns: one.max_ns.max(other.max_ns),
+        buckets,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        connect::SourcePort,
+        fixtures::{below_minimum, connect_from},
+    };
+
+    #[test]
+    fn an_interval_has_what_came_in_it() {
+        assert_eq!(below_minimum(10).since(&below_minimum(4)), below_minimum(6));
+        assert_eq!(
+            below_minimum(10).since(&below_minimum(10)),
+            FastConnects::default()
+        );
+        assert_eq!(
+            below_minimum(10).since(&FastConnects::default()),
+            below_minimum(10)
+        );
+    }
+
+    #[test]
+    fn those_of_a_recording_are_summed_up_as_the_kernel_does() {
+        let mut fast = FastConnects::default();
+        for _ in 0..3 {
+            let even = connect_from(20_000);
+            fast.record(&Connect {
+                search_ns: Some(even.connect_ns),
+                ..even
+            });
+            fast.record(&Connect {
+                errno: libc::ENETUNREACH,
+                port: SourcePort::None,
+                search_ns: None,
+                ..connect_from(0)
+            });
+        }
+        assert_eq!(fast, below_minimum(3));
+        assert_eq!(fast.and(&below_minimum(4)), below_minimum(7));
+        fast.record(&connect_from(20_001));
+        fast.record(&Connect {
+            port: SourcePort::Bound(80),
+            ..connect_from(0)
+        });
+        assert_eq!((fast.odd.connect.count, fast.bound.connect.count), (1, 1));
+        assert_eq!(fast.count(), 8);
+    }
+
+    #[test]
+    fn together_they_have_sums_and_no_percentiles() {
+        let all = below_minimum(3).together();
+        assert_eq!((below_minimum(3).count(), all.connect.count()), (6, 6));
+        assert_eq!(all.search.count(), 3);
+        assert_eq!(all.connect.buckets()[4], 6);
+        assert_eq!(all.connect.quantile_ns(0.5), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! What is kept of the connects: counts, buckets and percentiles, in memory that does not grow with
+//! their number.
+
+pub mod accounting;
+pub mod below_minimum;
+pub mod by;
+pub mod candidates;
+pub mod distinct;
+pub mod exhaustion;
+pub mod group;
+pub mod groups;
+pub mod key;
+pub mod latency;
+pub mod report;
+pub mod scanned;
+pub mod strategies;
+pub mod summary;
+pub mod tally;
+
+pub use below_minimum::FastConnects;
+pub use candidates::Candidates;
+pub use exhaustion::Exhaustions;
+pub use group::Group;
+pub use groups::Groups;
+pub use key::{Key, Parity};
+pub use latency::{Latency, Precision};
+pub use scanned::Scanned;
+pub use strategies::Strategies;
+pub use summary::Summary;
+pub use tally::Kinds;

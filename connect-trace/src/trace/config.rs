@@ -1,0 +1,64 @@
+//! What to do, checked: made from the command line, and all that the daemon is told.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use anyhow::Result;
+
+use super::args::TraceArgs;
+use crate::{
+    filter::{Filters, filters},
+    kernel::access,
+    probes::ProbeConfig,
+    report::OutputArgs,
+};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What to attach, and how.
+    pub probes: ProbeConfig,
+    /// The command to start and to trace, with its arguments; empty for none.
+    pub command: Vec<OsString>,
+    /// When to end; `None` for a signal, or the end of the command.
+    pub duration: Option<Duration>,
+    /// What comes out.
+    pub output: OutputArgs,
+    /// Where every connect() is kept.
+    pub record: Option<PathBuf>,
+    /// Whether to print nothing but errors and warnings on stderr.
+    pub quiet: bool,
+    /// The most that the trace may cost, in percent of one core, before it traces less.
+    pub max_overhead: Option<f64>,
+}
+
+impl Config {
+    /// Checks the command line against this host.
+    ///
+    /// # Errors
+    /// Names the process, cgroup, user or namespace that does not exist.
+    pub fn resolve(args: TraceArgs) -> Result<Self> {
+        if !args.filters.pids.is_empty() || !args.command.is_empty() {
+            access::check_pid_namespace()?;
+        }
+        Ok(Self {
+            probes: ProbeConfig {
+                attach: args.attach.into(),
+                checks: args.check_established.into(),
+                filters: Filters {
+                    follow: args.follow,
+                    ..filters(&args.filters)?
+                },
+                ring_buffer_bytes: args.ring_buffer,
+                max_in_flight: args.max_in_flight,
+                run_stats: args.overhead || args.max_overhead.is_some(),
+                may_step: args.max_overhead.is_some(),
+            },
+            command: args.command,
+            duration: args.duration,
+            output: args.output,
+            record: args.record,
+            quiet: args.quiet,
+            max_overhead: args.max_overhead,
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! A trace within its budget: measures what it costs, lets `budget.rs` decide, and has the probes follow.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use connect_trace_common::Counters;
+use tokio::{task::JoinHandle, time::Instant};
+
+use crate::{
+    connect::CheckMode,
+    overhead::{
+        core_percent,
+        history::{BudgetUse, Course, Taken},
+        limiter::{Budget, Cost, Level},
+    },
+    probes::{checks::Burst, steps::Steps},
+    trace::tracer::Tracer,
+};
+
+/// The time that one decision is made of.
+pub(crate) const WINDOW: Duration = Duration::from_secs(1);
+
+/// Keeps a trace within `--max-overhead`.
+pub(crate) struct Governor {
+    budget: Budget,
+    steps: Steps,
+    start: Instant,
+    course: Course,
+    /// When the window began, and the time of the programs and of this process by then; none before the first
+    /// one.
+    window: Option<(Instant, Duration, Duration)>,
+    /// The step that is under way: from where, to where, and the cost that led to it.
+    going: Option<(Level, Level, Cost)>,
+    /// Since when the probes are detached, as far as that is not told yet.
+    blind_since: Option<Instant>,
+    /// The kernel's counters by the last report.
+    counters: Counters,
+}
+
+impl Governor {
+    /// Of so many percent of one core.
+    pub(crate) fn new(limit: f64, tracer: &mut Tracer) -> Self {
+        let probes = tracer.probes();
+        let watches = probes.watcher().mode() != CheckMode::Off;
+        Self {
+            budget: Budget::new(limit, watches),
+            steps: probes.steps(),
+            start: Instant::now(),
+            course: Course::default(),
+            window: None,
+            going: None,
+            blind_since: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether port checks may be watched: not while a step is under way.
+    pub(crate) fn may_watch(&self) -> bool {
+        self.budget.level() == Level::Full && self.going.is_none()
+    }
+
+    /// A window has ended, or the first one begins. What it returns is under way, and [`Self::arrived`] is to
+    /// be called when it is done.
+    pub(crate) fn window(
+        &mut self,
+        tracer: &mut Tracer,
+    ) -> Result<Option<JoinHandle<Result<Option<Burst>>>>> {
+        let now = Instant::now();
+        let Some((programs, own)) = tracer.cpu_times()? else {
+            return Ok(None);
+        };
+        let before = self.window.replace((now, programs, own));
+        let Some((since, programs_before, own_before)) = before else {
+            return Ok(None);
+        };
+        let cost = Cost {
+            programs: core_percent(programs.saturating_sub(programs_before), now - since),
+            own: core_percent(own.saturating_sub(own_before), now - since),
+        };
+        let from = self.budget.level();
+        log::debug!(
+            "{from}: programs {:.3} % of a core, connect-trace itself {:.3}",
+            cost.programs,
+            cost.own
+        );
+        let Some(to) = self.budget.window(cost) else {
+            return Ok(None);
+        };
+        self.going = Some((from, to, cost));
+        if to == Level::Detached {
+            self.course.go(now - self.start, to, cost);
+            self.blind_since = Some(now);
+        }
+        let steps = self.steps.clone();
+        Ok(Some(tokio::task::spawn_blocking(move || {
+            steps.go(from, to)
+        })))
+    }
+
+    /// The step is done. What it cost is in no window.
+    pub(crate) fn arrived(&mut self, tracer: &mut Tracer) -> Result<()> {
+        if let Some((from, to, cost)) = self.going.take() {
+            log::warn!("{}", announcement(self.budget.limit(), cost, from, to));
+            if to != Level::Detached {
+                let now = Instant::now();
+                self.tell_blind(tracer, now);
+                self.blind_since = None;
+                self.course.go(now - self.start, to, cost);
+            }
+        }
+        self.window = None;
+        self.window(tracer).map(|_| ())
+    }
+
+    /// What there is to say of the time since the last report.
+    pub(crate) fn report(&mut self, tracer: &mut Tracer) -> Result<BudgetUse> {
+        let now = Instant::now();
+        self.tell_blind(tracer, now);
+        let counters = tracer.probes().maps().counters();
+        let before = std::mem::replace(&mut self.counters, counters);
+        let Taken {
+            spells,
+            left_out,
+            unwatched,
+            sampled,
+            blind,
+        } = self.course.take(now - self.start);
+        Ok(BudgetUse {
+            limit: self.budget.limit(),
+            spells,
+            left_out,
+            unwatched,
+            sampled,
+            blind,
+            entered: counters.entered - before.entered,
+            unsampled: counters.unsampled - before.unsampled,
+        })
+    }
+
+    fn tell_blind(&mut self, tracer: &mut Tracer, now: Instant) {
+        if let Some(since) = &mut self.blind_since {
+            tracer.was_blind(now - *since);
+            *since = now;
+        }
+    }
+}
+
+/// What is said of a step.
+fn announcement(limit: f64, cost: Cost, from: Level, to: Level) -> String {
+    let figures = format!(
+        "{:.3} % of a core in the last second (programs {:.3}, connect-trace itself {:.3})",
+        cost.sum(),
+        cost.programs,
+        cost.own
+    );
+    if from == Level::Detached {
+        format!("--max-overhead {limit}%: after a pause without probes: {to}")
+    } else if cost.sum() > limit {
+        format!("--max-overhead {limit}%: it cost {figures}; from now on: {to}")
+    } else {
+        format!("--max-overhead {limit}%: it cost only {figures}; from now on: {to}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_announced_with_its_figures() {
+        let cost = Cost {
+            programs: 3.0,
+            own: 0.25,
+        };
+        assert_eq!(
+            announcement(1.0, cost, Level::Unwatched, Level::Sampled(8)),
+            "--max-overhead 1%: it cost 3.250 % of a core in the last second (programs 3.000, \
+             connect-trace itself 0.250); from now on: records of 1 connect in 8"
+        );
+        let back = announcement(5.0, cost, Level::Sampled(8), Level::Full);
+        assert!(back.contains("it cost only 3.250 %"), "{back}");
+        let again = announcement(1.0, cost, Level::Detached, Level::Sampled(64));
+        assert!(
+            again.ends_with("without probes: records of 1 connect in 64"),
+            "{again}"
+        );
+    }
+}
