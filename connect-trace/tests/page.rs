@@ -2,9 +2,9 @@
 //! tested in `browser`.
 
 mod command;
-#[path = "made_up/folder.rs"]
+mod fixtures;
+#[path = "fixtures/folder.rs"]
 mod folder;
-mod made_up;
 #[path = "command/report.rs"]
 mod report;
 
@@ -14,8 +14,8 @@ use connect_trace::connect::SourcePort;
 
 use self::{
     command::{command, text},
+    fixtures::recording::{connect, write_recording},
     folder::Folder,
-    made_up::recording::{connect, write_recording},
     report::report,
 };
 
@@ -58,9 +58,9 @@ fn log_of_three(folder: &Folder) -> String {
         ("select-test-repeat", 1),
         ("select-test-repeat", 2),
     ]
-    .map(|(strategy, repeat)| made_up::run(strategy, repeat, 400));
+    .map(|(strategy, repeat)| fixtures::run(strategy, repeat, 400));
     let path = folder.path("log.csv");
-    made_up::write_log(Path::new(&path), runs.to_vec()).expect("the folder takes a small file");
+    fixtures::write_log(Path::new(&path), runs.to_vec()).expect("the folder takes a small file");
     path
 }
 
@@ -162,8 +162,8 @@ fn several_logs_are_on_one_page_by_the_names_of_their_files() {
 fn the_page_of_a_full_run_is_less_than_two_megabytes() {
     let folder = Folder::new("page-size");
     let (file, html) = (folder.path("log.csv"), folder.path("a.html"));
-    let run = made_up::run("default", 1, 56_512);
-    made_up::write_log(Path::new(&file), vec![run]).unwrap();
+    let run = fixtures::run("default", 1, 56_512);
+    fixtures::write_log(Path::new(&file), vec![run]).unwrap();
     said(&["--from-load", &file, "--html", &html]);
     let bytes = fs::metadata(&html).unwrap().len();
     assert!(bytes < 2_000_000, "{bytes}");
@@ -200,7 +200,7 @@ fn nothing_on_a_page_comes_from_elsewhere() {
 fn of_too_many_points_a_part_is_drawn_and_the_page_says_which() {
     let folder = Folder::new("page-many");
     let (file, html) = (folder.path("many"), folder.path("a.html"));
-    write_recording(Path::new(&file), "", 1_000_000_000, made_up::many(210_000)).unwrap();
+    write_recording(Path::new(&file), "", 1_000_000_000, fixtures::many(210_000)).unwrap();
     said(&[&file, "--html", &html]);
     let page = fs::read_to_string(&html).unwrap();
     let (_, note) = page.split_once("Drawn ").expect("it is said");
@@ -357,8 +357,8 @@ fn a_recording_from_a_pipe_is_refused_with_what_to_do() {
 fn a_log_of_more_runs_than_a_page_shows_is_refused() {
     let folder = Folder::new("page-runs");
     let (file, html) = (folder.path("log"), folder.path("a.html"));
-    let runs = (1..=1_001).map(|repeat| made_up::run("default", repeat, 2));
-    made_up::write_log(Path::new(&file), runs.collect()).unwrap();
+    let runs = (1..=1_001).map(|repeat| fixtures::run("default", repeat, 2));
+    fixtures::write_log(Path::new(&file), runs.collect()).unwrap();
     let message = complaint(&["--from-load", &file, "--html", &html]);
     assert!(message.contains("1001 runs"), "{message}");
 }

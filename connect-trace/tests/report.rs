@@ -1,22 +1,22 @@
 //! `connect-trace report` as a user meets it, on recordings that are made here.
 
 mod command;
-#[path = "made_up/folder.rs"]
+#[path = "fixtures/recording.rs"]
+mod fixtures;
+#[path = "fixtures/folder.rs"]
 mod folder;
-#[path = "made_up/recording.rs"]
-mod made_up;
 #[path = "command/report.rs"]
 mod of_report;
 
 use std::fs;
 
-use connect_trace::connect::{Connect, PortRange};
+use connect_trace::connect::{Connect, PortRange, SearchRange};
 use serde_json::{Value, json};
 
 use self::{
     command::{command, text},
+    fixtures::{connect, write_recording},
     folder::Folder,
-    made_up::{connect, write_recording},
     of_report::{complaint, report},
 };
 
@@ -26,12 +26,14 @@ const SECOND: u64 = 1_000_000_000;
 fn recording(folder: &Folder, name: &str, filters: &str) -> String {
     let path = folder.path(name);
     let connects = [(0, 20_000), (2, 20_001), (2, 20_003)].map(|(second, port)| Connect {
-        range: Some(PortRange {
-            low: 20_000,
-            high: 21_999,
+        range: Some(SearchRange {
+            ports: PortRange {
+                low: 20_000,
+                high: 21_999,
+            },
             by_parity: true,
         }),
-        strategy: None,
+        port_choice: None,
         address_bound: None,
         // In the middle of a second of the trace.
         ..connect(second * SECOND + SECOND / 2, 20_000, port)

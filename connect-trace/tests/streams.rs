@@ -2,10 +2,10 @@
 //! and names that would do harm to a terminal. No command needs BPF here: a trace is tested in guests.
 
 mod command;
-#[path = "made_up/folder.rs"]
+#[path = "fixtures/recording.rs"]
+mod fixtures;
+#[path = "fixtures/folder.rs"]
 mod folder;
-#[path = "made_up/recording.rs"]
-mod made_up;
 
 use std::{
     ffi::OsStr,
@@ -18,8 +18,8 @@ use std::{
 
 use self::{
     command::{command, connect_trace, text},
+    fixtures::{connect, write_recording},
     folder::Folder,
-    made_up::{connect, write_recording},
 };
 
 /// A line of arguments, its words apart.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use connect_trace::{
-    connect::{Connect, Decoder, Family, Owner, PortRange, SourcePort, Strategy},
+    connect::{Connect, Decoder, Family, Owner, PortChoice, SearchRange, SourcePort},
     kernel::layout::Layout,
     recording::{Ending, Recording},
 };
@@ -92,7 +92,7 @@ fn encode(connect: &Connect) -> ConnectRecord {
         Some(true) => 4,
         _ => 0,
     };
-    if connect.strategy == Some(Strategy::ExplicitPort) {
+    if connect.port_choice == Some(PortChoice::ExplicitPort) {
         record.user_locks |= 8;
     }
     record.kernel_sock = match connect.owner {
@@ -108,8 +108,8 @@ fn encode(connect: &Connect) -> ConnectRecord {
         record.destination_port = destination.port();
     }
     if let Some(range) = connect.range {
-        record.netns_range = [range.low, range.high];
-        if connect.strategy == Some(Strategy::Range) {
+        record.netns_range = [range.ports.low, range.ports.high];
+        if connect.port_choice == Some(PortChoice::Range) {
             record.socket_range = record.netns_range;
         }
         if let (Some(scanned), SourcePort::Searched(port)) = (connect.scanned, connect.port) {
@@ -127,8 +127,8 @@ fn words(address: IpAddr) -> [u32; 4] {
 }
 
 /// A start of a search from which this port is found after so many, and how far it moves its slot on.
-fn start(range: PortRange, scanned: u32, port: u16) -> (u32, u16) {
-    let width = range.width();
+fn start(range: SearchRange, scanned: u32, port: u16) -> (u32, u16) {
+    let width = range.ports.ports();
     let (ports, step) = match range.by_parity {
         true if width > 1 => (width & !1, 2),
         true => (width, 2),
@@ -138,6 +138,6 @@ fn start(range: PortRange, scanned: u32, port: u16) -> (u32, u16) {
     let second = step == 2 && scanned > a_pass;
     let nth = if second { scanned - a_pass } else { scanned };
     let ahead = (nth - 1) * step + u32::from(second);
-    let offset = u32::from(port - range.low);
+    let offset = u32::from(port - range.ports.low);
     ((offset + ports - ahead) % ports, (nth * step) as u16)
 }

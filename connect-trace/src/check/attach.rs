@@ -11,7 +11,7 @@ use crate::{
         layout::Layout,
         limits,
         preemption::{self, Model},
-        requirement::Lack,
+        requirement::MissingRequirement,
     },
     probes::{
         ProbeConfig,
@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Reading {
     pub(super) preemption: Model,
     /// What came of it; or why nothing was tried.
-    pub(super) trials: Result<Trials, Lack>,
+    pub(super) trials: Result<Trials, MissingRequirement>,
 }
 
 /// What came of trying.
@@ -82,9 +82,11 @@ impl Reading {
 }
 
 /// What loading takes of the kernel; else what it lacks.
-fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
+fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), MissingRequirement> {
     let because = |what, error: &Error| {
-        let remedy = error.downcast_ref::<Lack>().map(|lack| lack.remedy);
+        let remedy = error
+            .downcast_ref::<MissingRequirement>()
+            .map(|lack| lack.remedy);
         not_tried(what, remedy.unwrap_or(PREREQUISITES))
     };
     let btf = types.btf.as_ref();
@@ -99,8 +101,8 @@ fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
     Ok((functions, layout))
 }
 
-fn not_tried(why: &str, remedy: &'static str) -> Lack {
-    Lack::new(format!("not tried: {why}"), remedy)
+fn not_tried(why: &str, remedy: &'static str) -> MissingRequirement {
+    MissingRequirement::new(format!("not tried: {why}"), remedy)
 }
 
 const GROUP: Group = Group::Attach;
@@ -158,7 +160,7 @@ fn fentry(reading: &Reading) -> Finding {
     }
 }
 
-fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &Lack>) -> Finding {
+fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &MissingRequirement>) -> Finding {
     match trial {
         Ok(Ok(loaded)) => Finding::ok(
             GROUP,
@@ -214,7 +216,7 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
     }
 }
 
-fn return_slots(events: Result<&Result<Slots>, &Lack>) -> Finding {
+fn return_slots(events: Result<&Result<Slots>, &MissingRequirement>) -> Finding {
     const NAME: &str = "return_slots";
     let slots = match events {
         Ok(Ok(slots)) => slots,
@@ -246,7 +248,7 @@ fn return_slots(events: Result<&Result<Slots>, &Lack>) -> Finding {
 }
 
 /// Whether what the kernel skips is known.
-fn skip_counter(trials: Result<&Trials, &Lack>) -> Finding {
+fn skip_counter(trials: Result<&Trials, &MissingRequirement>) -> Finding {
     const NAME: &str = "skip_counter";
     let any = match trials {
         Ok(trials) => [&trials.fentry, &trials.kprobe],
@@ -267,7 +269,7 @@ fn skip_counter(trials: Result<&Trials, &Lack>) -> Finding {
     }
 }
 
-fn untried(name: &'static str, lack: &Lack) -> Finding {
+fn untried(name: &'static str, lack: &MissingRequirement) -> Finding {
     Finding::unknown(GROUP, name, &lack.what, lack.remedy)
 }
 
@@ -278,7 +280,7 @@ fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
 
 /// The same error: with its remedy if it has one, else its text.
 fn again(error: &Error) -> Error {
-    match error.downcast_ref::<Lack>() {
+    match error.downcast_ref::<MissingRequirement>() {
         Some(lack) => lack.clone().into(),
         None => anyhow!("{error:#}"),
     }
@@ -312,7 +314,7 @@ pub(super) mod tests {
     }
 
     fn lack<T>(what: &str) -> Result<T> {
-        Err(Lack::new(what, "its remedy").into())
+        Err(MissingRequirement::new(what, "its remedy").into())
     }
 
     fn found(reading: &Reading, name: &str) -> Finding {
@@ -384,8 +386,8 @@ pub(super) mod tests {
     fn a_limit_of_the_process_is_told_as_the_reason_that_there_is_no_way() {
         let mut reading = complete();
         let trials = reading.trials.as_mut().unwrap();
-        trials.fentry = Err(Lack::limit("too few files", "raise it").into());
-        trials.kprobe = Err(Lack::limit("too few files", "raise it").into());
+        trials.fentry = Err(MissingRequirement::limit("too few files", "raise it").into());
+        trials.kprobe = Err(MissingRequirement::limit("too few files", "raise it").into());
         let mode = found(&reading, "attach_mode");
         assert!(mode.blocks());
         assert_eq!(mode.note.as_deref(), Some("too few files"));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::finding::{Finding, Group, State};
-use crate::kernel::layout::Layout;
+use crate::{connect::PortRange, kernel::layout::Layout};
 
 const SYSCTLS: &str = "/proc/sys/net/ipv4";
 /// `IP_LOCAL_PORT_RANGE`, linux/in.h; not in the libc crate.
@@ -93,39 +93,29 @@ pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
     ]
 }
 
-/// Source ports from the first to the last.
-#[derive(Clone, Copy)]
-struct Span {
-    first: u16,
-    last: u16,
-}
-
-impl Span {
-    fn ports(self) -> u32 {
-        u32::from(self.last) - u32::from(self.first) + 1
-    }
-}
-
-fn range(span: &Result<Span, String>) -> Finding {
+fn range(span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "range";
     let span = match span {
         Ok(span) => *span,
         Err(error) => return unreadable(NAME, error),
     };
-    let Span { first, last } = span;
+    let PortRange {
+        low: first,
+        high: last,
+    } = span;
     let ports = span.ports();
     Finding::ok(GROUP, NAME, format!("{first}-{last}: {ports} ports")).data(serde_json::json!({
         "first": first, "last": last, "ports": ports,
     }))
 }
 
-fn first_pass(span: &Result<Span, String>) -> Finding {
+fn first_pass(span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "first_pass";
     let span = match span {
         Ok(span) => *span,
         Err(error) => return unreadable(NAME, error),
     };
-    let (first, second) = match span.first % 2 {
+    let (first, second) = match span.low % 2 {
         0 => ("even", "odd"),
         _ => ("odd", "even"),
     };
@@ -139,7 +129,7 @@ fn first_pass(span: &Result<Span, String>) -> Finding {
     .data(first.into())
 }
 
-fn reserved(reserved: &io::Result<String>, span: &Result<Span, String>) -> Finding {
+fn reserved(reserved: &io::Result<String>, span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "reserved";
     let spans = match parsed("ip_local_reserved_ports", reserved, reserved_spans) {
         Ok(spans) => spans,
@@ -150,13 +140,9 @@ fn reserved(reserved: &io::Result<String>, span: &Result<Span, String>) -> Findi
         Err(error) => return unreadable(NAME, error),
     };
     let within = spans.iter().map(|reserved| {
-        let first = reserved.first.max(span.first);
-        let last = reserved.last.min(span.last);
-        if first > last {
-            0
-        } else {
-            Span { first, last }.ports()
-        }
+        let low = reserved.low.max(span.low);
+        let high = reserved.high.min(span.high);
+        PortRange { low, high }.ports()
     });
     let within: u32 = within.sum();
     let value = match within {
@@ -295,13 +281,13 @@ fn number(text: &str) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn span(text: &str) -> Option<Span> {
+fn span(text: &str) -> Option<PortRange> {
     let (first, last) = text.trim().split_once(char::is_whitespace)?;
     checked(first, last.trim())
 }
 
 /// The list as the kernel prints it: `8080,9000-9010`.
-fn reserved_spans(text: &str) -> Option<Vec<Span>> {
+fn reserved_spans(text: &str) -> Option<Vec<PortRange>> {
     let parts = text.trim().split(',').filter(|part| !part.is_empty());
     let spans = parts.map(|part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -310,12 +296,12 @@ fn reserved_spans(text: &str) -> Option<Vec<Span>> {
     spans.collect()
 }
 
-fn checked(first: &str, last: &str) -> Option<Span> {
-    let span = Span {
-        first: first.parse().ok()?,
-        last: last.parse().ok()?,
+fn checked(first: &str, last: &str) -> Option<PortRange> {
+    let span = PortRange {
+        low: first.parse().ok()?,
+        high: last.parse().ok()?,
     };
-    (span.first <= span.last).then_some(span)
+    (span.low <= span.high).then_some(span)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use super::finding::{Finding, Group};
 use crate::kernel::{
     access::{self, LOCKDOWN, Privileges},
-    requirement::Lack,
+    requirement::MissingRequirement,
 };
 
 /// What is seen of it.
@@ -28,7 +28,7 @@ impl Reading {
     }
 
     /// Whether a trace may be tried; else what forbids it.
-    pub(super) fn allow(&self) -> Result<(), Lack> {
+    pub(super) fn allow(&self) -> Result<(), MissingRequirement> {
         self.privileges.check()?;
         if let Ok(mode) = &self.lockdown {
             access::check_lockdown(mode)?;

@@ -8,7 +8,7 @@ use crate::{
         btf::{Btf, VMLINUX},
         layout::Layout,
         limits,
-        requirement::Lack,
+        requirement::MissingRequirement,
         symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
     probes::{RING_BUFFER_BYTES, attach::functions::Functions},
@@ -28,7 +28,7 @@ pub(super) struct Types {
     /// An error if a function's prototype is not the one that the programs assume.
     pub(super) prototypes: Result<()>,
     /// An error if a limit of this process leaves no room for a trace with the default options.
-    pub(super) limits: Result<(), Lack>,
+    pub(super) limits: Result<(), MissingRequirement>,
 }
 
 impl Reading {
@@ -176,7 +176,7 @@ fn search_start(reading: &Reading) -> Finding {
         Pointer::At(_) | Pointer::Array => Finding::missing(
             GROUP,
             NAME,
-            &Lack::new(
+            &MissingRequirement::new(
                 format!("this kernel takes the start in an older way; {WITHOUT}"),
                 "boot a later one of its series, if that is wanted",
             )
@@ -185,7 +185,7 @@ fn search_start(reading: &Reading) -> Finding {
         Pointer::None => Finding::missing(
             GROUP,
             NAME,
-            &Lack::new(
+            &MissingRequirement::new(
                 format!("{KALLSYMS} has no {TABLE_PERTURB}; {WITHOUT}"),
                 "boot a kernel built with CONFIG_KALLSYMS_ALL=y, if that is wanted",
             )
@@ -261,7 +261,7 @@ pub(super) mod tests {
     #[test]
     fn without_btf_the_rest_of_it_is_unknown_and_a_trace_is_blocked() {
         let reading = Reading {
-            btf: Err(Lack::new("no BTF", "boot another kernel").into()),
+            btf: Err(MissingRequirement::new("no BTF", "boot another kernel").into()),
             ..complete(true)
         };
         assert_eq!(
@@ -281,7 +281,7 @@ pub(super) mod tests {
     #[test]
     fn a_missing_function_blocks_and_missing_ipv6_limits() {
         let missing = Reading {
-            functions: Err(Lack::new("no function f", "boot another build").into()),
+            functions: Err(MissingRequirement::new("no function f", "boot another build").into()),
             ..complete(true)
         };
         let finding = &findings(&missing)[2];

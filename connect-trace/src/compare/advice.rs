@@ -1,6 +1,6 @@
 //! Which strategy to use, in words, with what was measured for and against each.
 
-use super::{Comparison, Row};
+use super::{Comparison, StrategyResult};
 use crate::{
     load::{plan::Protocol, strategy::Strategy},
     term::numbers::microseconds,
@@ -14,7 +14,7 @@ const AS_GOOD: f64 = 1.3;
 
 /// The strategy to use; none where every one of them fails.
 #[must_use]
-pub fn best(comparison: &Comparison) -> Option<&Row> {
+pub fn best(comparison: &Comparison) -> Option<&StrategyResult> {
     let fit = || {
         let rows = comparison.rows.iter();
         rows.filter(|row| row.error_share() <= MOST_ERRORS)
@@ -99,7 +99,7 @@ fn recommendation(comparison: &Comparison) -> String {
 }
 
 /// What was measured of a strategy that its user has to know; nothing where there is nothing to mind.
-fn of(comparison: &Comparison, row: &Row) -> Option<String> {
+fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
     let name = row.strategy;
     let mean = microseconds(row.mean_ns()?);
     match name {
@@ -160,7 +160,7 @@ fn of(comparison: &Comparison, row: &Row) -> Option<String> {
     }
 }
 
-fn errors(row: &Row) -> String {
+fn errors(row: &StrategyResult) -> String {
     row.spread(|run| Some(run.errors as f64))
         .map_or_else(|| "no".to_owned(), |spread| format!("{:.0}", spread.mean))
 }

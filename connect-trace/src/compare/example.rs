@@ -1,6 +1,6 @@
 //! A comparison for tests.
 
-use super::{Comparison, Row};
+use super::{Comparison, StrategyResult};
 use crate::load::{
     Done,
     features::Features,
@@ -41,8 +41,8 @@ pub(crate) fn comparison() -> Comparison {
     }
 }
 
-fn row(strategy: Strategy) -> Row {
-    let mut row = Row::new(strategy);
+fn row(strategy: Strategy) -> StrategyResult {
+    let mut row = StrategyResult::new(strategy);
     for repeat in 1..=2 {
         let plan = workload().plan(strategy, repeat).expect("it goes together");
         let attempts: Vec<_> = (0..200)

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Comparison, Row, Sample, advice};
+use super::{Comparison, Sample, StrategyResult, advice};
 use crate::{
     load::{occupancy::Step, strategy::Strategy},
     term::{
@@ -89,7 +89,7 @@ fn head(text: &mut String, comparison: &Comparison) -> fmt::Result {
 
 /// A line for each strategy, and below it how far the repeats lie apart.
 fn table(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Result {
-    let is_scanned = |row: &Row| row.samples.iter().any(|run| run.scanned.is_some());
+    let is_scanned = |row: &StrategyResult| row.samples.iter().any(|run| run.scanned.is_some());
     let scanned = comparison.rows.iter().any(is_scanned).then_some(SCANNED);
     let columns: Vec<Column> = COLUMNS.into_iter().chain(scanned).collect();
     // With the trace's column it is tight.

@@ -1,9 +1,13 @@
 //! One connect(), decoded from the kernel's record into what the rest of the daemon works with.
 
 mod check_mode;
+mod port_range;
 pub mod scan;
 
-pub use self::check_mode::CheckMode;
+pub use self::{
+    check_mode::CheckMode,
+    port_range::{Pass, PortRange, SearchRange},
+};
 
 use std::{
     fmt,
@@ -49,10 +53,10 @@ pub struct Connect {
     /// Who made the connection; absent where the kernel's sockets do not show it.
     pub owner: Option<Owner>,
     /// The ports that were searched; absent where the call failed before the port search.
-    pub range: Option<PortRange>,
+    pub range: Option<SearchRange>,
     /// How the port was chosen; absent where the call failed before the port search, or the kernel's sockets
     /// do not show it.
-    pub strategy: Option<Strategy>,
+    pub port_choice: Option<PortChoice>,
     /// Whether an address was bound before (`SOCK_BINDADDR_LOCK`); absent as `strategy`.
     pub address_bound: Option<bool>,
     /// Ports that the search went through, the one that it found among them; all of the range where it
@@ -125,7 +129,7 @@ impl SourcePort {
 
 /// How the source port of a connect() is chosen, from what was done with the socket before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Strategy {
+pub enum PortChoice {
     /// bind() to a port by its number.
     ExplicitPort,
     /// bind() to port 0 without `IP_BIND_ADDRESS_NO_PORT`, which chose the port.
@@ -140,7 +144,7 @@ pub enum Strategy {
     Default,
 }
 
-impl Strategy {
+impl PortChoice {
     /// All of them.
     pub const ALL: [Self; 5] = [
         Self::ExplicitPort,
@@ -161,53 +165,6 @@ impl Strategy {
             Self::Default => "default",
         }
     }
-}
-
-/// The ports that a search goes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortRange {
-    /// Lowest port.
-    pub low: u16,
-    /// Highest port.
-    pub high: u16,
-    /// Whether ports of one parity are tried before the others. Not so with `IP_LOCAL_PORT_RANGE` from
-    /// Linux 6.8 on.
-    pub by_parity: bool,
-}
-
-impl PortRange {
-    /// Number of ports in it; 0 where it is upside down, as no kernel has it.
-    #[must_use]
-    pub fn width(self) -> u32 {
-        (u32::from(self.high) + 1).saturating_sub(self.low.into())
-    }
-
-    /// Which pass of a search tries a port of it; the parity alone decides.
-    #[must_use]
-    pub fn pass(self, port: u16) -> Pass {
-        match (self.by_parity, port % 2 == self.low % 2) {
-            (false, _) => Pass::Only,
-            (true, true) => Pass::First,
-            (true, false) => Pass::Second,
-        }
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}-{}", self.low, self.high)
-    }
-}
-
-/// Which of the two passes of the search found a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pass {
-    /// The ports of the parity of the range's lowest.
-    First,
-    /// The others, tried when the first are taken.
-    Second,
-    /// All ports in one pass.
-    Only,
 }
 
 /// Name of a thread: up to 15 bytes, of any value.
@@ -334,7 +291,7 @@ impl Decoder {
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
             range,
-            strategy: locks.map(|locks| strategy(record, locks)),
+            port_choice: locks.map(|locks| port_choice(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
             scanned: range.and_then(|range| scanned(record, range)),
             checks: record
@@ -347,7 +304,7 @@ impl Decoder {
 
     /// The range of the namespace, narrowed by the socket's own as `inet_sk_get_local_port_range` does:
     /// an end that is not within counts as not set.
-    fn range(&self, record: &ConnectRecord) -> PortRange {
+    fn range(&self, record: &ConnectRecord) -> SearchRange {
         let [mut low, mut high] = record.netns_range;
         let [socket_low, socket_high] = record.socket_range;
         if (low..=high).contains(&socket_low) {
@@ -357,9 +314,8 @@ impl Decoder {
             high = socket_high;
         }
         let own = record.socket_range != [0; 2];
-        PortRange {
-            low,
-            high,
+        SearchRange {
+            ports: PortRange { low, high },
             by_parity: !(own && self.socket_range_has_no_parity),
         }
     }
@@ -392,25 +348,25 @@ fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
 
 /// By what the socket had when `__inet_hash_connect` was entered. Its source address tells nothing: the
 /// route has filled it in by then.
-fn strategy(record: &ConnectRecord, locks: u8) -> Strategy {
+fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     if record.flags.has(Flags::PORT_BOUND) {
         return if locks & PORT_LOCK != 0 {
-            Strategy::ExplicitPort
+            PortChoice::ExplicitPort
         } else {
-            Strategy::Bind
+            PortChoice::Bind
         };
     }
     if record.socket_range != [0; 2] {
-        Strategy::Range
+        PortChoice::Range
     } else if locks & ADDRESS_LOCK != 0 {
-        Strategy::Address
+        PortChoice::Address
     } else {
-        Strategy::Default
+        PortChoice::Default
     }
 }
 
 /// How many ports the search went through, where there was one and it can be known.
-fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
+fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
     let flags = record.flags;
     // With random steps (net.ipv4.ip_local_port_step_width) the programs do not look where it started.
     if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
@@ -448,7 +404,7 @@ fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
 mod tests {
     use bytemuck::Zeroable as _;
 
-    use super::{Strategy, *};
+    use super::{PortChoice, *};
 
     fn decoder() -> Decoder {
         Decoder::example()
@@ -555,9 +511,8 @@ mod tests {
                 .range
                 .unwrap()
         };
-        let expect = |low, high, by_parity| PortRange {
-            low,
-            high,
+        let expect = |low, high, by_parity| SearchRange {
+            ports: PortRange { low, high },
             by_parity,
         };
         assert_eq!(range(0, 0), expect(20_000, 21_999, true));
@@ -579,7 +534,7 @@ mod tests {
                 }
             });
             (
-                connect.strategy.unwrap().name(),
+                connect.port_choice.unwrap().name(),
                 connect.address_bound.unwrap(),
             )
         };
@@ -591,8 +546,10 @@ mod tests {
         assert_eq!(of(true, address, [0; 2]), ("bind", true));
         assert_eq!(of(true, port, [0; 2]), ("explicit-port", false));
         assert_eq!(of(true, port, [1, 2]), ("explicit-port", false));
-        for strategy in Strategy::ALL {
-            let same = Strategy::ALL.iter().filter(|s| s.name() == strategy.name());
+        for strategy in PortChoice::ALL {
+            let same = PortChoice::ALL
+                .iter()
+                .filter(|s| s.name() == strategy.name());
             assert_eq!(same.count(), 1, "{}", strategy.name());
         }
     }
@@ -634,9 +591,9 @@ mod tests {
         bytes.flags = Flags::SEARCH_ENTERED;
         bytes.user_locks = ADDRESS_LOCK << 4;
         let unknown = blind.decode(bytemuck::bytes_of(&bytes)).unwrap();
-        assert_eq!((unknown.strategy, unknown.address_bound), (None, None));
+        assert_eq!((unknown.port_choice, unknown.address_bound), (None, None));
         let early = record(|record| record.flags = Flags(0));
-        assert_eq!((early.strategy, early.address_bound), (None, None));
+        assert_eq!((early.port_choice, early.address_bound), (None, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
         axis::{self, Span},
     },
     data,
-    dataset::Set,
+    dataset::Dataset,
     escape::{self, markup},
     table,
 };
@@ -20,7 +20,7 @@ const SCRIPT: &str = include_str!("assets/page.js");
 /// What a page shows.
 pub(super) struct Page {
     /// Recordings or runs.
-    pub sets: Vec<Set>,
+    pub sets: Vec<Dataset>,
     /// The occupancy curves; `None` for recordings.
     pub curves: Option<Vec<Curve>>,
     /// The command that made it.
@@ -32,7 +32,7 @@ pub(super) struct Page {
 impl Page {
     /// Connects of all sets.
     pub(super) fn connects(&self) -> u64 {
-        self.sets.iter().map(Set::connects).sum()
+        self.sets.iter().map(Dataset::connects).sum()
     }
 
     /// The latency axis that all scatters have, so that they compare.
@@ -78,7 +78,7 @@ impl Page {
     }
 
     fn options(&self) -> String {
-        let option = |(number, set): (usize, &Set)| {
+        let option = |(number, set): (usize, &Dataset)| {
             let name = markup(&escape::shortened(&set.name, 60));
             format!(r#"<option value="{number}">{name}</option>"#)
         };
@@ -108,7 +108,7 @@ impl Page {
     }
 
     /// One for each run, of which a script shows the chosen one.
-    fn articles(&self, contents: impl Fn(&mut String, &Set)) -> String {
+    fn articles(&self, contents: impl Fn(&mut String, &Dataset)) -> String {
         let mut html = String::new();
         for (number, set) in self.sets.iter().enumerate() {
             let name = markup(&set.name);

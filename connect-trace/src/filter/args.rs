@@ -5,6 +5,7 @@ use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 
+use crate::connect::PortRange;
 use crate::filter::{Cidr, IpVersion};
 use crate::options::values::latency;
 
@@ -40,7 +41,7 @@ pub struct FilterArgs {
         value_name = "PORTS",
         value_delimiter = ','
     )]
-    pub dports: Vec<PortSpan>,
+    pub dports: Vec<PortRange>,
 
     /// To this address or network
     #[arg(long = "daddr", value_name = "CIDR")]
@@ -85,34 +86,6 @@ impl FilterArgs {
     }
 }
 
-/// A range of ports, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSpan {
-    /// Lowest port.
-    pub low: u16,
-    /// Highest port.
-    pub high: u16,
-}
-
-impl FromStr for PortSpan {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let port = |text: &str| {
-            text.parse::<u16>()
-                .ok()
-                .filter(|&port| port > 0)
-                .ok_or_else(|| format!("{text:?} is no port from 1 to 65535"))
-        };
-        let (low, high) = text.split_once('-').unwrap_or((text, text));
-        let (low, high) = (port(low)?, port(high)?);
-        if low > high {
-            return Err(format!("{low} is above {high}"));
-        }
-        Ok(Self { low, high })
-    }
-}
-
 impl FromStr for Cidr {
     type Err = String;
 
@@ -140,16 +113,6 @@ impl FromStr for Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_range_of_ports_has_both_ends() {
-        let span = |low, high| Ok(PortSpan { low, high });
-        assert_eq!("443".parse(), span(443, 443));
-        assert_eq!("8000-8999".parse(), span(8000, 8999));
-        for wrong in ["", "0", "65536", "9-8", "1-", "-1", "1-2-3", "http"] {
-            assert!(wrong.parse::<PortSpan>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_network_is_an_address_and_a_length() {

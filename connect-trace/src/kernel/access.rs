@@ -4,7 +4,7 @@ use std::{fmt, fs, io, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Result, ensure};
 
-use super::requirement::Lack;
+use super::requirement::MissingRequirement;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -45,16 +45,16 @@ impl Privileges {
     ///
     /// # Errors
     /// Says which privilege is missing.
-    pub fn check(self) -> Result<(), Lack> {
+    pub fn check(self) -> Result<(), MissingRequirement> {
         let enough = self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON);
         if !enough {
-            return Err(Lack::new(
+            return Err(MissingRequirement::new(
                 "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON",
                 "run it with sudo",
             ));
         }
         if !self.of_host {
-            return Err(Lack::new(
+            return Err(MissingRequirement::new(
                 "tracing needs the privileges of the host's root, and this process has a user \
                  namespace of its own, as in a container without root",
                 "run it on the host, or in a container without a user namespace (docker run \
@@ -128,9 +128,9 @@ fn present_mode(modes: &str) -> Option<&str> {
 ///
 /// # Errors
 /// Where it does not.
-pub fn check_lockdown(mode: &str) -> Result<(), Lack> {
+pub fn check_lockdown(mode: &str) -> Result<(), MissingRequirement> {
     if mode == "confidentiality" {
-        return Err(Lack::new(
+        return Err(MissingRequirement::new(
             format!(
                 "the kernel is locked down ({LOCKDOWN}: confidentiality), which forbids eBPF programs \
                  to read kernel memory"
@@ -148,7 +148,7 @@ pub fn check_lockdown(mode: &str) -> Result<(), Lack> {
 pub fn check_pid_namespace() -> Result<()> {
     ensure!(
         is_namespace("pid", INITIAL_PID_NAMESPACE),
-        Lack::new(
+        MissingRequirement::new(
             "--pid and a COMMAND take process ids of the host, and this process has a namespace of its \
              own for them",
             "run it in the host's (docker run --pid=host)"

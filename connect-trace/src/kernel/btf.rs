@@ -6,7 +6,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{limits, mounts, requirement::Lack};
+use super::{limits, mounts, requirement::MissingRequirement};
 
 /// Where a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -59,7 +59,7 @@ pub enum Kind {
     Other,
 }
 
-// Kinds of BTF, `BTF_KIND_*`.
+// Tally of BTF, `BTF_KIND_*`.
 const INT: u32 = 1;
 const PTR: u32 = 2;
 const ARRAY: u32 = 3;
@@ -102,10 +102,10 @@ impl Btf {
                     Ok(()) => limits::named(error),
                     Err(lack) => lack.into(),
                 };
-                if error.is::<Lack>() {
+                if error.is::<MissingRequirement>() {
                     return error;
                 }
-                Lack::new(
+                MissingRequirement::new(
                     format!(
                         "{error:#}; the kernel's types are needed to find the fields of a socket"
                     ),

@@ -7,7 +7,7 @@ use connect_trace_common::Field;
 use super::{
     btf::{Btf, Kind, VOID},
     cast::Cast,
-    requirement::Lack,
+    requirement::MissingRequirement,
 };
 
 /// Where the kernel keeps a field.
@@ -212,12 +212,12 @@ impl Layout {
     }
 }
 
-fn missing(structure: &str, path: &str) -> Lack {
+fn missing(structure: &str, path: &str) -> MissingRequirement {
     misfit(&format!("struct {structure} has no member {path}"))
 }
 
-pub(super) fn misfit(what: &str) -> Lack {
-    Lack::new(
+pub(super) fn misfit(what: &str) -> MissingRequirement {
+    MissingRequirement::new(
         format!("this kernel's types do not fit the probes: {what}"),
         "please report it with the kernel's release; Debian's kernels 5.10 to 7.3 have it",
     )

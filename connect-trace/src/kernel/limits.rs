@@ -7,7 +7,7 @@ use anyhow::Error;
 
 use super::{
     btf::{Btf, VMLINUX},
-    requirement::Lack,
+    requirement::MissingRequirement,
 };
 
 /// A structure of the kernels before 5.11, which count the memory of maps and programs against
@@ -28,9 +28,9 @@ const FILES: u64 = 96;
 ///
 /// # Errors
 /// Says how many it may open.
-pub fn files() -> Result<(), Lack> {
+pub fn files() -> Result<(), MissingRequirement> {
     match limit(libc::RLIMIT_NOFILE) {
-        Some(most) if most < FILES => Err(Lack::limit(
+        Some(most) if most < FILES => Err(MissingRequirement::limit(
             format!(
                 "this process may not open more than {most} files, and a trace does, up to {FILES}"
             ),
@@ -45,13 +45,13 @@ pub fn files() -> Result<(), Lack> {
 ///
 /// # Errors
 /// Says what it may have.
-pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), Lack> {
+pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
     if btf.structure(COUNTED_AS_LOCKED).is_some() {
         return Ok(());
     }
     let needed = AT_START + u64::from(ring_buffer_bytes);
     match memory_of_cgroup() {
-        Some(most) if most < needed => Err(Lack::limit(
+        Some(most) if most < needed => Err(MissingRequirement::limit(
             format!(
                 "the cgroup of this process may have {} MiB of memory, and a trace takes up to {} MiB as it \
                  starts",
@@ -90,14 +90,14 @@ const MORE_MEMORY: &str = "raise the limit (memory.max of the cgroup, MemoryMax=
 /// Names the limit that an error comes from, if it comes from one.
 #[must_use]
 pub fn named(error: Error) -> Error {
-    if error.chain().any(|cause| cause.is::<Lack>()) {
+    if error.chain().any(|cause| cause.is::<MissingRequirement>()) {
         return error;
     }
     let errno = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     let lack = match errno {
-        Some(libc::EMFILE) => Lack::limit(
+        Some(libc::EMFILE) => MissingRequirement::limit(
             format!(
                 "this process may not open more than {} files, which a trace does: {error:#}",
                 limit(libc::RLIMIT_NOFILE)
@@ -105,16 +105,16 @@ pub fn named(error: Error) -> Error {
             ),
             MORE_FILES,
         ),
-        Some(libc::ENFILE) => Lack::limit(
+        Some(libc::ENFILE) => MissingRequirement::limit(
             format!("this host has as many files open as it may: {error:#}"),
             "raise the limit (sysctl fs.file-max)",
         ),
-        Some(libc::ENOMEM) => Lack::limit(
+        Some(libc::ENOMEM) => MissingRequirement::limit(
             format!("the memory that this process may take is used up: {error:#}"),
             MORE_MEMORY,
         ),
         Some(libc::EPERM) => match locked_memory() {
-            Some(most) => Lack::limit(
+            Some(most) => MissingRequirement::limit(
                 format!(
                     "this process may lock {} KiB of memory, against which this kernel counts the memory \
                      of eBPF: {error:#}",
@@ -136,7 +136,7 @@ pub fn is_named(error: &Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         cause
-            .downcast_ref::<Lack>()
+            .downcast_ref::<MissingRequirement>()
             .is_some_and(|lack| lack.is_limit)
     })
 }

@@ -9,12 +9,12 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::load::{
-    plan::{self, Plan, Range},
+    plan::{self, Plan},
     strategy::Strategy,
     target,
     workload::{Addresses, Workload},
 };
-use crate::{filter::args::PortSpan, options::Format};
+use crate::{connect::PortRange, options::Format};
 
 /// `connect-trace load`
 #[derive(Args, Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct LoadArgs {
 pub struct WorkloadArgs {
     /// Ports to choose from, net.ipv4.ip_local_port_range of the private namespace
     #[arg(long, value_name = "LOW-HIGH", default_value = "9024-65535", value_parser = range)]
-    pub range: Range,
+    pub range: PortRange,
 
     /// Connections to ask for [default: all ports of the range, for each address]
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
@@ -255,15 +255,15 @@ impl FromStr for Addresses {
     }
 }
 
-fn range(text: &str) -> Result<Range, String> {
+fn range(text: &str) -> Result<PortRange, String> {
     if !text.contains('-') {
         return Err("not a range such as 9024-65535".to_owned());
     }
-    let PortSpan { low, high } = text.parse()?;
+    let PortRange { low, high } = text.parse()?;
     if low == high {
         return Err("must have two ports at least".to_owned());
     }
-    Ok(Range { low, high })
+    Ok(PortRange { low, high })
 }
 
 fn percent(text: &str) -> Result<f64, String> {

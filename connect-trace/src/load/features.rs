@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     namespace,
-    plan::{Protocol, Range, loopback},
+    plan::{Protocol, loopback},
     socket::{Socket, raw},
     strategy::Strategy,
 };
+use crate::connect::PortRange;
 use crate::kernel;
 
 /// Few ports, so that half of them are soon used up; enough that they come by chance in no order.
-const TINY: Range = Range {
+const TINY: PortRange = PortRange {
     low: 40_000,
     high: 40_063,
 };

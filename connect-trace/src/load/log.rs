@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
+use crate::connect::PortRange;
 
 /// The version of the file's layout.
 pub const FORMAT: u32 = 1;
@@ -34,7 +35,7 @@ pub struct Run {
     /// Which repeat of this strategy, from 1.
     pub repeat: u32,
     /// Lowest and highest port of the range.
-    pub range: [u16; 2],
+    pub range: PortRange,
     /// How many source addresses were used.
     pub addresses: u32,
     /// How many connections could be open at once: the range's ports, but reserved ones, for each address.
@@ -156,7 +157,7 @@ mod tests {
             strategy: "window-500".to_owned(),
             protocol: "tcp".to_owned(),
             repeat: 1,
-            range: [9024, 65535],
+            range: [9024, 65535].into(),
             addresses: 1,
             capacity: 56_512,
             threads: 1,

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     namespace,
-    plan::{Network, Plan, Protocol, Range},
+    plan::{Network, Plan, Protocol},
     strategy::Strategy,
 };
+use crate::connect::PortRange;
 
 /// Source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Addresses {
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The private namespace's range of ports.
-    pub range: Range,
+    pub range: PortRange,
     /// Connections to ask for; `None` for as many as can be open at once.
     pub connections: Option<u32>,
     /// Threads that open them.
@@ -97,7 +98,7 @@ impl Workload {
     }
 
     /// The ports to choose from, and how many of them the kernel never gives out.
-    fn ports(&self) -> Result<(Range, u32), String> {
+    fn ports(&self) -> Result<(PortRange, u32), String> {
         if self.target.is_none() {
             return Ok((self.range, 0));
         }
@@ -147,7 +148,7 @@ impl Workload {
         Ok(namespace::addresses(count, self.v6))
     }
 
-    fn network(&self, range: Range) -> Result<Network, String> {
+    fn network(&self, range: PortRange) -> Result<Network, String> {
         if let Some(target) = self.target {
             return Ok(Network::Present { target });
         }
@@ -169,7 +170,7 @@ pub(crate) mod tests {
 
     pub(crate) fn workload() -> Workload {
         Workload {
-            range: Range {
+            range: PortRange {
                 low: 20_000,
                 high: 20_199,
             },
@@ -239,7 +240,7 @@ pub(crate) mod tests {
         assert!(workload().plan(Strategy::Window(201), 1).is_err());
         assert!(workload().plan(Strategy::Window(200), 1).is_ok());
         let mut all = workload();
-        all.range = Range {
+        all.range = PortRange {
             low: 1,
             high: 65_535,
         };

@@ -22,12 +22,12 @@ use crate::{
 };
 
 /// Writes the recording of a trace for as long as that works.
-pub struct Keeper {
+pub struct Recorder {
     writer: Option<Writer>,
     failed: bool,
 }
 
-impl Keeper {
+impl Recorder {
     /// Opens the file, where there is one to write.
     ///
     /// # Errors

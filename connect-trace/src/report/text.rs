@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    account, groups_text, histogram, overhead, strategies,
+    account, groups_text, histogram, overhead, port_choices,
     table::{rows, scanned},
     warnings::warnings,
 };
@@ -44,7 +44,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
             groups_text::write(text, paint, report)?;
         }
         if report.by != By::Strategy {
-            strategies::write(text, paint, &summary.strategies)?;
+            port_choices::write(text, paint, &summary.port_choices)?;
         }
         if report.by != By::Errno {
             rows(text, paint, "failed, us", &failures(summary), |group| {
@@ -101,7 +101,7 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     let mut ranges: Vec<_> = summary.ranges.iter().collect();
     ranges.sort_by_key(|&(range, &count)| (std::cmp::Reverse(count), *range));
     for (range, count) in ranges.iter().take(SHOWN) {
-        let order = match (range.by_parity, range.low % 2) {
+        let order = match (range.by_parity, range.ports.low % 2) {
             (false, _) => "even and odd alike",
             (true, 0) => "even first, odd once those are taken",
             (true, _) => "odd first, even once those are taken",
@@ -183,7 +183,7 @@ pub(super) fn failures(summary: &Summary) -> Vec<(String, &Group)> {
 mod tests {
     use super::*;
     use crate::{
-        connect::{CheckMode, Connect, PortRange},
+        connect::{CheckMode, Connect, PortRange, SearchRange},
         fixtures::connect_from,
         report::example::{of_groups, parity as report},
         stats::{Groups, accounting::Accounting, report::Checks},
@@ -222,9 +222,11 @@ mod tests {
         report.accounting.kretprobe_misses = Some(u64::from(u32::MAX));
         report.accounting.fork_misses = Some(u64::from(u32::MAX));
         report.accounting.thread_end_misses = Some(u64::from(u32::MAX));
-        let range = PortRange {
-            low: 10_000,
-            high: 65_535,
+        let range = SearchRange {
+            ports: PortRange {
+                low: 10_000,
+                high: 65_535,
+            },
             by_parity: true,
         };
         report.summary.ranges.insert(range, u64::from(u32::MAX));
@@ -314,9 +316,8 @@ mod tests {
 
     #[test]
     fn passes_are_shown_where_they_are_not_the_parities() {
-        let range = |low, by_parity| PortRange {
-            low,
-            high: 21_999,
+        let range = |low, by_parity| SearchRange {
+            ports: PortRange { low, high: 21_999 },
             by_parity,
         };
         // The first pass tries the odd ports.

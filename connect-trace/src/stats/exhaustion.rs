@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::distinct::{Distinct, Number};
-use crate::connect::{Connect, Pass, PortRange, Strategy};
+use crate::connect::{Connect, Pass, PortChoice, SearchRange};
 
 /// Most routes that are kept apart, a hundred bytes each.
 pub const MOST_ROUTES: usize = 1_024;
@@ -33,7 +33,7 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
     /// The range that the fullest search went through.
-    pub range: PortRange,
+    pub range: SearchRange,
     /// Ports of it that this search found taken, at least, in percent of those that it goes through.
     pub percent_taken: u32,
     /// Connects that found half of the ports taken or more.
@@ -184,7 +184,7 @@ impl Route {
             netns: connect.netns,
             source: connect.source?,
             destination: connect.destination?,
-            own_range: connect.strategy == Some(Strategy::Range),
+            own_range: connect.port_choice == Some(PortChoice::Range),
         })
     }
 }
@@ -303,7 +303,7 @@ mod tests {
         assert!(found.to_string().contains(": all of the range "), "{found}");
         let taken = Connect {
             port: SourcePort::Bound(80),
-            strategy: Some(Strategy::ExplicitPort),
+            port_choice: Some(PortChoice::ExplicitPort),
             ..failed()
         };
         let mut exhaustions = Exhaustions::default();
@@ -329,13 +329,13 @@ mod tests {
                 ..full
             },
             Connect {
-                strategy: Some(Strategy::Range),
+                port_choice: Some(PortChoice::Range),
                 ..full
             },
         ];
         for connect in &others {
             let found = exhaustions.record(connect).unwrap();
-            let own = connect.strategy == Some(Strategy::Range);
+            let own = connect.port_choice == Some(PortChoice::Range);
             assert_eq!(found.to_string().contains("the socket's own range"), own);
         }
         assert_eq!(exhaustions.take().routes.len(), others.len());

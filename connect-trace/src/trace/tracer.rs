@@ -11,7 +11,7 @@ use crate::{
     connect::{Connect, Decoder},
     overhead::{
         Overhead,
-        process_usage::{self, OwnUse},
+        process_usage::{self, ProcessUsage},
     },
     probes::{ProbeConfig, Probes},
     stats::accounting::Accounting,
@@ -148,7 +148,7 @@ impl Tracer {
     }
 
     /// No call was seen for so long more, because the probes were detached for a while.
-    pub fn was_blind(&mut self, time: Duration) {
+    pub fn add_detached(&mut self, time: Duration) {
         self.blind += time;
     }
 
@@ -164,7 +164,7 @@ impl Tracer {
         Ok(Some(Overhead {
             calls: counters.entered + counters.filtered,
             programs,
-            own: OwnUse::now(),
+            own: ProcessUsage::now(),
         }))
     }
 

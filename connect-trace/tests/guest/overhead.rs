@@ -107,13 +107,13 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
     let mut session = Session::start(&ProbeConfig {
         checks: CheckMode::Count,
         run_stats: true,
-        may_step: true,
+        may_sample: true,
         ..config(mode)
     })?;
-    let steps = session.tracer.probes().steps();
+    let level_switch = session.tracer.probes().level_switch();
     let mut level = Level::Full;
     let mut go = |to| {
-        let gone = steps.go(level, to);
+        let gone = level_switch.go(level, to);
         level = to;
         gone
     };
@@ -167,9 +167,11 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
 
 /// The levels of a report, in their order, each of which must begin where the one before it ended.
 fn levels(budget: &Value) -> Result<Vec<&str>> {
-    let steps = budget["steps"].as_array().context("no steps")?;
+    let level_switch = budget["level_switch"]
+        .as_array()
+        .context("no level_switch")?;
     let mut end = 0;
-    steps
+    level_switch
         .iter()
         .map(|step| {
             assert_eq!(number(step, "begins_ns"), end, "{budget:#}");

@@ -6,7 +6,7 @@ use super::{choice::Way, return_events};
 use crate::kernel::{
     btf::Btf,
     prototypes::{CHECKS, CONNECT, Function},
-    requirement::Lack,
+    requirement::MissingRequirement,
     symbols::{Pointer, Symbols},
 };
 
@@ -45,7 +45,7 @@ impl Functions {
             .filter(|function| !function.ipv6)
             .find(is_missing)
         {
-            return Err(Lack::new(
+            return Err(MissingRequirement::new(
                 format!(
                     "this kernel has no function {} to probe: it may be inlined or renamed",
                     missing.name
@@ -111,7 +111,7 @@ impl Functions {
     /// before it is tried.
     pub(crate) fn offer(&self, way: Way) -> Result<()> {
         match (way, self.without_type) {
-            (Way::Fentry, Some(name)) => Err(Lack::new(
+            (Way::Fentry, Some(name)) => Err(MissingRequirement::new(
                 format!("the kernel's types lack the function {name}"),
                 "none needed: kprobe/kretprobe does without",
             )

@@ -21,7 +21,7 @@ use connect_trace_common::{Field, record::PLACES};
 
 use self::externs::{Extern, Is};
 use crate::filter::Filters;
-use crate::kernel::{cast, layout::Layout, limits, requirement::Lack};
+use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
 
 /// What the object is loaded with.
 pub(crate) struct Options<'a> {
@@ -164,7 +164,7 @@ pub(crate) fn refusal(error: ProgramError) -> Error {
                 let refused = Error::from(io_error).context("the kernel refused it");
                 let refused = limits::named(refused);
                 if is_forbidden && !limits::is_named(&refused) {
-                    return Lack::new(
+                    return MissingRequirement::new(
                         format!("{refused:#}"),
                         "lockdown, a security module or the seccomp filter of a container forbids it: \
                          dmesg may say which",
