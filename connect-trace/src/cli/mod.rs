@@ -31,34 +31,36 @@ const NAME: &str = "connect-trace";
 
 const LONG_HELP: &str = "\
 Examples:
-  connect-trace                    every connect() of the host, until Ctrl-C
-  connect-trace -p 1234 -d 10      those of process 1234, for 10 seconds
-  connect-trace -- curl URL        those of a command and of its children
+  connect-trace                    all connect() calls of the host, until Ctrl-C
+  connect-trace -p 1234 -d 10      calls of process 1234, for 10 seconds
+  connect-trace -- curl URL        calls of a command and of its children
   connect-trace --events --min-latency 1ms
                                    a line for each connect() of 1 ms or more
   connect-trace --dport 443 --daddr 10.0.0.0/8 --by destination
-                                   where the time goes, by destination
-  connect-trace -i 1 --oneline     a line a second, with the time of day
-  connect-trace --format json      for programs; docs/output.md has the fields
-  connect-trace --record FILE      keep every connect(); then
-  connect-trace report FILE        the same reports from what was kept
-  connect-trace load full-range    open connections by a strategy; measure each
-  connect-trace compare            which strategy is best here? a few minutes
+                                   which destinations take the most time
+  connect-trace -i 1 --oneline     one line per second, with the time of day
+  connect-trace --format json      JSON for programs; see docs/output.md
+  connect-trace --record FILE      write every connect() to a file; then
+  connect-trace report FILE        print the same reports from that file
+  connect-trace load full-range    open connections with a strategy
+  connect-trace compare            find the best strategy; takes minutes
   connect-trace check              can this host be traced, and how?
 
 Reading the report:
-  The kernel searches source ports of one parity first, that of the lowest
-  port of net.ipv4.ip_local_port_range: even by default. Once those are taken,
-  every connect() scans them all before it finds an odd one. If the times of
-  odd ports lie a power of ten or two above those of even ports, the range is
-  running out. What helps: more source addresses; a random port, bound and
-  tried again; a randomly shifted IP_LOCAL_PORT_RANGE for each socket; from
-  Linux 6.8 on, that option set to the full range.
+  The kernel first searches source ports of one parity: that of the lowest port
+  of net.ipv4.ip_local_port_range, even by default. When those are used up,
+  every connect() scans all of them before it finds an odd port. If odd ports
+  take ten or a hundred times as long as even ports, the range is running out.
+  What helps: more source addresses; binding a random port, and trying another
+  if it is taken; a randomly shifted IP_LOCAL_PORT_RANGE for each socket; from
+  Linux 6.8 on, IP_LOCAL_PORT_RANGE set to the full range.
 
 Exit status:
-  0 success, 1 failure, 2 wrong usage; with a COMMAND, the command's own, or
-  its signal, but 0 if --duration ended it. RUST_LOG=info, or -v, tells more
-  on stderr.";
+  0 on success, 1 on failure, 2 on wrong usage. With a COMMAND: its own exit
+  status or signal, or 0 if --duration ended it.
+
+Environment:
+  RUST_LOG sets what is logged on stderr: info is -v, debug is -vv.";
 
 /// Show why connect() is slow: its latency by the source port that the kernel chose.
 ///
@@ -126,12 +128,12 @@ impl Cli {
         };
         if output.oneline && output.format == Format::Json {
             return Some(
-                "--oneline is text for people: --format json has all of a report on one line already"
+                "--oneline prints text: --format json already prints each report on one line"
                     .to_owned(),
             );
         }
         if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
-            return Some("--oneline has no room for what --overhead measures".to_owned());
+            return Some("--oneline cannot show the measurements of --overhead".to_owned());
         }
         filters.contradiction()
     }
@@ -140,13 +142,13 @@ impl Cli {
 /// What else there is than tracing.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Print the reports of recordings that --record made
+    /// Print reports from recordings that were made with --record
     Report(Box<ReportArgs>),
-    /// Say what this kernel offers, what will be used, and what is missing
+    /// Show what this kernel supports, what a trace uses, and what is missing
     Check(CheckArgs),
-    /// Open connections by a strategy of choosing source ports, and measure each; needs no BPF
+    /// Open connections with a strategy for choosing source ports, and measure each one; needs no eBPF
     Load(Box<LoadArgs>),
-    /// Compare strategies of choosing source ports on this kernel, and recommend one
+    /// Compare strategies for choosing source ports on this kernel, and recommend one
     Compare(Box<CompareArgs>),
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
@@ -180,12 +182,11 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub filters: FilterArgs,
 
-    /// Trace the children of each --pid too, those forked from now on
+    /// With --pid, also trace the children that are forked from now on
     #[arg(long, requires = "pids", help_heading = "What to trace")]
     pub follow: bool,
 
-    /// Start this command, and trace it and all its children until it ends; when the time of --duration is over, it
-    /// gets SIGTERM
+    /// Start this command, and trace it and all its children until it ends. It gets SIGTERM when --duration is over
     #[arg(
         last = true,
         value_name = "COMMAND",
@@ -194,7 +195,7 @@ pub struct TraceArgs {
     )]
     pub command: Vec<OsString>,
 
-    /// End after this time, such as 10 (seconds), 1.5m or 2h
+    /// Stop after this time, such as 10 (seconds), 1.5m or 2h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 
@@ -202,20 +203,20 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Keep every connect() in this new file, for `connect-trace report` and other tools. With - it is stdout, and
-    /// what else is printed goes to stderr
+    /// Write every connect() to this new file, for `connect-trace report` and other tools. With -, write to stdout, and
+    /// print everything else on stderr
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
 
-    /// Print nothing on stderr but errors and warnings
+    /// Print only errors and warnings on stderr
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Tell more on stderr; twice for everything
+    /// Print more on stderr; give it twice for debug messages
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
 
-    /// How to attach
+    /// How to attach the probes
     #[arg(
         long,
         value_name = "HOW",
@@ -225,7 +226,7 @@ pub struct TraceArgs {
     )]
     pub attach: Attach,
 
-    /// What to pay for watching __inet_check_established, which looks at one candidate port
+    /// How to watch __inet_check_established, which checks one candidate port
     #[arg(
         long,
         value_name = "WHAT",
@@ -235,21 +236,21 @@ pub struct TraceArgs {
     )]
     pub check_established: CheckEstablished,
 
-    /// Size of the ring buffer between kernel and daemon (K, M or G; a power of two)
+    /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
     pub ring_buffer: u32,
 
-    /// Most connect() calls that can be in flight at once
+    /// Maximum number of connect() calls in flight at once
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
     pub max_in_flight: u32,
 
-    /// Report what the trace costs: the programs by the kernel's own statistics, which themselves cost two
-    /// readings of the clock for each run, and connect-trace's CPU time and memory
+    /// Report the cost of the trace: the run time of the eBPF programs, and the CPU time and memory of connect-trace.
+    /// To measure it, the kernel reads the clock twice for each run of a program
     #[arg(long, help_heading = "Cost")]
     pub overhead: bool,
 
-    /// Trace less where that costs more, in percent of one core such as 1% or 0.5%: give up port checks, then
-    /// sample connects, then detach for a while; each step is told. Implies --overhead
+    /// Reduce tracing when overhead exceeds PERCENT of one core, such as 1% or 0.5%: stop watching port checks, then
+    /// sample connect() calls, then detach the probes for a while. Each change is logged. Implies --overhead
     #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = "Cost")]
     pub max_overhead: Option<f64>,
 }
@@ -262,24 +263,24 @@ pub struct OutputArgs {
     #[arg(short, long)]
     pub events: bool,
 
-    /// Print a report every so often, such as 1 (second), 500ms or 5m, each starting anew
+    /// Print a report at this interval, such as 1 (second), 500ms or 5m. Each report covers one interval
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
 
-    /// Print each report as one line, as vmstat does: connects a second, failures, median and 99th
-    /// percentile by parity, the share of odd ports, losses
+    /// Print each report as one line, like vmstat: connect() calls per second, failures, median and 99th percentile by
+    /// parity, share of odd ports, losses
     #[arg(long, conflicts_with_all = ["events", "by", "top"])]
     pub oneline: bool,
 
-    /// What the buckets and percentiles are split by
+    /// Split buckets and percentiles by this property
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub by: By,
 
-    /// How many groups of --by are shown, those with the most time in all; the rest is one line
+    /// Show this many groups of --by, those with the highest total time. The others are summed up in one line
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = number_of_groups)]
     pub top: usize,
 
-    /// Text for people, or JSON Lines for programs: docs/output.md has the fields
+    /// Print text for people, or JSON Lines for programs (docs/output.md lists the fields)
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 
@@ -291,11 +292,11 @@ pub struct OutputArgs {
 /// `connect-trace report`
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// Recordings, - for stdin; several are shown side by side
+    /// Recordings, or - for stdin; several are shown side by side
     #[arg(required_unless_present = "from_load", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Draw the log of a workload, of `connect-trace load --csv` or - for stdin, instead of recordings
+    /// Draw the figures of a log of `connect-trace load --csv`, or - for stdin, instead of recordings
     #[arg(
         long,
         value_name = "LOG",
@@ -322,7 +323,7 @@ pub struct ReportArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Figures")]
 pub struct PictureArgs {
-    /// Write a page with the figures, which needs no network, - for stdout; one that is there is replaced
+    /// Write a self-contained HTML page with the figures to this file, or - for stdout. An existing file is replaced
     #[arg(long, value_name = "FILE", conflicts_with = "OutputArgs")]
     pub html: Option<PathBuf>,
 
@@ -342,7 +343,7 @@ impl PictureArgs {
 /// `connect-trace check`
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// Text for people, or JSON for programs: docs/check.md has the fields
+    /// Print text for people, or JSON for programs (docs/check.md lists the fields)
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 }
@@ -350,22 +351,22 @@ pub struct CheckArgs {
 /// `--format`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// for people
+    /// text for people
     #[default]
     Text,
-    /// JSON, an object a line
+    /// JSON, one object per line
     Json,
 }
 
 /// `--attach`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Attach {
-    /// fentry/fexit where the kernel offers it and is not preemptible, else kprobe/kretprobe
+    /// fentry/fexit if the kernel supports it and is not preemptible, otherwise kprobe/kretprobe
     #[default]
     Auto,
-    /// fentry/fexit: cheapest; on a preemptible kernel calls can be lost, and are counted
+    /// fentry/fexit: lowest overhead; a preemptible kernel can lose calls, which are counted
     Fentry,
-    /// kprobe/kretprobe: works everywhere
+    /// kprobe/kretprobe: works on all supported kernels
     Kprobe,
 }
 
@@ -382,14 +383,14 @@ impl From<Attach> for Option<AttachMode> {
 /// `--check-established`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CheckEstablished {
-    /// its latency, in short bursts
+    /// measure its latency, in short bursts
     #[default]
     Sampled,
-    /// the latency of every call; makes a long port search four to six times as long
+    /// measure the latency of every call; makes a long port search four to six times as long
     Time,
-    /// how many calls each connect() makes; makes a long search two to three times as long
+    /// count the calls that each connect() makes; makes a long port search two to three times as long
     Count,
-    /// nothing
+    /// do not watch it
     Off,
 }
 
