@@ -233,7 +233,7 @@ fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
     ];
     process.wait_for_stderr("from now on: probes detached")?;
     drop(load);
-    process.wait_for_stderr("from now on: all that was asked for")?;
+    process.wait_for_stderr("from now on: everything as requested")?;
     let after = truth("v4 --count 21")?.len() as u64;
     process.signal(libc::SIGINT)?;
     let reports = Lines::of(&report(process)?)?.reports;
