@@ -62,7 +62,7 @@ pub struct FilterArgs {
     #[arg(short = 'x', long)]
     pub failed: bool,
 
-    /// Only count connect() calls below this time, such as 1ms or 250us: they are part of counts, means, maxima and
+    /// Summarize connect() calls below this time, such as 1ms or 250us: they are part of counts, means, maxima and
     /// buckets, but not of events, percentiles and the groups of --by
     #[arg(short = 'm', long, value_name = "TIME", value_parser = latency)]
     pub min_latency: Option<Duration>,

@@ -456,7 +456,7 @@ fn without_ipv6_the_rest_is_traced((): ()) -> Result<()> {
     assert_eq!(checked.status(), Some(0), "{}", checked.ended);
     assert_eq!(checked.state("functions")?, "limited", "{}", checked.ended);
     let trace = shell(&format!("{script}\nexec connect-trace -d 0.1"))?.successful()?;
-    assert!(trace.stderr.contains("IPv4 only"), "{trace}");
+    assert!(trace.stderr.contains("only IPv4 is traced"), "{trace}");
     Ok(())
 }
 
