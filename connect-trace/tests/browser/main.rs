@@ -496,7 +496,7 @@ fn a_recording_without_a_connect_is_a_page_without_a_complaint() -> Result<()> {
     let html = page(&[&recording], &folder.path("page.html"))?;
     let script = "key('ArrowRight'); key('+'); key('Escape');
         pointer('pointermove', { clientX: 300, clientY: 300 });
-        return [canvas.dataset.points, document.body.innerText.includes('There is not one connect()')];";
+        return [canvas.dataset.points, document.body.innerText.includes('It has no connect() call')];";
     let seen = found(&folder, &html, DESKTOP, script)?;
     ensure!(seen == json!(["0", true]), "{seen}");
     Ok(())
