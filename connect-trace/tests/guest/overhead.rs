@@ -189,9 +189,9 @@ fn a_budget_that_cannot_be_kept_is_given_up_step_by_step((): ()) -> Result<()> {
     let load = Truth::start("rate --threads 2 --seconds 600")?;
     for step in [
         "from now on: port checks not watched",
-        "from now on: records of 1 connect in 64",
+        "from now on: records of 1 connect() in 64",
         "from now on: probes detached",
-        "after a pause without probes: records of 1 connect in 64",
+        "probes attached again; from now on: records of 1 connect() in 64",
     ] {
         process.wait_for_stderr(step)?;
     }
