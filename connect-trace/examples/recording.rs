@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let (elapsed, read) = (start.elapsed(), cpu_time() - before);
     io::stdout().flush()?;
     eprintln!(
-        "{EVENTS} connect()s: {:.1} MB; written in {:.2} s of CPU; \
+        "{EVENTS} connect() calls: {:.1} MB; written in {:.2} s of CPU; \
          reported in {:.2} s, {:.2} s of CPU",
         bytes as f64 / 1e6,
         wrote.as_secs_f64(),

@@ -275,7 +275,7 @@ fn the_log_names_no_module_of_the_program() {
     let wrong = wrong.env("RUST_LOG", "no=such=level").output();
     let wrong = wrong.expect("it runs");
     let warning = text(&wrong.stderr);
-    let expected = "connect-trace: warning: RUST_LOG is not used: ";
+    let expected = "connect-trace: warning: RUST_LOG is ignored: ";
     assert!(warning.starts_with(expected), "{warning}");
     for messages in [text(&output.stderr), warning] {
         assert!(!messages.contains("connect_trace"), "{messages}");

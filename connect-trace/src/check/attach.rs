@@ -56,7 +56,7 @@ impl Reading {
     ) -> Self {
         let tried = privileges
             .allow()
-            .map_err(|lack| not_tried("the privileges for it are missing", lack.remedy))
+            .map_err(|lack| not_tried("privileges are missing", lack.remedy))
             .and_then(|()| kernel(types));
         Self {
             preemption: Model::of_running_kernel(),
@@ -96,7 +96,8 @@ fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), MissingRequir
     let functions = types.functions.as_ref();
     let functions = functions.map_err(|error| because("a function is missing", error))?;
     let prototypes = btf.prototypes.as_ref();
-    prototypes.map_err(|error| because("a function is another than the programs assume", error))?;
+    prototypes
+        .map_err(|error| because("a function differs from what the programs assume", error))?;
     btf.limits.clone()?;
     Ok((functions, layout))
 }
@@ -107,7 +108,7 @@ fn not_tried(why: &str, remedy: &'static str) -> MissingRequirement {
 
 const GROUP: Group = Group::Attach;
 /// What it takes to look at what was not tried, where nothing better is known.
-const PREREQUISITES: &str = "what is missing above";
+const PREREQUISITES: &str = "see what is missing above";
 
 /// The findings, and how a trace would attach.
 pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) {
@@ -134,9 +135,9 @@ fn preemption(model: &Model) -> Finding {
         None => Finding::unknown(
             GROUP,
             NAME,
-            "taken to preempt, because fentry/fexit would lose calls then",
+            "assumed to preempt, because fentry/fexit would then lose calls",
             format!(
-                "root with CAP_SYS_ADMIN, without lockdown: {} in debugfs has it",
+                "run as root with CAP_SYS_ADMIN and without lockdown, to read {} in debugfs",
                 preemption::MODEL
             ),
         ),
@@ -154,7 +155,7 @@ fn fentry(reading: &Reading) -> Finding {
         }
         .note(format!("may lose calls: {preempting}"))
         .remedy(
-            "none needed: kprobe/kretprobe is taken where it loses none; --attach fentry takes this even so",
+            "none needed: kprobe/kretprobe is used if it loses no calls; --attach fentry uses fentry/fexit anyway",
         ),
         _ => finding,
     }
@@ -165,15 +166,16 @@ fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &MissingRequirement
         Ok(Ok(loaded)) => Finding::ok(
             GROUP,
             name,
-            format!("the kernel takes all {} programs", loaded.programs),
+            format!("the kernel accepts all {} programs", loaded.programs),
         )
         .data(serde_json::json!({ "programs": loaded.programs })),
         Ok(Err(error)) => {
             let finding = Finding::missing(GROUP, name, error);
             match &finding.remedy {
                 Some(_) => finding,
-                None => finding
-                    .remedy("RUST_LOG=debug tells all that the verifier said; please report it"),
+                None => {
+                    finding.remedy("RUST_LOG=debug prints the verifier's log; please report it")
+                }
             }
         }
         Err(lack) => untried(name, lack),
@@ -209,8 +211,8 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
                 ..Finding::ok(GROUP, NAME, "")
             };
             let finding = finding
-                .note("this kernel takes neither fentry/fexit nor kprobe/kretprobe")
-                .remedy("that of one of the two, above");
+                .note("neither fentry/fexit nor kprobe/kretprobe is available on this kernel")
+                .remedy("see fentry and kprobe above");
             (finding, None)
         }
     }
@@ -221,7 +223,7 @@ fn return_slots(events: Result<&Result<Slots>, &MissingRequirement>) -> Finding 
     let slots = match events {
         Ok(Ok(slots)) => slots,
         Ok(Err(error)) => {
-            return Finding::limited(GROUP, NAME, "the kernel's default of a kretprobe", "")
+            return Finding::limited(GROUP, NAME, "the kernel's default for a kretprobe", "")
                 .because(error);
         }
         Err(lack) => return untried(NAME, lack),
@@ -241,7 +243,7 @@ fn return_slots(events: Result<&Result<Slots>, &MissingRequirement>) -> Finding 
     }
     finding
         .note(format!(
-            "left over by a trace that was killed together with the process that removes them: {}",
+            "left over from a trace that was killed together with the process that removes them: {}",
             slots.left_over.join(", ")
         ))
         .remedy("none needed: the next trace by kprobe/kretprobe removes them")
@@ -264,7 +266,7 @@ fn skip_counter(trials: Result<&Trials, &MissingRequirement>) -> Finding {
             ..Finding::ok(GROUP, NAME, "")
         }
         .note("program runs that the kernel skips are not counted")
-        .remedy("none needed: skipped returns are noticed even so"),
+        .remedy("none needed: skipped returns are noticed anyway"),
         None => Finding::unknown(GROUP, NAME, "no program was loaded", PREREQUISITES),
     }
 }
@@ -412,7 +414,7 @@ pub(super) mod tests {
     #[test]
     fn what_was_not_tried_is_unknown_and_never_ok() {
         let reading = Reading {
-            trials: Err(not_tried("the privileges for it are missing", "sudo")),
+            trials: Err(not_tried("privileges are missing", "sudo")),
             ..complete()
         };
         assert_eq!(chosen(&reading), None);

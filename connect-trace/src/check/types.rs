@@ -95,8 +95,8 @@ fn offsets(btf: &Result<Types>) -> Finding {
         names.collect::<Vec<_>>().join(", ")
     };
     let value = match &layout.absent[..] {
-        [] => "every field that is read".to_owned(),
-        absent => format!("all but {}", list(absent)),
+        [] => "all fields that are read".to_owned(),
+        absent => format!("all except {}", list(absent)),
     };
     let absent: Vec<_> = layout
         .absent
@@ -107,12 +107,7 @@ fn offsets(btf: &Result<Types>) -> Finding {
     if absent.is_empty() {
         Finding::ok(GROUP, NAME, value)
     } else {
-        Finding::limited(
-            GROUP,
-            NAME,
-            value,
-            "what lies there is absent from the records",
-        )
+        Finding::limited(GROUP, NAME, value, "its values are absent from the records")
     }
     .data(serde_json::json!({
         "absent": layout.absent.iter().map(|field| list(&[*field])).collect::<Vec<_>>(),
@@ -139,7 +134,7 @@ fn functions(functions: &Result<Functions>) -> Finding {
     let finding = if functions.ipv6 {
         finding
     } else {
-        finding.remedy("load it before the trace begins (modprobe ipv6), if it is wanted")
+        finding.remedy("load it before the trace starts (modprobe ipv6), if IPv6 is wanted")
     };
     finding.data(names.into())
 }
@@ -158,27 +153,25 @@ fn prototypes(reading: &Reading) -> Finding {
 /// Whether it can be told how many ports a search went through.
 fn search_start(reading: &Reading) -> Finding {
     const NAME: &str = "search_start";
-    const WITHOUT: &str = "how many ports a search goes through is absent from the records";
+    const WITHOUT: &str = "the records do not have the number of ports that a search went through";
     let (Ok(functions), Some(layout)) = (&reading.functions, reading.layout()) else {
         return Finding::unknown(
             GROUP,
             NAME,
-            "not to be looked at without the functions and BTF",
-            "the functions and BTF, as above",
+            "cannot be checked without the functions and BTF",
+            "see functions and btf above",
         );
     };
     match functions.table_perturb {
-        Pointer::At(_) if layout.port_offset_is_wide => Finding::ok(
-            GROUP,
-            NAME,
-            format!("{TABLE_PERTURB} is where {KALLSYMS} says"),
-        ),
+        Pointer::At(_) if layout.port_offset_is_wide => {
+            Finding::ok(GROUP, NAME, format!("{TABLE_PERTURB}, by {KALLSYMS}"))
+        }
         Pointer::At(_) | Pointer::Array => Finding::missing(
             GROUP,
             NAME,
             &MissingRequirement::new(
-                format!("this kernel takes the start in an older way; {WITHOUT}"),
-                "boot a later one of its series, if that is wanted",
+                format!("this kernel chooses the start of a search in an older way; {WITHOUT}"),
+                "boot a later kernel of this series, if that number is wanted",
             )
             .into(),
         ),
@@ -187,7 +180,7 @@ fn search_start(reading: &Reading) -> Finding {
             NAME,
             &MissingRequirement::new(
                 format!("{KALLSYMS} has no {TABLE_PERTURB}; {WITHOUT}"),
-                "boot a kernel built with CONFIG_KALLSYMS_ALL=y, if that is wanted",
+                "boot a kernel built with CONFIG_KALLSYMS_ALL=y, if that number is wanted",
             )
             .into(),
         ),
@@ -195,7 +188,7 @@ fn search_start(reading: &Reading) -> Finding {
             GROUP,
             NAME,
             format!("{KALLSYMS} shows no addresses; {WITHOUT}"),
-            "root, and kernel.kptr_restrict below 2",
+            "run as root, with kernel.kptr_restrict below 2",
         ),
     }
 }
@@ -204,8 +197,8 @@ fn without_btf(name: &'static str) -> Finding {
     Finding::unknown(
         GROUP,
         name,
-        "not to be looked at without BTF",
-        "BTF, as above",
+        "cannot be checked without BTF",
+        "see btf above",
     )
 }
 
@@ -315,7 +308,7 @@ pub(super) mod tests {
         let finding = |absent| findings(&of_absent(absent)).swap_remove(1);
         let older = finding(&[("inet_sock", "local_port_range")]);
         assert_eq!(older.state, State::Ok);
-        assert_eq!(older.value, "all but inet_sock.local_port_range");
+        assert_eq!(older.value, "all except inet_sock.local_port_range");
         let step = finding(&[("net", "ipv4.sysctl_ip_local_port_step_width")]);
         assert_eq!(step.state, State::Ok);
         let locks = finding(&[("sock", "sk_userlocks")]);

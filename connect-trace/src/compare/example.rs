@@ -23,7 +23,7 @@ pub(crate) fn comparison() -> Comparison {
         .expect("it goes together");
     Comparison {
         kernel: "6.12.107".to_owned(),
-        how: "from user space alone, without a trace".to_owned(),
+        how: "from user space only, without a trace".to_owned(),
         range: plan.range,
         protocol: plan.protocol,
         v6: false,

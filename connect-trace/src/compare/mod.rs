@@ -66,13 +66,13 @@ fn watcher(args: &CompareArgs) -> Box<dyn Watcher> {
     }
     match access::check().and_then(|()| Traced::start()) {
         Ok(traced) => Box::new(traced),
-        Err(error) => Box::new(UserSpace(format!("no trace, because {error:#}"))),
+        Err(error) => Box::new(UserSpace(format!("no trace is possible: {error:#}"))),
     }
 }
 
 impl Watcher for UserSpace {
     fn how(&mut self) -> Result<String> {
-        Ok(format!("from user space alone: {}", self.0))
+        Ok(format!("from user space only: {}", self.0))
     }
 
     fn watch(

@@ -127,9 +127,9 @@ fn table(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Resul
     }
     let mut words = "over the runs".to_owned();
     if comparison.repeats > 1 {
-        words.push_str("; +- is half of the distance from the lowest to the highest");
+        words.push_str("; +- is half the distance between the lowest and the highest");
     }
-    words.push_str(". Times are those of connect() and all that the strategy does before it.");
+    words.push_str(". Times cover connect() and everything that the strategy does before it.");
     if scanned.is_some() {
         words.push_str(" scanned: candidate ports for a connect().");
     }

@@ -64,7 +64,7 @@ impl Watcher for Traced {
             ", INCOMPLETE"
         };
         Ok(format!(
-            "under trace by {mode}, {lost} of {entered} connects lost{incomplete}"
+            "traced by {mode}, {lost} of {entered} connect() calls lost{incomplete}"
         ))
     }
 

@@ -43,7 +43,7 @@ impl FromStr for PortRange {
             text.parse::<u16>()
                 .ok()
                 .filter(|&port| port > 0)
-                .ok_or_else(|| format!("{text:?} is no port from 1 to 65535"))
+                .ok_or_else(|| format!("{text:?} is not a port from 1 to 65535"))
         };
         let (low, high) = text.split_once('-').unwrap_or((text, text));
         let (low, high) = (port(low)?, port(high)?);

@@ -59,16 +59,16 @@ impl Page {
             "version" => env!("CARGO_PKG_VERSION").to_owned(),
             "options" => self.options(),
             "empty" if self.connects() == 0 => {
-                let why = "nothing was recorded, or the filters let none pass";
-                format!(r#"<p class="note">There is not one connect() in it: {why}.</p>"#)
+                let why = "nothing was recorded, or the filters exclude everything";
+                format!(r#"<p class="note">It has no connect() call: {why}.</p>"#)
             }
             "about" => self.about(span),
             "buckets" => self.buckets(),
             "occupancy" => self.occupancy(),
             "table" => table::table(&self.sets, self.curves.is_some()),
             "setup" if self.curves.is_some() => {
-                " Setup is what a strategy does before the connect() that counts: socket options, bind(), \
-                 tries that failed."
+                " Setup is everything that a strategy does before the successful connect(): socket options, \
+                 bind(), failed tries."
                     .to_owned()
             }
             "data" => data::json(&self.sets, span),
@@ -124,9 +124,9 @@ impl Page {
 
     fn occupancy(&self) -> String {
         match &self.curves {
-            None => "<p>Not of a recording: a trace does not see which connections are closed, and so not \
-                     which share of the range is in use when a connect() begins. The log of \
-                     <code>connect-trace load</code> has it.</p>"
+            None => "<p>Not available for a recording: a trace does not see which connections are closed, so it \
+                     does not know which share of the range is in use when a connect() begins. A log of \
+                     <code>connect-trace load</code> has this figure.</p>"
                 .to_owned(),
             Some(curves) if curves.is_empty() => {
                 "<p>No connection succeeded, so there is no curve.</p>".to_owned()
@@ -191,7 +191,7 @@ mod tests {
         assert!(!html.contains("{{"), "{html}");
         for part in [
             "<h3>a</h3>",
-            "10 connects.",
+            "10 connect() calls.",
             "<table>",
             "share of the range",
         ] {
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_page_without_a_connect_says_so() {
         let html = page_of(vec![set_of("a", 0)]).html();
-        assert!(html.contains("There is not one connect()"), "{html}");
+        assert!(html.contains("It has no connect() call"), "{html}");
     }
 
     #[test]

@@ -88,12 +88,12 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let connects = axis::count(page.connects());
     if let Some((path, file)) = page_file {
         file.write("--html", &page.html())?;
-        say!("wrote {}: {connects} connects", printable(path));
+        say!("wrote {}: {connects} connect() calls", printable(path));
     }
     if let Some(folder) = &args.pictures.svg {
         let charts = write_charts(folder, &page)?;
         say!(
-            "wrote {}: {charts} charts of {connects} connects",
+            "wrote {}: {charts} charts of {connects} connect() calls",
             printable(folder)
         );
     }
@@ -182,12 +182,12 @@ fn words(thinning: &Downsampling) -> String {
     let failures = if *every_failure {
         "every failure, "
     } else {
-        "a part of the failures, as there are too many, "
+        "some of the failures, because there are too many, "
     };
     format!(
-        "Drawn {} of {} points: {failures}and of each kind the fastest, the slowest and all above the {} % \
-         mark of each {PARTS}th of the time at least ({} points); of the rest a sample. The lines, the bars \
-         and the table are of all.",
+        "{} of {} points are drawn: {failures}for each kind at least the fastest, the slowest and all above the \
+         {} % mark of each {PARTS}th of the time ({} points), and a sample of the rest. The lines, the bars and \
+         the table cover all points.",
         axis::count(*drawn),
         axis::count(*of),
         axis::plain(quantile * 100.0),

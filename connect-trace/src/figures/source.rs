@@ -43,7 +43,7 @@ pub(super) fn recording(
     let start = Recording::open(path)?.start().clone();
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         bail!(
-            "{}: a page reads a recording twice, which this is not made for; copy it into a file first",
+            "{}: a page reads its input twice, but this can be read only once; copy it to a file first",
             printable(path)
         );
     }
@@ -65,7 +65,7 @@ pub(super) fn recording(
             set.total_ns = Some(end.monotonic_ns.saturating_sub(start.monotonic_ns));
             if !side.accounting.complete() {
                 set.notes.push(format!(
-                    "INCOMPLETE: {} calls were lost, or some were not seen: the text report has the account.",
+                    "INCOMPLETE: {} calls were lost, or some were not seen: see the account in the text report.",
                     axis::count(side.accounting.lost())
                 ));
             }
@@ -79,8 +79,8 @@ pub(super) fn recording(
     };
     if set.fast > 0 {
         set.notes.push(format!(
-            "{} connects below --min-latency were counted and not recorded: they are in the table and in \
-             the bars, but not among the points, and there are no percentiles.",
+            "{} connect() calls below --min-latency were counted but not recorded: they are part of the table \
+             and the bars, but not of the points, and there are no percentiles.",
             axis::count(set.fast)
         ));
     }

@@ -55,8 +55,8 @@ impl Privileges {
         }
         if !self.of_host {
             return Err(MissingRequirement::new(
-                "tracing needs the privileges of the host's root, and this process has a user \
-                 namespace of its own, as in a container without root",
+                "tracing needs the privileges of root on the host, but this process is in a user namespace, as \
+                 in a rootless container",
                 "run it on the host, or in a container without a user namespace (docker run \
                  --privileged --userns=host)",
             ));
@@ -115,9 +115,12 @@ pub fn check() -> Result<()> {
 /// securityfs is not mounted.
 pub fn lockdown() -> io::Result<String> {
     let modes = fs::read_to_string(LOCKDOWN)?;
-    present_mode(&modes)
-        .map(str::to_owned)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it names no present mode"))
+    present_mode(&modes).map(str::to_owned).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it does not name the present mode",
+        )
+    })
 }
 
 fn present_mode(modes: &str) -> Option<&str> {
@@ -149,9 +152,8 @@ pub fn check_pid_namespace() -> Result<()> {
     ensure!(
         is_namespace("pid", INITIAL_PID_NAMESPACE),
         MissingRequirement::new(
-            "--pid and a COMMAND take process ids of the host, and this process has a namespace of its \
-             own for them",
-            "run it in the host's (docker run --pid=host)"
+            "--pid and a COMMAND need process ids of the host, but this process is in a PID namespace",
+            "run it in the PID namespace of the host (docker run --pid=host)"
         )
     );
     Ok(())

@@ -107,7 +107,7 @@ impl Btf {
                 }
                 MissingRequirement::new(
                     format!(
-                        "{error:#}; the kernel's types are needed to find the fields of a socket"
+                        "{error:#}; BTF is needed to find the fields of a socket"
                     ),
                     "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian's, Ubuntu's, Fedora's \
                      and RHEL's are since about 2020)",
@@ -171,7 +171,7 @@ impl Btf {
                         0
                     }
                     // How long it is, is not known, and so not where the next one begins.
-                    _ => bail!("type {id} is of a kind that is not known, {kind}"),
+                    _ => bail!("type {id} is of the unknown kind {kind}"),
                 };
         }
         Ok(btf)
@@ -462,7 +462,7 @@ mod tests {
             let mut blob = tiny();
             blob[KIND] = kind;
             let error = Btf::parse(blob).unwrap_err().to_string();
-            assert!(error.contains(&format!("not known, {kind}")), "{error}");
+            assert!(error.contains(&format!("unknown kind {kind}")), "{error}");
         }
     }
 

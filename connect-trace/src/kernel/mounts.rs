@@ -77,7 +77,7 @@ pub fn sysfs() -> Result<(), MissingRequirement> {
         return Ok(());
     }
     Err(MissingRequirement::new(
-        "sysfs is not mounted on /sys, so what the kernel has cannot be seen",
-        "mount it (mount -t sysfs none /sys), or give the container one",
+        "sysfs is not mounted on /sys, so the kernel's features cannot be read",
+        "mount it (mount -t sysfs none /sys), in a container too",
     ))
 }

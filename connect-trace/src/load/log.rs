@@ -96,7 +96,7 @@ pub fn read(from: impl Read) -> Result<(Head, Vec<Attempt>)> {
     let expected: u64 = head.runs.iter().map(|run| run.attempts).sum();
     ensure!(
         attempts.len() as u64 == expected && from.get_ref().length == 0,
-        "it is cut: {} of {expected} connections are in it",
+        "it is cut: it has {} of {expected} connections",
         attempts.len()
     );
     Ok((head, attempts))
@@ -133,7 +133,7 @@ impl<R: Read> Read for Lines<R> {
             self.length += piece.len();
             if self.length > LONGEST_LINE {
                 return Err(io::Error::other(format!(
-                    "line {} has more than {LONGEST_LINE} bytes: no line of a log is as long",
+                    "line {} is longer than any line of a log ({LONGEST_LINE} bytes)",
                     self.number
                 )));
             }
@@ -231,12 +231,12 @@ mod tests {
         let why = |from: &mut dyn Read| format!("{:#}", read(from).unwrap_err());
         let endless = why(&mut io::repeat(0));
         assert!(
-            endless.starts_with("line 1 has more than 1048576 bytes"),
+            endless.starts_with("line 1 is longer than any line of a log (1048576 bytes)"),
             "{endless}"
         );
         let file = written();
         let mut sparse = file.as_slice().chain(io::repeat(0));
         let sparse = why(&mut sparse);
-        assert!(sparse.contains("line 5 has more than"), "{sparse}");
+        assert!(sparse.contains("line 5 is longer than"), "{sparse}");
     }
 }

@@ -48,9 +48,9 @@ fn enter_as_user() -> Result<()> {
     if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
         let error = io::Error::last_os_error();
         return Err(anyhow!(
-            "the kernel lets this process make no network namespace ({error}): run it as root, or allow user \
-             namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone, a container's seccomp \
-             profile), or use the present network by --target"
+            "the kernel does not allow this process to create a network namespace ({error}): run it as root, or \
+             allow user namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone, a container's \
+             seccomp profile), or use the host's own network with --target"
         ));
     }
     let map = |file: &str, text: String| {
@@ -85,8 +85,8 @@ pub(super) fn set_port_range(range: PortRange) -> Result<()> {
     let write = |file: &str, text: String| {
         fs::write(file, &text).with_context(|| {
             format!(
-                "cannot write {text:?} to {file} of a private network namespace; a container needs \
-                 /proc/sys writable"
+                "cannot write {text:?} to {file} of a private network namespace; in a container, /proc/sys must \
+                 be writable"
             )
         })
     };
@@ -107,7 +107,7 @@ pub(super) fn port_range() -> Result<PortRange> {
     let mut ports = text.split_whitespace().map(str::parse);
     match (ports.next(), ports.next()) {
         (Some(Ok(low)), Some(Ok(high))) if low <= high => Ok(PortRange { low, high }),
-        _ => Err(anyhow!("{PORT_RANGE} holds no range: {text:?}")),
+        _ => Err(anyhow!("{PORT_RANGE} does not hold a range: {text:?}")),
     }
 }
 
@@ -161,7 +161,7 @@ pub(super) fn add_addresses(addresses: &[IpAddr]) -> Result<()> {
         if let IpAddr::V6(address) = address
             && !address.is_loopback()
         {
-            add_v6(*address).with_context(|| format!("cannot give the loopback {address}"))?;
+            add_v6(*address).with_context(|| format!("cannot add {address} to the loopback"))?;
         }
     }
     Ok(())

@@ -70,7 +70,7 @@ impl Workload {
         if connections > capacity && !self.close {
             return Err(format!(
                 "the strategy {strategy} can have {capacity} connections open at once ({} ports, {} source \
-                 address(es)), and {connections} are asked for: lower --connections, widen the range, add \
+                 address(es)), but {connections} are requested: lower --connections, widen the range, add \
                  --addresses or use --close",
                 capacity / sources.len().max(1) as u32,
                 sources.len().max(1)
@@ -128,13 +128,13 @@ impl Workload {
         };
         if strategy == Strategy::Addresses && sources.len() < 2 {
             return Err(
-                "the strategy addresses needs two source addresses or more: give them by --addresses"
+                "the strategy addresses needs at least two source addresses: give them with --addresses"
                     .to_owned(),
             );
         }
         if let Some(other) = sources.iter().find(|source| source.is_ipv6() != self.v6) {
             return Err(format!(
-                "--addresses {other} is not of {}, as the others or the target are",
+                "--addresses {other} is not an {} address like the others or the target",
                 if self.v6 { "IPv6" } else { "IPv4" }
             ));
         }
@@ -143,7 +143,10 @@ impl Workload {
 
     fn of_loopback(&self, count: u32) -> Result<Vec<IpAddr>, String> {
         if self.target.is_some() {
-            return Err("with --target, --addresses is a list of this machine's own".to_owned());
+            return Err(
+                "with --target, --addresses must be a list of this machine's own addresses"
+                    .to_owned(),
+            );
         }
         Ok(namespace::addresses(count, self.v6))
     }
@@ -157,7 +160,7 @@ impl Workload {
         let outside = outside.or_else(|| range.low.checked_sub(1).filter(|&port| port > 0));
         let listener = outside.ok_or_else(|| {
             format!(
-                "the range {range} leaves no port for the listener: leave one out, such as 2-65535"
+                "the range {range} leaves no port for the listener: use a smaller one, such as 2-65535"
             )
         })?;
         Ok(Network::Private { listener })

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// How much is traced, from all that was asked for to nothing.
+/// How much is traced, from everything to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// All that was asked for.
@@ -35,10 +35,10 @@ impl Level {
 impl fmt::Display for Level {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => formatter.write_str("all that was asked for"),
+            Self::Full => formatter.write_str("everything as requested"),
             Self::Unwatched => formatter.write_str("port checks not watched"),
-            Self::Sampled(every) => write!(formatter, "records of 1 connect in {every}"),
-            Self::Detached => formatter.write_str("probes detached, nothing is seen"),
+            Self::Sampled(every) => write!(formatter, "records of 1 connect() in {every}"),
+            Self::Detached => formatter.write_str("probes detached, no call is seen"),
         }
     }
 }

@@ -28,7 +28,7 @@ impl LevelSwitch {
     /// Where the kernel refuses.
     pub fn go(&self, from: Level, to: Level) -> Result<Option<Burst>> {
         self.change(from, to)
-            .with_context(|| format!("keep --max-overhead: go on with {to}"))
+            .with_context(|| format!("keep --max-overhead: change to {to}"))
     }
 
     fn change(&self, from: Level, to: Level) -> Result<Option<Burst>> {

@@ -65,7 +65,7 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
         let left_out = &recording.start().filters;
         if !left_out.is_empty() {
             say!(
-                "{}: recorded with {left_out}: no other connect() is in it",
+                "{}: recorded with {left_out}: it has no other connect() calls",
                 printable(path)
             );
         }
@@ -161,7 +161,7 @@ fn leave_out_fast(end: &mut End, filters: &Filters) {
         end.kernel_side.fast = fast;
     } else if fast.count() > 0 {
         say!(
-            "{} connect()s below the trace's --min-latency were only counted: the filters leave them out",
+            "{} connect() calls below the trace's --min-latency were only counted: the filters leave them out",
             fast.count()
         );
     }

@@ -355,7 +355,7 @@ mod tests {
         output.connect(&connect_from(20_000)).unwrap();
         assert_eq!(printed.text(), "");
         report(&mut output, KernelSide::default()).unwrap();
-        assert!(printed.text().starts_with("1 connect() in 1.00 s\n"));
+        assert!(printed.text().starts_with("1 connect() call in 1.00 s\n"));
     }
 
     #[test]

@@ -19,8 +19,8 @@ const NAME: usize = 32;
 pub(super) fn head(text: &mut String, budget: &LimitUse) -> fmt::Result {
     if !budget.sampled.is_zero() {
         let words = format!(
-            "for {:.2} s of it there are records of {}; counts, times and buckets are of those; the counts \
-             of calls are exact: {} entered, {} without a record",
+            "for {:.2} s of this time there are records of {}; counts, times and buckets cover only these; the \
+             counts of calls are exact: {} entered, {} without a record",
             budget.sampled.as_secs_f64(),
             samples(budget),
             counted(budget.entered, "call", "calls"),
@@ -30,7 +30,7 @@ pub(super) fn head(text: &mut String, budget: &LimitUse) -> fmt::Result {
     }
     if !budget.blind.is_zero() {
         let words = format!(
-            "for {:.2} s of it the probes were detached, and no connect() was seen or counted",
+            "for {:.2} s of this time the probes were detached, and no connect() was seen or counted",
             budget.blind.as_secs_f64()
         );
         wrapped(text, "blind:", "  ", &words)?;
@@ -48,9 +48,9 @@ fn samples(budget: &LimitUse) -> String {
             _ => None,
         });
     match (every.clone().min(), every.max()) {
-        (Some(least), Some(most)) if least == most => format!("1 connect in {least}"),
-        (Some(least), Some(most)) => format!("1 connect in {least} to {most}"),
-        _ => "some connects alone".to_owned(),
+        (Some(least), Some(most)) if least == most => format!("1 connect() in {least}"),
+        (Some(least), Some(most)) => format!("1 connect() in {least} to {most}"),
+        _ => "some connect() calls only".to_owned(),
     }
 }
 
@@ -107,8 +107,8 @@ fn cost(text: &mut String, paint: Paint, overhead: &Overhead, elapsed: Duration)
         text,
         "run",
         "  ",
-        "time is the programs' own, by the kernel's statistics, without the trampolines or kprobes around \
-         them; to take it, the kernel reads the clock twice for each run",
+        "time is that of the programs, from the kernel's statistics, without the trampolines or kprobes around \
+         them; to measure it, the kernel reads the clock twice for each run",
     )
 }
 
@@ -121,7 +121,7 @@ fn steps(text: &mut String, paint: Paint, budget: &LimitUse) -> fmt::Result {
         "from, s",
         "for, s",
         "what was traced",
-        "after a cost of, %",
+        "after overhead of, %",
     )?;
     if budget.left_out > 0 {
         let earlier = counted(budget.left_out, "earlier step", "earlier steps");
@@ -205,18 +205,18 @@ cost of the trace                       runs    ns/run  ns/connect % of a core
   connect-trace itself                                                   0.400
   together                                                               0.405
 memory of connect-trace: 9.0 MiB resident, 10.0 MiB at most
-run time is the programs' own, by the kernel's statistics, without the
-  trampolines or kprobes around them; to take it, the kernel reads the clock
+run time is that of the programs, from the kernel's statistics, without the
+  trampolines or kprobes around them; to measure it, the kernel reads the clock
   twice for each run
 
 budget: 0.5 % of a core
-   from, s     for, s  what was traced                      after a cost of, %
+   from, s     for, s  what was traced                    after overhead of, %
                        1 earlier step left out
-      0.00       0.50  all that was asked for
+      0.00       0.50  everything as requested
       0.50       0.10  port checks not watched                           7.500
-      0.60       0.20  records of 1 connect in 8                         3.250
-      0.80       0.10  records of 1 connect in 64                        2.000
-      0.90       0.60  probes detached, nothing is seen                  1.000
+      0.60       0.20  records of 1 connect() in 8                       3.250
+      0.80       0.10  records of 1 connect() in 64                      2.000
+      0.90       0.60  probes detached, no call is seen                  1.000
 ";
 
     #[test]
@@ -234,11 +234,11 @@ budget: 0.5 % of a core
         let mut text = String::new();
         head(&mut text, example().budget.as_ref().unwrap()).unwrap();
         let expected = "\
-sampled: for 0.30 s of it there are records of 1 connect in 8 to 64; counts,
-  times and buckets are of those; the counts of calls are exact: 100 calls
-  entered, 93 without a record
-blind: for 0.60 s of it the probes were detached, and no connect() was seen or
-  counted
+sampled: for 0.30 s of this time there are records of 1 connect() in 8 to 64;
+  counts, times and buckets cover only these; the counts of calls are exact: 100
+  calls entered, 93 without a record
+blind: for 0.60 s of this time the probes were detached, and no connect() was
+  seen or counted
 ";
         assert_eq!(text, expected);
     }

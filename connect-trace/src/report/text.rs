@@ -69,7 +69,7 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(
         text,
         "{} in {:.2} s",
-        counted(summary.connects, "connect()", "connect()s"),
+        counted(summary.connects, "connect() call", "connect() calls"),
         report.elapsed.as_secs_f64(),
     )?;
     writeln!(
@@ -89,7 +89,7 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
             text,
             "below --min-latency:",
             "  ",
-            &format!("{fast} in counts, means, maxima and buckets, and in nothing else"),
+            &format!("{fast} part of counts, means, maxima and buckets only"),
         )?;
     }
     Ok(())
@@ -102,9 +102,9 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     ranges.sort_by_key(|&(range, &count)| (std::cmp::Reverse(count), *range));
     for (range, count) in ranges.iter().take(SHOWN) {
         let order = match (range.by_parity, range.ports.low % 2) {
-            (false, _) => "even and odd alike",
-            (true, 0) => "even first, odd once those are taken",
-            (true, _) => "odd first, even once those are taken",
+            (false, _) => "even and odd together",
+            (true, 0) => "even first, then odd",
+            (true, _) => "odd first, then even",
         };
         let calls = counted(**count, "search", "searches");
         writeln!(text, "ports {range}: {order}; {calls}")?;
@@ -246,7 +246,7 @@ mod tests {
         };
         assert_eq!(
             render(&report),
-            "0 connect()s in 1.50 s\nLinux 6.12.0, attached by fentry/fexit\n\n\
+            "0 connect() calls in 1.50 s\nLinux 6.12.0, attached by fentry/fexit\n\n\
              entered 0 = reported 0 + lost 0 + in flight 0\n"
         );
     }
@@ -283,8 +283,11 @@ mod tests {
         );
         assert_eq!(row("  odd ports ")[2], "2100.0");
         assert_eq!(row("  below minimum ")[0], "7");
-        assert!(text.starts_with("19 connect()s in "), "{text}");
-        assert!(text.contains("\nbelow --min-latency: 14 are in "), "{text}");
+        assert!(text.starts_with("19 connect() calls in "), "{text}");
+        assert!(
+            text.contains("\nbelow --min-latency: 14 are part of "),
+            "{text}"
+        );
         assert_fits(&text);
     }
 
@@ -368,10 +371,10 @@ mod tests {
             .summary
             .merge_fast(&crate::fixtures::below_minimum(7));
         let text = render(&report);
-        let words = "below --min-latency: 14 are one row, whatever the destination; the groups have\n  \
-                     only connects that took as long or longer\n";
+        let words = "below --min-latency: 14 are one row for every destination; the groups have only\n  \
+                     connect() calls that took at least this time\n";
         assert!(text.contains(words), "{text}");
-        assert!(!text.contains("in counts, means"), "{text}");
+        assert!(!text.contains("counts, means"), "{text}");
     }
 
     #[test]
@@ -386,7 +389,10 @@ mod tests {
     #[test]
     fn what_the_budget_left_out_is_told_and_fits() {
         let text = render(&overhead::tests::example());
-        assert!(text.contains("\nsampled: for 0.30 s of it "), "{text}");
+        assert!(
+            text.contains("\nsampled: for 0.30 s of this time "),
+            "{text}"
+        );
         assert!(text.contains(" + not sampled 93\n"), "{text}");
         let blind = "INCOMPLETE: no call was seen for 0.60 s: the probes were detached\n";
         assert!(text.contains(blind), "{text}");

@@ -145,7 +145,7 @@ fn left_behind(processes: &[u32]) -> Option<String> {
     };
     (!ids.is_empty()).then(|| {
         format!(
-            "{} of it, no longer traced, goes on: {}{more}; --follow --pid traces such a one",
+            "{} of the command still running, no longer traced: {}{more}; to go on tracing, use --follow --pid",
             counted(processes.len() as u64, "process", "processes"),
             ids.join(", "),
         )
@@ -199,7 +199,7 @@ impl Daemon {
         let notes = probes.notes().join("; ");
         recording.begin(&attached, &config.probes.filters);
         let end = match (config.duration, config.command.first()) {
-            (None, None) => "... Hit Ctrl-C to end.",
+            (None, None) => "... Press Ctrl-C to stop.",
             _ => ".",
         };
         // Before it is said that tracing goes on: from then on the clock may be set.
@@ -324,7 +324,7 @@ impl Daemon {
                     if burst.is_some() =>
                 {
                     burst = None;
-                    self.schedule.done(done.context("a burst of watching failed")??);
+                    self.schedule.done(done.context("a burst of watching port checks failed")??);
                     None
                 }
                 _ = window.tick(), if self.overhead_control.is_some() && step.is_none() => {
@@ -337,7 +337,7 @@ impl Daemon {
                     if step.is_some() =>
                 {
                     step = None;
-                    if let Some(ended) = done.context("a step of the budget failed")?? {
+                    if let Some(ended) = done.context("a change to keep --max-overhead failed")?? {
                         self.schedule.done(ended);
                     }
                     if let Some(overhead_control) = &mut self.overhead_control {

@@ -154,11 +154,11 @@ fn announcement(limit: f64, cost: Cost, from: Level, to: Level) -> String {
         cost.own
     );
     if from == Level::Detached {
-        format!("--max-overhead {limit}%: after a pause without probes: {to}")
+        format!("--max-overhead {limit}%: probes attached again; from now on: {to}")
     } else if cost.sum() > limit {
-        format!("--max-overhead {limit}%: it cost {figures}; from now on: {to}")
+        format!("--max-overhead {limit}%: overhead was {figures}; from now on: {to}")
     } else {
-        format!("--max-overhead {limit}%: it cost only {figures}; from now on: {to}")
+        format!("--max-overhead {limit}%: overhead was only {figures}; from now on: {to}")
     }
 }
 
@@ -174,14 +174,14 @@ mod tests {
         };
         assert_eq!(
             announcement(1.0, cost, Level::Unwatched, Level::Sampled(8)),
-            "--max-overhead 1%: it cost 3.250 % of a core in the last second (programs 3.000, \
-             connect-trace itself 0.250); from now on: records of 1 connect in 8"
+            "--max-overhead 1%: overhead was 3.250 % of a core in the last second (programs 3.000, \
+             connect-trace itself 0.250); from now on: records of 1 connect() in 8"
         );
         let back = announcement(5.0, cost, Level::Sampled(8), Level::Full);
-        assert!(back.contains("it cost only 3.250 %"), "{back}");
+        assert!(back.contains("overhead was only 3.250 %"), "{back}");
         let again = announcement(1.0, cost, Level::Detached, Level::Sampled(64));
         assert!(
-            again.ends_with("without probes: records of 1 connect in 64"),
+            again.ends_with("attached again; from now on: records of 1 connect() in 64"),
             "{again}"
         );
     }

@@ -19,16 +19,18 @@ impl Priority {
         match (wanted, self.before) {
             (true, None) => match nice().and_then(|before| set_nice(FIRST).map(|()| before)) {
                 Ok(before) => {
-                    log::debug!("taking precedence over other programs");
+                    log::debug!("raising the priority of connect-trace (nice -20)");
                     self.before = Some(before);
                 }
-                Err(error) => log::debug!("cannot take precedence: {error}"),
+                Err(error) => log::debug!("cannot raise the priority of connect-trace: {error}"),
             },
             (false, Some(before)) => {
                 // Lowering it is always allowed.
                 match set_nice(before) {
                     Ok(()) => self.before = None,
-                    Err(error) => log::debug!("cannot give precedence back: {error}"),
+                    Err(error) => {
+                        log::debug!("cannot restore the priority of connect-trace: {error}")
+                    }
                 }
             }
             _ => {}

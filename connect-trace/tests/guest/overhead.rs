@@ -192,9 +192,9 @@ fn a_budget_that_cannot_be_kept_is_given_up_step_by_step((): ()) -> Result<()> {
     let load = Truth::start("rate --threads 2 --seconds 600")?;
     for step in [
         "from now on: port checks not watched",
-        "from now on: records of 1 connect in 64",
+        "from now on: records of 1 connect() in 64",
         "from now on: probes detached",
-        "after a pause without probes: records of 1 connect in 64",
+        "probes attached again; from now on: records of 1 connect() in 64",
     ] {
         process.wait_for_stderr(step)?;
     }
@@ -236,7 +236,7 @@ fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
     ];
     process.wait_for_stderr("from now on: probes detached")?;
     drop(load);
-    process.wait_for_stderr("from now on: all that was asked for")?;
+    process.wait_for_stderr("from now on: everything as requested")?;
     let after = truth("v4 --count 21")?.len() as u64;
     process.signal(libc::SIGINT)?;
     let reports = Lines::of(&report(process)?)?.reports;

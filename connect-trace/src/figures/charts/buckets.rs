@@ -76,7 +76,7 @@ pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
         })
         .collect();
     chart.x_axis("connect() took at least", &edges);
-    let label = format!("Connects by power of ten of their time: {}", set.name);
+    let label = format!("Connections by power of ten of their time: {}", set.name);
     chart.finish(place, &label)
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn prepare(
         Err(error) if must_have_slots => return Err(error),
         Err(error) => {
             notes.push(format!(
-                "returns may be lost under load, and are counted: {error:#}"
+                "returns may be lost under load (they are counted): {error:#}"
             ));
             None
         }

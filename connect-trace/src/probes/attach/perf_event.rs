@@ -35,9 +35,9 @@ pub(crate) fn offered() -> Result<()> {
     match open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY) {
         Ok(_) => Ok(()),
         Err(error) => Err(MissingRequirement::new(
-            format!("kprobes take perf_event_open(2), and it is refused ({error})"),
-            "run as root with all its capabilities, or let those that have CAP_PERFMON open events \
-             (sysctl kernel.perf_event_paranoid=2)",
+            format!("kprobes need perf_event_open(2), which is refused ({error})"),
+            "run as root with all capabilities, or allow processes with CAP_PERFMON to open events (sysctl \
+             kernel.perf_event_paranoid=2)",
         )
         .into()),
     }

@@ -49,7 +49,7 @@ impl ReturnEvents {
         let Offered { tracefs, list } = offered()?;
         let shown = list_of(&tracefs);
         remove_left_over(&tracefs, &list)
-            .with_context(|| format!("share {shown} with other traces"))?;
+            .with_context(|| format!("lock {shown}, which traces share"))?;
         // The janitor comes first: whatever is made from here on is removed.
         let removals = functions
             .iter()

@@ -89,8 +89,9 @@ fn references(object: &[u8], externs: &[Extern]) -> Result<Vec<(usize, Extern)>>
             }
             let name = symbol.name()?;
             let known = externs.iter().find(|known| known.name == name);
-            let known =
-                known.with_context(|| format!("the eBPF object wants {name}, which nobody has"))?;
+            let known = known.with_context(|| {
+                format!("the eBPF object refers to {name}, which is not defined")
+            })?;
             found.push((usize::try_from(start + offset)?, *known));
         }
     }
@@ -185,6 +186,9 @@ mod tests {
     fn what_nobody_has_is_an_error() {
         let some = &externs(None)[..1];
         let error = link(&mut OBJECT.to_vec(), some).unwrap_err();
-        assert!(error.to_string().contains("which nobody has"), "{error}");
+        assert!(
+            error.to_string().contains("which is not defined"),
+            "{error}"
+        );
     }
 }

@@ -166,8 +166,7 @@ pub(crate) fn refusal(error: ProgramError) -> Error {
                 if is_forbidden && !limits::is_named(&refused) {
                     return MissingRequirement::new(
                         format!("{refused:#}"),
-                        "lockdown, a security module or the seccomp filter of a container forbids it: \
-                         dmesg may say which",
+                        "lockdown, a security module or the seccomp filter of a container forbids it: see dmesg",
                     )
                     .into();
                 }

@@ -39,8 +39,8 @@ impl RunStats {
         let enabled = enable_stats(Stats::RunTime).map_err(|error| {
             MissingRequirement::new(
                 format!(
-                    "--overhead takes the kernel's statistics of programs (BPF_ENABLE_STATS), and \
-                         they are refused ({error})"
+                    "--overhead needs the kernel's statistics of programs (BPF_ENABLE_STATS), which are refused \
+                     ({error})"
                 ),
                 "run as root with CAP_SYS_ADMIN, or without --overhead and --max-overhead",
             )
