@@ -11,59 +11,32 @@
 //! about `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
 //! `clients` with what real clients and a server count. The other modules are what these are written with.
 
-#[path = "guest/check.rs"]
 mod check;
-#[path = "guest/checks.rs"]
 mod checks;
-#[path = "guest/clients.rs"]
 mod clients;
-#[path = "guest/command.rs"]
 mod command;
-#[path = "guest/compare.rs"]
 mod compare;
-#[path = "guest/filters.rs"]
 mod filters;
-#[path = "guest/flood.rs"]
 mod flood;
-#[path = "guest/load.rs"]
 mod load;
-#[path = "guest/losses.rs"]
 mod losses;
-#[path = "guest/makers.rs"]
 mod makers;
-#[path = "guest/matching.rs"]
 mod matching;
-#[path = "guest/nginx.rs"]
 mod nginx;
-#[path = "guest/output.rs"]
 mod output;
-#[path = "guest/overhead.rs"]
 mod overhead;
-#[path = "guest/peer.rs"]
 mod peer;
-#[path = "guest/process.rs"]
 mod process;
-#[path = "guest/program.rs"]
 mod program;
-#[path = "guest/recording.rs"]
 mod recording;
-#[path = "guest/records.rs"]
 mod records;
-#[path = "guest/scan.rs"]
 mod scan;
-#[path = "guest/socket.rs"]
 mod socket;
-#[path = "guest/strategy.rs"]
 mod strategy;
-#[path = "guest/streams.rs"]
 mod streams;
-#[path = "guest/tcp.rs"]
 mod tcp;
-#[path = "guest/terminal.rs"]
 mod terminal;
-#[path = "guest/trace.rs"]
 mod trace;
-#[path = "guest/truth.rs"]
 mod truth;
 
 use std::{
