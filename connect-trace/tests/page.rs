@@ -144,6 +144,21 @@ fn a_log_becomes_a_page_with_a_run_for_each_repeat_and_a_curve_for_each_strategy
 }
 
 #[test]
+fn several_logs_are_on_one_page_by_the_names_of_their_files() {
+    let folder = Folder::new("page-logs");
+    let (before, html) = (log_of_three(&folder), folder.path("a.html"));
+    let after = folder.path("after.csv");
+    fs::copy(&before, &after).unwrap();
+    let said = said(&["--from-load", &before, &after, "--html", &html]);
+    assert_eq!(said, format!("wrote {html}: 2,400 connects\n"));
+    let page = fs::read_to_string(&html).unwrap();
+    for name in ["log default", "log select-test-repeat #2", "after default"] {
+        assert!(page.contains(&format!("<h3>{name}</h3>")), "{name}");
+    }
+    assert!(page.contains("<title>after select-test-repeat</title>"));
+}
+
+#[test]
 fn the_page_of_a_full_run_is_less_than_two_megabytes() {
     let folder = Folder::new("page-size");
     let (file, html) = (folder.path("log.csv"), folder.path("a.html"));

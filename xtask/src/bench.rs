@@ -1,124 +1,36 @@
-//! `cargo xtask bench`: what connect-trace and the tracers of others add to a connect(), in instructions.
+//! `cargo xtask bench`, `bench-load` and `bench-parts`, which the crate in `xtask/bench` does: it is built for
+//! these commands only.
 
-mod figures;
-pub(crate) mod listing;
-pub(crate) mod load;
-mod targets;
-mod tracers;
-
-use std::fs;
-use std::path::PathBuf;
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use serde_json::json;
+use anyhow::{Result, anyhow};
 
-use self::figures::Figures;
-use crate::guest::{Hardware, Kit, Task};
-use crate::tools;
-use crate::tools::kernels::Kernel;
-use crate::vm::{AllKernels, get_kernels};
+use crate::{process, workspace};
 
-/// What the guest does.
-const SCRIPT: &str = concat!(
-    include_str!("bench/tracer.sh"),
-    include_str!("bench/guest.sh")
-);
-
-/// Measure what tracers add to a connect(), ours and others', in instructions
-///
-/// Each kernel boots in a virtual machine whose one CPU's clock counts instructions, a nanosecond each, and
-/// connects beside one tracer after the other; docs/performance.md says what the figures mean. Takes three to
-/// five minutes for each kernel with `--rounds 24`.
+/// Options of a benchmark, which its own program reads.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    #[command(flatten)]
-    kernels: AllKernels,
-    /// Rounds of 2,000 connects with the default trace: 120 last for a minute of the machine's time
-    #[arg(long, value_name = "NUMBER", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Measure only tracers with this in their names, and connects without any; repeatable
-    #[arg(long, value_name = "TEXT")]
-    only: Vec<String>,
-    /// Also write the figures to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Compare with the figures of an earlier run; the exit status is 1 where one differs by over 1 %
-    #[arg(long, value_name = "FILE")]
-    compare: Option<PathBuf>,
+    /// See `--help`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTIONS"
+    )]
+    _arguments: Vec<OsString>,
 }
 
-pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
-    tools::ensure_for_build()?;
-    let earlier = match &options.compare {
-        Some(path) => Some(read(path)?),
-        None => None,
-    };
-    let kernels = get_kernels(&options.kernels.choices)?;
-    let kit = Kit::prepare(true)?.with_peers()?;
-    let mut all = Vec::new();
-    for kernel in &kernels {
-        eprintln!("measuring on {}", kernel.release());
-        let figures =
-            measure(&kit, kernel, options).with_context(|| format!("on kernel {}", kernel.name))?;
-        print!("{figures}");
-        all.push(figures);
-    }
-    let targets = targets::table(&all);
-    print!("{targets}");
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&json!({ "kernels": all }))?;
-        fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    let Some(earlier) = earlier else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let (line, agree) = figures::compare(&all, &earlier);
-    println!("{line}");
-    Ok(if agree {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// The figures of an earlier run.
-fn read(path: &PathBuf) -> Result<Vec<Figures>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut json: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
-    serde_json::from_value(json["kernels"].take())
-        .with_context(|| format!("{} is not from `cargo xtask bench --json`", path.display()))
-}
-
-/// The figures of one kernel.
-fn measure(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Figures> {
-    let tracers = tracers::lines(options.rounds, |name| {
-        options.only.is_empty() || tracers::is_named(name, &options.only)
-    });
-    let task = Task {
-        command: ["sh", "-c", SCRIPT, "sh", &tracers]
-            .map(str::to_owned)
-            .to_vec(),
-        hardware: Hardware {
-            cpus: 1,
-            deterministic: true,
-            ..Hardware::default()
-        },
-        ..Task::default()
-    };
-    let mut lines = Vec::new();
-    kit.run_well(kernel, &task, |bytes| {
-        lines.extend_from_slice(bytes);
-        // Each line is a tracer that is done.
-        for line in String::from_utf8_lossy(bytes).lines() {
-            if let Some(name) = line.split('\t').nth(1) {
-                eprintln!("  {name}");
-            }
-        }
-        Ok(())
-    })?;
-    let lines = String::from_utf8(lines).context("what the guest printed is no text")?;
-    Figures::parse(&kernel.name, &lines)
+/// Runs the benchmarks' program with the command line of this one, `--` included, which clap drops.
+pub(crate) fn bench() -> Result<ExitCode> {
+    let mut command = workspace::cargo();
+    command
+        // Files are named from there.
+        .current_dir(env::current_dir()?)
+        .args(["run", "--quiet", "--package", "connect-trace-bench", "--"])
+        .args(env::args_os().skip(1));
+    // Only an error returns: otherwise the program takes our place.
+    let error = command.exec();
+    Err(anyhow!("cannot run `{}`: {error}", process::line(&command)))
 }

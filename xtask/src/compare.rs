@@ -1,17 +1,17 @@
-//! `cargo xtask compare`: what each strategy of choosing source ports does on several kernels, side by side.
+//! `cargo xtask compare`: the strategies of choosing source ports on several kernels, side by side.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use crate::guest::{Hardware, Kit, Task};
-use crate::tools;
 use crate::tools::kernels::Kernel;
 use crate::vm::{AllKernels, get_kernels};
+use crate::{stdout, tools};
 
 /// Compare strategies on several kernels, side by side
 ///
@@ -25,21 +25,15 @@ pub(crate) struct Options {
     /// Ports to choose from
     #[arg(long, value_name = "LOW-HIGH", default_value = "20000-21999")]
     range: String,
-    /// Show only this strategy, where a kernel has it; repeatable
-    #[arg(long = "strategy", value_name = "NAME")]
+    /// Compare only this strategy with the default, on kernels that have it; repeatable
+    #[arg(long = "strategy", value_name = "STRATEGY")]
     strategies: Vec<String>,
-    /// Keep every attempt, of all kernels, for `connect-trace report --from-load`
-    #[arg(long, value_name = "FILE")]
+    /// Keep every attempt in this folder, a log for each kernel, for `connect-trace report --from-load`
+    #[arg(long, value_name = "FOLDER")]
     csv: Option<PathBuf>,
     /// More arguments for `connect-trace compare`
     #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
-}
-
-impl Options {
-    fn wants(&self, strategy: &str) -> bool {
-        self.strategies.is_empty() || self.strategies.iter().any(|name| name == strategy)
-    }
 }
 
 /// Where a guest keeps its log.
@@ -48,43 +42,35 @@ const LOG: &str = "/tmp/log.csv";
 pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
     let kernels = get_kernels(&options.kernels.choices)?;
+    if let Some(folder) = &options.csv {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
     let kit = Kit::prepare(true)?;
     let mut columns = Vec::new();
-    let mut log = CombinedLog::default();
     for kernel in &kernels {
         eprintln!("comparing on {}", kernel.release());
-        let on_kernel = || format!("on kernel {}", kernel.name);
-        let (comparison, attempts) = run(&kit, kernel, options).with_context(on_kernel)?;
-        log.add(&kernel.name, &attempts, |strategy| options.wants(strategy))
-            .with_context(on_kernel)?;
+        let comparison =
+            run(&kit, kernel, options).with_context(|| format!("on kernel {}", kernel.name))?;
         columns.push((kernel.name.clone(), comparison));
     }
-    if let Some(path) = &options.csv {
-        fs::write(path, log.text()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    print!("{}", table(&columns, |strategy| options.wants(strategy)));
+    stdout::write(table(&columns).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The comparison on one kernel and the log of its attempts, as docs/load.md has them.
-fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<(Value, String)> {
-    let fixed = [
-        "--repeats",
-        "1",
-        "--format",
-        "json",
-        "--csv",
-        LOG,
-        "--range",
-    ];
+/// Returns the comparison on one kernel, as docs/load.md describes it, and keeps its log.
+fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
+    let mut command = vec!["connect-trace", "compare", "--skip-refused"];
+    command.extend(["--repeats", "1", "--format", "json", "--csv", LOG]);
+    command.extend(["--range", &options.range]);
+    // Every kernel has the default, so that none is without a run.
+    let named =
+        !options.strategies.is_empty() && !options.strategies.iter().any(|name| name == "default");
+    command.extend(named.then_some("default"));
+    command.extend(options.strategies.iter().map(String::as_str));
+    command.extend(options.arguments.iter().map(String::as_str));
     let task = Task {
-        command: ["connect-trace", "compare"]
-            .into_iter()
-            .chain(fixed)
-            .chain([options.range.as_str()])
-            .chain(options.arguments.iter().map(String::as_str))
-            .map(str::to_owned)
-            .collect(),
+        command: command.into_iter().map(str::to_owned).collect(),
         hardware: Hardware {
             cpus: 1,
             deterministic: true,
@@ -98,73 +84,22 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<(Value, String)>
         stdout.extend_from_slice(bytes);
         Ok(())
     })?;
-    let comparison =
-        serde_json::from_slice(&stdout).context("what connect-trace printed is no JSON")?;
-    let log = match outcome.outputs.into_iter().next() {
-        Some(Ok(log)) => String::from_utf8(log).context("its log is no text")?,
-        Some(Err(reason)) => bail!("it left no log: {reason}"),
-        None => bail!("it left no log"),
-    };
-    Ok((comparison, log))
-}
-
-/// The logs of several kernels as one: each run is called by its kernel and its strategy.
-#[derive(Default)]
-struct CombinedLog {
-    /// The first line, of the first kernel, with the runs of all.
-    head: Value,
-    /// The names of the columns.
-    columns: String,
-    lines: String,
-}
-
-impl CombinedLog {
-    fn add(&mut self, kernel: &str, log: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        const FOREIGN: &str = "the log is not as docs/load.md says";
-        let (first, rest) = log.split_once('\n').context(FOREIGN)?;
-        let (columns, attempts) = rest.split_once('\n').context(FOREIGN)?;
-        let head: Value = serde_json::from_str(first.trim_start_matches("# "))?;
-        if self.head.is_null() {
-            self.head = head.clone();
-            self.head["runs"] = Value::Array(Vec::new());
-            self.head["kernel"] = "several".into();
-            self.columns = columns.to_owned();
-        }
-        let all = self.head["runs"].as_array_mut().context(FOREIGN)?;
-        let runs = head["runs"].as_array().context(FOREIGN)?;
-        let strategy = |run: usize| runs[run]["strategy"].as_str().unwrap_or_default();
-        // They were made in random order.
-        let mut ordered: Vec<usize> = (0..runs.len())
-            .filter(|&run| wanted(strategy(run)))
-            .collect();
-        ordered.sort_by_key(|&run| strategy(run));
-        // The number that each run has among all, where it is wanted.
-        let mut numbers = vec![None; runs.len()];
-        for run in ordered {
-            numbers[run] = Some(all.len());
-            let mut named = runs[run].clone();
-            named["strategy"] = format!("{kernel} {}", strategy(run)).into();
-            all.push(named);
-        }
-        for attempt in attempts.lines() {
-            let (run, values) = attempt.split_once(',').context(FOREIGN)?;
-            let number = numbers.get(run.parse::<usize>()?).context(FOREIGN)?;
-            if let Some(number) = number {
-                writeln!(self.lines, "{number},{values}")?;
-            }
-        }
-        Ok(())
+    if let Some(folder) = &options.csv {
+        let series = kernel.name.rsplit('/').next().unwrap_or_default();
+        let path = folder.join(format!("{series}.csv"));
+        let log = outcome.outputs.first().context("it left no log")?;
+        let log = log
+            .as_ref()
+            .map_err(|reason| anyhow!("it left no log: {reason}"))?;
+        fs::write(&path, log).with_context(|| format!("cannot write {}", path.display()))?;
     }
-
-    fn text(&self) -> String {
-        format!("# {}\n{}\n{}", self.head, self.columns, self.lines)
-    }
+    serde_json::from_slice(&stdout).context("what connect-trace printed is no JSON")
 }
 
 /// A figure of a strategy's run, as it stands in a cell.
 type Cell = fn(&Value) -> Option<String>;
 
-/// What is compared, block by block.
+/// The blocks of the table, with the figure of each.
 const BLOCKS: [(&str, Cell); 4] = [
     ("mean us, even / odd ports", even_and_odd),
     ("candidate ports, mean", |run| {
@@ -188,13 +123,13 @@ fn even_and_odd(run: &Value) -> Option<String> {
     ))
 }
 
-/// A block for each figure, a line for each strategy, a column for each kernel.
-fn table(columns: &[(String, Value)], wanted: impl Fn(&str) -> bool) -> String {
+/// Returns a block for each figure, with a line for each strategy and a column for each kernel.
+fn table(columns: &[(String, Value)]) -> String {
     let mut strategies: Vec<&str> = Vec::new();
     for (_, comparison) in columns {
         for strategy in comparison["strategies"].as_array().into_iter().flatten() {
             let name = strategy["strategy"].as_str().unwrap_or_default();
-            if wanted(name) && !strategies.contains(&name) {
+            if !strategies.contains(&name) {
                 strategies.push(name);
             }
         }
@@ -218,7 +153,7 @@ fn table(columns: &[(String, Value)], wanted: impl Fn(&str) -> bool) -> String {
     text
 }
 
-/// The one run of a strategy, with what is known of the strategy as a whole.
+/// Returns the one run of a strategy, with what is known of the strategy as a whole.
 fn run_of(comparison: &Value, strategy: &str) -> Option<Value> {
     let mut strategies = comparison["strategies"].as_array()?.iter();
     let found = strategies.find(|other| other["strategy"] == *strategy)?;
@@ -257,7 +192,7 @@ mod tests {
             ("5.10".to_owned(), of(&["default"])),
             ("6.1".to_owned(), of(&["default", "full-range"])),
         ];
-        let text = table(&columns, |_| true);
+        let text = table(&columns);
         let expected = "\
 mean us, even / odd ports            5.10         6.1
   default                        87 / 363    87 / 363
@@ -268,25 +203,5 @@ candidate ports, mean                5.10         6.1
   full-range                      refused       251.2
 ";
         assert!(text.starts_with(expected), "{text}");
-        assert!(!table(&columns, |name| name == "default").contains("full-range"));
-    }
-
-    #[test]
-    fn logs_of_kernels_are_one_in_which_runs_are_told_apart() {
-        let log = "# {\"connect_trace_load\":1,\"kernel\":\"x\",\"runs\":[{\"strategy\":\"b\"},{\"strategy\":\"a\"}]}\n\
-                   run,number\n0,2\n1,1\n";
-        let mut all = CombinedLog::default();
-        all.add("5.10", log, |_| true).unwrap();
-        all.add("6.1", log, |strategy| strategy == "b").unwrap();
-        let text = all.text();
-        assert!(text.starts_with("# {"), "{text}");
-        for name in ["5.10 a", "5.10 b", "6.1 b"] {
-            assert!(
-                text.contains(&format!("{{\"strategy\":\"{name}\"}}")),
-                "{text}"
-            );
-        }
-        assert!(text.ends_with("\nrun,number\n1,2\n0,1\n2,2\n"), "{text}");
-        assert!(all.add("6.12", "something else\n", |_| true).is_err());
     }
 }

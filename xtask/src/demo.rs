@@ -9,7 +9,7 @@ use crate::tools;
 use crate::tools::kernels::{Kernel, Series};
 use crate::vm::pass_on;
 
-/// What the guest does.
+/// The guest's part.
 const SCRIPT: &str = include_str!("demo.sh");
 
 /// Below the kernel's own usual range, so that nothing else is there.

@@ -3,7 +3,6 @@
 
 pub(crate) mod binaries;
 mod cpio;
-mod execution;
 mod image;
 mod libraries;
 mod machine;
@@ -16,8 +15,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::Job;
 
-pub(crate) use self::execution::ExecutionLog;
-pub(crate) use self::machine::{Hardware, Outcome, Stream};
+pub use self::machine::{Hardware, Outcome, Stream};
+pub use self::run_folder::RunFolder;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::Kernel;
@@ -27,34 +26,39 @@ use crate::tools::qemu;
 /// Where our own programs lie in a guest. It comes first on the PATH.
 pub(crate) const PROGRAMS: &str = "/usr/local/bin";
 
-/// What every guest of one run has in common.
-pub(crate) struct Kit {
+/// The programs and tools that all guests of one run have.
+pub struct Kit {
     programs: Vec<PathBuf>,
     tools: GuestTools,
-    /// Only where they are asked for.
+    /// None unless they are asked for.
     clients: Option<GuestClients>,
-    /// As these.
+    /// None unless they are asked for.
     peers: Option<Peers>,
 }
 
-/// What one guest is to do.
+/// The task of one guest.
 #[derive(Default)]
-pub(crate) struct Task {
-    pub(crate) command: Vec<String>,
-    pub(crate) hardware: Hardware,
+pub struct Task {
+    /// The command to run and its arguments.
+    pub command: Vec<String>,
+    /// The machine to run it on.
+    pub hardware: Hardware,
     /// How long the command may take; forever by default.
-    pub(crate) timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
     /// Kernel modules to load first.
-    pub(crate) modules: Vec<String>,
+    pub modules: Vec<String>,
     /// Files to put into the guest: from the host, to there.
-    pub(crate) inputs: Vec<(PathBuf, String)>,
+    pub inputs: Vec<(PathBuf, String)>,
     /// Files to bring out of the guest.
-    pub(crate) outputs: Vec<String>,
+    pub outputs: Vec<String>,
 }
 
 impl Kit {
     /// Gets what is missing: QEMU, the guests' tools, and (unless told not to build) our programs.
-    pub(crate) fn prepare(build: bool) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Says what cannot be fetched or built.
+    pub fn prepare(build: bool) -> Result<Self> {
         qemu::ensure()?;
         let tools = GuestTools::ensure()?;
         let programs = if build {
@@ -71,7 +75,10 @@ impl Kit {
     }
 
     /// Also gives guests the clients that tests compare with: curl, wrk, nginx and Python.
-    pub(crate) fn with_clients(self) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Says what cannot be fetched.
+    pub fn with_clients(self) -> Result<Self> {
         Ok(Self {
             clients: Some(GuestClients::ensure()?),
             ..self
@@ -79,7 +86,10 @@ impl Kit {
     }
 
     /// Also gives guests the tracers of others: bpftrace and tcpconnlat.
-    pub(crate) fn with_peers(self) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Says what cannot be fetched.
+    pub fn with_peers(self) -> Result<Self> {
         Ok(Self {
             peers: Some(Peers::ensure()?),
             ..self
@@ -87,7 +97,10 @@ impl Kit {
     }
 
     /// Boots a kernel, does the task and passes on what its command writes.
-    pub(crate) fn run(
+    ///
+    /// # Errors
+    /// Says what became of the guest; and what `listener` returns.
+    pub fn run(
         &self,
         kernel: &Kernel,
         task: &Task,
@@ -97,9 +110,11 @@ impl Kit {
         machine::run(kernel, &image, &task.hardware, task.timeout, listener)
     }
 
-    /// Does the task as [`Kit::run`] does, and hands over what its command writes to stdout. An error, with what
-    /// it wrote to stderr, where its status is not 0.
-    pub(crate) fn run_well(
+    /// Does the task as [`Kit::run`] does, and hands over what its command writes to stdout.
+    ///
+    /// # Errors
+    /// As `run`; and the command's status is not 0: the message has what it wrote to stderr.
+    pub fn run_well(
         &self,
         kernel: &Kernel,
         task: &Task,

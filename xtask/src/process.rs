@@ -37,13 +37,13 @@ pub(crate) fn shown(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Whether a program of this name is on the PATH.
+/// Returns true if a program of this name is on the PATH.
 pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Whether we are root.
+/// Returns true if we are root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no memory effects and cannot fail.
     (unsafe { libc::geteuid() }) == 0

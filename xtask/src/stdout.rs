@@ -9,7 +9,7 @@ use anyhow::Result;
 ///
 /// # Errors
 /// A [`Refused`].
-pub(crate) fn write(bytes: &[u8]) -> Result<()> {
+pub fn write(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     written.map_err(|error| Refused(error).into())
@@ -18,11 +18,11 @@ pub(crate) fn write(bytes: &[u8]) -> Result<()> {
 /// The error of our standard output. A pipe to another program that breaks, as QEMU's monitor does when QEMU
 /// dies, is none: that is a failure, and told.
 #[derive(Debug)]
-pub(crate) struct Refused(io::Error);
+pub struct Refused(io::Error);
 
 impl Refused {
     /// Returns whether this error comes of a reader of ours that has seen enough, as `head` has.
-    pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    pub fn is_closed(error: &anyhow::Error) -> bool {
         let refused = error.downcast_ref::<Self>();
         refused.is_some_and(|refused| refused.0.kind() == ErrorKind::BrokenPipe)
     }

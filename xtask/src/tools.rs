@@ -1,4 +1,4 @@
-//! What the workspace needs and does not build itself. Everything lies in `.tools/`, is fetched when
+//! Tools that the workspace needs and does not build itself. Everything lies in `.tools/`, is fetched when
 //! it is missing, and is not fetched twice.
 
 pub(crate) mod bpf_linker;
@@ -7,7 +7,7 @@ pub(crate) mod cargo_deny;
 pub(crate) mod debian;
 pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
-pub(crate) mod kernels;
+pub mod kernels;
 pub(crate) mod nightly;
 pub(crate) mod peers;
 pub(crate) mod qemu;
@@ -35,13 +35,18 @@ pub(crate) fn lock() -> Result<File> {
 }
 
 /// The tools that the build takes, in words.
-pub(crate) struct BuildTools {
-    pub(crate) nightly: String,
-    pub(crate) bpf_linker: &'static str,
+pub struct BuildTools {
+    /// The eBPF compiler.
+    pub nightly: String,
+    /// The eBPF linker.
+    pub bpf_linker: &'static str,
 }
 
 /// Gets what the build needs: the eBPF compiler, its library's source and its linker.
-pub(crate) fn ensure_for_build() -> Result<BuildTools> {
+///
+/// # Errors
+/// Says what cannot be fetched.
+pub fn ensure_for_build() -> Result<BuildTools> {
     let _lock = lock()?;
     let compiler = nightly::ensure()?;
     rust_src::ensure(&compiler)?;

@@ -74,7 +74,7 @@ pub(crate) struct Kernels {
 
 /// The same for a command that compares kernels.
 #[derive(clap::Args)]
-pub(crate) struct AllKernels {
+pub struct AllKernels {
     /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
     #[arg(
         long = "kernel",
@@ -82,13 +82,17 @@ pub(crate) struct AllKernels {
         default_value = "all",
         hide_default_value = true
     )]
-    pub(crate) choices: Vec<KernelChoice>,
+    pub choices: Vec<KernelChoice>,
 }
 
+/// A kernel as it is typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KernelChoice {
+pub enum KernelChoice {
+    /// Every kernel that the project is tested on.
     All,
+    /// The newest kernel of a series.
     Series(Series),
+    /// A kernel in a file.
     File(PathBuf),
 }
 
@@ -109,8 +113,11 @@ impl FromStr for KernelChoice {
     }
 }
 
-/// The kernels that were chosen, ready to boot.
-pub(crate) fn get_kernels(choices: &[KernelChoice]) -> Result<Vec<Kernel>> {
+/// Returns the kernels that were chosen, ready to boot.
+///
+/// # Errors
+/// Says which kernel cannot be fetched.
+pub fn get_kernels(choices: &[KernelChoice]) -> Result<Vec<Kernel>> {
     let mut kernels = Vec::new();
     for choice in choices {
         match choice {

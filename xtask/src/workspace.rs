@@ -1,17 +1,49 @@
 //! The places in the workspace that commands share.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result};
 
 /// The triple of everything that runs in a guest. Naming it, even where it is the host's own, keeps
 /// a build's flags away from its build scripts.
 pub(crate) const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The workspace's root folder.
+/// Finds the workspace that the current folder lies in. It is not known at compile time: a program that was built
+/// in a tree may be run in a copy of it.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find() -> Result<&'static Path> {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(root) = ROOT.get() {
+        return Ok(root);
+    }
+    let folder = env::current_dir().context("cannot find the current folder")?;
+    let root = root_above(&folder).with_context(|| {
+        format!(
+            "neither {} nor a folder above it has a Cargo.toml with [workspace]; run `cargo xtask` in \
+             connect-trace's own tree",
+            folder.display()
+        )
+    })?;
+    Ok(ROOT.get_or_init(|| root.to_owned()))
+}
+
+/// Returns the folder of the nearest Cargo.toml that is a workspace's.
+fn root_above(folder: &Path) -> Option<&Path> {
+    folder.ancestors().find(|folder| {
+        fs::read_to_string(folder.join("Cargo.toml"))
+            .is_ok_and(|manifest| manifest.lines().any(|line| line.trim() == "[workspace]"))
+    })
+}
+
+/// The workspace's root folder. Each `main` has made sure that there is one.
 pub(crate) fn root() -> &'static Path {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask)
+    find().unwrap_or(Path::new("."))
 }
 
 /// The folder for what is fetched and not built; it survives `cargo clean`.
@@ -29,4 +61,24 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workspace_is_the_one_that_the_folder_lies_in() {
+        let tree = env::temp_dir().join(format!("connect-trace-xtask-{}", std::process::id()));
+        let package = tree.join("copy/package");
+        fs::create_dir_all(package.join("src")).unwrap();
+        fs::write(tree.join("Cargo.toml"), "[workspace]\n").unwrap();
+        fs::write(package.join("Cargo.toml"), "[package]\n").unwrap();
+        assert_eq!(root_above(&package.join("src")), Some(tree.as_path()));
+        let copy = tree.join("copy");
+        fs::write(copy.join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
+        assert_eq!(root_above(&package.join("src")), Some(copy.as_path()));
+        fs::remove_dir_all(&tree).unwrap();
+        assert_eq!(root_above(Path::new("/proc/self")), None);
+    }
 }

@@ -20,6 +20,10 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
 
+    /// Leave out what this kernel refuses, even if it is named: for the same comparison on several kernels
+    #[arg(long)]
+    pub skip_refused: bool,
+
     /// Measure from user space alone: a trace, where one works, adds a few percent to each connect()
     #[arg(long)]
     pub no_trace: bool,

@@ -143,20 +143,7 @@ fn compare(
     watcher: &mut dyn Watcher,
     journal: &mut Journal,
 ) -> Result<Comparison> {
-    let protocol = args.common.protocol.into();
-    let refused = |strategy: &Strategy| features.check(*strategy, protocol).is_err();
-    // What nobody asked for by name may be left out.
-    let (left_out, strategies): (Vec<_>, Vec<_>) = args
-        .strategies()
-        .into_iter()
-        .partition(|strategy| args.strategies.is_empty() && refused(strategy));
-    for &strategy in &strategies {
-        features.check(strategy, protocol)?;
-    }
-    if strategies.is_empty() {
-        // Then all were refused for the same reason.
-        features.check(Strategy::Default, protocol)?;
-    }
+    let (left_out, strategies) = choose(args, features)?;
     let mut rows: Vec<Row> = strategies.iter().copied().map(Row::new).collect();
     let plans = in_random_order(args, &strategies)?;
     let first = plans[0].1.clone();
@@ -184,6 +171,23 @@ fn compare(
     })
 }
 
+/// Returns the strategies that are left out because the kernel refuses them, and those to run.
+///
+/// # Errors
+/// The kernel refuses all of them, or one that may not be left out.
+fn choose(args: &CompareArgs, features: Features) -> Result<(Vec<Strategy>, Vec<Strategy>)> {
+    let check = |strategy: &Strategy| features.check(*strategy, args.common.protocol.into());
+    let (refused, offered): (Vec<_>, Vec<_>) = args
+        .strategies()
+        .into_iter()
+        .partition(|strategy| check(strategy).is_err());
+    let may_leave_out = args.strategies.is_empty() || args.skip_refused;
+    if offered.is_empty() || !may_leave_out {
+        refused.iter().try_for_each(check)?;
+    }
+    Ok((refused, offered))
+}
+
 /// Every run, with the number of its row, so that what happens beside them meets all strategies alike.
 fn in_random_order(args: &CompareArgs, strategies: &[Strategy]) -> Result<Vec<(usize, Plan)>> {
     let mut plans = Vec::new();
@@ -198,3 +202,52 @@ fn in_random_order(args: &CompareArgs, strategies: &[Strategy]) -> Result<Vec<(u
 
 #[cfg(test)]
 pub(crate) mod example;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// Names of the strategies that are left out and of those that are run, on a kernel that refuses
+    /// IP_LOCAL_PORT_RANGE.
+    fn chosen(arguments: &[&str]) -> Result<(String, String)> {
+        let words = [&["connect-trace", "compare"], arguments].concat();
+        let Some(Command::Compare(args)) = Cli::try_parse_from(words)?.command else {
+            panic!("compare is asked for");
+        };
+        let old = Features {
+            port_range: false,
+            mixed: false,
+            udplite: true,
+        };
+        let names = |of: Vec<Strategy>| of.iter().map(|one| format!("{one} ")).collect::<String>();
+        choose(&args, old).map(|(left_out, strategies)| (names(left_out), names(strategies)))
+    }
+
+    #[test]
+    fn a_strategy_that_is_refused_is_left_out_unless_it_is_named() {
+        let all = chosen(&["--window", "500"]).unwrap();
+        let run = "default addresses select-test-repeat ";
+        assert_eq!(all, ("window-500 full-range ".to_owned(), run.to_owned()));
+        let error = chosen(&["default", "full-range"]).unwrap_err().to_string();
+        assert!(
+            error.contains("full-range sets IP_LOCAL_PORT_RANGE"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_strategy_that_is_named_may_be_skipped_but_not_all_of_them() {
+        let some = chosen(&["default", "full-range", "--skip-refused"]).unwrap();
+        assert_eq!(some, ("full-range ".to_owned(), "default ".to_owned()));
+        let error = chosen(&["full-range", "--skip-refused"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("full-range sets IP_LOCAL_PORT_RANGE"),
+            "{error}"
+        );
+    }
+}

@@ -27,7 +27,6 @@ use self::{
     file::NewFile,
     html::Page,
     occupancy::Occupancy,
-    source::Load,
 };
 use crate::{
     clock::Time,
@@ -55,14 +54,8 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
         None => None,
     };
     let mut status = ExitCode::SUCCESS;
-    let (sets, curves) = match &args.from_load {
-        Some(path) => {
-            let load = Load::read(path)?;
-            let sets = load.sets(MOST_POINTS)?;
-            let curves = curves(&load.strategies(), &sets);
-            (sets, Some(curves))
-        }
-        None => {
+    let (sets, curves) = match args.from_load.as_slice() {
+        [] => {
             let most = MOST_POINTS / args.files.len().max(1) as u64;
             let mut sets = Vec::new();
             for path in &args.files {
@@ -77,8 +70,13 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
             }
             (sets, None)
         }
+        paths => {
+            let (sets, strategies) = source::logs(paths, MOST_POINTS)?;
+            let curves = curves(&strategies, &sets);
+            (sets, Some(curves))
+        }
     };
-    if sets.is_empty() && args.from_load.is_none() {
+    if sets.is_empty() && args.from_load.is_empty() {
         return Ok(status);
     }
     let page = Page {

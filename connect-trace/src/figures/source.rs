@@ -1,7 +1,7 @@
 //! Sets from files: each recording is one, and each run of a workload's log.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::BufReader,
     path::{Path, PathBuf},
@@ -161,36 +161,72 @@ fn facts(
     facts
 }
 
+/// Returns a set for each run of these logs, with `most` points in all, and the strategy of each set.
+pub(super) fn logs(paths: &[PathBuf], most: u64) -> Result<(Vec<Set>, Vec<String>)> {
+    let mut loads = Vec::new();
+    let mut runs = 0;
+    for (path, label) in paths.iter().zip(labels(paths)) {
+        let load = Load::read(path, label)?;
+        runs += load.head.runs.len();
+        if runs > MOST_RUNS {
+            bail!(
+                "{}: makes {runs} runs, and a page shows {MOST_RUNS} at most; make logs of fewer",
+                printable(path)
+            );
+        }
+        loads.push(load);
+    }
+    let mut sets = Vec::new();
+    let mut strategies = Vec::new();
+    for load in &loads {
+        sets.extend(load.sets(most / runs.max(1) as u64)?);
+        strategies.extend(load.head.runs.iter().map(|run| load.strategy(run)));
+    }
+    Ok((sets, strategies))
+}
+
+/// Returns what tells the runs of several logs apart: the names of the files, or their paths if the names are alike.
+fn labels(paths: &[PathBuf]) -> Vec<Option<String>> {
+    if paths.len() < 2 {
+        return vec![None; paths.len()];
+    }
+    let name = |path: &PathBuf| {
+        let name = path.file_stem().unwrap_or(path.as_os_str());
+        printable(Path::new(name)).to_string()
+    };
+    let names: BTreeSet<String> = paths.iter().map(name).collect();
+    let label = |path: &PathBuf| match names.len() == paths.len() {
+        true => name(path),
+        false => printable(path).to_string(),
+    };
+    paths.iter().map(|path| Some(label(path))).collect()
+}
+
 /// The log of a workload.
-pub(super) struct Load {
+struct Load {
     path: PathBuf,
+    /// Stands before the strategies' names.
+    label: Option<String>,
     head: Head,
     attempts: Vec<Attempt>,
 }
 
 impl Load {
     /// Reads it, whole.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let name = printable(path);
+    fn read(path: &Path, label: Option<String>) -> Result<Self> {
         let file = open(path, "the log")?;
-        let (head, attempts) = log::read(BufReader::new(file)).with_context(|| name.to_string())?;
-        if head.runs.len() > MOST_RUNS {
-            bail!(
-                "{name}: has {} runs, and a page shows {MOST_RUNS} at most; make logs of fewer",
-                head.runs.len()
-            );
-        }
+        let (head, attempts) =
+            log::read(BufReader::new(file)).with_context(|| printable(path).to_string())?;
         Ok(Self {
             path: path.to_owned(),
+            label,
             head,
             attempts,
         })
     }
 
-    /// A set for each run, with `most` points in all.
-    pub(super) fn sets(&self, most: u64) -> Result<Vec<Set>> {
-        let runs = &self.head.runs;
-        let share = most / runs.len().max(1) as u64;
+    /// Returns a set for each run, with `share` points each.
+    fn sets(&self, share: u64) -> Result<Vec<Set>> {
         let set = |(index, run): (usize, &Run)| {
             let attempts = &self.attempts;
             let mut source = OfRun {
@@ -203,22 +239,31 @@ impl Load {
             set.facts = self.facts(run);
             Ok(set)
         };
-        runs.iter().enumerate().map(set).collect()
+        self.head.runs.iter().enumerate().map(set).collect()
     }
 
     /// What tells a run from the others.
     fn name(&self, run: &Run) -> String {
-        let kin = |other: &&Run| strategy(other) == strategy(run);
-        let name = strategy(run);
+        let name = self.strategy(run);
+        let kin = |other: &&Run| self.strategy(other) == name;
         match self.head.runs.iter().filter(kin).count() {
             1 => name,
             _ => format!("{name} #{}", run.repeat),
         }
     }
 
-    /// The strategy of each set, in the same order: repeats have one.
-    pub(super) fn strategies(&self) -> Vec<String> {
-        self.head.runs.iter().map(strategy).collect()
+    /// Returns the label, the strategy, and the protocol if it is not TCP: repeats have the same.
+    fn strategy(&self, run: &Run) -> String {
+        let mut name = self.label.clone().unwrap_or_default();
+        if !name.is_empty() {
+            name.push(' ');
+        }
+        name.push_str(&run.strategy);
+        if run.protocol != "tcp" {
+            name.push_str(", ");
+            name.push_str(&run.protocol);
+        }
+        name
     }
 
     fn facts(&self, run: &Run) -> Vec<(&'static str, String)> {
@@ -241,13 +286,6 @@ impl Load {
     }
 }
 
-fn strategy(run: &Run) -> String {
-    match run.protocol.as_str() {
-        "tcp" => run.strategy.clone(),
-        protocol => format!("{}, {protocol}", run.strategy),
-    }
-}
-
 struct OfRun<'a> {
     index: usize,
     run: &'a Run,
@@ -261,5 +299,24 @@ impl Connects for OfRun<'_> {
             .filter(|attempt| usize::from(attempt.run) == self.index)
             .for_each(|attempt| take(&Point::of_attempt(attempt, self.run.capacity)));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels_of(paths: &[&str]) -> Vec<Option<String>> {
+        let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+        labels(&paths)
+    }
+
+    #[test]
+    fn several_logs_are_told_apart_by_their_files_and_one_needs_no_label() {
+        assert_eq!(labels_of(&["a/6.1.csv"]), [None]);
+        let names = ["5.10", "6.1"].map(|name| Some(name.to_owned()));
+        assert_eq!(labels_of(&["a/5.10.csv", "b/6.1.csv"]), names);
+        let paths = ["a/6.1.csv", "b/6.1.csv"];
+        assert_eq!(labels_of(&paths), paths.map(|path| Some(path.to_owned())));
     }
 }

@@ -13,15 +13,17 @@ pub struct ReportArgs {
     #[arg(required_unless_present = "from_load", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Draw the log of a workload, of `connect-trace load --csv` or - for stdin, instead of recordings
+    /// Draw logs of workloads, of `connect-trace load --csv` or - for stdin, instead of recordings; the runs of
+    /// several have the file's name before the strategy's
     #[arg(
         long,
         value_name = "LOG",
+        num_args = 1..,
         requires = "PictureArgs",
         conflicts_with_all = ["files", "FilterArgs"],
         help_heading = "Figures"
     )]
-    pub from_load: Option<PathBuf>,
+    pub from_load: Vec<PathBuf>,
 
     /// Figures instead of text.
     #[command(flatten)]

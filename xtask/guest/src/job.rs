@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// Where the job lies in the guest.
 pub const PATH: &str = "/job";
 
-/// What a guest has to do between its boot and its end.
+/// The work of a guest between its boot and its end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Job {
     /// Kernel modules to load, as paths in the guest, in this order.

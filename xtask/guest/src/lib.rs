@@ -1,4 +1,4 @@
-//! What a host and its guest say to each other.
+//! The protocol between a host and its guest, and the programs of the guest.
 //!
 //! The host packs a [`Job`](job::Job) into the guest's initramfs; the guest's first program, `init`,
 //! does it and answers with [`Frame`](link::Frame)s over a serial port.

@@ -17,9 +17,9 @@ const MAX_PAYLOAD: u32 = 1 << 20;
 pub enum Frame {
     /// The guest has booted; the payload is its kernel's release.
     Hello(String),
-    /// What the command wrote to its standard output.
+    /// Output of the command.
     Stdout(Vec<u8>),
-    /// What the command wrote to its standard error.
+    /// Messages of the command on its standard error.
     Stderr(Vec<u8>),
     /// The next piece of the output file that was asked for.
     Chunk(Vec<u8>),

@@ -1,11 +1,11 @@
 //! The machine that QEMU emulates for a guest: starting it, listening to it, and ending it in time.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use connect_trace_guest::link::Frame;
 
-use super::execution::ExecutionLog;
 use super::run_folder::RunFolder;
 use crate::stdout::Refused;
 use crate::tools::kernels::Kernel;
@@ -38,17 +37,19 @@ const COMPLAINTS: [&str; 5] = [
 
 /// What the machine is made of.
 #[derive(Clone, Debug)]
-pub(crate) struct Hardware {
-    pub(crate) cpus: u32,
-    pub(crate) memory_mib: u32,
+pub struct Hardware {
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
     /// One CPU whose clock counts instructions, so that times are the same in every run.
-    pub(crate) deterministic: bool,
+    pub deterministic: bool,
     /// The host's CPU instead of an emulated one.
-    pub(crate) kvm: bool,
+    pub kvm: bool,
     /// More arguments for the kernel.
-    pub(crate) kernel_arguments: Vec<String>,
-    /// Where it logs what it executes, while it is asked to.
-    pub(crate) execution_log: Option<Rc<ExecutionLog>>,
+    pub kernel_arguments: Vec<String>,
+    /// More arguments for QEMU.
+    pub qemu_arguments: Vec<OsString>,
 }
 
 impl Default for Hardware {
@@ -59,25 +60,27 @@ impl Default for Hardware {
             deterministic: false,
             kvm: false,
             kernel_arguments: Vec::new(),
-            execution_log: None,
+            qemu_arguments: Vec::new(),
         }
     }
 }
 
 /// Which of the command's streams something was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
+pub enum Stream {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
 /// How a guest ended that did its job.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// The command's exit status.
-    pub(crate) status: u8,
+    pub status: u8,
     /// The files that were asked for, or why they cannot be read.
-    pub(crate) outputs: Vec<Result<Vec<u8>, String>>,
+    pub outputs: Vec<Result<Vec<u8>, String>>,
 }
 
 /// Boots the machine and passes on the command's output until the guest has done its job.
@@ -133,10 +136,8 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         "-serial",
         "chardev:link",
     ]);
-    if let Some(log) = &hardware.execution_log {
-        command.args(log.arguments());
-    }
     command
+        .args(&hardware.qemu_arguments)
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")

@@ -11,12 +11,16 @@ use crate::workspace;
 
 /// A folder for files; it goes away with this value.
 #[derive(Debug)]
-pub(super) struct RunFolder {
+pub struct RunFolder {
     path: PathBuf,
 }
 
 impl RunFolder {
-    pub(super) fn create() -> Result<Self> {
+    /// Creates it, and removes those of runs that were killed.
+    ///
+    /// # Errors
+    /// Says why it cannot be created.
+    pub fn create() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let parent = workspace::guest_target().join("run");
         remove_abandoned(&parent);
@@ -26,7 +30,8 @@ impl RunFolder {
         Ok(Self { path })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

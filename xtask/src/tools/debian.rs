@@ -259,7 +259,7 @@ fn stanza_field<'a>(stanza: &[&'a str], name: &str) -> Vec<&'a str> {
     words
 }
 
-/// Whether a source is Debian's archive itself, and neither its security archive nor another's.
+/// Returns true if a source is Debian's archive itself, and neither its security archive nor another's.
 fn is_debian(address: &str, suites: &[&str], components: &[&str]) -> bool {
     let reachable = ["http://", "https://", "file:"]
         .iter()

@@ -15,7 +15,7 @@ use crate::workspace;
 
 /// A series of kernels, such as 6.12.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Series {
+pub struct Series {
     major: u32,
     minor: u32,
 }
@@ -53,24 +53,24 @@ const TESTED: [(Series, &str); 5] = [
 ];
 
 /// The series that the project is tested on, oldest first.
-pub(crate) fn tested() -> impl Iterator<Item = Series> {
+pub fn tested() -> impl Iterator<Item = Series> {
     TESTED.into_iter().map(|(series, _)| series)
 }
 
 /// A kernel that a guest can boot.
 #[derive(Clone, Debug)]
-pub(crate) struct Kernel {
-    /// What the person called it: its series or the file's path.
-    pub(crate) name: String,
+pub struct Kernel {
+    /// The name as it was typed: the series or the file's path.
+    pub name: String,
     /// The compressed kernel.
-    pub(crate) image: PathBuf,
+    pub image: PathBuf,
     /// The folder of its modules; none for a kernel given as a file.
-    pub(crate) modules: Option<PathBuf>,
+    pub modules: Option<PathBuf>,
 }
 
 impl Kernel {
     /// The newest kernel of a series that Debian has; fetches it unless that was done before.
-    pub(crate) fn of(series: Series) -> Result<Self> {
+    pub fn of(series: Series) -> Result<Self> {
         let _lock = lock()?;
         let folder = workspace::tools().join("kernels").join(series.to_string());
         if !folder.exists() {
@@ -85,13 +85,13 @@ impl Kernel {
     }
 
     /// Its release, as `uname -r` prints it; for a kernel in a file, the file.
-    pub(crate) fn release(&self) -> String {
+    pub fn release(&self) -> String {
         fs::read_to_string(self.image.with_file_name("release"))
             .unwrap_or_else(|_| self.name.clone())
     }
 
     /// A kernel in a file.
-    pub(crate) fn at(path: &Path) -> Result<Self> {
+    pub fn at(path: &Path) -> Result<Self> {
         if !path.is_file() {
             bail!(
                 "there is no kernel {}; name a file such as /boot/vmlinuz-…",

@@ -11,7 +11,7 @@ use crate::process;
 /// The toolchain's name for rustup.
 pub(crate) const NAME: &str = "nightly";
 
-/// What we need to know of an installed compiler.
+/// Versions of an installed compiler.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {
     /// Major and minor version, as in `1.97`.

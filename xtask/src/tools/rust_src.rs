@@ -160,7 +160,7 @@ fn present_members(manifest: &str, is_there: impl Fn(&str) -> bool) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Whether it was us who put this library here, for a compiler that has since been replaced.
+/// Returns true if we put this library here for a compiler that has since been replaced.
 fn is_outdated(library: &Path, compiler: &Compiler) -> bool {
     fs::read_to_string(library.join(MARKER)).is_ok_and(|text| text != marker_text(compiler))
 }
@@ -183,7 +183,7 @@ fn find_library(folder: &Path, depth: usize) -> Option<PathBuf> {
     folders.find_map(|path| find_library(&path, depth - 1))
 }
 
-/// Whether a folder is the source of Rust's library, complete enough to build core from.
+/// Returns true if a folder is the source of Rust's library, complete enough to build core from.
 fn is_library(folder: &Path) -> bool {
     folder.join("Cargo.lock").is_file() && folder.join("core/src/lib.rs").is_file()
 }

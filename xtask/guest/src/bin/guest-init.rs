@@ -1,6 +1,6 @@
 //! `init` of connect-trace's QEMU guests: the kernel's first program, PID 1.
 //!
-//! It mounts what a tracer needs, raises `lo`, does the host's [`Job`] and reports in [`Frame`]s on
+//! Mounts what a tracer needs, raises `lo`, does the host's [`Job`] and reports in [`Frame`]s on
 //! a serial port of its own, so that no kernel message ever mixes with the command's output. Its own
 //! complaints go to the console. When the command has ended, so does the guest.
 

@@ -145,7 +145,7 @@ struct Count {
 }
 
 #[derive(Args, Debug)]
-struct Range {
+struct RangeOptions {
     /// The range of ports that is used up
     #[arg(value_name = "LO-HI")]
     range: PortRange,
@@ -158,7 +158,7 @@ struct Range {
 #[derive(Args, Debug)]
 struct Exhaust {
     #[command(flatten)]
-    range: Range,
+    range: RangeOptions,
 
     /// Further connects, which fail
     #[arg(long, default_value_t = 0)]
@@ -176,7 +176,7 @@ struct Exhaust {
 #[derive(Args, Debug)]
 struct Threads {
     #[command(flatten)]
-    range: Range,
+    range: RangeOptions,
 
     /// How many threads connect
     #[arg(long, default_value_t = 32)]
@@ -228,7 +228,7 @@ impl Truth {
 }
 
 impl Case {
-    /// Of the cases that have nothing else to say.
+    /// Returns the records of a case that has nothing else to say.
     fn records(self) -> Result<Vec<Record>> {
         match self {
             Self::V4(Count { count }) => cases::plain("v4", Family::V4, count),
@@ -273,7 +273,7 @@ impl Case {
     }
 }
 
-impl Range {
+impl RangeOptions {
     fn ready(&self) -> Result<PortRange> {
         if self.set_range {
             self.range.set()?;

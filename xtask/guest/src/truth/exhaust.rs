@@ -21,7 +21,7 @@ pub(super) fn exhaust(range: PortRange, family: Family, extra: usize) -> Result<
     Ok(witness.into_records())
 }
 
-/// What the user's side sees of the search's cost.
+/// The cost of the search as user space sees it.
 #[derive(Default)]
 pub(super) struct Summary {
     even: Mean,
@@ -35,7 +35,7 @@ pub(super) struct Summary {
 struct Mean {
     count: u32,
     total: Duration,
-    /// What one costs that nothing came between, as no interrupt.
+    /// The cost of one that no interrupt came into.
     least: Option<Duration>,
 }
 

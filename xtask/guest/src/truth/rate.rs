@@ -22,9 +22,9 @@ pub(super) struct Totals {
 /// How each connect ends.
 #[derive(Clone, Copy)]
 pub(super) enum Ends {
-    /// It succeeds, and is closed by a reset.
+    /// Succeeds, and is closed by a reset.
     Reset,
-    /// It is refused, by a reset too. That takes the least of all that finds a port, and leaves a socket that
+    /// Is refused, by a reset too. That takes the least of all that finds a port, and leaves a socket that
     /// can connect again.
     Refused,
 }

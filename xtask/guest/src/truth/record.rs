@@ -14,7 +14,7 @@ const UNKNOWN: &str = "unknown";
 /// The kernel's answer when connect() never asks it.
 const NONE: &str = "none";
 
-/// What the socket and its destination are, as far as the choice of a kernel function goes.
+/// The family of the socket and of its destination, which decides what the kernel calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub enum Family {
     /// AF_INET: tcp_v4_connect.
@@ -25,7 +25,7 @@ pub enum Family {
     Mapped,
 }
 
-/// What the caller chose with bind() before connect().
+/// The caller's choice by bind() before connect().
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub enum Explicit {
     /// Nothing.
@@ -61,7 +61,7 @@ pub struct Record {
     pub uid: u32,
     /// The thread's name.
     pub comm: String,
-    /// What was bound before.
+    /// The choice by bind().
     pub explicit: Explicit,
     /// How it ended; none if the process died before it could say. The kernel may well have finished
     /// such a connect, or never have seen it.
@@ -73,14 +73,14 @@ pub struct Record {
 pub struct Outcome {
     /// CLOCK_MONOTONIC just after the call.
     pub end_ns: u64,
-    /// What the caller saw: 0 or the errno.
+    /// The answer to the caller: 0 or the errno.
     pub errno: i32,
-    /// What tcp_v4_connect or tcp_v6_connect is expected to answer, as a positive errno. 0 for one
+    /// The answer expected of tcp_v4_connect or tcp_v6_connect, as a positive errno. 0 for one
     /// that is refused later; none if the call does not get that far, so that no trace is expected.
     pub kernel_errno: Option<i32>,
-    /// Whether it gets as far as __inet_hash_connect.
+    /// True if the call gets as far as __inet_hash_connect.
     pub enters_search: bool,
-    /// What getsockname() says afterwards. The port is 0 if there is none.
+    /// The local address by getsockname() afterwards. The port is 0 if there is none.
     pub local: SocketAddr,
 }
 

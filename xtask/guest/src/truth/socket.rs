@@ -20,7 +20,7 @@ pub(super) struct Socket {
     progress: Progress,
 }
 
-/// What the kernel keeps in `socket.state`: a connect() reaches TCP only from `Unconnected`.
+/// The kernel's `socket.state`: a connect() reaches TCP only from `Unconnected`.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Progress {
     Unconnected,
@@ -34,7 +34,7 @@ pub(super) struct Attempt {
     pub(super) end_ns: u64,
     /// 0 or the errno.
     pub(super) errno: i32,
-    /// Whether the call gets as far as tcp_v4_connect or tcp_v6_connect.
+    /// True if the call gets as far as tcp_v4_connect or tcp_v6_connect.
     pub(super) reaches_tcp: bool,
 }
 
@@ -111,7 +111,7 @@ impl Socket {
         }
     }
 
-    /// What getsockname() says.
+    /// Returns the local address by getsockname().
     pub(super) fn local(&self) -> Result<SocketAddr> {
         self.stream
             .local_addr()

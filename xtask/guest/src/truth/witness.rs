@@ -132,8 +132,8 @@ impl Witness {
     }
 }
 
-/// What TCP's connect function is expected to answer, if it is called at all, and whether it gets as
-/// far as the search for a port.
+/// Returns the answer that is expected of TCP's connect function, if it is called at all, and true if the
+/// call gets as far as the search for a port.
 fn kernel_side(attempt: &Attempt) -> (Option<i32>, bool) {
     match attempt.errno {
         _ if !attempt.reaches_tcp => (None, false),

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::figures::Figures;
-use super::tracers::{
+use crate::figures::Figures;
+use crate::tracers::{
     BPFTRACE, DEFAULT, FENTRY, FENTRY_COUNT, FENTRY_CROWD, FENTRY_OTHER, FENTRY_TIME, FUNCLATENCY,
     FUNCLATENCY_CHECKS, KPROBE, KPROBE_CROWD,
 };
 
-/// What is to be at most so large.
+/// A ratio of figures, and the most that it may be.
 struct Target {
     what: &'static str,
     of: fn(&Figures) -> Option<f64>,
@@ -76,7 +76,7 @@ fn of_checks(figures: &Figures, name: &str) -> Option<f64> {
 }
 
 /// A line for each target, a column for each kernel, and whether the worst one meets it.
-pub(super) fn table(kernels: &[Figures]) -> String {
+pub(crate) fn table(kernels: &[Figures]) -> String {
     let mut text = format!("{:<39} {:>6} {:>7}", "targets", "at most", "stretch");
     for figures in kernels {
         let _ = write!(text, " {:>6}", figures.kernel);

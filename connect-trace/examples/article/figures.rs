@@ -3,18 +3,19 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// What a run came to; the article does not tell all of it.
+/// Results of a run; the article does not tell all of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
-    /// As `connect-trace load` names the strategy, and the protocol where it is not TCP.
+    /// The strategy's name in `connect-trace load`, after the protocol if that is not TCP.
     pub(super) name: String,
-    /// Mean time of a connection with an even port, and of what the strategy does before.
+    /// Mean time of a connection with an even port, with what the strategy does before connect().
     pub(super) even_ms: Option<f64>,
+    /// The same with an odd port.
     pub(super) odd_ms: Option<f64>,
     pub(super) errors: Option<u64>,
     pub(super) total_s: Option<f64>,
     pub(super) per_second: Option<f64>,
-    /// How many connections came before the first odd port.
+    /// Connections before the first odd port.
     pub(super) first_odd: Option<u64>,
     pub(super) even_count: u64,
     pub(super) odd_count: u64,
@@ -22,7 +23,7 @@ pub(super) struct Figures {
     pub(super) tries: f64,
 }
 
-/// Those of the article: even ms, odd ms, errors, total s, connections a second.
+/// Figures of the article: even ms, odd ms, errors, total s, connections a second.
 type Told = (
     Option<f64>,
     Option<f64>,
@@ -31,7 +32,7 @@ type Told = (
     Option<f64>,
 );
 
-/// The article's own, of one machine: the same ports, one source address, one destination.
+/// The article's figures, of one machine: the same ports, one source address, one destination.
 pub(super) const ARTICLE: [(&str, Told); 7] = [
     ("default", (Some(0.025), Some(4.59), None, None, None)),
     (
@@ -80,7 +81,7 @@ impl From<Told> for Figures {
 }
 
 impl Figures {
-    /// Of a run as `connect-trace load --format json` prints it.
+    /// Reads a run as `connect-trace load --format json` prints it.
     pub(super) fn of(run: &Value) -> Result<Self> {
         let text = |name: &str| {
             run[name]

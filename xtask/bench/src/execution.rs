@@ -1,5 +1,4 @@
-//! What a guest's CPU executes, instruction by instruction: QEMU's own log, which is switched on and off by
-//! its monitor while the guest runs.
+//! QEMU's log of the instructions that a guest executes. QEMU's monitor switches it on and off while the guest runs.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::run_folder::RunFolder;
+use xtask::guest::RunFolder;
 
 /// A log of a hundred megabytes takes some seconds.
 const RECORD_TIME: Duration = Duration::from_secs(180);
@@ -20,30 +19,28 @@ const RECORD_TIME: Duration = Duration::from_secs(180);
 /// QEMU answers at once, unless the machine is busy.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
-/// What makes QEMU translate each instruction alone, so that the log has each: from version 8.1 on, and
-/// before.
+/// The command that makes QEMU translate each instruction alone: since version 8.1, and before.
 const ONE_AT_A_TIME: [&str; 2] = ["one-insn-per-tb", "singlestep"];
 
-/// A guest's log of what it executes, and its monitor. Their folder goes away with this value.
-#[derive(Debug)]
+/// The log and the monitor of one guest. Their folder goes away with this value.
 pub(crate) struct ExecutionLog {
     folder: RunFolder,
 }
 
 impl ExecutionLog {
-    /// For one guest, which gets it as part of its hardware.
+    /// Creates the folder for one guest, which is to be started with [`ExecutionLog::arguments`].
     pub(crate) fn create() -> Result<Self> {
         Ok(Self {
             folder: RunFolder::create()?,
         })
     }
 
-    /// What QEMU is to be started with.
-    pub(super) fn arguments(&self) -> [OsString; 2] {
+    /// Returns the arguments for QEMU.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut monitor = OsString::from("unix:");
         monitor.push(self.monitor());
         monitor.push(",server=on,wait=off");
-        ["-qmp".into(), monitor]
+        vec!["-qmp".into(), monitor]
     }
 
     fn monitor(&self) -> PathBuf {
@@ -54,9 +51,11 @@ impl ExecutionLog {
         self.folder.path().join("execution.log")
     }
 
-    /// Has the guest log what it executes from now on until the log has `bytes`, and has the log read. The
-    /// guest stands still while it is read, and goes on without a log. The last line may be cut. An error if
-    /// QEMU does not do so or `read` fails.
+    /// Logs what the guest executes from now on until the log has `bytes`, and has the log read. The guest stands
+    /// still while it is read, and goes on without a log. The last line may be cut.
+    ///
+    /// # Errors
+    /// QEMU does not log, or `read` fails.
     pub(crate) fn record<T>(
         &self,
         bytes: u64,
@@ -65,11 +64,10 @@ impl ExecutionLog {
         let log = self.log();
         let mut monitor = Monitor::connect(&self.monitor())?;
         monitor.say(&format!("logfile \"{}\"", log.display()))?;
-        // Both at once for the guest: the text of an instruction is logged only when it is first translated,
-        // and of several that are translated together only the first is logged as executed.
+        // Of several instructions that are translated together only the first is logged.
         monitor.execute("stop", &json!({}))?;
         monitor.one_at_a_time(true)?;
-        monitor.say("log in_asm,exec,nochain")?;
+        monitor.say("log exec,nochain")?;
         monitor.execute("cont", &json!({}))?;
         let waited = wait_for_size(&log, bytes);
         monitor.execute("stop", &json!({}))?;
@@ -185,7 +183,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::stdout::Refused;
+    use xtask::stdout::Refused;
 
     /// A monitor that has these answers for the lines that come, after its greeting.
     fn monitor(
@@ -240,7 +238,7 @@ mod tests {
         thread.join().unwrap();
         let error = monitor.say("log none").unwrap_err();
         assert!(format!("{error:#}").contains("QEMU's monitor"), "{error:#}");
-        // No reader of ours that has seen enough: the command would end without a word.
+        // Otherwise the command would end without a word, as if its reader had seen enough.
         assert!(!Refused::is_closed(&error));
     }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use super::PORTS;
 use super::figures::{ARTICLE, Figures};
 
-/// Errors that chance makes of windows at random places, mean and standard deviation over 200 seeds; a test
+/// Errors that random places of windows make, mean and standard deviation over 200 seeds; a test
 /// draws some of them again. The deviation is that of the places: one seed varies less from run to run.
 const CHANCE: [(&str, f64, f64); 4] = [
     ("window-500", 992.0, 56.0),
@@ -15,11 +15,11 @@ const CHANCE: [(&str, f64, f64); 4] = [
     ("window-10000", 6_708.0, 78.0),
 ];
 
-/// How many deviations from the mean are still chance. Kernels before 6.8 take the ports of one parity first in a
+/// Deviations from the mean that are still chance. Kernels before 6.8 take the ports of one parity first in a
 /// window too, which makes up to a twentieth fewer errors: one deviation at most.
 const DEVIATIONS: f64 = 6.0;
 
-/// One statement, and whether it held.
+/// One statement, true or not.
 pub(super) struct Check {
     pub(super) agrees: bool,
     words: String,
@@ -32,7 +32,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// All of them. A run that is missing agrees with nothing.
+/// Makes all checks. A run that is missing agrees with nothing.
 pub(super) fn checks(runs: &[Figures]) -> Vec<Check> {
     let empty = Figures::default();
     let run = |name: &str| runs.iter().find(|run| run.name == name).unwrap_or(&empty);
@@ -106,7 +106,7 @@ fn check(agrees: bool, words: String) -> Check {
     Check { agrees, words }
 }
 
-/// Even and odd ports take the same time.
+/// Checks that even and odd ports take the same time.
 fn even(run: &Figures, name: &str, low: f64, high: f64) -> Check {
     let ratio = run.odd_ms.zip(run.even_ms).map(|(odd, even)| odd / even);
     check(
@@ -168,7 +168,7 @@ mod tests {
         runs
     }
 
-    /// Errors of a run in which each connection takes the first free port of a window at a random place, from
+    /// Returns the errors of a run in which each connection takes the first free port of a window at a random place, from
     /// where the last search stopped on, as the kernel does since 6.8.
     fn drawn(window: usize, seed: u64) -> u64 {
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -179,7 +179,7 @@ mod tests {
             (random >> 32) as usize % limit
         };
         let ports = PORTS as usize;
-        // For each port itself, or a later one that no free port lies before.
+        // For each port the port itself, or a later one with no free port between them.
         let mut next: Vec<usize> = (0..=ports).collect();
         let mut free_from = |mut port: usize, take: bool| {
             while next[port] != port {

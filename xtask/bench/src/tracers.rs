@@ -1,38 +1,31 @@
 //! The tracers that are measured: their names, and the commands that start them in a guest.
 
 /// Nothing: what the others are compared with.
-pub(super) const UNTRACED: &str = "untraced";
+pub(crate) const UNTRACED: &str = "untraced";
 /// The peer for a whole connect().
-pub(super) const FUNCLATENCY: &str = "funclatency tcp_v4_connect";
+pub(crate) const FUNCLATENCY: &str = "funclatency tcp_v4_connect";
 /// The peer for each candidate port.
-pub(super) const FUNCLATENCY_CHECKS: &str = "funclatency __inet_check_established";
+pub(crate) const FUNCLATENCY_CHECKS: &str = "funclatency __inet_check_established";
 /// The peer that attaches by kprobe.
-pub(super) const BPFTRACE: &str = "bpftrace kprobe+kretprobe, hist";
+pub(crate) const BPFTRACE: &str = "bpftrace kprobe+kretprobe, hist";
 /// The record alone, by each way to attach.
-pub(super) const FENTRY: &str = "fentry";
-pub(super) const KPROBE: &str = "kprobe";
+pub(crate) const FENTRY: &str = "fentry";
+pub(crate) const KPROBE: &str = "kprobe";
 /// A `--pid` of another process.
-pub(super) const FENTRY_OTHER: &str = "fentry, --pid of another";
+pub(crate) const FENTRY_OTHER: &str = "fentry, --pid of another";
 /// Each call of `__inet_check_established`.
-pub(super) const FENTRY_COUNT: &str = "fentry, checks count";
-pub(super) const FENTRY_TIME: &str = "fentry, checks time";
+pub(crate) const FENTRY_COUNT: &str = "fentry, checks count";
+pub(crate) const FENTRY_TIME: &str = "fentry, checks time";
 /// All as it is without options.
-pub(super) const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 /// The same connects from each of many threads that are all alive.
-pub(super) const UNTRACED_CROWD: &str = "untraced, 512 threads";
-pub(super) const FENTRY_CROWD: &str = "fentry, 512 threads";
-pub(super) const KPROBE_CROWD: &str = "kprobe, 512 threads";
+pub(crate) const UNTRACED_CROWD: &str = "untraced, 512 threads";
+pub(crate) const FENTRY_CROWD: &str = "fentry, 512 threads";
+pub(crate) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
-/// What `cargo xtask listing` lists by default: what misses its target, and the peers that it is compared
-/// with.
-pub(super) const LISTED: [&str; 6] = [
-    FUNCLATENCY,
-    FUNCLATENCY_CHECKS,
-    FENTRY,
-    FENTRY_COUNT,
-    FENTRY_OTHER,
-    KPROBE,
-];
+/// The tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the peer that they
+/// are compared with.
+const BROKEN_DOWN: [&str; 4] = [FUNCLATENCY, FENTRY, FENTRY_OTHER, KPROBE];
 
 /// connect-trace, attached in a way, watching port checks in a way.
 macro_rules! ours {
@@ -113,45 +106,41 @@ const TRACERS: &[Tracer] = &[
     (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
 ];
 
-/// The lines that `guest.sh` takes: those that are wanted, and the untraced.
-pub(super) fn lines(rounds: u32, wanted: impl Fn(&str) -> bool) -> String {
-    let is_wanted = |(name, ..): &Tracer| *name == UNTRACED_CROWD || wanted(name);
-    of(is_wanted, |(name, load, command)| {
+/// Returns the lines that `guest.sh` takes: the tracers with one of these texts in their names, and the untraced.
+pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
+    let lines = TRACERS
+        .iter()
+        .filter(|(name, ..)| only.is_empty() || is_untraced(name) || is_named(name, only));
+    let lines = lines.map(|(name, load, command)| {
         let load = match load {
             Rounds(own) => own.to_string(),
             Long => rounds.to_string(),
             Crowd => "crowd".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
-    })
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The lines that `listing.sh` takes: name, whether candidate ports are looked at too (`ports`, or `-`), and
-/// command.
-pub(super) fn listing_lines(wanted: impl Fn(&str) -> bool) -> String {
-    let alone = |(name, load, _): &Tracer| *load != Crowd && wanted(name);
-    of(alone, |(name, _, command)| {
-        let ports = *name == UNTRACED || watches_checks(command);
-        format!("{name}\t{}\t{command}", if ports { "ports" } else { "-" })
-    })
-}
-
-fn of(wanted: impl Fn(&Tracer) -> bool, line: impl Fn(&Tracer) -> String) -> String {
-    let chosen = TRACERS
+/// Returns the lines that `parts.sh` takes, of tracers as in [`lines`].
+pub(crate) fn lines_of_parts(only: &[String]) -> String {
+    let is_wanted = |name: &str| match only {
+        [] => BROKEN_DOWN.contains(&name),
+        only => is_named(name, only),
+    };
+    let lines = TRACERS
         .iter()
-        .filter(|tracer| tracer.0 == UNTRACED || wanted(tracer));
-    chosen.map(line).collect::<Vec<_>>().join("\n")
+        .filter(|(name, load, _)| *load != Crowd && (*name == UNTRACED || is_wanted(name)));
+    let lines = lines.map(|(name, _, command)| format!("{name}\t{command}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether something of the tracer runs at each candidate port.
-fn watches_checks(command: &str) -> bool {
-    command
-        .split_whitespace()
-        .any(|word| ["__inet_check_established", "count", "time"].contains(&word))
+fn is_untraced(name: &str) -> bool {
+    [UNTRACED, UNTRACED_CROWD].contains(&name)
 }
 
-/// Whether a name has one of these texts in it.
-pub(super) fn is_named(name: &str, texts: &[String]) -> bool {
+/// Returns true if a name has one of these texts in it.
+fn is_named(name: &str, texts: &[String]) -> bool {
     texts.iter().any(|text| name.contains(text.as_str()))
 }
 
@@ -159,15 +148,27 @@ pub(super) fn is_named(name: &str, texts: &[String]) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn candidate_ports_are_looked_at_where_something_runs_at_each() {
-        let lines = listing_lines(|name| {
-            [FENTRY, FENTRY_COUNT, FUNCLATENCY, FUNCLATENCY_CHECKS].contains(&name)
-        });
-        let ports: Vec<&str> = lines
+    fn names(lines: &str) -> Vec<&str> {
+        lines
             .lines()
-            .filter_map(|line| line.split('\t').nth(1))
-            .collect();
-        assert_eq!(ports, ["ports", "-", "ports", "-", "ports"]);
+            .filter_map(|line| line.split('\t').next())
+            .collect()
+    }
+
+    #[test]
+    fn the_tracers_that_are_asked_for_are_compared_with_the_untraced() {
+        let only = ["checks count".to_owned()];
+        let all = ["fentry, checks count", "kprobe, checks count"];
+        assert_eq!(
+            names(&lines(1, &only)),
+            [&[UNTRACED][..], &all, &[UNTRACED_CROWD]].concat()
+        );
+        assert_eq!(
+            names(&lines_of_parts(&only)),
+            [&[UNTRACED][..], &all].concat()
+        );
+        assert_eq!(names(&lines(1, &[])).len(), TRACERS.len());
+        let default = [&[UNTRACED][..], &BROKEN_DOWN].concat();
+        assert_eq!(names(&lines_of_parts(&[])), default);
     }
 }

@@ -11,12 +11,12 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::guest::{Hardware, Kit, Task};
-use crate::tools;
-use crate::tools::kernels::Kernel;
-use crate::vm::{AllKernels, get_kernels};
+use xtask::guest::{Hardware, Kit, Task};
+use xtask::tools;
+use xtask::tools::kernels::Kernel;
+use xtask::vm::{AllKernels, get_kernels};
 
-/// What the guest does.
+/// The guest's part.
 const SCRIPT: &str = include_str!("load.sh");
 
 /// Without it most kernels read the time from an emulated device, which takes longer than a connect().
@@ -94,7 +94,7 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// What the script prints on a kernel.
+/// Returns what the script prints on a kernel.
 fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Printed> {
     let (seconds, threads) = (options.seconds.to_string(), options.threads.to_string());
     let task = Task {
@@ -195,7 +195,7 @@ impl Printed {
     }
 }
 
-/// What came of it on one kernel.
+/// The results on one kernel.
 struct Figures {
     before: Rate,
     traced: Rate,
@@ -207,12 +207,12 @@ struct Figures {
     accounting: Value,
 }
 
-/// What the connecting program counted.
+/// Counts of the connecting program.
 #[derive(Clone, Copy)]
 struct Rate {
     calls: u64,
     seconds: f64,
-    /// Of the virtual machine: less than the time where the host has other work too.
+    /// CPU time of the virtual machine: less than the time if the host has other work too.
     cpu_seconds: f64,
 }
 
@@ -280,7 +280,7 @@ impl Figures {
         self.accounting["adds_up"] == true && self.count("entered") == Some(sum.iter().sum())
     }
 
-    /// Whether connect-trace counted as many calls as were made.
+    /// Returns true if connect-trace counted as many calls as were made.
     fn counts_agree(&self) -> bool {
         self.count("entered") == Some(self.traced.calls)
     }

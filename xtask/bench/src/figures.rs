@@ -1,11 +1,11 @@
-//! What was measured on one kernel, and what it says of each tracer.
+//! Figures of one kernel, and the cost of each tracer that follows from them.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_CROWD};
+use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_CROWD};
 
 /// Candidate ports that the shortest of the odd connects looks at in vain: the even ones of the range.
 const CANDIDATES: f64 = 1_000.0;
@@ -15,35 +15,35 @@ const AGREEMENT: f64 = 0.01;
 
 /// The times of one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Figures {
-    pub(super) kernel: String,
-    pub(super) tracers: Vec<Tracer>,
+pub(crate) struct Figures {
+    pub(crate) kernel: String,
+    pub(crate) tracers: Vec<Tracer>,
     /// The same with many threads.
     #[serde(default)]
-    pub(super) crowds: Vec<Crowd>,
-    /// Those that could not be measured, and what they said.
-    pub(super) failed: Vec<(String, String)>,
+    pub(crate) crowds: Vec<Crowd>,
+    /// Tracers that could not be measured, and the last line of each.
+    pub(crate) failed: Vec<(String, String)>,
 }
 
 /// Times of a connect() beside one tracer, in nanoseconds, which are instructions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Tracer {
-    pub(super) name: String,
-    pub(super) even_least: f64,
-    pub(super) odd_mean: f64,
-    pub(super) odd_least: f64,
+pub(crate) struct Tracer {
+    pub(crate) name: String,
+    pub(crate) even_least: f64,
+    pub(crate) odd_mean: f64,
+    pub(crate) odd_least: f64,
 }
 
 /// Time of a connect() beside one tracer while many threads are alive, in nanoseconds, which are instructions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Crowd {
-    pub(super) name: String,
-    pub(super) mean_of_least: f64,
+pub(crate) struct Crowd {
+    pub(crate) name: String,
+    pub(crate) mean_of_least: f64,
 }
 
 impl Figures {
     /// Reads what `guest.sh` prints.
-    pub(super) fn parse(kernel: &str, lines: &str) -> Result<Self> {
+    pub(crate) fn parse(kernel: &str, lines: &str) -> Result<Self> {
         let mut figures = Self {
             kernel: kernel.to_owned(),
             tracers: Vec::new(),
@@ -86,24 +86,24 @@ impl Figures {
     }
 
     /// Instructions that a tracer adds to a connect() that finds a port at once.
-    pub(super) fn per_connect(&self, name: &str) -> Option<f64> {
+    pub(crate) fn per_connect(&self, name: &str) -> Option<f64> {
         Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
     }
 
     /// Instructions that a tracer adds to such a connect() on average, while many threads are alive.
-    pub(super) fn per_connect_of_crowd(&self, name: &str) -> Option<f64> {
+    pub(crate) fn per_connect_of_crowd(&self, name: &str) -> Option<f64> {
         let of = |name| self.crowds.iter().find(|crowd| crowd.name == name);
         Some(of(name)?.mean_of_least - of(UNTRACED_CROWD)?.mean_of_least)
     }
 
     /// Instructions that it adds to each candidate port beyond those.
-    pub(super) fn per_candidate(&self, name: &str) -> Option<f64> {
+    pub(crate) fn per_candidate(&self, name: &str) -> Option<f64> {
         let added = self.tracer(name)?.odd_least - self.tracer(UNTRACED)?.odd_least;
         Some((added - self.per_connect(name)?) / CANDIDATES)
     }
 
     /// How many times as long the average odd connect() takes.
-    pub(super) fn odd_ratio(&self, name: &str) -> Option<f64> {
+    pub(crate) fn odd_ratio(&self, name: &str) -> Option<f64> {
         Some(self.tracer(name)?.odd_mean / self.tracer(UNTRACED)?.odd_mean)
     }
 }
@@ -159,8 +159,8 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Whether two runs agree, and a line that says where they differ most.
-pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
+/// Returns a line that says where two runs differ most, and true if they agree.
+pub(crate) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
     let mut most = (0.0, String::new());
     let mut compared = 0;
     for figures in now {
@@ -209,8 +209,8 @@ pub(super) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tracers::FENTRY_CROWD;
     use super::*;
+    use crate::tracers::FENTRY_CROWD;
 
     const LINES: &str = "\
 figures\tuntraced\t30\t310\t300

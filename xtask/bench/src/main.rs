@@ -1,0 +1,38 @@
+//! The cost of connect-trace and of the tracers of others: `cargo xtask bench`, `bench-load` and `bench-parts`, in the
+//! virtual machines of `xtask`. docs/performance.md says what the figures mean.
+
+mod execution;
+mod figures;
+mod instructions;
+mod load;
+mod parts;
+mod symbols;
+mod targets;
+mod tracers;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measure connect-trace and the tracers of others in virtual machines.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
+enum Command {
+    Bench(instructions::Options),
+    BenchLoad(load::Options),
+    BenchParts(parts::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    xtask::run_command(|| match command {
+        Command::Bench(options) => instructions::bench(&options),
+        Command::BenchLoad(options) => load::load(&options),
+        Command::BenchParts(options) => parts::parts(&options),
+    })
+}

@@ -1,0 +1,79 @@
+//! Tasks that people run on connect-trace's own tree: `cargo xtask COMMAND`.
+//!
+//! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines. The benchmarks are
+//! a crate of their own (`xtask/bench`), which uses the public part of this one.
+
+mod bench;
+mod compare;
+mod demo;
+pub mod guest;
+mod lint;
+mod process;
+mod run;
+mod setup;
+pub mod stdout;
+mod test;
+pub mod tools;
+pub mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Build tools, virtual machines, the demo and the tests of connect-trace.
+///
+/// Every command first gets what it needs and does not find: it lies in .tools/ afterwards.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
+enum Command {
+    Setup(setup::Options),
+    Demo(demo::Options),
+    Compare(compare::Options),
+    Run(run::Options),
+    Test(test::Options),
+    Vm(vm::Options),
+    Lint(lint::Options),
+    /// Measure what tracers add to a connect(), ours and others', in instructions
+    #[command(disable_help_flag = true)]
+    Bench(bench::Options),
+    /// Connect as fast as a virtual machine can, without the tracer and with it
+    #[command(disable_help_flag = true)]
+    BenchLoad(bench::Options),
+    /// Break the instructions that a tracer adds to a connect() down by part
+    #[command(disable_help_flag = true)]
+    BenchParts(bench::Options),
+}
+
+/// Runs the command of the command line.
+pub fn main() -> ExitCode {
+    let command = Command::parse();
+    run_command(|| match command {
+        Command::Setup(options) => setup::setup(&options),
+        Command::Demo(options) => demo::demo(&options),
+        Command::Compare(options) => compare::compare(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Test(options) => test::test(&options),
+        Command::Vm(options) => vm::vm(&options),
+        Command::Lint(options) => lint::lint(&options),
+        Command::Bench(_) | Command::BenchLoad(_) | Command::BenchParts(_) => bench::bench(),
+    })
+}
+
+/// Runs a command in the workspace of the current folder, prints its error and returns its exit status.
+pub fn run_command(command: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
+    let result = workspace::find().and_then(|_| command());
+    result.unwrap_or_else(|error| {
+        if stdout::Refused::is_closed(&error) {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
