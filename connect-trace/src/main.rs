@@ -5,10 +5,9 @@
 use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Result;
-use clap::CommandFactory as _;
 use connect_trace::{
     check,
-    cli::{Cli, Command},
+    cli::{Cli, Command, completions, man},
     compare, figures, load, replay,
     term::{
         self, message,
@@ -48,11 +47,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Compare(args)) => return compare::run(&args),
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "connect-trace", &mut text);
-            stdout().write_all(&text)?;
+            stdout().write_all(completions::script(shell).as_bytes())?;
         }
-        Some(Command::Man) => clap_mangen::Man::new(Cli::command()).render(&mut stdout())?,
+        Some(Command::Man(args)) => man::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

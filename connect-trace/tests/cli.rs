@@ -5,7 +5,11 @@ mod command;
 #[path = "made_up/folder.rs"]
 mod folder;
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+};
 
 use self::{
     command::{connect_trace, text},
@@ -81,6 +85,8 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["report"],
         &["--events", "report", "file"],
         &["completions", "tcsh"],
+        &["man", "load-runner"],
+        &["man", "load", "--output-dir", "man1"],
     ] {
         let output = connect_trace(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
@@ -226,8 +232,9 @@ fn the_help_is_as_it_was_last_looked_at() {
     }
 }
 
+/// The script in a shell itself: tests/shells.
 #[test]
-fn completions_know_the_options_of_every_shell() {
+fn completions_know_the_options_of_every_shell_and_no_hidden_subcommand() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = connect_trace(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
@@ -235,18 +242,100 @@ fn completions_know_the_options_of_every_shell() {
         for option in ["min-latency", "check-established", "report"] {
             assert!(script.contains(option), "{option} of {shell}");
         }
+        assert!(!script.contains("load-runner"), "{shell}");
+    }
+}
+
+/// The pages of `connect-trace man`, by the names of their files.
+fn pages() -> BTreeMap<String, String> {
+    let folder = Folder::new("man");
+    let written = folder.path("share/man1");
+    let output = connect_trace(&["man", "--output-dir", &written]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+    let files = fs::read_dir(&written).expect("the folder was made");
+    let read = |file: io::Result<fs::DirEntry>| {
+        let file = file.expect("it can be read");
+        let page = fs::read_to_string(file.path()).expect("a page is text");
+        (file.file_name().display().to_string(), page)
+    };
+    files.map(read).collect()
+}
+
+/// The same formatted: tests/shells.
+#[test]
+fn each_subcommand_has_a_manual_page_with_its_options() {
+    let pages = pages();
+    for (page, subcommand, option) in [
+        ("connect-trace.1", None, "min\\-latency"),
+        ("connect-trace-report.1", Some("report"), "from\\-load"),
+        ("connect-trace-check.1", Some("check"), "format"),
+        ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
+        ("connect-trace-compare.1", Some("compare"), "repeats"),
+        ("connect-trace-completions.1", Some("completions"), "help"),
+        ("connect-trace-man.1", Some("man"), "output\\-dir"),
+    ] {
+        let written = &pages[page];
+        let title = page.trim_end_matches(".1");
+        let version = env!("CARGO_PKG_VERSION");
+        let head = format!(".TH {title} 1 \"\" \"connect-trace {version}\" \"User Commands\"\n");
+        assert!(written.contains(&head), "{written}");
+        let option = format!("\\fB\\-\\-{option}\\fR");
+        assert!(written.contains(&option), "{option} is not in:\n{written}");
+        let arguments: Vec<&str> = ["man"].into_iter().chain(subcommand).collect();
+        let printed = connect_trace(&arguments);
+        assert_eq!(&text(&printed.stdout), written, "{page}");
+    }
+    assert_eq!(pages.len(), 7, "{:?}", pages.keys());
+}
+
+#[test]
+fn manual_pages_refer_to_pages_that_exist() {
+    let pages = pages();
+    for (name, page) in &pages {
+        let page = page
+            .replace("\\-", "-")
+            .replace("\\fB", "")
+            .replace("\\fR", "");
+        let words = page.split(|c: char| c.is_whitespace() || c == ',');
+        let others: BTreeSet<String> = words
+            .filter_map(|word| word.strip_suffix("(1)"))
+            .map(|other| format!("{other}.1"))
+            .collect();
+        for other in &others {
+            assert!(pages.contains_key(other), "{name} refers to {other}");
+        }
+        assert_eq!(others.len(), pages.len() - 1, "{name} refers to {others:?}");
     }
 }
 
 #[test]
-fn the_manual_page_has_the_options_and_the_examples() {
-    let output = connect_trace(&["man"]);
-    assert_eq!(output.status.code(), Some(0));
-    let page = text(&output.stdout);
-    assert!(page.contains(".TH connect-trace 1"), "{page}");
-    for part in ["min\\-latency", "Examples:", "Exit status:"] {
-        assert!(page.contains(part), "{part} is not in:\n{page}");
+fn examples_of_the_manual_page_keep_their_lines() {
+    let page = text(&connect_trace(&["man"]).stdout).replace("\\-", "-");
+    let (_, after) = page
+        .split_once("\n.SH EXAMPLES\n.nf\n")
+        .expect("they are not filled");
+    let (examples, after) = after.split_once("\n.fi\n").expect("they end");
+    let help = text(&connect_trace(&["--help"]).stdout);
+    let (_, expected) = help.split_once("Examples:\n  ").expect("the help has them");
+    let (expected, _) = expected.split_once("\n\n").expect("more follows");
+    assert_eq!(examples, expected.replace("\n  ", "\n"));
+    for section in [".SH \"READING THE REPORT\"\n", ".SH \"EXIT STATUS\"\n"] {
+        assert!(after.contains(section), "{section} is not in:\n{after}");
     }
+    // The text there is filled.
+    assert!(!after.contains(".nf"), "{after}");
+}
+
+#[test]
+fn a_folder_for_manual_pages_that_cannot_be_written_is_named() {
+    let output = connect_trace(&["man", "--output-dir", "/proc/no/such"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.starts_with("connect-trace: --output-dir /proc/no/such: "),
+        "{message}"
+    );
 }
 
 #[test]

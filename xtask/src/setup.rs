@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
-use crate::tools::{self, browser, cargo_deny, qemu, report};
+use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
 
 /// Get the tools that the build needs
 ///
@@ -15,7 +15,8 @@ use crate::tools::{self, browser, cargo_deny, qemu, report};
 /// fetched. The other commands do this by themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get what demo, test, vm and lint need: QEMU, kernels, cargo-deny, a browser and some programs
+    /// Also get what demo, test, vm and lint need: QEMU, kernels, cargo-deny, a browser, shells
+    /// and some programs
     #[arg(long)]
     all: bool,
 }
@@ -34,6 +35,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("clients", "present");
         browser::ensure()?;
         report("browser", "present");
+        shells::ensure()?;
+        report("shells", "present");
         for series in kernels::tested() {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));

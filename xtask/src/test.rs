@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result};
 use self::libtest::Log;
 use self::tally::Tally;
 use crate::guest::{Hardware, Kit, Stream, Task, binaries};
-use crate::tools::browser;
 use crate::tools::kernels::{self, Kernel};
+use crate::tools::{browser, shells};
 use crate::vm::{KernelChoice, get_kernels};
 use crate::{process, tools, workspace};
 
@@ -87,6 +87,10 @@ fn test_host(tally: &mut Tally) -> Result<()> {
         Ok(script) => command.env(BROWSER, script),
         Err(error) => command.env(NO_BROWSER, format!("{error:#}")),
     };
+    // The tests of completions look for them there, and skip those that are missing.
+    if let Err(error) = shells::ensure() {
+        eprintln!("no shells: {error:#}");
+    }
     eprintln!("testing on this machine: {}", process::line(&command));
     let mut child = command.spawn().context("cannot run cargo")?;
     let mut log = Log::default();

@@ -12,6 +12,7 @@ pub(crate) mod nightly;
 pub(crate) mod peers;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
+pub(crate) mod shells;
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The command line, as it is typed. What needs this host to be understood is checked in `config.rs`.
 
+pub mod completions;
+pub mod man;
 mod mistyped;
 
 use std::{env, ffi::OsString};
@@ -7,10 +9,14 @@ use std::{env, ffi::OsString};
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
+pub use self::man::ManArgs;
 use crate::{
     check::args::CheckArgs, compare::args::CompareArgs, files::is_standard, load::args::LoadArgs,
     options::Format, replay::args::ReportArgs, trace::args::TraceArgs,
 };
+
+/// The name of the command.
+const NAME: &str = "connect-trace";
 
 const LONG_HELP: &str = "\
 Examples:
@@ -51,7 +57,7 @@ Exit status:
 /// Needs root and a kernel with BTF (5.10 or later).
 #[derive(Clone, Debug, Parser)]
 #[command(
-    name = "connect-trace",
+    name = NAME,
     version,
     args_conflicts_with_subcommands = true,
     after_help = "See --help for examples and how to read the report.",
@@ -134,14 +140,14 @@ pub enum Command {
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,
-    /// Print the completions for a shell
+    /// Print the completion script for a shell
     Completions {
-        /// The shell
+        /// Shell to complete in
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them into a folder
+    Man(ManArgs),
 }
 
 impl Command {

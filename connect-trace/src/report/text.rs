@@ -151,17 +151,24 @@ fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
     scanned(text, paint, &groups, NAME)
 }
 
-/// The successful connects, by their ports.
+/// Returns the successful connections by their ports, and by the passes that found them unless the passes are the
+/// parities: even ports in the first pass, odd ports in the second.
 pub(super) fn by_port(summary: &Summary) -> Vec<(String, &Group)> {
-    let groups = [
-        ("even ports", &summary.even),
-        ("odd ports", &summary.odd),
+    let parities = [("even ports", &summary.even), ("odd ports", &summary.odd)];
+    let passes = [
         ("first pass", &summary.first_pass),
         ("second pass", &summary.second_pass),
+    ];
+    let others = [
         ("single pass", &summary.only_pass),
         ("bound before", &summary.bound),
     ];
-    groups.map(|(name, group)| (name.to_owned(), group)).into()
+    let same = parities.map(|(_, group)| group) == passes.map(|(_, group)| group);
+    let passes = passes.into_iter().filter(|_| !same);
+    let groups = parities.into_iter().chain(passes).chain(others);
+    groups
+        .map(|(name, group)| (name.to_owned(), group))
+        .collect()
 }
 
 /// Those that failed, by errno.
@@ -277,6 +284,77 @@ mod tests {
         assert!(text.starts_with("19 connect()s in "), "{text}");
         assert!(text.contains("\nbelow --min-latency: 14 are in "), "{text}");
         assert_fits(&text);
+    }
+
+    /// The names of the rows with times of connect().
+    fn rows_of_connect(report: &Report) -> Vec<String> {
+        let text = render(report);
+        let (_, after) = text.split_once("\nconnect(), us ").unwrap();
+        let (table, _) = after.split_once("\n\n").unwrap();
+        let rows = table.lines().skip(1);
+        rows.map(|row| row[2..16].trim_end().to_owned()).collect()
+    }
+
+    #[test]
+    fn passes_are_left_out_where_they_are_the_parities() {
+        let mut report = report();
+        let text = render(&report);
+        assert!(
+            !text.contains("first pass") && !text.contains("second pass"),
+            "{text}"
+        );
+        assert_eq!(
+            rows_of_connect(&report),
+            ["even ports", "odd ports", "bound before"]
+        );
+        report.summary = Summary::default();
+        report.summary.record(&connect_from(20_000));
+        assert_eq!(rows_of_connect(&report), ["even ports"]);
+    }
+
+    #[test]
+    fn passes_are_shown_where_they_are_not_the_parities() {
+        let range = |low, by_parity| PortRange {
+            low,
+            high: 21_999,
+            by_parity,
+        };
+        // The first pass tries the odd ports.
+        let odd_first = |port| Connect {
+            connect_ns: u64::from(port),
+            range: Some(range(20_001, true)),
+            ..connect_from(port)
+        };
+        let single = |port| Connect {
+            range: Some(range(20_000, false)),
+            ..connect_from(port)
+        };
+        let rows_of = |connects: &[Connect]| {
+            let mut report = report();
+            report.summary = Summary::default();
+            connects
+                .iter()
+                .for_each(|connect| report.summary.record(connect));
+            let rows = rows_of_connect(&report);
+            // The warning of few connections names the same groups.
+            let few = warnings(&report).pop().unwrap().text;
+            assert!(rows.iter().take(4).all(|row| few.contains(row)), "{few}");
+            rows
+        };
+        let both = ["even ports", "odd ports", "first pass", "second pass"];
+        assert_eq!(rows_of(&[odd_first(20_001), odd_first(20_002)]), both);
+        assert_eq!(rows_of(&[odd_first(20_001)]), ["odd ports", "first pass"]);
+        assert_eq!(
+            rows_of(&[connect_from(20_000), odd_first(20_001)])[2..],
+            both[2..3]
+        );
+        let with_single = rows_of(&[connect_from(20_000), connect_from(20_001), single(20_002)]);
+        assert_eq!(with_single[..4], both);
+        assert_eq!(with_single[4..], ["single pass"]);
+        assert_eq!(
+            rows_of(&[single(20_000), single(20_001)]),
+            ["even ports", "odd ports", "single pass"]
+        );
     }
 
     #[test]

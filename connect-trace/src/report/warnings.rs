@@ -237,10 +237,9 @@ mod tests {
         let mut report = sound();
         report.summary.record(&connect_from(20_001));
         let found = warnings(&report);
-        // The odd port was found by the second pass.
         assert_eq!(
             found[0].text,
-            "p99 of fewer than 100 connects: odd ports (1), second pass (1)"
+            "p99 of fewer than 100 connects: odd ports (1)"
         );
         assert_eq!(found.len(), 1);
     }

@@ -6,7 +6,7 @@ use super::{Latency, Precision, Scanned};
 use crate::connect::Connect;
 
 /// Times of connect() and of the port search within it, and how far that went.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Group {
     /// Time in `tcp_v4_connect` or `tcp_v6_connect`.
     pub connect: Latency,

@@ -28,7 +28,7 @@ impl Precision {
 }
 
 /// A distribution of times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Latency {
     buckets: [u64; BUCKETS],
     percentiles: Percentiles,
@@ -38,7 +38,7 @@ pub struct Latency {
 }
 
 /// What percentiles are taken from. The counts of the coarse one stop at four thousand million each.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Percentiles {
     Fine(Histogram<u64>),
     Coarse(Histogram<u32>),

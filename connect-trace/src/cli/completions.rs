@@ -1,0 +1,36 @@
+//! The completion scripts of `connect-trace completions`.
+
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::{Cli, NAME};
+
+/// Returns the script that completes the command line in this shell.
+#[must_use]
+pub fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut completed(), NAME, &mut script);
+    let script = String::from_utf8_lossy(&script);
+    // clap_complete 4.6 escapes the hyphen of our name in two ways in the script of bash, so that no
+    // subcommand is recognized: https://github.com/clap-rs/clap/issues/6421
+    script.replace(
+        "connect__subcmd__trace__subcmd__",
+        "connect__trace__subcmd__",
+    )
+}
+
+/// Returns the part of the command line that is completed. Without the hidden subcommands, which clap_complete would
+/// offer, and without the COMMAND after `--`, in the place of which its script of zsh expects a subcommand.
+fn completed() -> Command {
+    let all = Cli::command();
+    let arguments = all
+        .get_arguments()
+        .filter(|argument| !argument.is_last_set());
+    let subcommands = all
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(arguments.cloned())
+        .subcommands(subcommands.cloned())
+}
