@@ -29,15 +29,19 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    each_filter_alone_lets_pass_what_belongs_and_no_other,
-    a_process_that_ends_is_no_longer_traced,
-    the_fast_ones_are_counted_without_a_record,
-    the_unspecified_address_counts_as_the_one_that_the_kernel_takes_for_it,
+    All: [
+        each_filter_alone_lets_pass_what_belongs_and_no_other,
+        a_process_that_ends_is_no_longer_traced,
+        the_fast_ones_are_counted_without_a_record,
+        the_unspecified_address_counts_as_the_one_that_the_kernel_takes_for_it,
+    ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    each_two_filters_let_pass_what_belongs_to_both,
-    all_filters_at_once_let_pass_what_belongs_to_all,
+    OldestAndNewest: [
+        each_two_filters_let_pass_what_belongs_to_both,
+        all_filters_at_once_let_pass_what_belongs_to_all,
+    ],
 ];
 
 const UID: u32 = 1_000;
