@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::Job;
 
+use self::machine::Limits;
 pub use self::machine::{Hardware, Outcome, Stream};
 pub use self::run_folder::RunFolder;
 use crate::tools::guest_clients::GuestClients;
@@ -45,6 +46,8 @@ pub struct Task {
     pub hardware: Hardware,
     /// How long the command may take; forever by default.
     pub timeout: Option<Duration>,
+    /// How long the command may write nothing; forever by default.
+    pub silence: Option<Duration>,
     /// Kernel modules to load first.
     pub modules: Vec<String>,
     /// Files to put into the guest: from the host, to there.
@@ -107,7 +110,11 @@ impl Kit {
         listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
     ) -> Result<Outcome> {
         let image = self.image(kernel, task)?;
-        machine::run(kernel, &image, &task.hardware, task.timeout, listener)
+        let limits = Limits {
+            whole: task.timeout,
+            silence: task.silence,
+        };
+        machine::run(kernel, &image, &task.hardware, limits, listener)
     }
 
     /// Does the task as [`Kit::run`] does, and hands over what its command writes to stdout.

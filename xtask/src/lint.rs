@@ -13,10 +13,22 @@ pub(crate) struct Options {}
 
 pub(crate) fn lint(_: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
+    Ok(if failures()?.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the checks in full view, and returns the names of those that failed.
+///
+/// # Errors
+/// Says which tool cannot be had.
+pub(crate) fn failures() -> Result<Vec<&'static str>> {
     nightly::ensure_component("clippy")?;
     let deny = cargo_deny::ensure()?;
 
-    let mut checks: Vec<(&str, Command)> = vec![
+    let mut checks: Vec<(&'static str, Command)> = vec![
         ("format", cargo(&["fmt", "--all", "--check"])),
         (
             "clippy",
@@ -63,7 +75,6 @@ pub(crate) fn lint(_: &Options) -> Result<ExitCode> {
     }
     if failed.is_empty() {
         eprintln!("{} checks passed", checks.len());
-        Ok(ExitCode::SUCCESS)
     } else {
         eprintln!(
             "{} of {} checks failed: {}",
@@ -71,8 +82,8 @@ pub(crate) fn lint(_: &Options) -> Result<ExitCode> {
             checks.len(),
             failed.join(", ")
         );
-        Ok(ExitCode::FAILURE)
     }
+    Ok(failed)
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -211,6 +211,7 @@ fn task(options: &Options) -> Result<Task> {
         command: options.command.clone(),
         hardware,
         timeout: options.timeout.map(Duration::from_secs),
+        silence: None,
         modules: options.modules.clone(),
         inputs,
         outputs: options

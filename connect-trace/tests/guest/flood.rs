@@ -13,8 +13,10 @@ use crate::{
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
-    every_call_of_a_flood_is_in_the_report,
-    each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer,
+    All: [
+        every_call_of_a_flood_is_in_the_report,
+        each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer,
+    ],
 ];
 
 fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {

@@ -12,9 +12,11 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    the_step_is_there_by_default_and_the_full_range_removes_it_from_6_8_on,
-    a_kernel_without_udplite_says_which_has_it,
-    threads_and_closing_use_no_port_twice,
+    All: [
+        the_step_is_there_by_default_and_the_full_range_removes_it_from_6_8_on,
+        a_kernel_without_udplite_says_which_has_it,
+        threads_and_closing_use_no_port_twice,
+    ],
 ];
 
 fn load(arguments: &str) -> Result<Ended> {

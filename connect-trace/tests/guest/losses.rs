@@ -23,13 +23,15 @@ use crate::{
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
-    calls_beyond_the_most_in_flight_are_counted_as_lost,
-    records_beyond_a_full_ring_buffer_are_counted_as_lost,
-    calls_of_other_processes_are_counted_as_filtered,
-    calls_in_flight_when_the_probes_are_detached_are_in_the_trace,
-    returns_that_another_tracer_takes_are_counted_as_lost,
-    a_search_that_was_not_seen_is_counted,
-    nearly_every_thread_has_a_place_of_its_own,
+    All: [
+        calls_beyond_the_most_in_flight_are_counted_as_lost,
+        records_beyond_a_full_ring_buffer_are_counted_as_lost,
+        calls_of_other_processes_are_counted_as_filtered,
+        calls_in_flight_when_the_probes_are_detached_are_in_the_trace,
+        returns_that_another_tracer_takes_are_counted_as_lost,
+        a_search_that_was_not_seen_is_counted,
+        nearly_every_thread_has_a_place_of_its_own,
+    ],
 ];
 
 /// Processes that search long and without a pause, until they are dropped: more than there are CPUs, so that some

@@ -21,10 +21,12 @@ use crate::{
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
-    a_fast_open_is_one_record_whichever_call_makes_it,
-    a_connect_by_io_uring_is_of_the_thread_that_makes_it,
-    a_system_call_of_32_bits_makes_one_record,
-    a_connection_that_mptcp_makes_itself_is_marked,
+    All: [
+        a_fast_open_is_one_record_whichever_call_makes_it,
+        a_connect_by_io_uring_is_of_the_thread_that_makes_it,
+        a_system_call_of_32_bits_makes_one_record,
+        a_connection_that_mptcp_makes_itself_is_marked,
+    ],
 ];
 
 /// Runs a case of truth in a trace that has all of it.

@@ -23,14 +23,16 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    json_is_valid_and_agrees_with_truth,
-    groups_add_up_to_all_connects,
-    groups_by_destination_are_those_of_truth,
-    lines_of_events_have_a_header_and_fit_their_terminal,
-    a_name_of_any_bytes_is_escaped,
-    fast_connects_are_in_the_interval_that_they_came_in,
-    a_clock_that_is_set_is_warned_of,
-    a_pipe_that_closes_among_events_ends_it_well,
+    OldestAndNewest: [
+        json_is_valid_and_agrees_with_truth,
+        groups_add_up_to_all_connects,
+        groups_by_destination_are_those_of_truth,
+        lines_of_events_have_a_header_and_fit_their_terminal,
+        a_name_of_any_bytes_is_escaped,
+        fast_connects_are_in_the_interval_that_they_came_in,
+        a_clock_that_is_set_is_warned_of,
+        a_pipe_that_closes_among_events_ends_it_well,
+    ],
 ];
 
 const SCHEMA: &str = include_str!("../../../docs/output.schema.json");

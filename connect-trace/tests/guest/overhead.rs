@@ -19,14 +19,18 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    the_cost_is_that_of_every_connect,
-    every_level_traces_what_it_says,
+    All: [
+        the_cost_is_that_of_every_connect,
+        every_level_traces_what_it_says,
+    ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    nothing_is_measured_unless_it_is_asked_for,
-    a_budget_that_cannot_be_kept_is_given_up_step_by_step,
-    what_was_given_up_comes_back_when_the_load_ends,
+    OldestAndNewest: [
+        nothing_is_measured_unless_it_is_asked_for,
+        a_budget_that_cannot_be_kept_is_given_up_step_by_step,
+        what_was_given_up_comes_back_when_the_load_ends,
+    ],
 ];
 
 fn number(value: &Value, field: &str) -> u64 {

@@ -12,7 +12,9 @@ use crate::{
     truth::truth,
 };
 
-pub const TESTS: &[Test<AttachMode>] = crate::tests![funclatency_counts_the_same_calls];
+pub const TESTS: &[Test<AttachMode>] = crate::tests![
+    All: [funclatency_counts_the_same_calls],
+];
 
 /// The kernel's probes, one a line: address, kind (k or r), function and offset.
 const PROBES: &str = "/sys/kernel/debug/kprobes/list";

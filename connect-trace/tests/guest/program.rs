@@ -13,24 +13,30 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    the_mode_that_is_asked_for_is_named,
-    an_interrupt_ends_it_with_the_report,
-    bursts_of_watching_are_reported,
-    being_killed_leaves_nothing_in_the_kernel,
+    All: [
+        the_mode_that_is_asked_for_is_named,
+        an_interrupt_ends_it_with_the_report,
+        bursts_of_watching_are_reported,
+        being_killed_leaves_nothing_in_the_kernel,
+    ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    without_connects_the_report_says_so,
-    a_termination_ends_it_with_the_report,
-    a_closed_pipe_ends_it_well,
-    a_full_disk_behind_stdout_is_one_message,
-    a_name_of_any_bytes_never_reaches_the_terminal_raw,
-    a_process_that_is_not_there_is_named,
-    wrong_usage_has_a_status_of_its_own,
-    without_privileges_it_says_what_it_takes,
-    an_interval_gives_a_report_at_its_end,
-    the_longest_report_fits_a_terminal,
-    counters_can_be_read_by_the_name_of_their_map,
+    All: [
+        without_privileges_it_says_what_it_takes,
+        counters_can_be_read_by_the_name_of_their_map,
+    ],
+    OldestAndNewest: [
+        without_connects_the_report_says_so,
+        a_termination_ends_it_with_the_report,
+        a_closed_pipe_ends_it_well,
+        a_full_disk_behind_stdout_is_one_message,
+        a_name_of_any_bytes_never_reaches_the_terminal_raw,
+        a_process_that_is_not_there_is_named,
+        wrong_usage_has_a_status_of_its_own,
+        an_interval_gives_a_report_at_its_end,
+        the_longest_report_fits_a_terminal,
+    ],
 ];
 
 /// Columns of a terminal.

@@ -27,17 +27,21 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    a_recording_has_what_truth_says_and_gives_the_report_of_its_trace,
-    a_killed_recording_has_what_was_written_before,
+    OldestAndNewest: [
+        a_recording_has_what_truth_says_and_gives_the_report_of_its_trace,
+        a_killed_recording_has_what_was_written_before,
+    ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    a_full_disk_ends_the_recording_and_not_the_trace,
-    a_limit_of_file_size_ends_the_recording_and_not_the_trace,
-    a_recording_that_cannot_be_created_is_said_before_tracing,
-    a_recording_that_may_not_be_read_is_named,
-    a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others,
-    a_recording_on_stdout_is_alone_there_and_is_reported_from_stdin,
+    OldestAndNewest: [
+        a_full_disk_ends_the_recording_and_not_the_trace,
+        a_limit_of_file_size_ends_the_recording_and_not_the_trace,
+        a_recording_that_cannot_be_created_is_said_before_tracing,
+        a_recording_that_may_not_be_read_is_named,
+        a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others,
+        a_recording_on_stdout_is_alone_there_and_is_reported_from_stdin,
+    ],
 ];
 
 /// A folder of a test's own, which goes with it.

@@ -23,12 +23,16 @@ use crate::{
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
-    a_search_goes_through_as_many_ports_as_the_kernel_looks_at,
-    a_search_that_another_one_may_have_moved_is_not_told_wrong,
-    a_search_by_random_steps_is_not_told,
+    All: [
+        a_search_goes_through_as_many_ports_as_the_kernel_looks_at,
+        a_search_that_another_one_may_have_moved_is_not_told_wrong,
+        a_search_by_random_steps_is_not_told,
+    ],
 ];
 
-pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![ports_that_run_out_are_told_once];
+pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![
+    OldestAndNewest: [ports_that_run_out_are_told_once],
+];
 
 /// A range of sockets' own, within the kernel's usual one, that no connection has used before: one that is
 /// left in TIME_WAIT costs calls without being in the way.

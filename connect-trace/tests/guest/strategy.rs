@@ -18,8 +18,9 @@ use crate::{
     truth::truth,
 };
 
-pub const TESTS: &[Test<AttachMode>] =
-    crate::tests![a_strategy_is_what_was_done_with_the_socket_before];
+pub const TESTS: &[Test<AttachMode>] = crate::tests![
+    All: [a_strategy_is_what_was_done_with_the_socket_before],
+];
 
 /// Two ranges as wide as each other, one of them bound to an address as well, within the usual range.
 const OWN: [(u16, u16, Address); 3] = [

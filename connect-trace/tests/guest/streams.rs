@@ -13,11 +13,13 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone,
-    a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording,
-    a_full_stdout_is_printed_to_again_once_there_is_room,
-    a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_the_command,
-    a_static_program_finds_a_user_that_only_the_hosts_getent_knows,
+    OldestAndNewest: [
+        a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone,
+        a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording,
+        a_full_stdout_is_printed_to_again_once_there_is_room,
+        a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_the_command,
+        a_static_program_finds_a_user_that_only_the_hosts_getent_knows,
+    ],
 ];
 
 /// A command that is traced: it makes five connects, prints nothing, and ends with the status 3.

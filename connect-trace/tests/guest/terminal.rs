@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{Test, program::connect_trace};
 
-pub const TESTS: &[Test<()>] = crate::tests![the_status_line_fits_a_terminal_of_20_columns];
+pub const TESTS: &[Test<()>] = crate::tests![
+    OldestAndNewest: [the_status_line_fits_a_terminal_of_20_columns],
+];
 
 /// What a terminal of so many columns gets from a program, until its end.
 fn shown(mut command: Command, columns: u16) -> Result<String> {

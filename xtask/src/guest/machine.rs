@@ -19,8 +19,8 @@ use crate::tools::kernels::Kernel;
 use crate::tools::qemu;
 use crate::workspace;
 
-/// A stock kernel boots within seconds; a busy machine may need longer.
-const BOOT_TIME: Duration = Duration::from_secs(180);
+/// A stock kernel boots within seconds; a busy machine may need a hundred times as long.
+const BOOT_TIME: Duration = Duration::from_secs(600);
 
 /// How many of the console's lines tell what went wrong: if the kernel complains, and if not.
 const COMPLAINT_LINES: usize = 25;
@@ -81,6 +81,17 @@ pub struct Outcome {
     pub status: u8,
     /// The files that were asked for, or why they cannot be read.
     pub outputs: Vec<Result<Vec<u8>, String>>,
+    /// CPU time of the machine that emulated it.
+    pub cpu_time: Duration,
+}
+
+/// How long a guest may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    /// For its command.
+    pub(super) whole: Option<Duration>,
+    /// Between two things that its command writes.
+    pub(super) silence: Option<Duration>,
 }
 
 /// Boots the machine and passes on the command's output until the guest has done its job.
@@ -88,7 +99,7 @@ pub(crate) fn run(
     kernel: &Kernel,
     image: &[u8],
     hardware: &Hardware,
-    timeout: Option<Duration>,
+    limits: Limits,
     listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Result<Outcome> {
     let folder = RunFolder::create()?;
@@ -97,7 +108,7 @@ pub(crate) fn run(
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     let console = folder.path().join("console.log");
     let result = boot(kernel, &initramfs, &console, hardware)
-        .and_then(|mut machine| machine.listen(timeout, listener));
+        .and_then(|mut machine| machine.listen(limits, listener));
     match result {
         Ok(outcome) => Ok(outcome),
         Err(error) if error.is::<Refused>() => Err(error), // It is about us and not the guest.
@@ -187,17 +198,23 @@ struct Machine {
 impl Machine {
     fn listen(
         &mut self,
-        timeout: Option<Duration>,
+        limits: Limits,
         listener: &mut dyn FnMut(Stream, &[u8]) -> Result<()>,
     ) -> Result<Outcome> {
         let frames = self.frames()?;
-        let booting = Stage::begin("boot", Some(BOOT_TIME));
+        let booting = Stage::begin(
+            "boot",
+            Limits {
+                whole: Some(BOOT_TIME),
+                silence: None,
+            },
+        );
         match self.next(&frames, &booting)? {
             Frame::Hello(_) => {}
             Frame::Failed(reason) => bail!("{reason}"),
             _ => bail!("it did not introduce itself"),
         }
-        let running = Stage::begin("finish its command", timeout);
+        let running = Stage::begin("finish its command", limits);
         let mut outputs = Vec::new();
         let mut output = Vec::new();
         loop {
@@ -210,7 +227,13 @@ impl Machine {
                     output.clear();
                     outputs.push(Err(reason));
                 }
-                Frame::Exit(status) => return Ok(Outcome { status, outputs }),
+                Frame::Exit(status) => {
+                    return Ok(Outcome {
+                        status,
+                        outputs,
+                        cpu_time: cpu_time(self.child.id()),
+                    });
+                }
                 Frame::Failed(reason) => bail!("{reason}"),
                 Frame::Hello(_) => bail!("it booted twice"),
             }
@@ -246,20 +269,22 @@ impl Machine {
     /// The next frame; an error if the guest ends or is late.
     fn next(&mut self, frames: &Receiver<Frame>, stage: &Stage) -> Result<Frame> {
         let goal = stage.goal;
-        let Some(limit) = stage.limit else {
+        let Limits { whole, silence } = stage.limits;
+        let left = whole.map(|whole| whole.saturating_sub(stage.begin.elapsed()));
+        let Some(wait) = left.into_iter().chain(silence).min() else {
             return frames.recv().map_err(|_| self.death(goal));
         };
-        frames
-            .recv_timeout(limit.saturating_sub(stage.begin.elapsed()))
-            .map_err(|error| match error {
-                RecvTimeoutError::Timeout => {
-                    anyhow!(
-                        "it did not {goal} within {} s and was stopped",
-                        limit.as_secs()
-                    )
-                }
-                RecvTimeoutError::Disconnected => self.death(goal),
-            })
+        frames.recv_timeout(wait).map_err(|error| match error {
+            RecvTimeoutError::Disconnected => self.death(goal),
+            RecvTimeoutError::Timeout if Some(wait) == silence => anyhow!(
+                "it wrote nothing for {} s before it would {goal} and was stopped",
+                wait.as_secs()
+            ),
+            RecvTimeoutError::Timeout => anyhow!(
+                "it did not {goal} within {} s and was stopped",
+                whole.unwrap_or_default().as_secs()
+            ),
+        })
     }
 
     /// What happened to a guest that ended too early, as far as QEMU knows.
@@ -283,18 +308,30 @@ impl Drop for Machine {
 /// A part of a guest's life: what it is to do, and how long it may take.
 struct Stage {
     goal: &'static str,
-    limit: Option<Duration>,
+    limits: Limits,
     begin: Instant,
 }
 
 impl Stage {
-    fn begin(goal: &'static str, limit: Option<Duration>) -> Self {
+    fn begin(goal: &'static str, limits: Limits) -> Self {
         Self {
             goal,
-            limit,
+            limits,
             begin: Instant::now(),
         }
     }
+}
+
+/// Returns the CPU time that a running process has taken, 0 if it cannot be read.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program, in parentheses, may have anything in it.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2); // utime and stime
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    // SAFETY: the call has no memory effects.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_millis(ticks * 1000 / u64::try_from(per_second).unwrap_or(100).max(1))
 }
 
 /// What the console says about the guest's end, and where the whole of it is.
@@ -340,6 +377,13 @@ mod tests {
             telling_lines(text),
             ["BUG: unable to handle page fault", "Call Trace:", "end"]
         );
+    }
+
+    #[test]
+    fn the_cpu_time_of_this_process_grows() {
+        let before = cpu_time(std::process::id());
+        while cpu_time(std::process::id()) == before {}
+        assert_eq!(cpu_time(0), Duration::ZERO);
     }
 
     #[test]

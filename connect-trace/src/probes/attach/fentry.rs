@@ -2,12 +2,16 @@
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Btf, Ebpf,
+    Btf, Ebpf, Endianness,
     programs::{FEntry, FExit, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId},
 };
 
 use super::AttachMode;
-use crate::kernel::{btf::VMLINUX, prototypes::Function, sysctls};
+use crate::kernel::{
+    btf::{self, VMLINUX},
+    prototypes::{CHECKS, CONNECT, Function},
+    sysctls,
+};
 use crate::probes::object;
 
 /// Loads entry and return of each function.
@@ -27,9 +31,12 @@ pub(crate) fn offered() -> Result<()> {
     sysctls::ftrace()
 }
 
-/// The kernel's types in the form that aya asks for.
+/// The kernel's numbers of the functions, in the form that aya asks for. It would read the kernel's types whole, and
+/// compare names with each of them for each program.
 pub(crate) fn kernel_types() -> Result<Btf> {
-    Btf::from_sys_fs().with_context(|| format!("{VMLINUX} cannot be used"))
+    let names = CONNECT.iter().chain(&CHECKS).map(|function| function.name);
+    let blob = btf::Btf::of_running_kernel()?.with_only(names);
+    Btf::parse(&blob, Endianness::default()).with_context(|| format!("{VMLINUX} cannot be used"))
 }
 
 /// Loads the program of this name for the entry of a function.

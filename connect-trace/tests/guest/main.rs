@@ -11,59 +11,32 @@
 //! about `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
 //! `clients` with what real clients and a server count. The other modules are what these are written with.
 
-#[path = "guest/check.rs"]
 mod check;
-#[path = "guest/checks.rs"]
 mod checks;
-#[path = "guest/clients.rs"]
 mod clients;
-#[path = "guest/command.rs"]
 mod command;
-#[path = "guest/compare.rs"]
 mod compare;
-#[path = "guest/filters.rs"]
 mod filters;
-#[path = "guest/flood.rs"]
 mod flood;
-#[path = "guest/load.rs"]
 mod load;
-#[path = "guest/losses.rs"]
 mod losses;
-#[path = "guest/makers.rs"]
 mod makers;
-#[path = "guest/matching.rs"]
 mod matching;
-#[path = "guest/nginx.rs"]
 mod nginx;
-#[path = "guest/output.rs"]
 mod output;
-#[path = "guest/overhead.rs"]
 mod overhead;
-#[path = "guest/peer.rs"]
 mod peer;
-#[path = "guest/process.rs"]
 mod process;
-#[path = "guest/program.rs"]
 mod program;
-#[path = "guest/recording.rs"]
 mod recording;
-#[path = "guest/records.rs"]
 mod records;
-#[path = "guest/scan.rs"]
 mod scan;
-#[path = "guest/socket.rs"]
 mod socket;
-#[path = "guest/strategy.rs"]
 mod strategy;
-#[path = "guest/streams.rs"]
 mod streams;
-#[path = "guest/tcp.rs"]
 mod tcp;
-#[path = "guest/terminal.rs"]
 mod terminal;
-#[path = "guest/trace.rs"]
 mod trace;
-#[path = "guest/truth.rs"]
 mod truth;
 
 use std::{
@@ -78,6 +51,9 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 /// Set to 1 where the tests may take the whole machine for themselves.
 const VARIABLE: &str = "CONNECT_TRACE_GUEST";
+
+/// Set to 1 on a kernel that lies between the oldest and the newest of a run.
+const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN";
 
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
@@ -124,19 +100,24 @@ fn main() -> ExitCode {
     ];
     let of_modes = modes.into_iter().flat_map(|(prefix, mode)| {
         let tests = FOR_EACH_MODE.iter().copied().flatten();
+        let tests = tests.filter(|test| test.kernels.have_this());
         tests.map(move |test| {
             let run = test.run;
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
-    let of_none = FOR_NO_MODE.iter().copied().flatten().map(|test| {
+    let of_none = FOR_NO_MODE.iter().copied().flatten();
+    let of_none = of_none.filter(|test| test.kernels.have_this()).map(|test| {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });
-    let of_check = check::TESTS.iter().map(|test| {
-        let run = test.run;
-        trial(format!("check::{}", test.name), move || run(()))
-    });
+    let of_check = check::TESTS.iter();
+    let of_check = of_check
+        .filter(|test| test.kernels.have_this())
+        .map(|test| {
+            let run = test.run;
+            trial(format!("check::{}", test.name), move || run(()))
+        });
     // The order of this list is that in which they run, with one thread. The last one does to the kernel
     // what only a boot undoes, and is sure to be the last: after it no other runs.
     let last = trial(format!("check::{}", check::LAST.name), || {
@@ -157,13 +138,36 @@ static SPOILT: AtomicBool = AtomicBool::new(false);
 /// A test, named after its function.
 struct Test<Argument> {
     name: &'static str,
+    kernels: Kernels,
     run: fn(Argument) -> Result<()>,
 }
 
-/// The tests of a module, each the name of a function.
+/// The kernels that a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernels {
+    /// All: its outcome is that of the kernel, of what the tracer reads of it, or of programs that each kernel's verifier
+    /// takes and runs in its own way.
+    All,
+    /// The oldest and the newest of a run: its outcome is that of the daemon's own code, which sees the same records
+    /// whatever the kernel is. Tests on all kernels show that they are the same.
+    OldestAndNewest,
+}
+
+impl Kernels {
+    /// Returns if the running kernel is one of them.
+    fn have_this(self) -> bool {
+        self == Self::All || env::var_os(BETWEEN).is_none_or(|value| value != "1")
+    }
+}
+
+/// The tests of a module, each the name of a function, by the kernels that they run on.
 macro_rules! tests {
-    ($($name:ident),+ $(,)?) => {
-        &[$(crate::Test { name: stringify!($name), run: $name }),+]
+    ($($kernels:ident: [$($name:ident),+ $(,)?]),+ $(,)?) => {
+        &[$($(crate::Test {
+            name: stringify!($name),
+            kernels: crate::Kernels::$kernels,
+            run: $name,
+        }),+),+]
     };
 }
 use tests;

@@ -1,0 +1,201 @@
+//! How long the parts of a run took: a table at its end, and an estimate at the start of the next one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::workspace;
+
+/// How many of the slowest tests are shown.
+const SLOWEST: usize = 10;
+
+/// Seconds that a part takes at most on an idle machine with two CPUs where nothing is built yet, for which
+/// no earlier run has said it.
+const USUAL_SECONDS: u64 = 120;
+
+/// What took how long in this run.
+pub(super) struct Durations {
+    start: Instant,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    parts: Vec<Part>,
+    tests: Vec<(String, Duration)>,
+}
+
+struct Part {
+    name: String,
+    took: Duration,
+    /// Of the emulator.
+    cpu_time: Option<Duration>,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            inner: Mutex::default(),
+        }
+    }
+}
+
+impl Durations {
+    /// Does a part of the run.
+    pub(super) fn measure<T>(&self, name: &str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.add(name, start.elapsed(), None);
+        result
+    }
+
+    /// Adds a part, with the CPU time of its emulator if there is one.
+    pub(super) fn add(&self, name: &str, took: Duration, cpu_time: Option<Duration>) {
+        self.lock().parts.push(Part {
+            name: name.to_owned(),
+            took,
+            cpu_time,
+        });
+    }
+
+    /// Adds a test of a part.
+    pub(super) fn add_test(&self, name: &str, took: Duration) {
+        self.lock().tests.push((name.to_owned(), took));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Durations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { parts, tests } = &mut *self.lock();
+        writeln!(f, "{:<15} {:>8} {:>13}", "part", "seconds", "CPU emulated")?;
+        for Part {
+            name,
+            took,
+            cpu_time,
+        } in parts
+        {
+            let cpu_time = cpu_time.map_or_else(String::new, seconds);
+            writeln!(f, "{name:<15} {:>8} {cpu_time:>13}", seconds(*took))?;
+        }
+        writeln!(f, "{:<15} {:>8}", "all", seconds(self.start.elapsed()))?;
+        if !tests.is_empty() {
+            tests.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+            writeln!(f, "\nslowest tests, in seconds")?;
+            for (name, took) in tests.iter().take(SLOWEST) {
+                writeln!(f, "{:>8.1}  {name}", took.as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.0}", duration.as_secs_f64())
+}
+
+/// How long parts took in earlier runs of this tree.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct Earlier {
+    /// Seconds of each part.
+    parts: BTreeMap<String, u64>,
+    /// Seconds of the last run's parts, one after the other.
+    sum: u64,
+    /// Seconds of the last run.
+    all: u64,
+}
+
+impl Earlier {
+    /// Reads what is kept; nothing if that cannot be read.
+    pub(super) fn read() -> Self {
+        let text = fs::read_to_string(path()).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Keeps it for the next run, with what took time in this one. If it cannot be kept, there is no estimate then.
+    pub(super) fn write_with(mut self, durations: &Durations) {
+        let parts = &durations.lock().parts;
+        let of_part = |part: &Part| (part.name.clone(), part.took.as_secs());
+        self.parts.extend(parts.iter().map(of_part));
+        self.sum = parts.iter().map(|part| part.took.as_secs()).sum();
+        self.all = durations.start.elapsed().as_secs();
+        if let Ok(text) = serde_json::to_string_pretty(&self) {
+            let _ = fs::write(path(), text);
+        }
+    }
+
+    /// Returns the seconds that a part took.
+    pub(super) fn seconds(&self, part: &str) -> u64 {
+        self.parts.get(part).copied().unwrap_or(USUAL_SECONDS)
+    }
+
+    /// Says how long a run of these parts will take.
+    pub(super) fn estimate(&self, parts: &[&str]) -> String {
+        let sum: u64 = parts.iter().map(|part| self.seconds(part)).sum();
+        let known = parts.iter().all(|part| self.parts.contains_key(*part));
+        // Parts run at the same time, as many as did in the last run.
+        let (all, of) = if known && self.sum > 0 {
+            (self.all * sum / self.sum, "as earlier runs did")
+        } else {
+            (
+                sum / 2,
+                "on two CPUs with no other work, if nothing is built yet",
+            )
+        };
+        let minutes = all.div_ceil(60).max(1);
+        format!("this takes about {minutes} min, {of}")
+    }
+}
+
+/// Lies in the build folder: another checkout knows nothing yet.
+fn path() -> PathBuf {
+    workspace::root().join("target/test-durations.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_slowest_tests_first() {
+        let durations = Durations::default();
+        let second = Duration::from_secs(1);
+        durations.add("7.3 kprobe", 90 * second, Some(80 * second));
+        for number in 0..12 {
+            durations.add_test(&format!("7.3: test {number}"), number * second);
+        }
+        let text = durations.to_string();
+        assert!(
+            text.contains("\n7.3 kprobe            90            80\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n    11.0  7.3: test 11\n    10.0  7.3: test 10\n"));
+        assert!(!text.contains("test 1\n"), "{text}");
+    }
+
+    #[test]
+    fn an_estimate_is_from_the_earlier_run_if_that_had_all_parts() {
+        let earlier = Earlier {
+            parts: [("lint".to_owned(), 100), ("host".to_owned(), 500)].into(),
+            sum: 600,
+            all: 400,
+        };
+        let of = |parts: &[&str]| earlier.estimate(parts);
+        assert_eq!(
+            of(&["lint", "host"]),
+            "this takes about 7 min, as earlier runs did"
+        );
+        assert_eq!(of(&["lint"]), "this takes about 2 min, as earlier runs did");
+        assert!(of(&["lint", "7.3 kprobe"]).starts_with("this takes about 2 min, on two CPUs"));
+        assert_eq!(earlier.seconds("7.3 kprobe"), USUAL_SECONDS);
+    }
+}

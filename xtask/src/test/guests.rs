@@ -1,0 +1,223 @@
+//! The tests that take a kernel, in virtual machines, several at the same time.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::durations::{Durations, Earlier};
+use super::libtest::Log;
+use super::lines::Lines;
+use super::{Options, Ran, print_line};
+use crate::guest::{Hardware, Kit, Stream, Task, binaries};
+use crate::tools::kernels::Kernel;
+
+/// The modules that tests build networks with.
+const MODULES: [&str; 2] = ["veth", "dummy"];
+
+/// Where the tests' program lies in a guest.
+const PROGRAM: &str = "/usr/local/bin/guest-tests";
+
+/// Tells it that the kernel lies between the oldest and the newest of this run.
+const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
+
+/// What building is called among what takes time.
+pub(super) const BUILD: &str = "guests, build";
+
+/// Tests that one virtual machine runs.
+pub(super) struct Part<'a> {
+    kernel: &'a Kernel,
+    /// What stands before its lines.
+    pub(super) name: String,
+    /// Other tests run on the oldest and the newest kernel.
+    between: bool,
+    /// Arguments for the tests' program.
+    arguments: Vec<String>,
+}
+
+/// Divides the tests of each kernel, the oldest first, so that no CPU is without work for long at the end. Those
+/// that were chosen by arguments stay together.
+pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
+    const THIRDS: [(&str, &[&str]); 3] = [
+        (" fentry", &["fentry::"]),
+        (" kprobe", &["kprobe::"]),
+        (" others", &["--skip", "fentry::", "--skip", "kprobe::"]),
+    ];
+    let mut parts = Vec::new();
+    for (index, kernel) in kernels.iter().enumerate() {
+        let mut add = |name: &str, arguments| {
+            parts.push(Part {
+                kernel,
+                name: format!("{}{name}", kernel.name),
+                between: index > 0 && index + 1 < kernels.len(),
+                arguments,
+            });
+        };
+        if arguments.is_empty() {
+            for (name, of_third) in THIRDS {
+                add(name, of_third.iter().map(|&of| of.to_owned()).collect());
+            }
+        } else {
+            add("", arguments.to_vec());
+        }
+    }
+    parts
+}
+
+/// Runs them, those first that take longest. The result is in the order of the parts.
+pub(super) fn test(
+    options: &Options,
+    parts: &[Part<'_>],
+    earlier: &Earlier,
+    durations: &Durations,
+) -> Result<Vec<Ran>> {
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (kit, program) = durations.measure(BUILD, || {
+        let kit = Kit::prepare(true)?.with_clients()?;
+        anyhow::Ok((kit, binaries::build_tests()?))
+    })?;
+    let silence = Duration::from_secs(options.silence);
+
+    let mut longest_first: Vec<_> = parts.iter().enumerate().collect();
+    longest_first.sort_by_key(|(_, part)| std::cmp::Reverse(earlier.seconds(&part.name)));
+    let waiting = Mutex::new(VecDeque::from(longest_first));
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..options.jobs() {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&waiting).pop_front();
+                    let Some((number, part)) = next else { return };
+                    let ran = test_guest(&kit, part, &program, silence, durations);
+                    lock(&done).push((number, ran));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, ran)| ran).collect())
+}
+
+/// The tests in one virtual machine.
+fn test_guest(
+    kit: &Kit,
+    part: &Part<'_>,
+    program: &Path,
+    silence: Duration,
+    durations: &Durations,
+) -> Ran {
+    let Part {
+        kernel,
+        name,
+        between,
+        arguments,
+    } = part;
+    let between = between.then_some(["env", BETWEEN]);
+    // One at a time: tests change settings of the whole system.
+    let tests = [PROGRAM, "--test-threads=1", "--color=never"];
+    let command = between.into_iter().flatten().chain(tests);
+    let task = Task {
+        command: command
+            .map(str::to_owned)
+            .chain(arguments.iter().cloned())
+            .collect(),
+        hardware: Hardware::default(),
+        timeout: None,
+        silence: Some(silence),
+        modules: MODULES.map(str::to_owned).to_vec(),
+        inputs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
+        outputs: Vec::new(),
+    };
+    print_line(name, &format!("booting {}", kernel.release()), None);
+    let start = Instant::now();
+    let mut log = Log::default();
+    let mut last = start;
+    let mut read = |line: &str| {
+        let before = log.tests.len();
+        log.line(line);
+        let took = std::mem::replace(&mut last, Instant::now()).elapsed();
+        let ended = log.tests.get(before);
+        if let Some((test, _)) = ended {
+            durations.add_test(&format!("{}: {test}", kernel.name), took);
+        }
+        print_line(name, line, ended.map(|_| took));
+    };
+    let mut streams = [Lines::default(), Lines::default()];
+    let result = kit.run(kernel, &task, &mut |stream, bytes| {
+        for line in streams[stream as usize].complete(bytes) {
+            match stream {
+                Stream::Stdout => read(&line),
+                Stream::Stderr => print_line(name, &line, None),
+            }
+        }
+        Ok(())
+    });
+    let [stdout, stderr] = streams;
+    if let Some(line) = stdout.rest() {
+        read(&line);
+    }
+    if let Some(line) = stderr.rest() {
+        print_line(name, &line, None);
+    }
+    let cpu_time = result.as_ref().ok().map(|outcome| outcome.cpu_time);
+    let error = match result {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(_) if !log.is_complete() => {
+            Some("the tests ended without a result that accounts for all of them".to_owned())
+        }
+        Ok(outcome) if outcome.status != 0 && !log.failed() => {
+            Some(format!("the tests ended with status {}", outcome.status))
+        }
+        Ok(_) => None,
+    };
+    let took = start.elapsed();
+    durations.add(name, took, cpu_time);
+    let verdict = if error.is_some() || log.failed() {
+        "failed"
+    } else {
+        "passed"
+    };
+    print_line(name, verdict, Some(took));
+    Ran {
+        origin: kernel.name.clone(),
+        log,
+        error,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_between_are_those_that_are_neither_the_oldest_nor_the_newest() {
+        let kernel = |name: &str| Kernel {
+            name: name.to_owned(),
+            image: PathBuf::new(),
+            modules: None,
+        };
+        let between = |kernels: &[Kernel]| -> Vec<String> {
+            let parts = parts(kernels, &[]);
+            let between = parts.iter().filter(|part| part.between);
+            between.map(|part| part.name.clone()).collect()
+        };
+        let kernels = ["5.10", "6.12", "7.3"].map(kernel);
+        let thirds = ["6.12 fentry", "6.12 kprobe", "6.12 others"];
+        assert_eq!(between(&kernels), thirds);
+        assert!(between(&kernels[..2]).is_empty());
+        assert!(between(&kernels[..1]).is_empty());
+        let chosen = parts(&kernels, &["records".to_owned()]);
+        assert_eq!(chosen.len(), 3);
+        assert_eq!(chosen[1].arguments, ["records"]);
+    }
+}

@@ -1,0 +1,67 @@
+//! The tests that need no kernel of their own.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+
+use super::durations::Durations;
+use super::libtest::Log;
+use super::{Ran, print_line};
+use crate::tools::{browser, shells};
+use crate::{process, workspace};
+
+/// Tell the tests of the page which browser there is, or why there is none, for which they are skipped.
+const BROWSER: &str = "CONNECT_TRACE_BROWSER";
+const NO_BROWSER: &str = "CONNECT_TRACE_NO_BROWSER";
+
+/// What takes time here.
+pub(super) const PARTS: [&str; 2] = ["host, build", "host"];
+
+/// Builds and runs them.
+pub(super) fn test(durations: &Durations) -> Result<Ran> {
+    let [build, run] = PARTS;
+    let cargo = || {
+        let mut command = workspace::cargo();
+        command.args(["test", "--workspace", "--no-fail-fast"]);
+        command
+    };
+    durations.measure(build, || process::shown(cargo().arg("--no-run")))?;
+
+    let mut command = cargo();
+    command.stdout(Stdio::piped());
+    match browser::ensure() {
+        Ok(script) => command.env(BROWSER, script),
+        Err(error) => command.env(NO_BROWSER, format!("{error:#}")),
+    };
+    // The tests of completions look for them there, and skip those that are missing.
+    if let Err(error) = shells::ensure() {
+        eprintln!("no shells: {error:#}");
+    }
+    eprintln!("testing on this machine: {}", process::line(&command));
+    durations.measure(run, || {
+        let mut child = command.spawn().context("cannot run cargo")?;
+        let mut log = Log::default();
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).lines() {
+                let line = line.context("cannot read the output of cargo test")?;
+                if log.line(&line) {
+                    print_line("host", &line, None);
+                }
+            }
+        }
+        let status = child.wait().context("cannot wait for cargo test")?;
+        let error = if !log.is_complete() {
+            Some("`cargo test` gave no result that accounts for all tests".to_owned())
+        } else if !status.success() && !log.failed() {
+            Some(format!("`cargo test` failed ({status})"))
+        } else {
+            None
+        };
+        Ok(Ran {
+            origin: "host".to_owned(),
+            log,
+            error: error.map(|error| format!("{error}; see its messages")),
+        })
+    })
+}
