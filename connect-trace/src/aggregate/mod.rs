@@ -8,6 +8,7 @@ pub mod exhaustion;
 pub mod fast;
 pub mod group;
 pub mod groups;
+mod histogram;
 pub mod key;
 pub mod kinds;
 pub mod latency;
