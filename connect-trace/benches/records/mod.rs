@@ -23,7 +23,7 @@ const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
 /// Every connect of the recording as a record.
 pub fn all() -> Vec<ConnectRecord> {
     let mut recording = Recording::new(RECORDING).expect("a whole recording");
-    let decoder = decoder();
+    let mut decoder = decoder();
     let mut records = Vec::new();
     while recording.ending().is_none() {
         for connect in recording.next_batch() {
@@ -34,7 +34,7 @@ pub fn all() -> Vec<ConnectRecord> {
             };
             let record = encode(&connect);
             let decoded = decoder.decode(bytemuck::bytes_of(&record));
-            assert_eq!(decoded, Some(connect), "{record:?}");
+            assert_eq!(decoded, Some(&connect), "{record:?}");
             records.push(record);
         }
     }
