@@ -57,8 +57,10 @@ pub struct ConnectRecord {
     pub connect_ns: u64,
     /// Time in `__inet_hash_connect`; 0 without [`Flags::SEARCH_TIMED`].
     pub search_ns: u64,
-    /// Process (thread-group) id in the upper half, thread id in the lower.
-    pub pid_tgid: u64,
+    /// Thread id.
+    pub tid: u32,
+    /// Process (thread-group) id.
+    pub pid: u32,
     /// Name of the calling thread, `task_struct.comm`: its bytes up to the first zero.
     pub comm: [u64; COMM_WORDS],
     /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
