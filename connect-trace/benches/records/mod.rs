@@ -23,7 +23,7 @@ const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
 /// Every connect of the recording as a record.
 pub fn all() -> Vec<ConnectRecord> {
     let mut recording = Recording::new(RECORDING).expect("a whole recording");
-    let decoder = decoder();
+    let mut decoder = decoder();
     let mut records = Vec::new();
     while recording.ending().is_none() {
         for connect in recording.next_batch() {
@@ -34,7 +34,7 @@ pub fn all() -> Vec<ConnectRecord> {
             };
             let record = encode(&connect);
             let decoded = decoder.decode(bytemuck::bytes_of(&record));
-            assert_eq!(decoded, Some(connect), "{record:?}");
+            assert_eq!(decoded, Some(&connect), "{record:?}");
             records.push(record);
         }
     }
@@ -65,7 +65,8 @@ fn encode(connect: &Connect) -> ConnectRecord {
         connect_ns: connect.connect_ns,
         cgroup_id: connect.cgroup_id,
         comm: bytemuck::cast(connect.comm.0),
-        pid_tgid: u64::from(connect.pid) << 32 | u64::from(connect.tid),
+        tid: connect.tid,
+        pid: connect.pid,
         ret: -connect.errno,
         uid: connect.uid,
         source_port: connect.port.number().unwrap_or(0),

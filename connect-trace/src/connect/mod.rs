@@ -14,6 +14,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use bytemuck::Zeroable as _;
 use connect_trace_common::{ConnectRecord, Flags};
 
 use crate::kernel::layout::Layout;
@@ -212,8 +213,20 @@ impl Connect {
 }
 
 /// Turns the kernel's records into [`Connect`]s.
-#[derive(Clone, Copy, Debug)]
+///
+/// Most of a connect() is the same as in the one before it, as a client that opens connections makes them, and is decoded
+/// once for all of these.
+#[derive(Clone, Debug)]
 pub struct Decoder {
+    kernel: Shown,
+    /// The record that was decoded last, as far as it is shared, and what it says.
+    shared: [u8; ConnectRecord::SHARED],
+    latest: Connect,
+}
+
+/// The properties of the kernel that decide what a record means.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
     socket_range_has_no_parity: bool,
     has_namespaces: bool,
     shows_port_range: bool,
@@ -230,18 +243,26 @@ impl Decoder {
     /// A decoder for the records of programs that were loaded with this layout.
     #[must_use]
     pub fn new(layout: &Layout) -> Self {
-        Self {
+        Self::of(Shown {
             socket_range_has_no_parity: layout.socket_range_has_no_parity,
             has_namespaces: layout.has_namespaces,
             shows_port_range: layout.shows_port_range,
             user_locks_bit: layout.user_locks_bit,
             kernel_sock: layout.kernel_sock,
+        })
+    }
+
+    fn of(kernel: Shown) -> Self {
+        let none = ConnectRecord::zeroed();
+        Self {
+            kernel,
+            shared: *none.shared(),
+            latest: kernel.connect(&none),
         }
     }
 
     /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
-    #[must_use]
-    pub fn decode(&self, bytes: &[u8]) -> Option<Connect> {
+    pub fn decode(&mut self, bytes: &[u8]) -> Option<&Connect> {
         // In the ring buffer a record is aligned, and need not be copied.
         let copy: ConnectRecord;
         let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
@@ -251,55 +272,81 @@ impl Decoder {
                 &copy
             }
         };
+        if *record.shared() == self.shared {
+            self.latest.take_own(record);
+        } else {
+            self.shared = *record.shared();
+            self.latest = self.kernel.connect(record);
+        }
+        Some(&self.latest)
+    }
+}
+
+impl Connect {
+    /// Takes from a record all that is not shared with the record before.
+    fn take_own(&mut self, record: &ConnectRecord) {
+        let flags = record.flags;
+        self.start_ns = record.start_ns;
+        self.connect_ns = record.connect_ns;
+        self.search_ns = flags.has(Flags::SEARCH_TIMED).then_some(record.search_ns);
+        self.port = match record.source_port {
+            0 => SourcePort::None,
+            // A socket that fails keeps only the port that it was bound to.
+            port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
+            port => SourcePort::Searched(port),
+        };
+        self.pid = record.pid;
+        self.tid = record.tid;
+        self.comm = Comm(bytemuck::cast(record.comm));
+        self.uid = record.uid;
+        self.scanned = self.range.and_then(|range| scanned(record, range));
+        self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
+        self.checks_watched = record.checks != 0;
+    }
+}
+
+impl Shown {
+    /// Decodes a record.
+    fn connect(&self, record: &ConnectRecord) -> Connect {
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
-        let failed = record.ret != 0;
         let locks = self.user_locks_bit.filter(|_| searched);
         let locks = locks.map(|bit| record.user_locks >> bit);
-        let range = (searched && self.shows_port_range).then(|| self.range(record));
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
             (AF_INET6, true) => Family::Mapped,
             (AF_INET6, false) => Family::V6,
             _ => Family::V4,
         };
         let is_v6 = family == Family::V6;
-        Some(Connect {
-            start_ns: record.start_ns,
-            connect_ns: record.connect_ns,
-            search_ns: record
-                .flags
-                .has(Flags::SEARCH_TIMED)
-                .then_some(record.search_ns),
+        let mut connect = Connect {
             family,
             source: searched.then(|| address(record.source, is_v6)),
-            port: match record.source_port {
-                0 => SourcePort::None,
-                // A socket that fails keeps only the port that it was bound to.
-                port if failed || record.flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
-                port => SourcePort::Searched(port),
-            },
             destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
                 SocketAddr::new(address(record.destination, is_v6), record.destination_port)
             }),
             errno: record.ret.saturating_neg(),
-            pid: (record.pid_tgid >> 32) as u32,
-            tid: record.pid_tgid as u32,
-            comm: Comm(bytemuck::cast(record.comm)),
-            uid: record.uid,
             netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
             owner: self
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
-            range,
+            range: (searched && self.shows_port_range).then(|| self.range(record)),
             port_choice: locks.map(|locks| port_choice(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
-            scanned: range.and_then(|range| scanned(record, range)),
-            checks: record
-                .flags
-                .has(Flags::CHECKS_COUNTED)
-                .then_some(record.checks),
-            checks_watched: record.checks != 0,
-        })
+            // From here on its own.
+            start_ns: 0,
+            connect_ns: 0,
+            search_ns: None,
+            port: SourcePort::None,
+            pid: 0,
+            tid: 0,
+            comm: Comm([0; 16]),
+            uid: 0,
+            scanned: None,
+            checks: None,
+            checks_watched: false,
+        };
+        connect.take_own(record);
+        connect
     }
 
     /// The range of the namespace, narrowed by the socket's own as `inet_sk_get_local_port_range` does:
@@ -322,16 +369,22 @@ impl Decoder {
 }
 
 #[cfg(test)]
+impl Shown {
+    /// The properties of a kernel that shows everything.
+    const EXAMPLE: Self = Self {
+        socket_range_has_no_parity: true,
+        has_namespaces: true,
+        shows_port_range: true,
+        user_locks_bit: Some(4),
+        kernel_sock: Some(2),
+    };
+}
+
+#[cfg(test)]
 impl Decoder {
     /// Returns a decoder for a kernel that shows everything.
     pub(crate) fn example() -> Self {
-        Self {
-            socket_range_has_no_parity: true,
-            has_namespaces: true,
-            shows_port_range: true,
-            user_locks_bit: Some(4),
-            kernel_sock: Some(2),
-        }
+        Self::of(Shown::EXAMPLE)
     }
 }
 
@@ -402,9 +455,9 @@ fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable as _;
+    use proptest::prelude::*;
 
-    use super::{PortChoice, *};
+    use super::*;
 
     fn decoder() -> Decoder {
         Decoder::example()
@@ -416,7 +469,23 @@ mod tests {
         record.flags = Flags::SEARCH_ENTERED;
         record.netns_range = [20_000, 21_999];
         change(&mut record);
-        decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+        *decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_connect_is_the_same_whatever_came_before(
+            mut bytes in proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>()),
+            changes in proptest::collection::vec((0..size_of::<ConnectRecord>(), any::<u8>()), 1..20),
+        ) {
+            let mut decoder = decoder();
+            // Each differs from the one before in one byte: shared with it or not.
+            for (at, byte) in changes {
+                bytes[at] = byte;
+                let alone = *self::decoder().decode(&bytes).unwrap();
+                prop_assert_eq!(decoder.decode(&bytes), Some(&alone));
+            }
+        }
     }
 
     #[test]
@@ -563,10 +632,10 @@ mod tests {
                 flags,
                 ..ConnectRecord::zeroed()
             };
-            let decoder = Decoder {
+            let mut decoder = Decoder::of(Shown {
                 kernel_sock: bit,
-                ..decoder()
-            };
+                ..Shown::EXAMPLE
+            });
             decoder.decode(bytemuck::bytes_of(&record)).unwrap().owner
         };
         let none = Flags(0);
@@ -583,10 +652,10 @@ mod tests {
 
     #[test]
     fn a_kernel_whose_sockets_show_no_locks_has_no_strategies() {
-        let blind = Decoder {
+        let mut blind = Decoder::of(Shown {
             user_locks_bit: None,
-            ..decoder()
-        };
+            ..Shown::EXAMPLE
+        });
         let mut bytes = ConnectRecord::zeroed();
         bytes.flags = Flags::SEARCH_ENTERED;
         bytes.user_locks = ADDRESS_LOCK << 4;

@@ -87,14 +87,18 @@ impl Exhaustions {
     /// to be taken; no more than [`MOST_ROUTES`] are ever given, so that no log is flooded.
     pub fn record(&mut self, connect: &Connect) -> Option<Exhaustion> {
         let seen = evidence(connect)?;
-        let route = Route::of(connect)?;
-        if let Some((latest, evidence)) = &mut self.latest {
-            if *latest == route {
-                *evidence = evidence.and(seen);
-                return None;
+        match &mut self.latest {
+            Some((latest, evidence)) if latest.is_of(connect) => {
+                evidence.add(&seen);
+                None
             }
-            self.keep_latest();
+            _ => self.record_other(Route::of(connect)?, seen),
         }
+    }
+
+    /// Takes what a search showed of a route that is not the latest one.
+    fn record_other(&mut self, route: Route, seen: Evidence) -> Option<Exhaustion> {
+        self.keep_latest();
         self.turn += 1;
         if let Some(kept) = self.routes.get_mut(&route) {
             kept.last = self.turn;
@@ -147,7 +151,10 @@ impl Exhaustions {
         if let Some((route, seen)) = self.latest.take()
             && let Some(kept) = self.routes.get_mut(&route)
         {
-            kept.evidence = Some(kept.evidence.map_or(seen, |before| before.and(seen)));
+            match &mut kept.evidence {
+                Some(evidence) => evidence.add(&seen),
+                none => *none = Some(seen),
+            }
         }
     }
 
@@ -163,17 +170,13 @@ impl Exhaustions {
 }
 
 impl Evidence {
-    /// Of both: the range is that of the fuller.
-    fn and(self, other: Self) -> Self {
-        let fuller = if other.percent_taken > self.percent_taken {
-            other
-        } else {
-            self
-        };
-        Self {
-            connects: self.connects + other.connects,
-            failed: self.failed + other.failed,
-            ..fuller
+    /// Adds what others show: the range is that of the fuller.
+    fn add(&mut self, other: &Self) {
+        self.connects += other.connects;
+        self.failed += other.failed;
+        if other.percent_taken > self.percent_taken {
+            self.percent_taken = other.percent_taken;
+            self.range = other.range;
         }
     }
 }
@@ -186,6 +189,14 @@ impl Route {
             destination: connect.destination?,
             own_range: connect.port_choice == Some(PortChoice::Range),
         })
+    }
+
+    /// Returns true if [`Route::of`] gives this one.
+    fn is_of(&self, connect: &Connect) -> bool {
+        connect.destination == Some(self.destination)
+            && connect.source == Some(self.source)
+            && connect.netns == self.netns
+            && (connect.port_choice == Some(PortChoice::Range)) == self.own_range
     }
 }
 

@@ -9,6 +9,7 @@ pub mod distinct;
 pub mod exhaustion;
 pub mod group;
 pub mod groups;
+mod histogram;
 pub mod key;
 pub mod latency;
 pub mod port_choices;

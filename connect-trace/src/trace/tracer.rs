@@ -58,8 +58,7 @@ impl Records {
         let start = Instant::now();
         let mut batch = 0;
         while let Some(record) = self.ring.next() {
-            // By reference: to copy what was only just written, field by field, stalls the CPU.
-            match &self.decoder.decode(&record) {
+            match self.decoder.decode(&record) {
                 Some(connect) => {
                     self.decoded += 1;
                     each(connect);

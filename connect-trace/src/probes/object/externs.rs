@@ -1,5 +1,5 @@
-//! What the programs of the object declare and the daemon has: variables that are maps of its own, and a function of
-//! the kernel's. aya links with neither.
+//! What the programs of the object declare and the daemon has: constants, variables that are maps of its own, and a
+//! function of the kernel's. aya links with none of them.
 
 use anyhow::{Context as _, Result, ensure};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
@@ -26,6 +26,8 @@ pub(crate) struct Extern {
 /// What there is to link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Is {
+    /// A constant.
+    Constant(u64),
     /// The value of a map of one, by its descriptor, which must be open when the programs are loaded.
     Variable(i32),
     /// A function of the kernel's, by its number in the kernel's BTF; `None` where the kernel lacks it, and the
@@ -37,7 +39,7 @@ pub(crate) enum Is {
 pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
     for (at, Extern { name, is }) in references(object, externs)? {
         let wanted = match is {
-            Is::Variable(_) => LOAD_WORD_64,
+            Is::Constant(_) | Is::Variable(_) => LOAD_WORD_64,
             Is::Function(_) => CALL,
         };
         let code = object.get(at).copied();
@@ -50,6 +52,11 @@ pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
             .context("the eBPF object is cut short")?;
         let (instructions, _) = rest.as_chunks_mut::<INSTRUCTION>();
         match (is, instructions) {
+            (Is::Constant(value), [first, second, ..]) => {
+                let value = value.to_le_bytes();
+                first[4..].copy_from_slice(&value[..4]);
+                second[4..].copy_from_slice(&value[4..]);
+            }
             (Is::Variable(map), [first, second, ..]) => {
                 // The first half has the map, the second the place within its value, which the compiler has left in
                 // the first.
