@@ -22,7 +22,7 @@ pub fn power_of_ten(ns: u64) -> usize {
 
 /// Lower edge of a bucket in nanoseconds (0 for the first).
 #[must_use]
-pub fn lower_edge_ns(bucket: usize) -> u64 {
+pub const fn lower_edge_ns(bucket: usize) -> u64 {
     if bucket == 0 {
         0
     } else {

@@ -9,6 +9,7 @@ pub mod buckets;
 pub mod counters;
 pub mod field;
 pub mod filter;
+pub mod params;
 pub mod record;
 pub mod slot;
 
@@ -16,5 +17,6 @@ pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
 pub use field::Field;
 pub use filter::FilterBits;
+pub use params::Params;
 pub use record::{ConnectRecord, Flags, InFlight};
 pub use slot::Look;

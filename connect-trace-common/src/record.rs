@@ -1,5 +1,7 @@
 //! One connect(), as the eBPF programs write it into the ring buffer, and its life before that.
 
+use core::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::Look;
@@ -44,7 +46,8 @@ impl Flags {
 /// `TASK_COMM_LEN` in words: words, because bytes would be copied one by one.
 pub const COMM_WORDS: usize = 2;
 
-/// One connect(), as it lies in the ring buffer.
+/// One connect(), as it lies in the ring buffer: first what each call has of its own, then what is mostly the same for
+/// the next one ([`ConnectRecord::shared`]).
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct ConnectRecord {
@@ -54,12 +57,27 @@ pub struct ConnectRecord {
     pub connect_ns: u64,
     /// Time in `__inet_hash_connect`; 0 without [`Flags::SEARCH_TIMED`].
     pub search_ns: u64,
-    /// Cgroup (v2) of the caller, `bpf_get_current_cgroup_id`.
-    pub cgroup_id: u64,
-    /// Process (thread-group) id in the upper half, thread id in the lower.
-    pub pid_tgid: u64,
+    /// Thread id.
+    pub tid: u32,
+    /// Process (thread-group) id.
+    pub pid: u32,
     /// Name of the calling thread, `task_struct.comm`: its bytes up to the first zero.
     pub comm: [u64; COMM_WORDS],
+    /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
+    pub uid: u32,
+    /// Calls of `__inet{,6}_check_established` by this connect() that were seen: all of them with
+    /// [`Flags::CHECKS_COUNTED`], else those within a burst of watching.
+    pub checks: u32,
+    /// Where the search started: the slot of `table_perturb` plus the upper half of `port_offset`, from
+    /// which the kernel takes the remainder by the number of ports. See [`Flags::SCAN_STARTED`].
+    pub scan_start: u32,
+    /// By how much the search moved the slot of `table_perturb` that its start came from; 0 if that is not known:
+    /// see [`Look::advance`] and [`Flags::SCAN_STARTED`].
+    pub scan_advance: u16,
+    /// Source port, `skc_num` when connect() returned; 0 where the socket has none.
+    pub source_port: u16,
+    /// Cgroup (v2) of the caller, `bpf_get_current_cgroup_id`.
+    pub cgroup_id: u64,
     /// Source address in network order: of IPv6 all bytes, of IPv4 (v4-mapped too) the first four. Means
     /// nothing without [`Flags::SEARCH_ENTERED`].
     pub source: [u32; 4],
@@ -69,9 +87,15 @@ pub struct ConnectRecord {
     pub netns: u32,
     /// What `tcp_v4_connect` or `tcp_v6_connect` returned: 0 or a negative errno.
     pub ret: i32,
-    /// Calls of `__inet{,6}_check_established` by this connect() that were seen: all of them with
-    /// [`Flags::CHECKS_COUNTED`], else those within a burst of watching.
-    pub checks: u32,
+    /// Lowest and highest port of `net.ipv4.ip_local_port_range`, where the kernel's types show
+    /// it; see [`Flags::SEARCH_ENTERED`].
+    pub netns_range: [u16; 2],
+    /// Lowest and highest port of the socket's `IP_LOCAL_PORT_RANGE`; 0 where it is not set.
+    pub socket_range: [u16; 2],
+    /// Destination port; known as the address is.
+    pub destination_port: u16,
+    /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
+    pub family: u16,
     /// What is known of this record.
     pub flags: Flags,
     /// The byte of `sk_userlocks` when the search was entered, or if it was not, when connect() returned, where the
@@ -79,28 +103,20 @@ pub struct ConnectRecord {
     pub user_locks: u8,
     /// The byte of `sk_kern_sock`, likewise; 0 if it is that of `user_locks`.
     pub kernel_sock: u8,
-    /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
-    pub uid: u32,
-    /// Lowest and highest port of `net.ipv4.ip_local_port_range`, where the kernel's types show
-    /// it; see [`Flags::SEARCH_ENTERED`].
-    pub netns_range: [u16; 2],
-    /// Lowest and highest port of the socket's `IP_LOCAL_PORT_RANGE`; 0 where it is not set.
-    pub socket_range: [u16; 2],
-    /// Source port, `skc_num` when connect() returned; 0 where the socket has none.
-    pub source_port: u16,
-    /// Destination port; known as the address is.
-    pub destination_port: u16,
-    /// Address family of the socket: 2 is `AF_INET`, 10 is `AF_INET6`.
-    pub family: u16,
-    /// By how much the search moved the slot of `table_perturb` that its start came from; 0 if that is not known:
-    /// see [`Look::advance`] and [`Flags::SCAN_STARTED`].
-    pub scan_advance: u16,
-    /// Where the search started: the slot of `table_perturb` plus the upper half of `port_offset`, from
-    /// which the kernel takes the remainder by the number of ports. See [`Flags::SCAN_STARTED`].
-    pub scan_start: u32,
 }
 
 impl ConnectRecord {
+    /// Bytes of [`shared`](Self::shared).
+    pub const SHARED: usize = size_of::<Self>() - offset_of!(Self, cgroup_id);
+
+    /// Returns what mostly is the same in the records of one client's calls to one server.
+    #[inline(always)]
+    #[must_use]
+    pub fn shared(&self) -> &[u8; Self::SHARED] {
+        let (_, shared) = bytemuck::bytes_of(self).split_at(offset_of!(Self, cgroup_id));
+        bytemuck::from_bytes(shared)
+    }
+
     /// Returns the bytes of `sk_userlocks` and of `sk_kern_sock`, the latter above the former.
     #[inline(always)]
     #[must_use]

@@ -8,7 +8,7 @@ use connect_trace_common::{
 
 use crate::{
     in_flight::Thread,
-    layout::CHECKS_ADD_UP,
+    params::param,
     shared::{add, per_cpu},
     sock::AF_INET6,
 };
@@ -30,7 +30,7 @@ pub fn counted() {
 /// At the return of a connect() whose calls were only counted.
 #[inline(always)]
 pub fn connect_returned(record: &ConnectRecord) {
-    if CHECKS_ADD_UP.load() == 0 || record.checks == 0 {
+    if param!(checks_add_up) == 0 || record.checks == 0 {
         return;
     }
     let is_v6 = record.family == AF_INET6 && !record.flags.has(Flags::MAPPED);

@@ -11,14 +11,14 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::info;
-use connect_trace_common::{ConnectRecord, FilterBits, Flags};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
 
 use crate::{
     address::Address,
     check_established, fast, filter,
     in_flight::{Call, Entered, Thread},
-    layout::{COUNT_CHECKS, HAS_OPTIONS, KERNEL_SOCK, MAY_SAMPLE, MIN_LATENCY_NS},
     maps::RECORDS,
+    params::param,
     scan,
     shared::{control, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
@@ -34,9 +34,13 @@ pub enum Function {
     V6,
 }
 
-/// At the entry of `tcp_v4_connect` or `tcp_v6_connect`.
+/// At the entry of `tcp_v4_connect` or `tcp_v6_connect`: returns the call, if it is to get a record.
 #[inline(always)]
-pub fn entered<M: Memory>(function: Function, sock: Sock<M>, address: *const u8) {
+pub fn entered<M: Memory>(
+    function: Function,
+    sock: Sock<M>,
+    address: Address,
+) -> Option<&'static mut InFlight> {
     // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
     // v4-mapped, and the outer call is the record.
     let is_inner = |family| function == Function::V4 && family != AF_INET;
@@ -44,29 +48,29 @@ pub fn entered<M: Memory>(function: Function, sock: Sock<M>, address: *const u8)
         if is_inner(sock.family()) {
             inner_entered();
         }
-        return;
+        return None;
     }
-    let has_options = HAS_OPTIONS.load() != 0;
-    if has_options && !filter::wants_process(bpf_get_current_pid_tgid()) {
+    if has_options() && !filter::wants_process(bpf_get_current_pid_tgid()) {
         if !is_inner(sock.family()) {
             count(counter!(filtered));
         }
-        return;
+        return None;
     }
     let family = sock.family();
     if is_inner(family) {
-        return inner_entered();
+        inner_entered();
+        return None;
     }
-    if has_options && !filter::wants_call(function, sock, Address(address)) {
+    if has_options() && !filter::wants_call(function, sock, address) {
         count(counter!(filtered));
         without_record(Thread::current());
-        return;
+        return None;
     }
     count(counter!(entered));
-    if has_options && MAY_SAMPLE.load() != 0 && !is_sampled() {
+    if has_options() && param!(may_sample) != 0 && !is_sampled() {
         count(counter!(unsampled));
         without_record(Thread::current());
-        return;
+        return None;
     }
 
     let Some(Entered {
@@ -74,25 +78,31 @@ pub fn entered<M: Memory>(function: Function, sock: Sock<M>, address: *const u8)
         return_missed,
     }) = Thread::current().enter()
     else {
-        return count(counter!(in_flight_full));
+        count(counter!(in_flight_full));
+        return None;
     };
     if return_missed {
         count(counter!(return_missed));
     }
     let call = call.kept;
     call.entered_v6 = u64::from(function == Function::V6);
-    call.sock = sock.0.address() as u64;
-    call.address = address as u64;
-    if has_options && COUNT_CHECKS.load() != 0 {
+    if has_options() && param!(count_checks) != 0 {
         call.checks_epoch = control!(checks_epoch);
     }
     let record = &mut call.record;
-    record.pid_tgid = bpf_get_current_pid_tgid();
     record.family = family;
     record.flags = Flags(0);
     record.checks = 0;
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
+    Some(call)
+}
+
+/// Returns whether [`connect_trace_common::Params::has_options`] is set. Asked anew each time: to keep the answer takes
+/// more instructions.
+#[inline(always)]
+fn has_options() -> bool {
+    param!(has_options) != 0
 }
 
 /// At the entry of `tcp_v4_connect` from within `tcp_v6_connect`.
@@ -181,10 +191,21 @@ pub fn search_returned() {
     }
 }
 
-/// At the return of `tcp_v4_connect` or `tcp_v6_connect`. `sock` makes the socket from the address
-/// kept at the entry, or from the probe's own argument.
+/// A return of `tcp_v4_connect` or `tcp_v6_connect`: what its probe sees, or has kept at the entry.
+pub trait Return {
+    /// How its socket is read.
+    type Memory: Memory;
+    /// What the function returns.
+    fn value(&self) -> i32;
+    /// Its socket, of which the address may have been kept.
+    fn sock(&self, kept: u64) -> Sock<Self::Memory>;
+    /// The `struct sockaddr *` that was passed, which may have been kept.
+    fn address(&self, kept: u64) -> Address;
+}
+
+/// At the return of `tcp_v4_connect` or `tcp_v6_connect`.
 #[inline(always)]
-pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
+pub fn returned<R: Return>(function: Function, probe: &R) {
     let thread = Thread::current();
     let Some(in_flight) = thread.call() else {
         return;
@@ -195,11 +216,11 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }
-    let has_options = HAS_OPTIONS.load() != 0;
-    if has_options {
+    if has_options() {
         check_established::connect_returned(&call.record);
     }
-    if has_options && filter::filters().any(FilterBits::FAILED) && ret == 0 {
+    let ret = probe.value();
+    if has_options() && filter::filters().any(FilterBits::FAILED) && ret == 0 {
         count(counter!(succeeded));
         thread.leave(in_flight);
         return;
@@ -207,15 +228,16 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
     let record = &mut call.record;
     record.connect_ns = now - record.start_ns;
     record.ret = ret;
-    let sock = sock(call.sock);
+    let sock = probe.sock(call.sock);
     record.source_port = sock.source_port();
-    let task = Task::current(has_options);
+    let task = Task::current(has_options());
+    [record.tid, record.pid] = task.ids();
     record.uid = task.uid();
     record.comm = task.comm();
     // SAFETY: a helper without preconditions.
     record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     let mut flags = record.flags;
-    if has_options && COUNT_CHECKS.load() != 0 {
+    if has_options() && param!(count_checks) != 0 {
         let epoch = control!(checks_epoch);
         if epoch != 0 && epoch == call.checks_epoch {
             flags.set(Flags::CHECKS_COUNTED);
@@ -232,15 +254,15 @@ pub fn returned<M: Memory>(function: Function, ret: i32, sock: impl FnOnce(u64) 
             record.netns = sock.net().inode();
             record.user_locks = sock.user_locks();
             record.kernel_sock = sock.kernel_sock();
-            take_passed(record, function, sock, Address(call.address as *const u8));
+            take_passed(record, function, sock, probe.address(call.address));
             flags = record.flags;
         }
     }
-    if record.bits_of_sock() & KERNEL_SOCK.load() != 0 && task.is_of_kernel() {
+    if u64::from(record.bits_of_sock()) & param!(kernel_sock) != 0 && task.is_of_kernel() {
         flags.set(Flags::KERNEL_THREAD);
         record.flags = flags;
     }
-    if has_options && record.connect_ns < MIN_LATENCY_NS.load() {
+    if has_options() && record.connect_ns < param!(min_latency_ns) {
         fast::add_call(record);
         count(counter!(fast));
         thread.leave(in_flight);

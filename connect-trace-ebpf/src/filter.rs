@@ -10,15 +10,15 @@ use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
 use crate::{
     address::{Address, Destination},
     connect::Function,
-    layout::{CGROUP_COUNT, FILTERS, HAS_ONLY_PROCESS},
     maps::{CGROUPS, COMMS, DADDRS, DPORTS, NETNS, PIDS, UIDS},
+    params::param,
     sock::{Memory, Sock},
 };
 
 /// The filters of this run.
 #[inline(always)]
 pub fn filters() -> FilterBits {
-    FilterBits(FILTERS.load())
+    FilterBits(param!(filters) as u32)
 }
 
 /// The one process that is traced, 0 when it has ended; where there may be others, the map `PIDS` has them. In a
@@ -34,7 +34,7 @@ pub fn wants_process(pid_tgid: u64) -> bool {
         return true;
     }
     let pid = (pid_tgid >> 32) as u32;
-    if HAS_ONLY_PROCESS.load() != 0 {
+    if param!(has_only_process) != 0 {
         // SAFETY: an aligned word of our own.
         return pid == unsafe { (&raw const ONLY_PROCESS).read_volatile() };
     }
@@ -108,7 +108,7 @@ fn wants_address(destination: Destination) -> bool {
 #[inline(always)]
 fn wants_cgroup() -> bool {
     for index in 0..MOST_CGROUPS as u32 {
-        if index >= CGROUP_COUNT.load() {
+        if u64::from(index) >= param!(cgroup_count) {
             return false;
         }
         if CGROUPS.current_task_under_cgroup(index) == Ok(true) {

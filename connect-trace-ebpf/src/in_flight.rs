@@ -7,6 +7,8 @@
 //! If the hashes of two threads lead to one place, the second thread has another one; if that is taken too, its calls are
 //! in the hash map `IN_FLIGHT`. A place is taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
 
+use core::ptr::NonNull;
+
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
 use connect_trace_common::{
     InFlight,
@@ -14,7 +16,6 @@ use connect_trace_common::{
 };
 
 use crate::{
-    layout::PLACE_MASK,
     maps::{IN_FLIGHT, OWNERS},
     shared::{THREADS, add},
 };
@@ -235,7 +236,7 @@ impl Thread {
     fn place_by(self, bit: u32) -> Place {
         /// 2^64 divided by the golden ratio.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        Place((self.0.wrapping_mul(FACTOR) >> bit) & PLACE_MASK.load())
+        Place((self.0.wrapping_mul(FACTOR) >> bit) & Place::MASK)
     }
 }
 
@@ -249,19 +250,19 @@ fn any_displaced() -> bool {
 /// The word in [`THREADS`] that says whose a place is. Other threads read it, and take it when it is nobody's, so that
 /// there is never a reference to it.
 #[derive(Clone, Copy)]
-struct Owner(*mut u64);
+struct Owner(NonNull<u64>);
 
 impl Owner {
     #[inline(always)]
     fn load(self) -> u64 {
         // SAFETY: an aligned word of a live map value, which everybody writes whole.
-        unsafe { self.0.read_volatile() }
+        unsafe { self.0.as_ptr().read_volatile() }
     }
 
     #[inline(always)]
     fn store(self, thread: u64) {
         // SAFETY: as in `load`; only the thread that took the place writes, until it gives it up.
-        unsafe { self.0.write_volatile(thread) };
+        unsafe { self.0.as_ptr().write_volatile(thread) };
     }
 }
 
@@ -272,6 +273,9 @@ struct Place(u64);
 impl Place {
     /// Bits of an offset.
     const BITS: u32 = PLACES.trailing_zeros() + size_of::<u64>().trailing_zeros();
+
+    /// All offsets there are.
+    const MASK: u64 = ((PLACES - 1) * size_of::<u64>()) as u64;
 
     /// Gives it to others.
     #[inline(always)]
@@ -284,7 +288,10 @@ impl Place {
     fn owner(self) -> Owner {
         // SAFETY: the mask is below the number of places, which the verifier checks, and ends in zeros, so that the
         // word is aligned.
-        Owner(unsafe { (&raw mut THREADS).cast::<u64>().byte_add(self.0 as usize) })
+        Owner(unsafe {
+            let threads = NonNull::new_unchecked(&raw mut THREADS);
+            threads.cast::<u64>().byte_add(self.0 as usize)
+        })
     }
 
     #[inline(always)]

@@ -2,13 +2,18 @@
 //!
 //! `attach/` has the entry points, one file per way to attach; they say how a `struct sock` is read
 //! and hand over to `connect` (the life of one connect()) or `check_established` (aggregated in the
-//! kernel). `layout` holds what the daemon found out about the running kernel; `maps` and `shared` what it
+//! kernel). `params` has the constants that the daemon found out about the running kernel; `maps` and `shared` what it
 //! reads.
 //!
 //! For the host this crate is an empty program, so that the workspace builds, tests and lints on the
 //! stable toolchain; `connect-trace/build.rs` builds it for the kernel.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(asm_experimental_arch, core_intrinsics)
+)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(internal_features, reason = "see shared::add")
@@ -38,9 +43,9 @@ mod filter;
 #[cfg(target_arch = "bpf")]
 mod in_flight;
 #[cfg(target_arch = "bpf")]
-mod layout;
-#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod params;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 
 use connect_trace_common::Look;
 
-use crate::{cast, layout::TABLE_PERTURB, shared::add};
+use crate::{cast, params::param, shared::add};
 
 /// `table_perturb` has as many slots as there are indices, `INET_TABLE_PERTURB_SIZE`. On a kernel that was
 /// built with fewer the slot is not the one that moves, which the daemon notices.
@@ -29,7 +29,7 @@ pub fn slot(port_offset: u64) -> Option<u64> {
     // SAFETY: an aligned word of our own; who writes it writes the same.
     let mut table = unsafe { (&raw const TABLE).read_volatile() };
     if table == 0 {
-        let symbol = TABLE_PERTURB.load();
+        let symbol = param!(table_perturb);
         if symbol == 0 {
             return None;
         }

@@ -6,7 +6,7 @@ use connect_trace_common::Field;
 
 use crate::{
     cast::cast,
-    layout::{INET_PORT_RANGE_IS_PAIR, INET_SOCK, NET_PORT_RANGE_IS_PAIR, SOCK, has},
+    params::{has, param},
 };
 
 /// `AF_INET`
@@ -92,7 +92,7 @@ impl Cast {
     /// The `struct sock` at an address (kprobe, kretprobe), where [`crate::cast::is_possible`].
     #[inline(always)]
     pub fn sock(address: *const u8) -> Self {
-        Self(cast(address, &SOCK))
+        Self(cast(address, param!(sock)))
     }
 }
 
@@ -109,7 +109,7 @@ impl Memory for Cast {
 
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
-        Some(Self(cast(self.0, &INET_SOCK)))
+        Some(Self(cast(self.0, param!(inet_sock))))
     }
 
     #[inline(always)]
@@ -230,7 +230,7 @@ impl<M: Memory> Sock<M> {
         let Some(sock) = self.0.as_tcp_sock() else {
             return [0; 2];
         };
-        if INET_PORT_RANGE_IS_PAIR.load() != 0 {
+        if param!(inet_port_range_is_pair) != 0 {
             return sock.pair(Field::InetPortRange);
         }
         halves(sock.read(Field::InetPortRange))
@@ -251,7 +251,7 @@ impl<M: Memory> Net<M> {
     /// `net.ipv4.ip_local_port_range` as low and high; zeros where it is not known.
     #[inline(always)]
     pub fn port_range(self) -> [u16; 2] {
-        if NET_PORT_RANGE_IS_PAIR.load() != 0 {
+        if param!(net_port_range_is_pair) != 0 {
             let [low, high]: [u32; 2] = self.0.pair(Field::NetPortRange);
             return [low as u16, high as u16];
         }

@@ -3,11 +3,11 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{bpf_get_current_uid_gid, generated};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated};
 use connect_trace_common::{Field, record::COMM_WORDS};
 
 use crate::{
-    layout::has,
+    params::has,
     sock::{Memory, Typed, Untyped},
 };
 
@@ -16,12 +16,24 @@ use crate::{
 pub struct Task(Option<Typed>);
 
 impl Task {
-    /// `bpf_get_current_task_btf`. Without options the kernel has it: see [`crate::layout::HAS_OPTIONS`].
+    /// `bpf_get_current_task_btf`. Without options the kernel has it: see [`connect_trace_common::Params::has_options`].
     #[inline(always)]
     pub fn current(has_options: bool) -> Self {
         // SAFETY: a helper without preconditions.
         let task = || Typed(unsafe { generated::bpf_get_current_task_btf() } as *const u8);
         Self((!has_options || has(Field::TaskComm)).then(task))
+    }
+
+    /// The ids of the thread and of its process.
+    #[inline(always)]
+    pub fn ids(self) -> [u32; 2] {
+        match self.0 {
+            Some(task) => [task.read(Field::TaskPid), task.read(Field::TaskTgid)],
+            None => {
+                let pid_tgid = bpf_get_current_pid_tgid();
+                [pid_tgid as u32, (pid_tgid >> 32) as u32]
+            }
+        }
     }
 
     /// `comm`: the name.

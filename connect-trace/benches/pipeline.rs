@@ -24,11 +24,11 @@ fn main() {
 }
 
 fn pipeline(criterion: &mut Criterion<CpuTime>) {
-    let (records, decoder) = (records::all(), records::decoder());
+    let (records, mut decoder) = (records::all(), records::decoder());
     let entries: Vec<&[u8]> = records.iter().map(bytemuck::bytes_of).collect();
     let connects: Vec<Connect> = entries
         .iter()
-        .map(|entry| decoder.decode(entry).expect("a record"))
+        .map(|entry| *decoder.decode(entry).expect("a record"))
         .collect();
     let mut group = criterion.benchmark_group("pipeline");
     group.throughput(Throughput::Elements(entries.len() as u64));
@@ -53,7 +53,7 @@ fn pipeline(criterion: &mut Criterion<CpuTime>) {
             let mut output = output(options);
             bencher.iter(|| {
                 for entry in &entries {
-                    if let Some(connect) = &decoder.decode(black_box(entry)) {
+                    if let Some(connect) = decoder.decode(black_box(entry)) {
                         output.connect(connect).expect("prints nothing");
                     }
                 }

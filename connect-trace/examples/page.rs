@@ -3,15 +3,15 @@
 //! `cargo run --release -p connect-trace --example page -- log FILE` makes the log of seven runs,
 //! `… -- recording FILE CONNECTS` a recording.
 
-#[path = "../tests/made_up/mod.rs"]
-mod made_up;
+#[path = "../tests/fixtures/mod.rs"]
+mod fixtures;
 
 use std::{env, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use connect_trace::load::log::Run;
 
-use self::made_up::recording::write_recording;
+use self::fixtures::recording::write_recording;
 
 /// Ports of the article's range.
 const PORTS: u32 = 56_512;
@@ -21,12 +21,12 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["log", path] => {
-            let (head, attempts) = made_up::write_log(Path::new(path), strategies())?;
+            let (head, attempts) = fixtures::write_log(Path::new(path), strategies())?;
             eprintln!("{} runs, {} connections", head.runs.len(), attempts.len());
         }
         ["recording", path, count] => {
             let count = count.parse().context("CONNECTS is a number")?;
-            write_recording(Path::new(path), "", 1_000_000_000, made_up::many(count))?;
+            write_recording(Path::new(path), "", 1_000_000_000, fixtures::many(count))?;
         }
         _ => bail!("say `log FILE` or `recording FILE CONNECTS`"),
     }
@@ -43,7 +43,7 @@ fn strategies() -> Vec<Run> {
         ("window-10000", 1),
         ("select-test-repeat", 3),
     ] {
-        runs.extend((1..=repeats).map(|repeat| made_up::run(strategy, repeat, PORTS)));
+        runs.extend((1..=repeats).map(|repeat| fixtures::run(strategy, repeat, PORTS)));
     }
     runs
 }

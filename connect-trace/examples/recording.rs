@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p connect-trace --example recording -- FILE [connect-trace report's options]`
 
-#[path = "../tests/made_up/recording.rs"]
-mod made_up;
+#[path = "../tests/fixtures/recording.rs"]
+mod fixtures;
 
 use std::{
     env, fs,
@@ -17,11 +17,11 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use connect_trace::{
     cli::{Cli, Command},
-    connect::{Comm, Connect, Family, PortRange, SourcePort},
+    connect::{Comm, Connect, Family, PortRange, SearchRange, SourcePort},
     replay,
 };
 
-use self::made_up::{connect, write_recording};
+use self::fixtures::{connect, write_recording};
 
 const EVENTS: u64 = 1_000_000;
 
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let (elapsed, read) = (start.elapsed(), cpu_time() - before);
     io::stdout().flush()?;
     eprintln!(
-        "{EVENTS} connect()s: {:.1} MB; written in {:.2} s of CPU; \
+        "{EVENTS} connect() calls: {:.1} MB; written in {:.2} s of CPU; \
          reported in {:.2} s, {:.2} s of CPU",
         bytes as f64 / 1e6,
         wrote.as_secs_f64(),
@@ -105,9 +105,11 @@ fn connects() -> impl Iterator<Item = Connect> {
             uid: [0, 33, 1_000][(program % 3) as usize],
             netns: Some(4_026_531_840 + 57 * (program % 3) as u32),
             cgroup_id: 4_000 + 13 * program,
-            range: Some(PortRange {
-                low: 32_768,
-                high: 60_999,
+            range: Some(SearchRange {
+                ports: PortRange {
+                    low: 32_768,
+                    high: 60_999,
+                },
                 by_parity: true,
             }),
             scanned: (!fails).then(|| 1 + below(20) as u32),

@@ -2,7 +2,7 @@
 //! tested in guests.
 
 mod command;
-#[path = "made_up/folder.rs"]
+#[path = "fixtures/folder.rs"]
 mod folder;
 
 use std::{

@@ -464,7 +464,7 @@ fn a_file_of_attempts_is_never_overwritten() {
         assert_eq!(output.status.code(), Some(1));
         let why = text(&output.stderr);
         let expected =
-            format!("connect-trace: --csv {csv}: the file holds something, which is not");
+            format!("connect-trace: --csv {csv}: the file is not empty and is not overwritten");
         assert!(why.starts_with(&expected), "{why}");
         assert!(output.stdout.is_empty(), "nothing was run");
     }
@@ -583,7 +583,7 @@ fn json_is_a_line_for_each_run_that_says_what_the_text_says() {
         "{report}"
     );
     assert!(
-        report.contains("first odd port after 100 connects (50.0 %"),
+        report.contains("first odd port after 100 connections (50.0 %"),
         "{report}"
     );
     assert!(
@@ -669,7 +669,7 @@ fn the_process_of_a_run_is_no_command_for_people() {
         .output()
         .expect("it was built");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("starts by itself"));
+    assert!(text(&output.stderr).contains("connect-trace starts this command by itself"));
     let help = text(&connect_trace(&["--help"]).stdout);
     assert!(!help.contains("load-runner"));
 }

@@ -2,9 +2,9 @@
 //! tested in `browser`.
 
 mod command;
-#[path = "made_up/folder.rs"]
+mod fixtures;
+#[path = "fixtures/folder.rs"]
 mod folder;
-mod made_up;
 #[path = "command/report.rs"]
 mod report;
 
@@ -14,8 +14,8 @@ use connect_trace::connect::SourcePort;
 
 use self::{
     command::{command, text},
+    fixtures::recording::{connect, write_recording},
     folder::Folder,
-    made_up::recording::{connect, write_recording},
     report::report,
 };
 
@@ -58,9 +58,9 @@ fn log_of_three(folder: &Folder) -> String {
         ("select-test-repeat", 1),
         ("select-test-repeat", 2),
     ]
-    .map(|(strategy, repeat)| made_up::run(strategy, repeat, 400));
+    .map(|(strategy, repeat)| fixtures::run(strategy, repeat, 400));
     let path = folder.path("log.csv");
-    made_up::write_log(Path::new(&path), runs.to_vec()).expect("the folder takes a small file");
+    fixtures::write_log(Path::new(&path), runs.to_vec()).expect("the folder takes a small file");
     path
 }
 
@@ -88,7 +88,7 @@ fn a_recording_becomes_a_page_with_its_kernel_range_date_and_command() {
     let folder = Folder::new("page-recording");
     let (file, html) = (recording(&folder, "a"), folder.path("a.html"));
     let said = said(&[&file, "--html", &html]);
-    assert_eq!(said, format!("wrote {html}: 4 connects\n"));
+    assert_eq!(said, format!("wrote {html}: 4 connect() calls\n"));
     let page = fs::read_to_string(&html).unwrap();
     for part in [
         "Linux 6.12.0",
@@ -97,7 +97,7 @@ fn a_recording_becomes_a_page_with_its_kernel_range_date_and_command() {
         "<dd>2023-11-1",
         &format!("<code>connect-trace report {file} --html {html}</code>"),
         "<td>2</td><td>1</td><td>1<small>EADDRNOTAVAIL</small></td>",
-        "Not of a recording",
+        "Not available for a recording",
     ] {
         assert!(page.contains(part), "{part}");
     }
@@ -113,11 +113,11 @@ fn filters_narrow_what_is_drawn() {
     let folder = Folder::new("page-filters");
     let (file, html) = (recording(&folder, "a"), folder.path("a.html"));
     let said_of = |filter: &[&str]| said(&[&[&file, "--html", &html], filter].concat());
-    assert!(said_of(&["--min-latency", "1ms"]).ends_with(": 2 connects\n"));
-    assert!(said_of(&["--failed"]).ends_with(": 1 connects\n"));
-    assert!(said_of(&["--dport", "80"]).ends_with(": 0 connects\n"));
+    assert!(said_of(&["--min-latency", "1ms"]).ends_with(": 2 connect() calls\n"));
+    assert!(said_of(&["--failed"]).ends_with(": 1 connect() calls\n"));
+    assert!(said_of(&["--dport", "80"]).ends_with(": 0 connect() calls\n"));
     let page = fs::read_to_string(&html).unwrap();
-    assert!(page.contains("There is not one connect()"), "of the last");
+    assert!(page.contains("It has no connect() call"), "of the last");
     assert!(page.contains("<dt>Only</dt><dd>--dport 80</dd>"), "{page}");
 }
 
@@ -126,7 +126,7 @@ fn a_log_becomes_a_page_with_a_run_for_each_repeat_and_a_curve_for_each_strategy
     let folder = Folder::new("page-log");
     let (file, html) = (log_of_three(&folder), folder.path("a.html"));
     let said = said(&["--from-load", &file, "--html", &html]);
-    assert_eq!(said, format!("wrote {html}: 1,200 connects\n"));
+    assert_eq!(said, format!("wrote {html}: 1,200 connect() calls\n"));
     let page = fs::read_to_string(&html).unwrap();
     for name in ["default", "select-test-repeat #1", "select-test-repeat #2"] {
         assert!(page.contains(&format!("<h3>{name}</h3>")), "{name}");
@@ -162,13 +162,16 @@ fn several_logs_are_on_one_page_by_the_names_of_their_files() {
 fn the_page_of_a_full_run_is_less_than_two_megabytes() {
     let folder = Folder::new("page-size");
     let (file, html) = (folder.path("log.csv"), folder.path("a.html"));
-    let run = made_up::run("default", 1, 56_512);
-    made_up::write_log(Path::new(&file), vec![run]).unwrap();
+    let run = fixtures::run("default", 1, 56_512);
+    fixtures::write_log(Path::new(&file), vec![run]).unwrap();
     said(&["--from-load", &file, "--html", &html]);
     let bytes = fs::metadata(&html).unwrap().len();
     assert!(bytes < 2_000_000, "{bytes}");
     let page = fs::read_to_string(&html).unwrap();
-    assert!(!page.contains("Drawn "), "all points are drawn");
+    assert!(
+        !page.contains(" points are drawn: "),
+        "all points are drawn"
+    );
 }
 
 #[test]
@@ -200,15 +203,14 @@ fn nothing_on_a_page_comes_from_elsewhere() {
 fn of_too_many_points_a_part_is_drawn_and_the_page_says_which() {
     let folder = Folder::new("page-many");
     let (file, html) = (folder.path("many"), folder.path("a.html"));
-    write_recording(Path::new(&file), "", 1_000_000_000, made_up::many(210_000)).unwrap();
+    write_recording(Path::new(&file), "", 1_000_000_000, fixtures::many(210_000)).unwrap();
     said(&[&file, "--html", &html]);
     let page = fs::read_to_string(&html).unwrap();
-    let (_, note) = page.split_once("Drawn ").expect("it is said");
-    assert!(
-        note.contains(" of 210,000 points: every failure, "),
-        "{note:.200}"
-    );
-    assert!(page.contains("210,000 connects."), "all are counted");
+    let (_, note) = page
+        .split_once(" of 210,000 points are drawn: ")
+        .expect("it is said");
+    assert!(note.starts_with("every failure, "), "{note:.200}");
+    assert!(page.contains("210,000 connect() calls."), "all are counted");
     assert!(page.len() < 6_000_000, "{}", page.len());
 }
 
@@ -217,7 +219,10 @@ fn charts_become_files_of_a_folder() {
     let folder = Folder::new("page-svg");
     let (file, svg) = (log_of_three(&folder), folder.path("charts"));
     let said = said(&["--from-load", &file, "--svg", &svg]);
-    assert_eq!(said, format!("wrote {svg}: 10 charts of 1,200 connects\n"));
+    assert_eq!(
+        said,
+        format!("wrote {svg}: 10 charts of 1,200 connect() calls\n")
+    );
     let names = names(&svg);
     let expected = [
         "default-buckets.svg",
@@ -310,7 +315,7 @@ fn a_cut_recording_is_a_page_that_says_so_and_exit_status_1() {
         "{messages}"
     );
     assert!(
-        messages.ends_with(&format!("wrote {html}: 4 connects\n")),
+        messages.ends_with(&format!("wrote {html}: 4 connect() calls\n")),
         "{messages}"
     );
     let page = fs::read_to_string(&html).unwrap();
@@ -330,7 +335,11 @@ fn a_bad_recording_is_no_page_and_among_others_is_left_out() {
     assert!(!Path::new(&html).exists());
     let output = report(&[&bad, &good, "--html", &html]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(fs::read_to_string(&html).unwrap().contains("4 connects."));
+    assert!(
+        fs::read_to_string(&html)
+            .unwrap()
+            .contains("4 connect() calls.")
+    );
 }
 
 #[test]
@@ -349,7 +358,7 @@ fn a_recording_from_a_pipe_is_refused_with_what_to_do() {
     drop(pipe);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("copy it into a file first"));
+    assert!(text(&output.stderr).contains("copy it to a file first"));
     assert!(!Path::new(&html).exists());
 }
 
@@ -357,8 +366,8 @@ fn a_recording_from_a_pipe_is_refused_with_what_to_do() {
 fn a_log_of_more_runs_than_a_page_shows_is_refused() {
     let folder = Folder::new("page-runs");
     let (file, html) = (folder.path("log"), folder.path("a.html"));
-    let runs = (1..=1_001).map(|repeat| made_up::run("default", repeat, 2));
-    made_up::write_log(Path::new(&file), runs.collect()).unwrap();
+    let runs = (1..=1_001).map(|repeat| fixtures::run("default", repeat, 2));
+    fixtures::write_log(Path::new(&file), runs.collect()).unwrap();
     let message = complaint(&["--from-load", &file, "--html", &html]);
     assert!(message.contains("1001 runs"), "{message}");
 }

@@ -1,22 +1,22 @@
 //! `connect-trace report` as a user meets it, on recordings that are made here.
 
 mod command;
-#[path = "made_up/folder.rs"]
+#[path = "fixtures/recording.rs"]
+mod fixtures;
+#[path = "fixtures/folder.rs"]
 mod folder;
-#[path = "made_up/recording.rs"]
-mod made_up;
 #[path = "command/report.rs"]
 mod of_report;
 
 use std::fs;
 
-use connect_trace::connect::{Connect, PortRange};
+use connect_trace::connect::{Connect, PortRange, SearchRange};
 use serde_json::{Value, json};
 
 use self::{
     command::{command, text},
+    fixtures::{connect, write_recording},
     folder::Folder,
-    made_up::{connect, write_recording},
     of_report::{complaint, report},
 };
 
@@ -26,12 +26,14 @@ const SECOND: u64 = 1_000_000_000;
 fn recording(folder: &Folder, name: &str, filters: &str) -> String {
     let path = folder.path(name);
     let connects = [(0, 20_000), (2, 20_001), (2, 20_003)].map(|(second, port)| Connect {
-        range: Some(PortRange {
-            low: 20_000,
-            high: 21_999,
+        range: Some(SearchRange {
+            ports: PortRange {
+                low: 20_000,
+                high: 21_999,
+            },
             by_parity: true,
         }),
-        strategy: None,
+        port_choice: None,
         address_bound: None,
         // In the middle of a second of the trace.
         ..connect(second * SECOND + SECOND / 2, 20_000, port)
@@ -57,7 +59,7 @@ fn a_recording_is_reported_as_its_trace_was() {
     // The date is a local one.
     let (origin, report) = out.split_once('\n').expect("there are lines");
     assert!(origin.starts_with("web1, 2023-11-1"), "{out}");
-    assert!(report.starts_with("3 connect()s in 3.00 s\n"), "{out}");
+    assert!(report.starts_with("3 connect() calls in 3.00 s\n"), "{out}");
     assert!(
         out.contains("Linux 6.12.0, attached by fentry/fexit\n"),
         "{out}"
@@ -82,9 +84,9 @@ fn an_interval_cuts_by_the_time_of_the_events() {
     assert_eq!(
         of,
         [
-            "1 connect() in 1.00 s",
-            "0 connect()s in 1.00 s",
-            "2 connect()s in 1.00 s"
+            "1 connect() call in 1.00 s",
+            "0 connect() calls in 1.00 s",
+            "2 connect() calls in 1.00 s"
         ],
         "{out}"
     );
@@ -121,9 +123,9 @@ fn filters_narrow_what_is_reported() {
     let folder = Folder::new("filters");
     let recording = recording(&folder, "a", "");
     let out = reported(&[&recording, "--dport", "1-442"]);
-    assert!(out.contains("\n0 connect()s in "), "{out}");
+    assert!(out.contains("\n0 connect() calls in "), "{out}");
     let out = reported(&[&recording, "--dport", "443", "--comm", "test"]);
-    assert!(out.contains("\n3 connect()s in "), "{out}");
+    assert!(out.contains("\n3 connect() calls in "), "{out}");
 }
 
 #[test]
@@ -140,8 +142,8 @@ fn a_minimum_counts_the_faster_ones_beside_the_groups_as_a_trace_does() {
         .expect("the folder takes a small file");
     let arguments = [&path, "--min-latency", "1ms", "--by", "destination"];
     let out = reported(&arguments);
-    assert!(out.contains("\n4 connect()s in 3.00 s\n"), "{out}");
-    let words = "\nbelow --min-latency: 2 are one row, whatever the destination; ";
+    assert!(out.contains("\n4 connect() calls in 3.00 s\n"), "{out}");
+    let words = "\nbelow --min-latency: 2 are one row for every destination; ";
     assert!(out.contains(words), "{out}");
     for row in [
         "10.0.0.1:443                 2  99%",
@@ -167,7 +169,7 @@ fn a_minimum_counts_the_faster_ones_beside_the_groups_as_a_trace_does() {
     // By parity they are among the others, without percentiles.
     let out = reported(&[&path, "--min-latency", "1ms"]);
     assert!(
-        out.contains("\nbelow --min-latency: 2 are in counts, "),
+        out.contains("\nbelow --min-latency: 2 are part of counts, "),
         "{out}"
     );
     assert!(
@@ -248,11 +250,11 @@ fn intervals_in_which_nothing_was_are_one_report() {
     assert_eq!(
         of,
         [
-            "0 connect()s in 0.50 s",
-            "1 connect() in 0.25 s",
-            "0 connect()s in 1.75 s",
-            "2 connect()s in 0.25 s",
-            "0 connect()s in 0.25 s",
+            "0 connect() calls in 0.50 s",
+            "1 connect() call in 0.25 s",
+            "0 connect() calls in 1.75 s",
+            "2 connect() calls in 0.25 s",
+            "0 connect() calls in 0.25 s",
         ],
         "{out}"
     );
@@ -267,7 +269,7 @@ fn a_bad_file_is_one_message_and_exit_status_1() {
     later[position + 8] = b'2';
     for (name, bytes, expected) in [
         ("empty", &[][..], "is empty"),
-        ("picture", b"\x89PNG\r\n\x1a\n", "is no recording"),
+        ("picture", b"\x89PNG\r\n\x1a\n", "is not a recording"),
         ("head", &whole[..100], "was cut before its first connect()"),
         ("later", &later, "format 2"),
     ] {
@@ -301,7 +303,7 @@ fn a_recording_comes_from_stdin_by_the_name_of_a_dash() {
     assert_eq!(output.status.code(), Some(1));
     let why = text(&output.stderr);
     assert!(
-        why.starts_with("connect-trace: -: a page reads a recording twice"),
+        why.starts_with("connect-trace: -: a page reads its input twice"),
         "{why}"
     );
 }
@@ -312,11 +314,11 @@ fn one_that_was_cut_is_reported_as_far_as_it_goes_and_marked() {
     let whole = fs::read(recording(&folder, "whole", "")).unwrap();
     let cut = folder.file("cut", &whole[..whole.len() - 1]);
     let (out, message) = complaint(&[&cut]);
-    assert!(out.contains("\n3 connect()s in "), "{out}");
+    assert!(out.contains("\n3 connect() calls in "), "{out}");
     assert!(out.contains("\nINCOMPLETE: the recording was cut"), "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
     assert!(message.contains("cut at byte "), "{message}");
-    assert!(message.contains("3 connect()s read"), "{message}");
+    assert!(message.contains("3 connect() calls read"), "{message}");
 }
 
 #[test]
@@ -324,7 +326,7 @@ fn a_bad_file_does_not_keep_the_others_from_being_reported() {
     let folder = Folder::new("among");
     let (good, bad) = (recording(&folder, "good", ""), folder.file("bad", b""));
     let (out, message) = complaint(&[&bad, &good]);
-    assert!(out.contains("3 connect()s in 3.00 s"), "{out}");
+    assert!(out.contains("3 connect() calls in 3.00 s"), "{out}");
     assert!(message.contains("is empty"), "{message}");
 }
 

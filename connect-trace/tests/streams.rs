@@ -2,10 +2,10 @@
 //! and names that would do harm to a terminal. No command needs BPF here: a trace is tested in guests.
 
 mod command;
-#[path = "made_up/folder.rs"]
+#[path = "fixtures/recording.rs"]
+mod fixtures;
+#[path = "fixtures/folder.rs"]
 mod folder;
-#[path = "made_up/recording.rs"]
-mod made_up;
 
 use std::{
     ffi::OsStr,
@@ -18,8 +18,8 @@ use std::{
 
 use self::{
     command::{command, connect_trace, text},
+    fixtures::{connect, write_recording},
     folder::Folder,
-    made_up::{connect, write_recording},
 };
 
 /// A line of arguments, its words apart.
@@ -275,7 +275,7 @@ fn the_log_names_no_module_of_the_program() {
     let wrong = wrong.env("RUST_LOG", "no=such=level").output();
     let wrong = wrong.expect("it runs");
     let warning = text(&wrong.stderr);
-    let expected = "connect-trace: warning: RUST_LOG is not used: ";
+    let expected = "connect-trace: warning: RUST_LOG is ignored: ";
     assert!(warning.starts_with(expected), "{warning}");
     for messages in [text(&output.stderr), warning] {
         assert!(!messages.contains("connect_trace"), "{messages}");

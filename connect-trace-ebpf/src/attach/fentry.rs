@@ -7,8 +7,9 @@ use aya_ebpf::{
 };
 
 use crate::{
+    address::Address,
     check_established,
-    connect::{self, Function},
+    connect::{self, Function, Return},
     sock::{Sock, Typed},
 };
 
@@ -23,33 +24,51 @@ const CONNECT_ADDRESS: usize = 1;
 /// The return value follows the arguments: `tcp_v4_connect` and `tcp_v6_connect` have three.
 const CONNECT_RETURN: usize = 3;
 
+impl Return for FExitContext {
+    type Memory = Typed;
+
+    #[inline(always)]
+    fn value(&self) -> i32 {
+        self.arg(CONNECT_RETURN)
+    }
+
+    #[inline(always)]
+    fn sock(&self, _kept: u64) -> Sock<Typed> {
+        Sock(Typed(self.arg(CONNECT_SOCK)))
+    }
+
+    #[inline(always)]
+    fn address(&self, _kept: u64) -> Address {
+        Address(self.arg(CONNECT_ADDRESS))
+    }
+}
+
+#[inline(always)]
+fn entered(function: Function, ctx: &FEntryContext) -> i32 {
+    let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
+    connect::entered(function, sock, Address(ctx.arg(CONNECT_ADDRESS)));
+    0
+}
+
 #[fentry]
 fn fentry_tcp_v4_connect(ctx: FEntryContext) -> i32 {
-    let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
-    connect::entered(Function::V4, sock, ctx.arg(CONNECT_ADDRESS));
-    0
+    entered(Function::V4, &ctx)
 }
 
 #[fexit]
 fn fexit_tcp_v4_connect(ctx: FExitContext) -> i32 {
-    connect::returned(Function::V4, ctx.arg(CONNECT_RETURN), |_| {
-        Sock(Typed(ctx.arg(CONNECT_SOCK)))
-    });
+    connect::returned(Function::V4, &ctx);
     0
 }
 
 #[fentry]
 fn fentry_tcp_v6_connect(ctx: FEntryContext) -> i32 {
-    let sock = Sock(Typed(ctx.arg(CONNECT_SOCK)));
-    connect::entered(Function::V6, sock, ctx.arg(CONNECT_ADDRESS));
-    0
+    entered(Function::V6, &ctx)
 }
 
 #[fexit]
 fn fexit_tcp_v6_connect(ctx: FExitContext) -> i32 {
-    connect::returned(Function::V6, ctx.arg(CONNECT_RETURN), |_| {
-        Sock(Typed(ctx.arg(CONNECT_SOCK)))
-    });
+    connect::returned(Function::V6, &ctx);
     0
 }
 

@@ -8,9 +8,10 @@ use aya_ebpf::{
 };
 
 use crate::{
+    address::Address,
     cast, check_established,
-    connect::{self, Function},
-    sock::{Cast, Sock, Untyped},
+    connect::{self, Function, Return},
+    sock::{Cast, Memory, Sock, Untyped},
 };
 
 /// The arguments, as in `fentry.rs`.
@@ -19,56 +20,74 @@ const SEARCH_SOCK: usize = 1;
 const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
 
-#[kprobe]
-fn kprobe_tcp_v4_connect(ctx: ProbeContext) -> u32 {
-    if let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) {
-        if cast::is_possible() {
-            connect::entered(Function::V4, Sock(Cast::sock(sock)), address);
-        } else {
-            connect::entered(Function::V4, Sock(Untyped(sock)), address);
-        }
+/// Keeps what the return does not see.
+#[inline(always)]
+fn entered(function: Function, ctx: &ProbeContext) -> u32 {
+    let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) else {
+        return 0;
+    };
+    let call = if cast::is_possible() {
+        connect::entered(function, Sock(Cast::sock(sock)), Address(address))
+    } else {
+        connect::entered(function, Sock(Untyped(sock)), Address(address))
+    };
+    if let Some(call) = call {
+        call.sock = sock as u64;
+        call.address = address as u64;
     }
     0
+}
+
+/// A return that is seen by kretprobe, by the way of reading a socket at an address.
+struct Returned<'a, M>(&'a RetProbeContext, fn(*const u8) -> M);
+
+impl<M: Memory> Return for Returned<'_, M> {
+    type Memory = M;
+
+    #[inline(always)]
+    fn value(&self) -> i32 {
+        self.0.ret()
+    }
+
+    #[inline(always)]
+    fn sock(&self, kept: u64) -> Sock<M> {
+        Sock((self.1)(kept as *const u8))
+    }
+
+    #[inline(always)]
+    fn address(&self, kept: u64) -> Address {
+        Address(kept as *const u8)
+    }
+}
+
+#[inline(always)]
+fn returned(function: Function, ctx: &RetProbeContext) -> u32 {
+    if cast::is_possible() {
+        connect::returned(function, &Returned(ctx, Cast::sock));
+    } else {
+        connect::returned(function, &Returned(ctx, Untyped));
+    }
+    0
+}
+
+#[kprobe]
+fn kprobe_tcp_v4_connect(ctx: ProbeContext) -> u32 {
+    entered(Function::V4, &ctx)
 }
 
 #[kretprobe]
 fn kretprobe_tcp_v4_connect(ctx: RetProbeContext) -> u32 {
-    if cast::is_possible() {
-        connect::returned(Function::V4, ctx.ret(), |sock| {
-            Sock(Cast::sock(sock as *const u8))
-        });
-    } else {
-        connect::returned(Function::V4, ctx.ret(), |sock| {
-            Sock(Untyped(sock as *const u8))
-        });
-    }
-    0
+    returned(Function::V4, &ctx)
 }
 
 #[kprobe]
 fn kprobe_tcp_v6_connect(ctx: ProbeContext) -> u32 {
-    if let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) {
-        if cast::is_possible() {
-            connect::entered(Function::V6, Sock(Cast::sock(sock)), address);
-        } else {
-            connect::entered(Function::V6, Sock(Untyped(sock)), address);
-        }
-    }
-    0
+    entered(Function::V6, &ctx)
 }
 
 #[kretprobe]
 fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
-    if cast::is_possible() {
-        connect::returned(Function::V6, ctx.ret(), |sock| {
-            Sock(Cast::sock(sock as *const u8))
-        });
-    } else {
-        connect::returned(Function::V6, ctx.ret(), |sock| {
-            Sock(Untyped(sock as *const u8))
-        });
-    }
-    0
+    returned(Function::V6, &ctx)
 }
 
 #[kprobe]

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use connect_trace::{
-    connect::{Connect, Decoder, Family, Owner, PortRange, SourcePort, Strategy},
+    connect::{Connect, Decoder, Family, Owner, PortChoice, SearchRange, SourcePort},
     kernel::layout::Layout,
     recording::{Ending, Recording},
 };
@@ -23,7 +23,7 @@ const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
 /// Every connect of the recording as a record.
 pub fn all() -> Vec<ConnectRecord> {
     let mut recording = Recording::new(RECORDING).expect("a whole recording");
-    let decoder = decoder();
+    let mut decoder = decoder();
     let mut records = Vec::new();
     while recording.ending().is_none() {
         for connect in recording.next_batch() {
@@ -34,7 +34,7 @@ pub fn all() -> Vec<ConnectRecord> {
             };
             let record = encode(&connect);
             let decoded = decoder.decode(bytemuck::bytes_of(&record));
-            assert_eq!(decoded, Some(connect), "{record:?}");
+            assert_eq!(decoded, Some(&connect), "{record:?}");
             records.push(record);
         }
     }
@@ -65,7 +65,8 @@ fn encode(connect: &Connect) -> ConnectRecord {
         connect_ns: connect.connect_ns,
         cgroup_id: connect.cgroup_id,
         comm: bytemuck::cast(connect.comm.0),
-        pid_tgid: u64::from(connect.pid) << 32 | u64::from(connect.tid),
+        tid: connect.tid,
+        pid: connect.pid,
         ret: -connect.errno,
         uid: connect.uid,
         source_port: connect.port.number().unwrap_or(0),
@@ -92,7 +93,7 @@ fn encode(connect: &Connect) -> ConnectRecord {
         Some(true) => 4,
         _ => 0,
     };
-    if connect.strategy == Some(Strategy::ExplicitPort) {
+    if connect.port_choice == Some(PortChoice::ExplicitPort) {
         record.user_locks |= 8;
     }
     record.kernel_sock = match connect.owner {
@@ -108,8 +109,8 @@ fn encode(connect: &Connect) -> ConnectRecord {
         record.destination_port = destination.port();
     }
     if let Some(range) = connect.range {
-        record.netns_range = [range.low, range.high];
-        if connect.strategy == Some(Strategy::Range) {
+        record.netns_range = [range.ports.low, range.ports.high];
+        if connect.port_choice == Some(PortChoice::Range) {
             record.socket_range = record.netns_range;
         }
         if let (Some(scanned), SourcePort::Searched(port)) = (connect.scanned, connect.port) {
@@ -127,8 +128,8 @@ fn words(address: IpAddr) -> [u32; 4] {
 }
 
 /// A start of a search from which this port is found after so many, and how far it moves its slot on.
-fn start(range: PortRange, scanned: u32, port: u16) -> (u32, u16) {
-    let width = range.width();
+fn start(range: SearchRange, scanned: u32, port: u16) -> (u32, u16) {
+    let width = range.ports.ports();
     let (ports, step) = match range.by_parity {
         true if width > 1 => (width & !1, 2),
         true => (width, 2),
@@ -138,6 +139,6 @@ fn start(range: PortRange, scanned: u32, port: u16) -> (u32, u16) {
     let second = step == 2 && scanned > a_pass;
     let nth = if second { scanned - a_pass } else { scanned };
     let ahead = (nth - 1) * step + u32::from(second);
-    let offset = u32::from(port - range.low);
+    let offset = u32::from(port - range.ports.low);
     ((offset + ports - ahead) % ports, (nth * step) as u16)
 }

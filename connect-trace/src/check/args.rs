@@ -7,7 +7,7 @@ use crate::options::Format;
 /// `connect-trace check`
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// Text for people, or JSON for programs: docs/check.md has the fields
+    /// Print text for people, or JSON for programs (docs/check.md lists the fields)
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 }

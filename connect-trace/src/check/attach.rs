@@ -11,7 +11,7 @@ use crate::{
         layout::Layout,
         limits,
         preemption::{self, Model},
-        requirement::Lack,
+        requirement::MissingRequirement,
     },
     probes::{
         ProbeConfig,
@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Reading {
     pub(super) preemption: Model,
     /// What came of it; or why nothing was tried.
-    pub(super) trials: Result<Trials, Lack>,
+    pub(super) trials: Result<Trials, MissingRequirement>,
 }
 
 /// What came of trying.
@@ -56,7 +56,7 @@ impl Reading {
     ) -> Self {
         let tried = privileges
             .allow()
-            .map_err(|lack| not_tried("the privileges for it are missing", lack.remedy))
+            .map_err(|lack| not_tried("privileges are missing", lack.remedy))
             .and_then(|()| kernel(types));
         Self {
             preemption: Model::of_running_kernel(),
@@ -82,9 +82,11 @@ impl Reading {
 }
 
 /// What loading takes of the kernel; else what it lacks.
-fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
+fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), MissingRequirement> {
     let because = |what, error: &Error| {
-        let remedy = error.downcast_ref::<Lack>().map(|lack| lack.remedy);
+        let remedy = error
+            .downcast_ref::<MissingRequirement>()
+            .map(|lack| lack.remedy);
         not_tried(what, remedy.unwrap_or(PREREQUISITES))
     };
     let btf = types.btf.as_ref();
@@ -94,18 +96,19 @@ fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), Lack> {
     let functions = types.functions.as_ref();
     let functions = functions.map_err(|error| because("a function is missing", error))?;
     let prototypes = btf.prototypes.as_ref();
-    prototypes.map_err(|error| because("a function is another than the programs assume", error))?;
+    prototypes
+        .map_err(|error| because("a function differs from what the programs assume", error))?;
     btf.limits.clone()?;
     Ok((functions, layout))
 }
 
-fn not_tried(why: &str, remedy: &'static str) -> Lack {
-    Lack::new(format!("not tried: {why}"), remedy)
+fn not_tried(why: &str, remedy: &'static str) -> MissingRequirement {
+    MissingRequirement::new(format!("not tried: {why}"), remedy)
 }
 
 const GROUP: Group = Group::Attach;
 /// What it takes to look at what was not tried, where nothing better is known.
-const PREREQUISITES: &str = "what is missing above";
+const PREREQUISITES: &str = "see what is missing above";
 
 /// The findings, and how a trace would attach.
 pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) {
@@ -132,9 +135,9 @@ fn preemption(model: &Model) -> Finding {
         None => Finding::unknown(
             GROUP,
             NAME,
-            "taken to preempt, because fentry/fexit would lose calls then",
+            "assumed to preempt, because fentry/fexit would then lose calls",
             format!(
-                "root with CAP_SYS_ADMIN, without lockdown: {} in debugfs has it",
+                "run as root with CAP_SYS_ADMIN and without lockdown, to read {} in debugfs",
                 preemption::MODEL
             ),
         ),
@@ -152,26 +155,27 @@ fn fentry(reading: &Reading) -> Finding {
         }
         .note(format!("may lose calls: {preempting}"))
         .remedy(
-            "none needed: kprobe/kretprobe is taken where it loses none; --attach fentry takes this even so",
+            "none needed: kprobe/kretprobe is used if it loses no calls; --attach fentry uses fentry/fexit anyway",
         ),
         _ => finding,
     }
 }
 
-fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &Lack>) -> Finding {
+fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &MissingRequirement>) -> Finding {
     match trial {
         Ok(Ok(loaded)) => Finding::ok(
             GROUP,
             name,
-            format!("the kernel takes all {} programs", loaded.programs),
+            format!("the kernel accepts all {} programs", loaded.programs),
         )
         .data(serde_json::json!({ "programs": loaded.programs })),
         Ok(Err(error)) => {
             let finding = Finding::missing(GROUP, name, error);
             match &finding.remedy {
                 Some(_) => finding,
-                None => finding
-                    .remedy("RUST_LOG=debug tells all that the verifier said; please report it"),
+                None => {
+                    finding.remedy("RUST_LOG=debug prints the verifier's log; please report it")
+                }
             }
         }
         Err(lack) => untried(name, lack),
@@ -207,19 +211,19 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
                 ..Finding::ok(GROUP, NAME, "")
             };
             let finding = finding
-                .note("this kernel takes neither fentry/fexit nor kprobe/kretprobe")
-                .remedy("that of one of the two, above");
+                .note("neither fentry/fexit nor kprobe/kretprobe is available on this kernel")
+                .remedy("see fentry and kprobe above");
             (finding, None)
         }
     }
 }
 
-fn return_slots(events: Result<&Result<Slots>, &Lack>) -> Finding {
+fn return_slots(events: Result<&Result<Slots>, &MissingRequirement>) -> Finding {
     const NAME: &str = "return_slots";
     let slots = match events {
         Ok(Ok(slots)) => slots,
         Ok(Err(error)) => {
-            return Finding::limited(GROUP, NAME, "the kernel's default of a kretprobe", "")
+            return Finding::limited(GROUP, NAME, "the kernel's default for a kretprobe", "")
                 .because(error);
         }
         Err(lack) => return untried(NAME, lack),
@@ -239,14 +243,14 @@ fn return_slots(events: Result<&Result<Slots>, &Lack>) -> Finding {
     }
     finding
         .note(format!(
-            "left over by a trace that was killed together with the process that removes them: {}",
+            "left over from a trace that was killed together with the process that removes them: {}",
             slots.left_over.join(", ")
         ))
         .remedy("none needed: the next trace by kprobe/kretprobe removes them")
 }
 
 /// Whether what the kernel skips is known.
-fn skip_counter(trials: Result<&Trials, &Lack>) -> Finding {
+fn skip_counter(trials: Result<&Trials, &MissingRequirement>) -> Finding {
     const NAME: &str = "skip_counter";
     let any = match trials {
         Ok(trials) => [&trials.fentry, &trials.kprobe],
@@ -262,12 +266,12 @@ fn skip_counter(trials: Result<&Trials, &Lack>) -> Finding {
             ..Finding::ok(GROUP, NAME, "")
         }
         .note("program runs that the kernel skips are not counted")
-        .remedy("none needed: skipped returns are noticed even so"),
+        .remedy("none needed: skipped returns are noticed anyway"),
         None => Finding::unknown(GROUP, NAME, "no program was loaded", PREREQUISITES),
     }
 }
 
-fn untried(name: &'static str, lack: &Lack) -> Finding {
+fn untried(name: &'static str, lack: &MissingRequirement) -> Finding {
     Finding::unknown(GROUP, name, &lack.what, lack.remedy)
 }
 
@@ -278,7 +282,7 @@ fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
 
 /// The same error: with its remedy if it has one, else its text.
 fn again(error: &Error) -> Error {
-    match error.downcast_ref::<Lack>() {
+    match error.downcast_ref::<MissingRequirement>() {
         Some(lack) => lack.clone().into(),
         None => anyhow!("{error:#}"),
     }
@@ -312,7 +316,7 @@ pub(super) mod tests {
     }
 
     fn lack<T>(what: &str) -> Result<T> {
-        Err(Lack::new(what, "its remedy").into())
+        Err(MissingRequirement::new(what, "its remedy").into())
     }
 
     fn found(reading: &Reading, name: &str) -> Finding {
@@ -384,8 +388,8 @@ pub(super) mod tests {
     fn a_limit_of_the_process_is_told_as_the_reason_that_there_is_no_way() {
         let mut reading = complete();
         let trials = reading.trials.as_mut().unwrap();
-        trials.fentry = Err(Lack::limit("too few files", "raise it").into());
-        trials.kprobe = Err(Lack::limit("too few files", "raise it").into());
+        trials.fentry = Err(MissingRequirement::limit("too few files", "raise it").into());
+        trials.kprobe = Err(MissingRequirement::limit("too few files", "raise it").into());
         let mode = found(&reading, "attach_mode");
         assert!(mode.blocks());
         assert_eq!(mode.note.as_deref(), Some("too few files"));
@@ -410,7 +414,7 @@ pub(super) mod tests {
     #[test]
     fn what_was_not_tried_is_unknown_and_never_ok() {
         let reading = Reading {
-            trials: Err(not_tried("the privileges for it are missing", "sudo")),
+            trials: Err(not_tried("privileges are missing", "sudo")),
             ..complete()
         };
         assert_eq!(chosen(&reading), None);

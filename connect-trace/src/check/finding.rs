@@ -4,7 +4,7 @@ use anyhow::Error;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::kernel::requirement::Lack;
+use crate::kernel::requirement::MissingRequirement;
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -111,7 +111,7 @@ impl Finding {
     }
 
     /// Something that is not there, for the reason of an error, which has the remedy too where it is a
-    /// [`Lack`].
+    /// [`MissingRequirement`].
     pub(super) fn missing(group: Group, name: &'static str, error: &Error) -> Self {
         let finding = Self {
             state: State::Missing,
@@ -135,7 +135,7 @@ impl Finding {
 
     /// With the reason, and the remedy where the error has one.
     pub(super) fn because(self, error: &Error) -> Self {
-        match error.downcast_ref::<Lack>() {
+        match error.downcast_ref::<MissingRequirement>() {
             Some(lack) => {
                 let text = format!("{error:#}");
                 // The remedy stands by itself.
@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn the_remedy_of_an_error_is_found_under_its_contexts() {
-        let lack: Result<(), Error> = Err(Lack::new("no btf", "boot another kernel").into());
+        let lack: Result<(), Error> =
+            Err(MissingRequirement::new("no btf", "boot another kernel").into());
         let error = lack.context("attach").unwrap_err();
         let finding = Finding::missing(Group::Types, "btf", &error);
         assert_eq!(finding.note.as_deref(), Some("attach: no btf"));

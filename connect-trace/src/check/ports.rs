@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::finding::{Finding, Group, State};
-use crate::kernel::layout::Layout;
+use crate::{connect::PortRange, kernel::layout::Layout};
 
 const SYSCTLS: &str = "/proc/sys/net/ipv4";
 /// `IP_LOCAL_PORT_RANGE`, linux/in.h; not in the libc crate.
@@ -93,39 +93,29 @@ pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
     ]
 }
 
-/// Source ports from the first to the last.
-#[derive(Clone, Copy)]
-struct Span {
-    first: u16,
-    last: u16,
-}
-
-impl Span {
-    fn ports(self) -> u32 {
-        u32::from(self.last) - u32::from(self.first) + 1
-    }
-}
-
-fn range(span: &Result<Span, String>) -> Finding {
+fn range(span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "range";
     let span = match span {
         Ok(span) => *span,
         Err(error) => return unreadable(NAME, error),
     };
-    let Span { first, last } = span;
+    let PortRange {
+        low: first,
+        high: last,
+    } = span;
     let ports = span.ports();
     Finding::ok(GROUP, NAME, format!("{first}-{last}: {ports} ports")).data(serde_json::json!({
         "first": first, "last": last, "ports": ports,
     }))
 }
 
-fn first_pass(span: &Result<Span, String>) -> Finding {
+fn first_pass(span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "first_pass";
     let span = match span {
         Ok(span) => *span,
         Err(error) => return unreadable(NAME, error),
     };
-    let (first, second) = match span.first % 2 {
+    let (first, second) = match span.low % 2 {
         0 => ("even", "odd"),
         _ => ("odd", "even"),
     };
@@ -139,7 +129,7 @@ fn first_pass(span: &Result<Span, String>) -> Finding {
     .data(first.into())
 }
 
-fn reserved(reserved: &io::Result<String>, span: &Result<Span, String>) -> Finding {
+fn reserved(reserved: &io::Result<String>, span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "reserved";
     let spans = match parsed("ip_local_reserved_ports", reserved, reserved_spans) {
         Ok(spans) => spans,
@@ -150,19 +140,15 @@ fn reserved(reserved: &io::Result<String>, span: &Result<Span, String>) -> Findi
         Err(error) => return unreadable(NAME, error),
     };
     let within = spans.iter().map(|reserved| {
-        let first = reserved.first.max(span.first);
-        let last = reserved.last.min(span.last);
-        if first > last {
-            0
-        } else {
-            Span { first, last }.ports()
-        }
+        let low = reserved.low.max(span.low);
+        let high = reserved.high.min(span.high);
+        PortRange { low, high }.ports()
     });
     let within: u32 = within.sum();
     let value = match within {
         0 => "none of the range".to_owned(),
-        1 => "1 port of the range, which the search skips".to_owned(),
-        more => format!("{more} ports of the range, which the search skips"),
+        1 => "1 port of the range, skipped by the search".to_owned(),
+        more => format!("{more} ports of the range, skipped by the search"),
     };
     Finding::ok(GROUP, NAME, value).data(within.into())
 }
@@ -174,10 +160,10 @@ fn tw_reuse(setting: &io::Result<String>, timestamps: &io::Result<String>) -> Fi
         Err(error) => return unreadable(NAME, &error),
     };
     let meaning = match mode {
-        0 => "a port in TIME_WAIT is not taken for the same destination",
-        1 => "a port in TIME_WAIT is taken after a second or so",
-        2 => "a port in TIME_WAIT is taken after a second or so, on loopback only",
-        _ => "of unknown meaning",
+        0 => "a port in TIME_WAIT is not reused for the same destination",
+        1 => "a port in TIME_WAIT is reused after about a second",
+        2 => "a port in TIME_WAIT is reused after about a second, on loopback only",
+        _ => "unknown value",
     };
     let finding = Finding::ok(GROUP, NAME, format!("{mode}: {meaning}")).data(mode.into());
     let without_timestamps = parsed("tcp_timestamps", timestamps, number) == Ok(0);
@@ -195,21 +181,19 @@ fn tw_reuse(setting: &io::Result<String>, timestamps: &io::Result<String>) -> Fi
 fn step_width(setting: &io::Result<String>) -> Finding {
     const NAME: &str = "step_width";
     let finding = match parsed("ip_local_port_step_width", setting, number) {
-        Ok(0) => {
-            Finding::ok(GROUP, NAME, "0: the search goes by steps of two ports").data(0.into())
-        }
+        Ok(0) => Finding::ok(GROUP, NAME, "0: the search takes steps of two ports").data(0.into()),
         Ok(width) => Finding::ok(
             GROUP,
             NAME,
-            format!("{width}: the search goes by random steps of up to twice that"),
+            format!("{width}: the search takes random steps of up to twice that width"),
         )
         .data(width.into()),
         Err(_) if is_absent(setting) => Finding {
             state: State::Missing,
-            ..Finding::ok(GROUP, NAME, "the search goes by steps of two ports")
+            ..Finding::ok(GROUP, NAME, "the search takes steps of two ports")
         }
         .note("no net.ipv4.ip_local_port_step_width")
-        .remedy("a newer kernel, if random steps are wanted"),
+        .remedy("use a newer kernel if random steps are wanted"),
         Err(error) => unreadable(NAME, &error),
     };
     finding.since("7.1")
@@ -224,12 +208,14 @@ fn socket_range(option: &io::Result<bool>) -> Finding {
             ..Finding::ok(GROUP, NAME, "")
         }
         .note("sockets have no IP_LOCAL_PORT_RANGE (stable 6.1 has it since 6.1.32)")
-        .remedy("a newer kernel; until then bind() to a random port, and try again if it is taken"),
+        .remedy(
+            "use a newer kernel; until then, bind a random port, and try another if it is taken",
+        ),
         Err(error) => Finding::unknown(
             GROUP,
             NAME,
-            format!("no socket to try IP_LOCAL_PORT_RANGE on: {error}"),
-            "a process that may make TCP sockets",
+            format!("cannot open a socket to try IP_LOCAL_PORT_RANGE: {error}"),
+            "run it where TCP sockets are allowed",
         ),
     }
 }
@@ -242,27 +228,27 @@ fn socket_range_step(reading: &Reading) -> Finding {
             ..Finding::ok(GROUP, NAME, "")
         }
         .note("there is no IP_LOCAL_PORT_RANGE")
-        .remedy("a newer kernel"),
+        .remedy("use a newer kernel"),
         (_, None) => Finding::unknown(
             GROUP,
             NAME,
-            "the types of the kernel tell it",
-            "BTF, with its offsets",
+            "it is read from the kernel's types",
+            "see btf and offsets above",
         ),
         (_, Some(true)) => Finding::ok(
             GROUP,
             NAME,
-            "1: with IP_LOCAL_PORT_RANGE even and odd ports alike",
+            "1: with IP_LOCAL_PORT_RANGE, even and odd ports together",
         )
         .data(1.into()),
         (_, Some(false)) => Finding::limited(
             GROUP,
             NAME,
-            "2: with IP_LOCAL_PORT_RANGE too one parity first",
+            "2: one parity first, even with IP_LOCAL_PORT_RANGE",
             "the full range as IP_LOCAL_PORT_RANGE does not avoid the step",
         )
         .data(2.into())
-        .remedy("Linux 6.8 or later; until then a randomly shifted range for each socket"),
+        .remedy("use Linux 6.8 or later; until then, a randomly shifted range for each socket"),
     }
 }
 
@@ -271,7 +257,7 @@ fn unreadable(name: &'static str, error: &str) -> Finding {
         GROUP,
         name,
         error,
-        "/proc/sys, with the settings of the network",
+        "mount /proc with the network's settings in /proc/sys/net",
     )
 }
 
@@ -295,13 +281,13 @@ fn number(text: &str) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn span(text: &str) -> Option<Span> {
+fn span(text: &str) -> Option<PortRange> {
     let (first, last) = text.trim().split_once(char::is_whitespace)?;
     checked(first, last.trim())
 }
 
 /// The list as the kernel prints it: `8080,9000-9010`.
-fn reserved_spans(text: &str) -> Option<Vec<Span>> {
+fn reserved_spans(text: &str) -> Option<Vec<PortRange>> {
     let parts = text.trim().split(',').filter(|part| !part.is_empty());
     let spans = parts.map(|part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -310,12 +296,12 @@ fn reserved_spans(text: &str) -> Option<Vec<Span>> {
     spans.collect()
 }
 
-fn checked(first: &str, last: &str) -> Option<Span> {
-    let span = Span {
-        first: first.parse().ok()?,
-        last: last.parse().ok()?,
+fn checked(first: &str, last: &str) -> Option<PortRange> {
+    let span = PortRange {
+        low: first.parse().ok()?,
+        high: last.parse().ok()?,
     };
-    (span.first <= span.last).then_some(span)
+    (span.low <= span.high).then_some(span)
 }
 
 #[cfg(test)]

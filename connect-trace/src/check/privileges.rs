@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use super::finding::{Finding, Group};
 use crate::kernel::{
     access::{self, LOCKDOWN, Privileges},
-    requirement::Lack,
+    requirement::MissingRequirement,
 };
 
 /// What is seen of it.
@@ -28,7 +28,7 @@ impl Reading {
     }
 
     /// Whether a trace may be tried; else what forbids it.
-    pub(super) fn allow(&self) -> Result<(), Lack> {
+    pub(super) fn allow(&self) -> Result<(), MissingRequirement> {
         self.privileges.check()?;
         if let Ok(mode) = &self.lockdown {
             access::check_lockdown(mode)?;
@@ -71,7 +71,7 @@ fn lockdown(lockdown: &io::Result<String>) -> Finding {
                 GROUP,
                 NAME,
                 mode,
-                "debugfs is closed, which shows how the kernel preempts",
+                "debugfs, which shows how the kernel preempts, is closed",
             ),
             Ok(()) => Finding::ok(GROUP, NAME, mode),
             Err(lack) => Finding {
@@ -83,7 +83,7 @@ fn lockdown(lockdown: &io::Result<String>) -> Finding {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Whether the kernel has none or does not show it makes no difference to the verdict:
             // the programs are loaded, and the kernel refuses them if it is locked down.
-            Finding::ok(GROUP, NAME, "none that is shown").note(format!("no {LOCKDOWN}"))
+            Finding::ok(GROUP, NAME, "none shown").note(format!("no {LOCKDOWN}"))
         }
         Err(error) => Finding::unknown(
             GROUP,
@@ -103,10 +103,8 @@ fn lockdown(lockdown: &io::Result<String>) -> Finding {
 fn process_ids(process_ids: &Result<(), Error>) -> Finding {
     const NAME: &str = "process_ids";
     match process_ids {
-        Ok(()) => Finding::ok(GROUP, NAME, "the host's, as --pid takes them"),
-        Err(error) => {
-            Finding::limited(GROUP, NAME, "those of a namespace of its own", "").because(error)
-        }
+        Ok(()) => Finding::ok(GROUP, NAME, "those of the host, as --pid needs them"),
+        Err(error) => Finding::limited(GROUP, NAME, "those of a PID namespace", "").because(error),
     }
 }
 
@@ -183,7 +181,10 @@ pub(super) mod tests {
         assert_eq!(states(&hidden(io::ErrorKind::NotFound))[1], State::Ok);
         let denied = hidden(io::ErrorKind::PermissionDenied);
         assert_eq!(states(&denied)[1], State::Unknown);
-        assert!(!findings(&denied)[1].blocks(), "loading the programs tells");
+        assert!(
+            !findings(&denied)[1].blocks(),
+            "known once the programs are loaded"
+        );
     }
 
     #[test]

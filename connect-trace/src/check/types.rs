@@ -8,7 +8,7 @@ use crate::{
         btf::{Btf, VMLINUX},
         layout::Layout,
         limits,
-        requirement::Lack,
+        requirement::MissingRequirement,
         symbols::{KALLSYMS, Pointer, TABLE_PERTURB},
     },
     probes::{RING_BUFFER_BYTES, attach::functions::Functions},
@@ -28,7 +28,7 @@ pub(super) struct Types {
     /// An error if a function's prototype is not the one that the programs assume.
     pub(super) prototypes: Result<()>,
     /// An error if a limit of this process leaves no room for a trace with the default options.
-    pub(super) limits: Result<(), Lack>,
+    pub(super) limits: Result<(), MissingRequirement>,
 }
 
 impl Reading {
@@ -95,8 +95,8 @@ fn offsets(btf: &Result<Types>) -> Finding {
         names.collect::<Vec<_>>().join(", ")
     };
     let value = match &layout.absent[..] {
-        [] => "every field that is read".to_owned(),
-        absent => format!("all but {}", list(absent)),
+        [] => "all fields that are read".to_owned(),
+        absent => format!("all except {}", list(absent)),
     };
     let absent: Vec<_> = layout
         .absent
@@ -107,12 +107,7 @@ fn offsets(btf: &Result<Types>) -> Finding {
     if absent.is_empty() {
         Finding::ok(GROUP, NAME, value)
     } else {
-        Finding::limited(
-            GROUP,
-            NAME,
-            value,
-            "what lies there is absent from the records",
-        )
+        Finding::limited(GROUP, NAME, value, "its values are absent from the records")
     }
     .data(serde_json::json!({
         "absent": layout.absent.iter().map(|field| list(&[*field])).collect::<Vec<_>>(),
@@ -139,7 +134,7 @@ fn functions(functions: &Result<Functions>) -> Finding {
     let finding = if functions.ipv6 {
         finding
     } else {
-        finding.remedy("load it before the trace begins (modprobe ipv6), if it is wanted")
+        finding.remedy("load it before the trace starts (modprobe ipv6), if IPv6 is wanted")
     };
     finding.data(names.into())
 }
@@ -158,36 +153,34 @@ fn prototypes(reading: &Reading) -> Finding {
 /// Whether it can be told how many ports a search went through.
 fn search_start(reading: &Reading) -> Finding {
     const NAME: &str = "search_start";
-    const WITHOUT: &str = "how many ports a search goes through is absent from the records";
+    const WITHOUT: &str = "the records do not have the number of ports that a search went through";
     let (Ok(functions), Some(layout)) = (&reading.functions, reading.layout()) else {
         return Finding::unknown(
             GROUP,
             NAME,
-            "not to be looked at without the functions and BTF",
-            "the functions and BTF, as above",
+            "cannot be checked without the functions and BTF",
+            "see functions and btf above",
         );
     };
     match functions.table_perturb {
-        Pointer::At(_) if layout.port_offset_is_wide => Finding::ok(
-            GROUP,
-            NAME,
-            format!("{TABLE_PERTURB} is where {KALLSYMS} says"),
-        ),
+        Pointer::At(_) if layout.port_offset_is_wide => {
+            Finding::ok(GROUP, NAME, format!("{TABLE_PERTURB}, by {KALLSYMS}"))
+        }
         Pointer::At(_) | Pointer::Array => Finding::missing(
             GROUP,
             NAME,
-            &Lack::new(
-                format!("this kernel takes the start in an older way; {WITHOUT}"),
-                "boot a later one of its series, if that is wanted",
+            &MissingRequirement::new(
+                format!("this kernel chooses the start of a search in an older way; {WITHOUT}"),
+                "boot a later kernel of this series, if that number is wanted",
             )
             .into(),
         ),
         Pointer::None => Finding::missing(
             GROUP,
             NAME,
-            &Lack::new(
+            &MissingRequirement::new(
                 format!("{KALLSYMS} has no {TABLE_PERTURB}; {WITHOUT}"),
-                "boot a kernel built with CONFIG_KALLSYMS_ALL=y, if that is wanted",
+                "boot a kernel built with CONFIG_KALLSYMS_ALL=y, if that number is wanted",
             )
             .into(),
         ),
@@ -195,7 +188,7 @@ fn search_start(reading: &Reading) -> Finding {
             GROUP,
             NAME,
             format!("{KALLSYMS} shows no addresses; {WITHOUT}"),
-            "root, and kernel.kptr_restrict below 2",
+            "run as root, with kernel.kptr_restrict below 2",
         ),
     }
 }
@@ -204,8 +197,8 @@ fn without_btf(name: &'static str) -> Finding {
     Finding::unknown(
         GROUP,
         name,
-        "not to be looked at without BTF",
-        "BTF, as above",
+        "cannot be checked without BTF",
+        "see btf above",
     )
 }
 
@@ -261,7 +254,7 @@ pub(super) mod tests {
     #[test]
     fn without_btf_the_rest_of_it_is_unknown_and_a_trace_is_blocked() {
         let reading = Reading {
-            btf: Err(Lack::new("no BTF", "boot another kernel").into()),
+            btf: Err(MissingRequirement::new("no BTF", "boot another kernel").into()),
             ..complete(true)
         };
         assert_eq!(
@@ -281,7 +274,7 @@ pub(super) mod tests {
     #[test]
     fn a_missing_function_blocks_and_missing_ipv6_limits() {
         let missing = Reading {
-            functions: Err(Lack::new("no function f", "boot another build").into()),
+            functions: Err(MissingRequirement::new("no function f", "boot another build").into()),
             ..complete(true)
         };
         let finding = &findings(&missing)[2];
@@ -315,7 +308,7 @@ pub(super) mod tests {
         let finding = |absent| findings(&of_absent(absent)).swap_remove(1);
         let older = finding(&[("inet_sock", "local_port_range")]);
         assert_eq!(older.state, State::Ok);
-        assert_eq!(older.value, "all but inet_sock.local_port_range");
+        assert_eq!(older.value, "all except inet_sock.local_port_range");
         let step = finding(&[("net", "ipv4.sysctl_ip_local_port_step_width")]);
         assert_eq!(step.state, State::Ok);
         let locks = finding(&[("sock", "sk_userlocks")]);

@@ -20,34 +20,36 @@ const NAME: &str = "connect-trace";
 
 const LONG_HELP: &str = "\
 Examples:
-  connect-trace                    every connect() of the host, until Ctrl-C
-  connect-trace -p 1234 -d 10      those of process 1234, for 10 seconds
-  connect-trace -- curl URL        those of a command and of its children
+  connect-trace                    all connect() calls of the host, until Ctrl-C
+  connect-trace -p 1234 -d 10      calls of process 1234, for 10 seconds
+  connect-trace -- curl URL        calls of a command and of its children
   connect-trace --events --min-latency 1ms
                                    a line for each connect() of 1 ms or more
   connect-trace --dport 443 --daddr 10.0.0.0/8 --by destination
-                                   where the time goes, by destination
-  connect-trace -i 1 --oneline     a line a second, with the time of day
-  connect-trace --format json      for programs; docs/output.md has the fields
-  connect-trace --record FILE      keep every connect(); then
-  connect-trace report FILE        the same reports from what was kept
-  connect-trace load full-range    open connections by a strategy; measure each
-  connect-trace compare            which strategy is best here? a few minutes
+                                   which destinations take the most time
+  connect-trace -i 1 --oneline     one line per second, with the time of day
+  connect-trace --format json      JSON for programs; see docs/output.md
+  connect-trace --record FILE      write every connect() to a file; then
+  connect-trace report FILE        print the same reports from that file
+  connect-trace load full-range    open connections with a strategy
+  connect-trace compare            find the best strategy; takes minutes
   connect-trace check              can this host be traced, and how?
 
 Reading the report:
-  The kernel searches source ports of one parity first, that of the lowest
-  port of net.ipv4.ip_local_port_range: even by default. Once those are taken,
-  every connect() scans them all before it finds an odd one. If the times of
-  odd ports lie a power of ten or two above those of even ports, the range is
-  running out. What helps: more source addresses; a random port, bound and
-  tried again; a randomly shifted IP_LOCAL_PORT_RANGE for each socket; from
-  Linux 6.8 on, that option set to the full range.
+  The kernel first searches source ports of one parity: that of the lowest port
+  of net.ipv4.ip_local_port_range, even by default. When those are used up,
+  every connect() scans all of them before it finds an odd port. If odd ports
+  take ten or a hundred times as long as even ports, the range is running out.
+  What helps: more source addresses; binding a random port, and trying another
+  if it is taken; a randomly shifted IP_LOCAL_PORT_RANGE for each socket; from
+  Linux 6.8 on, IP_LOCAL_PORT_RANGE set to the full range.
 
 Exit status:
-  0 success, 1 failure, 2 wrong usage; with a COMMAND, the command's own, or
-  its signal, but 0 if --duration ended it. RUST_LOG=info, or -v, tells more
-  on stderr.";
+  0 on success, 1 on failure, 2 on wrong usage. With a COMMAND: its own exit
+  status or signal, or 0 if --duration ended it.
+
+Environment:
+  RUST_LOG sets what is logged on stderr: info is -v, debug is -vv.";
 
 /// Show why connect() is slow: its latency by the source port that the kernel chose.
 ///
@@ -115,12 +117,12 @@ impl Cli {
         };
         if output.oneline && output.format == Format::Json {
             return Some(
-                "--oneline is text for people: --format json has all of a report on one line already"
+                "--oneline prints text: --format json already prints each report on one line"
                     .to_owned(),
             );
         }
         if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
-            return Some("--oneline has no room for what --overhead measures".to_owned());
+            return Some("--oneline cannot show the measurements of --overhead".to_owned());
         }
         filters.contradiction()
     }
@@ -129,13 +131,13 @@ impl Cli {
 /// What else there is than tracing.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Print the reports of recordings that --record made
+    /// Print reports from recordings that were made with --record
     Report(Box<ReportArgs>),
-    /// Say what this kernel offers, what will be used, and what is missing
+    /// Show what this kernel supports, what a trace uses, and what is missing
     Check(CheckArgs),
-    /// Open connections by a strategy of choosing source ports, and measure each; needs no BPF
+    /// Open connections with a strategy for choosing source ports, and measure each one; needs no eBPF
     Load(Box<LoadArgs>),
-    /// Compare strategies of choosing source ports on this kernel, and recommend one
+    /// Compare strategies for choosing source ports on this kernel, and recommend one
     Compare(Box<CompareArgs>),
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]

@@ -1,6 +1,6 @@
 //! Which strategy to use, in words, with what was measured for and against each.
 
-use super::{Comparison, Row};
+use super::{Comparison, StrategyResult};
 use crate::{
     load::{plan::Protocol, strategy::Strategy},
     term::numbers::microseconds,
@@ -14,7 +14,7 @@ const AS_GOOD: f64 = 1.3;
 
 /// The strategy to use; none where every one of them fails.
 #[must_use]
-pub fn best(comparison: &Comparison) -> Option<&Row> {
+pub fn best(comparison: &Comparison) -> Option<&StrategyResult> {
     let fit = || {
         let rows = comparison.rows.iter();
         rows.filter(|row| row.error_share() <= MOST_ERRORS)
@@ -50,16 +50,16 @@ pub fn words(comparison: &Comparison) -> Vec<String> {
             .map(Strategy::to_string)
             .collect();
         words.push(format!(
-            "Left out: {}, for this kernel refuses IP_LOCAL_PORT_RANGE (Linux 6.3 has it, and 6.1 from \
-             6.1.32 on); from 6.8 on full-range is what to use.",
+            "Left out: {}, because this kernel refuses IP_LOCAL_PORT_RANGE (available from Linux 6.3, and from \
+             6.1.32 in 6.1). From 6.8 on, use full-range.",
             names.join(", ")
         ));
     }
     words.push(
-        "Limits: one destination over the loopback, all connections held, nobody else on the ports. Ports \
-         that other programs take by bind(), with port 0 too, are passed over by every search, and bind() \
-         without SO_REUSEADDR fails on ports in use. TIME_WAIT keeps ports as open connections do. Each \
-         further destination has the range anew."
+        "Limits: one destination over the loopback, all connections kept open, no other user of the ports. \
+         Ports that other programs bind, with port 0 too, are skipped by every search, and bind() without \
+         SO_REUSEADDR fails on ports in use. TIME_WAIT occupies ports as open connections do. Each additional \
+         destination can use the whole range again."
             .to_owned(),
     );
     words
@@ -74,24 +74,26 @@ fn recommendation(comparison: &Comparison) -> String {
     );
     let Some(best) = best(comparison) else {
         return format!(
-            "For {what}, every strategy that was tried fails too often: use more source addresses, a wider \
-             range, or fewer connections."
+            "For {what}, every strategy fails too often: use more source addresses, a wider range, or fewer \
+             connections."
         );
     };
     let why = match best.strategy {
         Strategy::Default => "nothing needs to be changed",
         Strategy::Addresses => {
-            "more addresses multiply the ports, and with them the first, fast pass"
+            "more addresses multiply the ports, and with them the fast first pass"
         }
-        Strategy::SelectTestRepeat => "no search of the kernel's; mind the tries near exhaustion",
-        Strategy::Window(_) => "a short search at a random place; mind its errors near exhaustion",
+        Strategy::SelectTestRepeat => {
+            "the kernel does not search; expect many tries near exhaustion"
+        }
+        Strategy::Window(_) => "a short search at a random position; expect errors near exhaustion",
         Strategy::FullRange => {
-            "its search takes even and odd ports alike, and fails only if all are in use"
+            "it searches even and odd ports together, and fails only if all are in use"
         }
     };
     let mean = best.mean_ns().unwrap_or(0.0);
     format!(
-        "For {what}: {}, {why}. A connection takes {} us in the mean, with {} errors.",
+        "For {what}, use {}: {why}. Mean time per connection: {} us, with {} errors.",
         best.strategy,
         microseconds(mean),
         errors(best)
@@ -99,7 +101,7 @@ fn recommendation(comparison: &Comparison) -> String {
 }
 
 /// What was measured of a strategy that its user has to know; nothing where there is nothing to mind.
-fn of(comparison: &Comparison, row: &Row) -> Option<String> {
+fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
     let name = row.strategy;
     let mean = microseconds(row.mean_ns()?);
     match name {
@@ -108,59 +110,58 @@ fn of(comparison: &Comparison, row: &Row) -> Option<String> {
             let second = row.curve.steps.iter().rev().find_map(|step| step.mean_ns());
             (comparison.protocol == Protocol::Tcp).then(|| {
                 format!(
-                    "{name}: its first pass is used up after {first_pass} connections ({}); from there on \
-                     each one scans all ports of that parity, and takes {} us in the end. Good as long as \
-                     fewer are open.",
+                    "{name}: its first pass is used up after {first_pass} connections ({}); after that, each \
+                     connection scans all ports of that parity, and takes {} us at the end. Good while fewer \
+                     are open.",
                     percent(f64::from(first_pass) / f64::from(comparison.range.ports())),
                     microseconds(second.unwrap_or(0.0)),
                 )
             })
         }
         Strategy::Addresses => Some(format!(
-            "{name}: {mean} us with {} errors; the same step comes once the ports of one parity are used up \
-             on all of them.",
+            "{name}: {mean} us with {} errors; the same step comes once the ports of one parity are used up on \
+             all addresses.",
             errors(row)
         )),
         Strategy::SelectTestRepeat => {
             let tries = row.spread(|run| Some(run.tries))?.mean;
             let until = row.curve.rises_by(2.0);
-            let good = until.map_or("it stayed as fast as at the beginning".to_owned(), |share| {
+            let good = until.map_or("it stayed as fast as at the start".to_owned(), |share| {
                 format!(
-                    "a connection takes more than twice the time from {} of the ports on (70 to 80 % is \
-                     where it is commonly said to be good for)",
+                    "a connection takes more than twice as long once {} of the ports are in use (it is commonly \
+                     recommended up to 70 or 80 %)",
                     percent(share)
                 )
             });
             Some(format!(
-                "{name}: {tries:.1} tries for a connection in the mean; {good}. Every try that fails costs a \
-                 socket."
+                "{name}: {tries:.1} tries per connection on average; {good}. Every failed try costs a socket."
             ))
         }
         Strategy::Window(_) => row.curve.fails_from().map(|share| {
             format!(
-                "{name}: {} of all fail, the first of them at {} of the ports in use, for want of a free \
-                 port in the window. The ends of the range are in fewer windows than its middle, which \
-                 fills up first; the wider they are, the more so. Try again on EADDRNOTAVAIL.",
+                "{name}: {} of all attempts fail, the first with {} of the ports in use, because the window has \
+                 no free port. The middle of the range is in more windows than its ends and fills up first, the \
+                 more so the wider the windows are. Try again on EADDRNOTAVAIL.",
                 percent(row.error_share()),
                 percent(share)
             )
         }),
         Strategy::FullRange if !comparison.features.mixed && comparison.protocol == Protocol::Tcp => {
             Some(format!(
-                "{name}: cannot help on this kernel, whose search takes one parity first with that option \
-                 too; Linux 6.8 and later do not."
+                "{name}: cannot help on this kernel, which searches one parity first even with that option; \
+                 Linux 6.8 and later do not."
             ))
         }
         Strategy::FullRange => row.curve.rises_by(2.0).map(|share| {
             format!(
-                "{name}: a connection takes more than twice the time from {} of the ports on.",
+                "{name}: a connection takes more than twice as long once {} of the ports are in use.",
                 percent(share)
             )
         }),
     }
 }
 
-fn errors(row: &Row) -> String {
+fn errors(row: &StrategyResult) -> String {
     row.spread(|run| Some(run.errors as f64))
         .map_or_else(|| "no".to_owned(), |spread| format!("{:.0}", spread.mean))
 }
@@ -184,12 +185,15 @@ mod tests {
         let all = comparison();
         assert_eq!(best(&all).unwrap().strategy, Strategy::FullRange);
         let text = words(&all).join("\n");
-        assert!(text.contains("full-range, its search"), "{text}");
+        assert!(text.contains("use full-range: it searches"), "{text}");
         assert!(
             text.contains("used up after 100 connections (50 %)"),
             "{text}"
         );
-        assert!(text.contains("window-100: 10 % of all fail"), "{text}");
+        assert!(
+            text.contains("window-100: 10 % of all attempts fail"),
+            "{text}"
+        );
         assert!(text.contains("bind()"), "{text}");
     }
 
@@ -225,7 +229,7 @@ mod tests {
         old.left_out = vec![Strategy::Window(500), Strategy::FullRange];
         let text = words(&old).join("\n");
         assert!(
-            text.contains("Left out: window-500, full-range, for"),
+            text.contains("Left out: window-500, full-range, because"),
             "{text}"
         );
     }

@@ -8,7 +8,7 @@ use crate::load::{plan::Plan, strategy::Strategy};
 /// `connect-trace compare`
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
-    /// What to compare [default: all that this kernel can]
+    /// Strategies to compare [default: all that this kernel supports]
     #[arg(value_name = "STRATEGY", value_enum)]
     pub strategies: Vec<StrategyName>,
 
@@ -16,15 +16,16 @@ pub struct CompareArgs {
     #[command(flatten)]
     pub common: WorkloadArgs,
 
-    /// How often each strategy is run, in random order
+    /// Number of runs of each strategy, in random order
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
 
-    /// Leave out what this kernel refuses, even if it is named: for the same comparison on several kernels
+    /// Leave out a strategy that this kernel refuses, even if it is named, to run the same comparison on several kernels
     #[arg(long)]
     pub skip_refused: bool,
 
-    /// Measure from user space alone: a trace, where one works, adds a few percent to each connect()
+    /// Measure from user space only. By default the runs are traced if possible, which adds a few percent to each
+    /// connect()
     #[arg(long)]
     pub no_trace: bool,
 }
@@ -75,7 +76,8 @@ impl CompareArgs {
             return Some("the range is narrower than every window: give --window".to_owned());
         }
         if self.common.connections.is_some() && self.common.until_occupancy.is_some() {
-            return Some("--connections and --until-occupancy both say how many".to_owned());
+            return Some("--connections and --until-occupancy both limit the number of connections: give one of \
+                         them".to_owned());
         }
         let mut plans = strategies
             .into_iter()

@@ -1,6 +1,6 @@
 //! A comparison for tests.
 
-use super::{Comparison, Row};
+use super::{Comparison, StrategyResult};
 use crate::load::{
     Done,
     features::Features,
@@ -23,7 +23,7 @@ pub(crate) fn comparison() -> Comparison {
         .expect("it goes together");
     Comparison {
         kernel: "6.12.107".to_owned(),
-        how: "from user space alone, without a trace".to_owned(),
+        how: "from user space only, without a trace".to_owned(),
         range: plan.range,
         protocol: plan.protocol,
         v6: false,
@@ -41,8 +41,8 @@ pub(crate) fn comparison() -> Comparison {
     }
 }
 
-fn row(strategy: Strategy) -> Row {
-    let mut row = Row::new(strategy);
+fn row(strategy: Strategy) -> StrategyResult {
+    let mut row = StrategyResult::new(strategy);
     for repeat in 1..=2 {
         let plan = workload().plan(strategy, repeat).expect("it goes together");
         let attempts: Vec<_> = (0..200)

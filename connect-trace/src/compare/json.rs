@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Comparison, Row, Sample, advice};
+use super::{Comparison, Sample, StrategyResult, advice};
 use crate::load::occupancy::{STEPS, Step};
 use crate::{
     load::{features::Features, strategy::Strategy},
@@ -103,7 +103,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> OfStrategy<'a> {
-    fn of(row: &'a Row) -> Self {
+    fn of(row: &'a StrategyResult) -> Self {
         let first_pass = row.samples.iter().filter_map(|run| run.first_pass);
         Self {
             strategy: row.strategy.to_string(),

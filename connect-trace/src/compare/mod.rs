@@ -17,8 +17,9 @@ use std::{
 use anyhow::{Error, Result};
 use fastrand::Rng;
 
-pub use self::strategy_result::{Row, Sample, Spread};
+pub use self::strategy_result::{Sample, Spread, StrategyResult};
 use self::traced::Traced;
+use crate::connect::PortRange;
 use crate::{
     compare::args::CompareArgs,
     kernel::access,
@@ -26,7 +27,7 @@ use crate::{
     load::{
         self, Done, Journal,
         features::Features,
-        plan::{Plan, Protocol, Range},
+        plan::{Plan, Protocol},
         process,
         strategy::Strategy,
     },
@@ -65,13 +66,13 @@ fn watcher(args: &CompareArgs) -> Box<dyn Watcher> {
     }
     match access::check().and_then(|()| Traced::start()) {
         Ok(traced) => Box::new(traced),
-        Err(error) => Box::new(UserSpace(format!("no trace, because {error:#}"))),
+        Err(error) => Box::new(UserSpace(format!("no trace is possible: {error:#}"))),
     }
 }
 
 impl Watcher for UserSpace {
     fn how(&mut self) -> Result<String> {
-        Ok(format!("from user space alone: {}", self.0))
+        Ok(format!("from user space only: {}", self.0))
     }
 
     fn watch(
@@ -91,7 +92,7 @@ pub struct Comparison {
     /// How it was measured.
     pub how: String,
     /// The range of ports.
-    pub range: Range,
+    pub range: PortRange,
     /// What the sockets spoke.
     pub protocol: Protocol,
     /// Whether they were of IPv6.
@@ -109,7 +110,7 @@ pub struct Comparison {
     /// Strategies that this kernel refuses.
     pub left_out: Vec<Strategy>,
     /// One for each strategy.
-    pub rows: Vec<Row>,
+    pub rows: Vec<StrategyResult>,
 }
 
 /// `connect-trace compare`
@@ -144,7 +145,11 @@ fn compare(
     journal: &mut Journal,
 ) -> Result<Comparison> {
     let (left_out, strategies) = choose(args, features)?;
-    let mut rows: Vec<Row> = strategies.iter().copied().map(Row::new).collect();
+    let mut rows: Vec<StrategyResult> = strategies
+        .iter()
+        .copied()
+        .map(StrategyResult::new)
+        .collect();
     let plans = in_random_order(args, &strategies)?;
     let first = plans[0].1.clone();
     let count = plans.len();

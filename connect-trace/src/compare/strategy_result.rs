@@ -4,7 +4,7 @@ use crate::load::{Done, occupancy::Curve, strategy::Strategy};
 
 /// The runs of a strategy.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct StrategyResult {
     /// The strategy.
     pub strategy: Strategy,
     /// Its runs, in the order in which they were made.
@@ -73,7 +73,7 @@ impl Spread {
     }
 }
 
-impl Row {
+impl StrategyResult {
     /// No run yet.
     #[must_use]
     pub fn new(strategy: Strategy) -> Self {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Comparison, Row, Sample, advice};
+use super::{Comparison, Sample, StrategyResult, advice};
 use crate::{
     load::{occupancy::Step, strategy::Strategy},
     term::{
@@ -89,7 +89,7 @@ fn head(text: &mut String, comparison: &Comparison) -> fmt::Result {
 
 /// A line for each strategy, and below it how far the repeats lie apart.
 fn table(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Result {
-    let is_scanned = |row: &Row| row.samples.iter().any(|run| run.scanned.is_some());
+    let is_scanned = |row: &StrategyResult| row.samples.iter().any(|run| run.scanned.is_some());
     let scanned = comparison.rows.iter().any(is_scanned).then_some(SCANNED);
     let columns: Vec<Column> = COLUMNS.into_iter().chain(scanned).collect();
     // With the trace's column it is tight.
@@ -127,9 +127,9 @@ fn table(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Resul
     }
     let mut words = "over the runs".to_owned();
     if comparison.repeats > 1 {
-        words.push_str("; +- is half of the distance from the lowest to the highest");
+        words.push_str("; +- is half the distance between the lowest and the highest");
     }
-    words.push_str(". Times are those of connect() and all that the strategy does before it.");
+    words.push_str(". Times cover connect() and everything that the strategy does before it.");
     if scanned.is_some() {
         words.push_str(" scanned: candidate ports for a connect().");
     }

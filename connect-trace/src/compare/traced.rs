@@ -47,7 +47,7 @@ impl Traced {
             ring_buffer_bytes: RING_BUFFER_BYTES,
             max_in_flight: MAX_IN_FLIGHT,
             run_stats: false,
-            may_step: false,
+            may_sample: false,
         })?;
         Ok(Self { tracer })
     }
@@ -64,7 +64,7 @@ impl Watcher for Traced {
             ", INCOMPLETE"
         };
         Ok(format!(
-            "under trace by {mode}, {lost} of {entered} connects lost{incomplete}"
+            "traced by {mode}, {lost} of {entered} connect() calls lost{incomplete}"
         ))
     }
 

@@ -1,15 +1,20 @@
 //! One connect(), decoded from the kernel's record into what the rest of the daemon works with.
 
 mod check_mode;
+mod port_range;
 pub mod scan;
 
-pub use self::check_mode::CheckMode;
+pub use self::{
+    check_mode::CheckMode,
+    port_range::{Pass, PortRange, SearchRange},
+};
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use bytemuck::Zeroable as _;
 use connect_trace_common::{ConnectRecord, Flags};
 
 use crate::kernel::layout::Layout;
@@ -49,10 +54,10 @@ pub struct Connect {
     /// Who made the connection; absent where the kernel's sockets do not show it.
     pub owner: Option<Owner>,
     /// The ports that were searched; absent where the call failed before the port search.
-    pub range: Option<PortRange>,
+    pub range: Option<SearchRange>,
     /// How the port was chosen; absent where the call failed before the port search, or the kernel's sockets
     /// do not show it.
-    pub strategy: Option<Strategy>,
+    pub port_choice: Option<PortChoice>,
     /// Whether an address was bound before (`SOCK_BINDADDR_LOCK`); absent as `strategy`.
     pub address_bound: Option<bool>,
     /// Ports that the search went through, the one that it found among them; all of the range where it
@@ -125,7 +130,7 @@ impl SourcePort {
 
 /// How the source port of a connect() is chosen, from what was done with the socket before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Strategy {
+pub enum PortChoice {
     /// bind() to a port by its number.
     ExplicitPort,
     /// bind() to port 0 without `IP_BIND_ADDRESS_NO_PORT`, which chose the port.
@@ -140,7 +145,7 @@ pub enum Strategy {
     Default,
 }
 
-impl Strategy {
+impl PortChoice {
     /// All of them.
     pub const ALL: [Self; 5] = [
         Self::ExplicitPort,
@@ -161,53 +166,6 @@ impl Strategy {
             Self::Default => "default",
         }
     }
-}
-
-/// The ports that a search goes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortRange {
-    /// Lowest port.
-    pub low: u16,
-    /// Highest port.
-    pub high: u16,
-    /// Whether ports of one parity are tried before the others. Not so with `IP_LOCAL_PORT_RANGE` from
-    /// Linux 6.8 on.
-    pub by_parity: bool,
-}
-
-impl PortRange {
-    /// Number of ports in it; 0 where it is upside down, as no kernel has it.
-    #[must_use]
-    pub fn width(self) -> u32 {
-        (u32::from(self.high) + 1).saturating_sub(self.low.into())
-    }
-
-    /// Which pass of a search tries a port of it; the parity alone decides.
-    #[must_use]
-    pub fn pass(self, port: u16) -> Pass {
-        match (self.by_parity, port % 2 == self.low % 2) {
-            (false, _) => Pass::Only,
-            (true, true) => Pass::First,
-            (true, false) => Pass::Second,
-        }
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}-{}", self.low, self.high)
-    }
-}
-
-/// Which of the two passes of the search found a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pass {
-    /// The ports of the parity of the range's lowest.
-    First,
-    /// The others, tried when the first are taken.
-    Second,
-    /// All ports in one pass.
-    Only,
 }
 
 /// Name of a thread: up to 15 bytes, of any value.
@@ -255,8 +213,20 @@ impl Connect {
 }
 
 /// Turns the kernel's records into [`Connect`]s.
-#[derive(Clone, Copy, Debug)]
+///
+/// Most of a connect() is the same as in the one before it, as a client that opens connections makes them, and is decoded
+/// once for all of these.
+#[derive(Clone, Debug)]
 pub struct Decoder {
+    kernel: Shown,
+    /// The record that was decoded last, as far as it is shared, and what it says.
+    shared: [u8; ConnectRecord::SHARED],
+    latest: Connect,
+}
+
+/// The properties of the kernel that decide what a record means.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
     socket_range_has_no_parity: bool,
     has_namespaces: bool,
     shows_port_range: bool,
@@ -273,18 +243,26 @@ impl Decoder {
     /// A decoder for the records of programs that were loaded with this layout.
     #[must_use]
     pub fn new(layout: &Layout) -> Self {
-        Self {
+        Self::of(Shown {
             socket_range_has_no_parity: layout.socket_range_has_no_parity,
             has_namespaces: layout.has_namespaces,
             shows_port_range: layout.shows_port_range,
             user_locks_bit: layout.user_locks_bit,
             kernel_sock: layout.kernel_sock,
+        })
+    }
+
+    fn of(kernel: Shown) -> Self {
+        let none = ConnectRecord::zeroed();
+        Self {
+            kernel,
+            shared: *none.shared(),
+            latest: kernel.connect(&none),
         }
     }
 
     /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
-    #[must_use]
-    pub fn decode(&self, bytes: &[u8]) -> Option<Connect> {
+    pub fn decode(&mut self, bytes: &[u8]) -> Option<&Connect> {
         // In the ring buffer a record is aligned, and need not be copied.
         let copy: ConnectRecord;
         let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
@@ -294,60 +272,86 @@ impl Decoder {
                 &copy
             }
         };
+        if *record.shared() == self.shared {
+            self.latest.take_own(record);
+        } else {
+            self.shared = *record.shared();
+            self.latest = self.kernel.connect(record);
+        }
+        Some(&self.latest)
+    }
+}
+
+impl Connect {
+    /// Takes from a record all that is not shared with the record before.
+    fn take_own(&mut self, record: &ConnectRecord) {
+        let flags = record.flags;
+        self.start_ns = record.start_ns;
+        self.connect_ns = record.connect_ns;
+        self.search_ns = flags.has(Flags::SEARCH_TIMED).then_some(record.search_ns);
+        self.port = match record.source_port {
+            0 => SourcePort::None,
+            // A socket that fails keeps only the port that it was bound to.
+            port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
+            port => SourcePort::Searched(port),
+        };
+        self.pid = record.pid;
+        self.tid = record.tid;
+        self.comm = Comm(bytemuck::cast(record.comm));
+        self.uid = record.uid;
+        self.scanned = self.range.and_then(|range| scanned(record, range));
+        self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
+        self.checks_watched = record.checks != 0;
+    }
+}
+
+impl Shown {
+    /// Decodes a record.
+    fn connect(&self, record: &ConnectRecord) -> Connect {
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
-        let failed = record.ret != 0;
         let locks = self.user_locks_bit.filter(|_| searched);
         let locks = locks.map(|bit| record.user_locks >> bit);
-        let range = (searched && self.shows_port_range).then(|| self.range(record));
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
             (AF_INET6, true) => Family::Mapped,
             (AF_INET6, false) => Family::V6,
             _ => Family::V4,
         };
         let is_v6 = family == Family::V6;
-        Some(Connect {
-            start_ns: record.start_ns,
-            connect_ns: record.connect_ns,
-            search_ns: record
-                .flags
-                .has(Flags::SEARCH_TIMED)
-                .then_some(record.search_ns),
+        let mut connect = Connect {
             family,
             source: searched.then(|| address(record.source, is_v6)),
-            port: match record.source_port {
-                0 => SourcePort::None,
-                // A socket that fails keeps only the port that it was bound to.
-                port if failed || record.flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
-                port => SourcePort::Searched(port),
-            },
             destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
                 SocketAddr::new(address(record.destination, is_v6), record.destination_port)
             }),
             errno: record.ret.saturating_neg(),
-            pid: (record.pid_tgid >> 32) as u32,
-            tid: record.pid_tgid as u32,
-            comm: Comm(bytemuck::cast(record.comm)),
-            uid: record.uid,
             netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
             owner: self
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
-            range,
-            strategy: locks.map(|locks| strategy(record, locks)),
+            range: (searched && self.shows_port_range).then(|| self.range(record)),
+            port_choice: locks.map(|locks| port_choice(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
-            scanned: range.and_then(|range| scanned(record, range)),
-            checks: record
-                .flags
-                .has(Flags::CHECKS_COUNTED)
-                .then_some(record.checks),
-            checks_watched: record.checks != 0,
-        })
+            // From here on its own.
+            start_ns: 0,
+            connect_ns: 0,
+            search_ns: None,
+            port: SourcePort::None,
+            pid: 0,
+            tid: 0,
+            comm: Comm([0; 16]),
+            uid: 0,
+            scanned: None,
+            checks: None,
+            checks_watched: false,
+        };
+        connect.take_own(record);
+        connect
     }
 
     /// The range of the namespace, narrowed by the socket's own as `inet_sk_get_local_port_range` does:
     /// an end that is not within counts as not set.
-    fn range(&self, record: &ConnectRecord) -> PortRange {
+    fn range(&self, record: &ConnectRecord) -> SearchRange {
         let [mut low, mut high] = record.netns_range;
         let [socket_low, socket_high] = record.socket_range;
         if (low..=high).contains(&socket_low) {
@@ -357,25 +361,30 @@ impl Decoder {
             high = socket_high;
         }
         let own = record.socket_range != [0; 2];
-        PortRange {
-            low,
-            high,
+        SearchRange {
+            ports: PortRange { low, high },
             by_parity: !(own && self.socket_range_has_no_parity),
         }
     }
 }
 
 #[cfg(test)]
+impl Shown {
+    /// The properties of a kernel that shows everything.
+    const EXAMPLE: Self = Self {
+        socket_range_has_no_parity: true,
+        has_namespaces: true,
+        shows_port_range: true,
+        user_locks_bit: Some(4),
+        kernel_sock: Some(2),
+    };
+}
+
+#[cfg(test)]
 impl Decoder {
     /// Returns a decoder for a kernel that shows everything.
     pub(crate) fn example() -> Self {
-        Self {
-            socket_range_has_no_parity: true,
-            has_namespaces: true,
-            shows_port_range: true,
-            user_locks_bit: Some(4),
-            kernel_sock: Some(2),
-        }
+        Self::of(Shown::EXAMPLE)
     }
 }
 
@@ -392,25 +401,25 @@ fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
 
 /// By what the socket had when `__inet_hash_connect` was entered. Its source address tells nothing: the
 /// route has filled it in by then.
-fn strategy(record: &ConnectRecord, locks: u8) -> Strategy {
+fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     if record.flags.has(Flags::PORT_BOUND) {
         return if locks & PORT_LOCK != 0 {
-            Strategy::ExplicitPort
+            PortChoice::ExplicitPort
         } else {
-            Strategy::Bind
+            PortChoice::Bind
         };
     }
     if record.socket_range != [0; 2] {
-        Strategy::Range
+        PortChoice::Range
     } else if locks & ADDRESS_LOCK != 0 {
-        Strategy::Address
+        PortChoice::Address
     } else {
-        Strategy::Default
+        PortChoice::Default
     }
 }
 
 /// How many ports the search went through, where there was one and it can be known.
-fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
+fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
     let flags = record.flags;
     // With random steps (net.ipv4.ip_local_port_step_width) the programs do not look where it started.
     if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
@@ -446,9 +455,9 @@ fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable as _;
+    use proptest::prelude::*;
 
-    use super::{Strategy, *};
+    use super::*;
 
     fn decoder() -> Decoder {
         Decoder::example()
@@ -460,7 +469,23 @@ mod tests {
         record.flags = Flags::SEARCH_ENTERED;
         record.netns_range = [20_000, 21_999];
         change(&mut record);
-        decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+        *decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_connect_is_the_same_whatever_came_before(
+            mut bytes in proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>()),
+            changes in proptest::collection::vec((0..size_of::<ConnectRecord>(), any::<u8>()), 1..20),
+        ) {
+            let mut decoder = decoder();
+            // Each differs from the one before in one byte: shared with it or not.
+            for (at, byte) in changes {
+                bytes[at] = byte;
+                let alone = *self::decoder().decode(&bytes).unwrap();
+                prop_assert_eq!(decoder.decode(&bytes), Some(&alone));
+            }
+        }
     }
 
     #[test]
@@ -555,9 +580,8 @@ mod tests {
                 .range
                 .unwrap()
         };
-        let expect = |low, high, by_parity| PortRange {
-            low,
-            high,
+        let expect = |low, high, by_parity| SearchRange {
+            ports: PortRange { low, high },
             by_parity,
         };
         assert_eq!(range(0, 0), expect(20_000, 21_999, true));
@@ -579,7 +603,7 @@ mod tests {
                 }
             });
             (
-                connect.strategy.unwrap().name(),
+                connect.port_choice.unwrap().name(),
                 connect.address_bound.unwrap(),
             )
         };
@@ -591,8 +615,10 @@ mod tests {
         assert_eq!(of(true, address, [0; 2]), ("bind", true));
         assert_eq!(of(true, port, [0; 2]), ("explicit-port", false));
         assert_eq!(of(true, port, [1, 2]), ("explicit-port", false));
-        for strategy in Strategy::ALL {
-            let same = Strategy::ALL.iter().filter(|s| s.name() == strategy.name());
+        for strategy in PortChoice::ALL {
+            let same = PortChoice::ALL
+                .iter()
+                .filter(|s| s.name() == strategy.name());
             assert_eq!(same.count(), 1, "{}", strategy.name());
         }
     }
@@ -606,10 +632,10 @@ mod tests {
                 flags,
                 ..ConnectRecord::zeroed()
             };
-            let decoder = Decoder {
+            let mut decoder = Decoder::of(Shown {
                 kernel_sock: bit,
-                ..decoder()
-            };
+                ..Shown::EXAMPLE
+            });
             decoder.decode(bytemuck::bytes_of(&record)).unwrap().owner
         };
         let none = Flags(0);
@@ -626,17 +652,17 @@ mod tests {
 
     #[test]
     fn a_kernel_whose_sockets_show_no_locks_has_no_strategies() {
-        let blind = Decoder {
+        let mut blind = Decoder::of(Shown {
             user_locks_bit: None,
-            ..decoder()
-        };
+            ..Shown::EXAMPLE
+        });
         let mut bytes = ConnectRecord::zeroed();
         bytes.flags = Flags::SEARCH_ENTERED;
         bytes.user_locks = ADDRESS_LOCK << 4;
         let unknown = blind.decode(bytemuck::bytes_of(&bytes)).unwrap();
-        assert_eq!((unknown.strategy, unknown.address_bound), (None, None));
+        assert_eq!((unknown.port_choice, unknown.address_bound), (None, None));
         let early = record(|record| record.flags = Flags(0));
-        assert_eq!((early.strategy, early.address_bound), (None, None));
+        assert_eq!((early.port_choice, early.address_bound), (None, None));
     }
 
     #[test]

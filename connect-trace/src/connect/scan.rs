@@ -1,7 +1,7 @@
 //! How many ports a search of `__inet_hash_connect` went through, from where it started and what it found.
 //! Nothing was counted: the kernel goes through the range in an order that its start determines.
 
-use crate::connect::PortRange;
+use crate::connect::SearchRange;
 
 /// What the kernel's table of starts showed before and after a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,10 @@ struct Order {
 }
 
 impl Order {
-    fn of(range: PortRange) -> Option<Self> {
-        let all = u32::from(range.high).checked_sub(u32::from(range.low))? + 1;
+    fn of(range: SearchRange) -> Option<Self> {
+        let all = u32::from(range.ports.high).checked_sub(u32::from(range.ports.low))? + 1;
         Some(Self {
-            low: range.low.into(),
+            low: range.ports.low.into(),
             ports: if range.by_parity && all > 1 {
                 all & !1
             } else {
@@ -40,7 +40,7 @@ impl Order {
 
 /// The ports that a search goes through that finds none.
 #[must_use]
-pub fn all(range: PortRange) -> Option<u32> {
+pub fn all(range: SearchRange) -> Option<u32> {
     Order::of(range).map(|order| order.ports)
 }
 
@@ -51,7 +51,7 @@ pub fn all(range: PortRange) -> Option<u32> {
 /// that they do not see, the advance tells most: a search that finds its port as the `n`th of its pass moves its slot
 /// on by `n` steps, or, for the sake of randomness, by up to eight.
 #[must_use]
-pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
+pub fn until(range: SearchRange, start: Start, port: u16) -> Option<u32> {
     const RANDOM_STEPS: u32 = 8;
     let Order {
         low,
@@ -63,7 +63,7 @@ pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
     let within_a_step = (1 << shift) - 1;
     let first = (start.sum % ports) & !within_a_step;
     let port = u32::from(port).checked_sub(low)?;
-    if port > u32::from(range.high) - low {
+    if port > u32::from(range.ports.high) - low {
         return None;
     }
     // The last port of an odd number of them stands in for the lowest.
@@ -89,17 +89,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::connect::PortRange;
 
     /// The loop of `__inet_hash_connect`, with `taken` for all that makes it pass over a port: the port,
     /// how many were looked at, and the slot's advance.
     fn kernel(
-        range: PortRange,
+        range: SearchRange,
         sum: u32,
         random: u32,
         taken: impl Fn(i32) -> bool,
     ) -> (Option<(u16, u16)>, u32) {
         let step = if range.by_parity { 2 } else { 1 };
-        let (low, high) = (i32::from(range.low), i32::from(range.high) + 1);
+        let (low, high) = (i32::from(range.ports.low), i32::from(range.ports.high) + 1);
         let mut remaining = high - low;
         if range.by_parity && remaining > 1 {
             remaining &= !1;
@@ -134,10 +135,12 @@ mod tests {
         }
     }
 
-    fn range() -> impl Strategy<Value = PortRange> {
-        (1..=u16::MAX, 0..200_u16, any::<bool>()).prop_map(|(low, more, by_parity)| PortRange {
-            low,
-            high: low.saturating_add(more),
+    fn range() -> impl Strategy<Value = SearchRange> {
+        (1..=u16::MAX, 0..200_u16, any::<bool>()).prop_map(|(low, more, by_parity)| SearchRange {
+            ports: PortRange {
+                low,
+                high: low.saturating_add(more),
+            },
             by_parity,
         })
     }
@@ -191,8 +194,8 @@ mod tests {
                 let moves = others.iter().filter(|other| other.returned <= until).count() as u64;
                 Look { value: value.into(), moves }
             };
-            let width = usize::from(range.high - range.low) + 1;
-            let free = i32::from(range.low) + free.index(width) as i32;
+            let width = usize::from(range.ports.high - range.ports.low) + 1;
+            let free = i32::from(range.ports.low) + free.index(width) as i32;
             let read = look(Span::BeforeRead).value as u32;
             let (Some((port, advance)), looked_at) =
                 kernel(range, read, random, |port| port != free)
@@ -214,9 +217,9 @@ mod tests {
             range in range(), sum: u32, random in 0..8_u32,
             free in proptest::collection::vec(any::<proptest::sample::Index>(), 0..3),
         ) {
-            let width = usize::from(range.high - range.low) + 1;
+            let width = usize::from(range.ports.high - range.ports.low) + 1;
             let free: Vec<i32> =
-                free.iter().map(|at| i32::from(range.low) + at.index(width) as i32).collect();
+                free.iter().map(|at| i32::from(range.ports.low) + at.index(width) as i32).collect();
             match kernel(range, sum, random, |port| !free.contains(&port)) {
                 (Some((port, advance)), looked_at) =>
                     prop_assert_eq!(until(range, Start { sum, advance }, port), Some(looked_at)),
@@ -228,7 +231,7 @@ mod tests {
         fn nothing_makes_it_panic_or_say_more_than_there_are(
             low: u16, high: u16, by_parity: bool, sum: u32, advance: u16, port: u16,
         ) {
-            let range = PortRange { low, high, by_parity };
+            let range = SearchRange { ports: PortRange { low, high }, by_parity };
             let all = all(range);
             if let Some(scanned) = until(range, Start { sum, advance }, port) {
                 prop_assert!((1..=all.unwrap()).contains(&scanned));
@@ -238,9 +241,11 @@ mod tests {
 
     #[test]
     fn a_slot_that_another_search_moved_on_is_noticed() {
-        let range = PortRange {
-            low: 20_000,
-            high: 21_999,
+        let range = SearchRange {
+            ports: PortRange {
+                low: 20_000,
+                high: 21_999,
+            },
             by_parity: true,
         };
         let scanned = |advance| until(range, Start { sum: 100, advance }, 20_140);
@@ -256,9 +261,8 @@ mod tests {
 
     #[test]
     fn a_range_upside_down_has_no_ports() {
-        let range = PortRange {
-            low: 2,
-            high: 1,
+        let range = SearchRange {
+            ports: PortRange { low: 2, high: 1 },
             by_parity: true,
         };
         assert_eq!(all(range), None);

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::{
     charts::axis::Span,
-    dataset::{Detail, Set},
+    dataset::{Dataset, Detail},
     point::KINDS,
 };
 use crate::term::errno;
 
 /// The data of a page.
-pub(super) fn json(sets: &[Set], span: Span) -> String {
+pub(super) fn json(sets: &[Dataset], span: Span) -> String {
     let sets: Vec<Value> = sets.iter().map(of_set).collect();
     let kinds: Vec<_> = KINDS
         .iter()
@@ -21,7 +21,7 @@ pub(super) fn json(sets: &[Set], span: Span) -> String {
 }
 
 /// Time, latency, port and detail of each point, 12 bytes; and the number where some are left out.
-fn of_set(set: &Set) -> Value {
+fn of_set(set: &Dataset) -> Value {
     let points = &set.points;
     let longest_ns = points.last().map_or(0, |point| point.at_ns).max(1);
     let unit_ns = longest_ns as f64 / f64::from(u32::MAX);

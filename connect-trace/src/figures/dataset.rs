@@ -8,14 +8,14 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    downsample::{Parts, Thinner, Thinning},
+    downsample::{Downsampling, Parts, Thinner},
     occupancy::Occupancy,
     point::{KINDS, Kind, Point},
     regression::{Fits, Lines},
 };
 use crate::{
     connect::Comm,
-    stats::{FastConnects, Latency},
+    stats::{BelowMinimum, Latency},
 };
 
 /// Where the connects of a set come from. They are read twice, so that memory does not grow with them.
@@ -44,13 +44,13 @@ pub(super) struct Drawn {
     pub number: u32,
     /// 0 for none.
     pub port: u16,
-    /// Index into [`Set::details`].
+    /// Index into [`Dataset::details`].
     pub detail: u16,
 }
 
 /// The connects of one scatter: figures of all, and those that are drawn.
 #[derive(Debug, Default)]
-pub(super) struct Set {
+pub(super) struct Dataset {
     /// Its name, as the data has it: any characters.
     pub name: String,
     /// What was run or recorded, where: a label and its value.
@@ -73,7 +73,7 @@ pub(super) struct Set {
     /// What the points refer to.
     pub details: Vec<Detail>,
     /// What is not drawn.
-    pub thinning: Option<Thinning>,
+    pub thinning: Option<Downsampling>,
     /// Connects that were only counted, below --min-latency: in no point.
     pub fast: u64,
 }
@@ -84,7 +84,7 @@ const MOST_ERRNOS: usize = 32;
 /// Most details; a connect() beyond them shows what it failed with, but not whose it was.
 const MOST_DETAILS: usize = 60_000;
 
-impl Set {
+impl Dataset {
     /// Reads connects twice: first what they come to, then those that are drawn, `most` of them.
     pub(super) fn read(name: String, connects: &mut impl Connects, most: u64) -> Result<Self> {
         let mut set = Self {
@@ -133,7 +133,7 @@ impl Set {
     }
 
     /// Adds what the kernel summed up of connects below `--min-latency`.
-    pub(super) fn merge_fast(&mut self, fast: &FastConnects) {
+    pub(super) fn merge_fast(&mut self, fast: &BelowMinimum) {
         let groups = [&fast.even, &fast.odd, &fast.bound, &fast.failed];
         for (all, fast) in self.by_kind.iter_mut().zip(groups) {
             all.merge_fast(&fast.connect);
@@ -224,7 +224,7 @@ mod tests {
             at_ns: 100,
             ..point(1)
         };
-        let set = Set::read("a".to_owned(), &mut Given(vec![later, earlier]), 10).unwrap();
+        let set = Dataset::read("a".to_owned(), &mut Given(vec![later, earlier]), 10).unwrap();
         let drawn: Vec<_> = set
             .points
             .iter()
@@ -248,7 +248,7 @@ mod tests {
                 ..point(number.into())
             })
             .collect();
-        let set = Set::read("a".to_owned(), &mut Given(points), 1_000_000).unwrap();
+        let set = Dataset::read("a".to_owned(), &mut Given(points), 1_000_000).unwrap();
         assert_eq!(set.points.len(), 100_000);
         assert!(
             set.details.len() < usize::from(u16::MAX),
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn nothing_is_a_set_too() {
-        let set = Set::read("a".to_owned(), &mut Given(Vec::new()), 10).unwrap();
+        let set = Dataset::read("a".to_owned(), &mut Given(Vec::new()), 10).unwrap();
         assert_eq!((set.connects(), set.points.len()), (0, 0));
         assert_eq!(set.lines().time_log, None);
     }

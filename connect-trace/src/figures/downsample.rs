@@ -110,7 +110,7 @@ struct Rule {
 
 /// What was left out, for the page to say.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Thinning {
+pub(super) struct Downsampling {
     /// Connects in all.
     pub of: u64,
     /// Those that are drawn.
@@ -207,8 +207,8 @@ impl Thinner {
     }
 
     /// What was left out; `None` where nothing was.
-    pub(super) fn thinning(&self) -> Option<Thinning> {
-        self.rule.map(|rule| Thinning {
+    pub(super) fn thinning(&self) -> Option<Downsampling> {
+        self.rule.map(|rule| Downsampling {
             of: self.of,
             drawn: self.drawn,
             outliers: self.outliers,
@@ -245,7 +245,7 @@ mod tests {
     use crate::figures::tests::point;
 
     /// The second reading of points that were read before.
-    fn thinned(points: &[Point], most: u64) -> (HashSet<u64>, Option<Thinning>) {
+    fn thinned(points: &[Point], most: u64) -> (HashSet<u64>, Option<Downsampling>) {
         let mut parts = Parts::default();
         points.iter().for_each(|point| parts.add(point));
         let mut thinner = Thinner::new(&parts, most);

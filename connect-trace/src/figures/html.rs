@@ -8,7 +8,7 @@ use super::{
         axis::{self, Span},
     },
     data,
-    dataset::Set,
+    dataset::Dataset,
     escape::{self, markup},
     table,
 };
@@ -20,7 +20,7 @@ const SCRIPT: &str = include_str!("assets/page.js");
 /// What a page shows.
 pub(super) struct Page {
     /// Recordings or runs.
-    pub sets: Vec<Set>,
+    pub sets: Vec<Dataset>,
     /// The occupancy curves; `None` for recordings.
     pub curves: Option<Vec<Curve>>,
     /// The command that made it.
@@ -32,7 +32,7 @@ pub(super) struct Page {
 impl Page {
     /// Connects of all sets.
     pub(super) fn connects(&self) -> u64 {
-        self.sets.iter().map(Set::connects).sum()
+        self.sets.iter().map(Dataset::connects).sum()
     }
 
     /// The latency axis that all scatters have, so that they compare.
@@ -59,16 +59,16 @@ impl Page {
             "version" => env!("CARGO_PKG_VERSION").to_owned(),
             "options" => self.options(),
             "empty" if self.connects() == 0 => {
-                let why = "nothing was recorded, or the filters let none pass";
-                format!(r#"<p class="note">There is not one connect() in it: {why}.</p>"#)
+                let why = "nothing was recorded, or the filters exclude everything";
+                format!(r#"<p class="note">It has no connect() call: {why}.</p>"#)
             }
             "about" => self.about(span),
             "buckets" => self.buckets(),
             "occupancy" => self.occupancy(),
             "table" => table::table(&self.sets, self.curves.is_some()),
             "setup" if self.curves.is_some() => {
-                " Setup is what a strategy does before the connect() that counts: socket options, bind(), \
-                 tries that failed."
+                " Setup is everything that a strategy does before the successful connect(): socket options, \
+                 bind(), failed tries."
                     .to_owned()
             }
             "data" => data::json(&self.sets, span),
@@ -78,7 +78,7 @@ impl Page {
     }
 
     fn options(&self) -> String {
-        let option = |(number, set): (usize, &Set)| {
+        let option = |(number, set): (usize, &Dataset)| {
             let name = markup(&escape::shortened(&set.name, 60));
             format!(r#"<option value="{number}">{name}</option>"#)
         };
@@ -108,7 +108,7 @@ impl Page {
     }
 
     /// One for each run, of which a script shows the chosen one.
-    fn articles(&self, contents: impl Fn(&mut String, &Set)) -> String {
+    fn articles(&self, contents: impl Fn(&mut String, &Dataset)) -> String {
         let mut html = String::new();
         for (number, set) in self.sets.iter().enumerate() {
             let name = markup(&set.name);
@@ -124,9 +124,9 @@ impl Page {
 
     fn occupancy(&self) -> String {
         match &self.curves {
-            None => "<p>Not of a recording: a trace does not see which connections are closed, and so not \
-                     which share of the range is in use when a connect() begins. The log of \
-                     <code>connect-trace load</code> has it.</p>"
+            None => "<p>Not available for a recording: a trace does not see which connections are closed, so it \
+                     does not know which share of the range is in use when a connect() begins. A log of \
+                     <code>connect-trace load</code> has this figure.</p>"
                 .to_owned(),
             Some(curves) if curves.is_empty() => {
                 "<p>No connection succeeded, so there is no curve.</p>".to_owned()
@@ -191,7 +191,7 @@ mod tests {
         assert!(!html.contains("{{"), "{html}");
         for part in [
             "<h3>a</h3>",
-            "10 connects.",
+            "10 connect() calls.",
             "<table>",
             "share of the range",
         ] {
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_page_without_a_connect_says_so() {
         let html = page_of(vec![set_of("a", 0)]).html();
-        assert!(html.contains("There is not one connect()"), "{html}");
+        assert!(html.contains("It has no connect() call"), "{html}");
     }
 
     #[test]

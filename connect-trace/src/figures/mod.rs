@@ -22,8 +22,8 @@ use anyhow::{Context as _, Result};
 
 use self::{
     charts::{Across, Curve, Place, axis},
-    dataset::Set,
-    downsample::{PARTS, Thinning},
+    dataset::Dataset,
+    downsample::{Downsampling, PARTS},
     file::NewFile,
     html::Page,
     occupancy::Occupancy,
@@ -88,12 +88,12 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let connects = axis::count(page.connects());
     if let Some((path, file)) = page_file {
         file.write("--html", &page.html())?;
-        say!("wrote {}: {connects} connects", printable(path));
+        say!("wrote {}: {connects} connect() calls", printable(path));
     }
     if let Some(folder) = &args.pictures.svg {
         let charts = write_charts(folder, &page)?;
         say!(
-            "wrote {}: {charts} charts of {connects} connects",
+            "wrote {}: {charts} charts of {connects} connect() calls",
             printable(folder)
         );
     }
@@ -101,7 +101,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
 }
 
 /// A curve for each strategy that connected at all: its repeats together.
-fn curves(strategies: &[String], sets: &[Set]) -> Vec<Curve> {
+fn curves(strategies: &[String], sets: &[Dataset]) -> Vec<Curve> {
     let mut all: Vec<(&String, Occupancy)> = Vec::new();
     for (strategy, set) in strategies.iter().zip(sets) {
         match all.iter_mut().find(|(name, _)| *name == strategy) {
@@ -150,8 +150,8 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
 }
 
 /// The part of a file's name that stands for each set: letters, digits and what harms in no shell.
-fn file_names(sets: &[Set]) -> Vec<String> {
-    let plain = |set: &Set| -> String {
+fn file_names(sets: &[Dataset]) -> Vec<String> {
+    let plain = |set: &Dataset| -> String {
         let end = set.name.rsplit('/').next().unwrap_or_default();
         let end = end.trim_end_matches(".zst").trim_end_matches(".csv");
         let plain = |character: char| match character {
@@ -171,8 +171,8 @@ fn file_names(sets: &[Set]) -> Vec<String> {
 }
 
 /// What is not drawn, in words.
-fn words(thinning: &Thinning) -> String {
-    let Thinning {
+fn words(thinning: &Downsampling) -> String {
+    let Downsampling {
         of,
         drawn,
         outliers,
@@ -182,12 +182,12 @@ fn words(thinning: &Thinning) -> String {
     let failures = if *every_failure {
         "every failure, "
     } else {
-        "a part of the failures, as there are too many, "
+        "some of the failures, because there are too many, "
     };
     format!(
-        "Drawn {} of {} points: {failures}and of each kind the fastest, the slowest and all above the {} % \
-         mark of each {PARTS}th of the time at least ({} points); of the rest a sample. The lines, the bars \
-         and the table are of all.",
+        "{} of {} points are drawn: {failures}for each kind at least the fastest, the slowest and all above the \
+         {} % mark of each {PARTS}th of the time ({} points), and a sample of the rest. The lines, the bars and \
+         the table cover all points.",
         axis::count(*drawn),
         axis::count(*of),
         axis::plain(quantile * 100.0),
@@ -267,11 +267,11 @@ mod tests {
     }
 
     /// So many connects: even first, then odd, every hundredth fails.
-    pub(super) fn set_of(name: &str, connects: u64) -> Set {
-        Set::read(name.to_owned(), &mut Made(connects), 10_000).expect("it is made up")
+    pub(super) fn set_of(name: &str, connects: u64) -> Dataset {
+        Dataset::read(name.to_owned(), &mut Made(connects), 10_000).expect("it is made up")
     }
 
-    pub(super) fn page_of(sets: Vec<Set>) -> Page {
+    pub(super) fn page_of(sets: Vec<Dataset>) -> Page {
         let names: Vec<String> = sets.iter().map(|set| set.name.clone()).collect();
         Page {
             curves: Some(curves(&names, &sets)),
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn names_of_files_are_plain_and_no_two_alike() {
         let names = |names: &[&str]| {
-            let sets: Vec<Set> = names.iter().map(|name| set_of(name, 0)).collect();
+            let sets: Vec<Dataset> = names.iter().map(|name| set_of(name, 0)).collect();
             file_names(&sets)
         };
         let plain = names(&["select-test-repeat #2", "/tmp/a b.csv.zst", "z/y"]);

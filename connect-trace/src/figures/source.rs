@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     charts::axis,
-    dataset::{Connects, Set},
+    dataset::{Connects, Dataset},
     point::Point,
 };
 use crate::{
     clock::Time,
-    connect::PortRange,
+    connect::SearchRange,
     files::open,
     filter::{Filters, filter_words},
     load::{
@@ -39,11 +39,11 @@ pub(super) fn recording(
     path: &Path,
     filters: &Filters,
     most: u64,
-) -> Result<(Set, Result<(), String>)> {
+) -> Result<(Dataset, Result<(), String>)> {
     let start = Recording::open(path)?.start().clone();
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         bail!(
-            "{}: a page reads a recording twice, which this is not made for; copy it into a file first",
+            "{}: a page reads its input twice, but this can be read only once; copy it to a file first",
             printable(path)
         );
     }
@@ -53,7 +53,7 @@ pub(super) fn recording(
         began_ns: start.monotonic_ns,
         read: None,
     };
-    let mut set = Set::read(printable(path).to_string(), &mut source, most)?;
+    let mut set = Dataset::read(printable(path).to_string(), &mut source, most)?;
     let Some((ending, ranges, last_ns)) = source.read else {
         bail!("{}: nothing was read", printable(path));
     };
@@ -65,7 +65,7 @@ pub(super) fn recording(
             set.total_ns = Some(end.monotonic_ns.saturating_sub(start.monotonic_ns));
             if !side.accounting.complete() {
                 set.notes.push(format!(
-                    "INCOMPLETE: {} calls were lost, or some were not seen: the text report has the account.",
+                    "INCOMPLETE: {} calls were lost, or some were not seen: see the account in the text report.",
                     axis::count(side.accounting.lost())
                 ));
             }
@@ -79,8 +79,8 @@ pub(super) fn recording(
     };
     if set.fast > 0 {
         set.notes.push(format!(
-            "{} connects below --min-latency were counted and not recorded: they are in the table and in \
-             the bars, but not among the points, and there are no percentiles.",
+            "{} connect() calls below --min-latency were counted but not recorded: they are part of the table \
+             and the bars, but not of the points, and there are no percentiles.",
             axis::count(set.fast)
         ));
     }
@@ -93,7 +93,7 @@ struct OfRecording<'a> {
     filters: &'a Filters,
     began_ns: u64,
     /// Of the first reading: the end, the ranges that were searched, and when the last connect() ended.
-    read: Option<(Ending, BTreeMap<PortRange, u64>, u64)>,
+    read: Option<(Ending, BTreeMap<SearchRange, u64>, u64)>,
 }
 
 impl Connects for OfRecording<'_> {
@@ -101,7 +101,7 @@ impl Connects for OfRecording<'_> {
         let recording = Recording::open(self.path)?;
         let mut number = 0;
         let mut last_ns = 0;
-        let mut ranges: BTreeMap<PortRange, u64> = BTreeMap::new();
+        let mut ranges: BTreeMap<SearchRange, u64> = BTreeMap::new();
         let ending = each_batch(recording, |batch| {
             for connect in &batch {
                 if !self.filters.matches(connect) {
@@ -128,7 +128,7 @@ fn facts(
     path: &Path,
     start: &Start,
     filters: &Filters,
-    ranges: &BTreeMap<PortRange, u64>,
+    ranges: &BTreeMap<SearchRange, u64>,
 ) -> Vec<(&'static str, String)> {
     let mut by_count: Vec<_> = ranges.iter().collect();
     by_count.sort_by_key(|&(range, &count)| (std::cmp::Reverse(count), *range));
@@ -162,7 +162,7 @@ fn facts(
 }
 
 /// Returns a set for each run of these logs, with `most` points in all, and the strategy of each set.
-pub(super) fn logs(paths: &[PathBuf], most: u64) -> Result<(Vec<Set>, Vec<String>)> {
+pub(super) fn logs(paths: &[PathBuf], most: u64) -> Result<(Vec<Dataset>, Vec<String>)> {
     let mut loads = Vec::new();
     let mut runs = 0;
     for (path, label) in paths.iter().zip(labels(paths)) {
@@ -226,7 +226,7 @@ impl Load {
     }
 
     /// Returns a set for each run, with `share` points each.
-    fn sets(&self, share: u64) -> Result<Vec<Set>> {
+    fn sets(&self, share: u64) -> Result<Vec<Dataset>> {
         let set = |(index, run): (usize, &Run)| {
             let attempts = &self.attempts;
             let mut source = OfRun {
@@ -234,7 +234,7 @@ impl Load {
                 run,
                 attempts,
             };
-            let mut set = Set::read(self.name(run), &mut source, share)?;
+            let mut set = Dataset::read(self.name(run), &mut source, share)?;
             set.total_ns = Some(run.total_ns);
             set.facts = self.facts(run);
             Ok(set)
@@ -269,7 +269,6 @@ impl Load {
     fn facts(&self, run: &Run) -> Vec<(&'static str, String)> {
         let began = Duration::from_secs(self.head.began_unix_s);
         let began = SystemTime::UNIX_EPOCH.checked_add(began);
-        let [low, high] = run.range;
         vec![
             ("Log", printable(&self.path).to_string()),
             ("Kernel", format!("Linux {}", self.head.kernel)),
@@ -277,7 +276,7 @@ impl Load {
                 "Began",
                 began.map_or_else(String::new, |at| Time::from(at).date_and_time()),
             ),
-            ("Range", format!("{low}-{high}")),
+            ("Range", run.range.to_string()),
             ("Protocol", run.protocol.clone()),
             ("Addresses", run.addresses.to_string()),
             ("Threads", run.threads.to_string()),

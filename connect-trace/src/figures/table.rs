@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use super::{
     charts::axis::{count, time},
-    dataset::Set,
+    dataset::Dataset,
     escape::markup,
     point::Kind,
 };
 use crate::term::errno;
 
 /// The table as HTML. `whole` adds what the strategies cost besides connect(), which only a workload knows.
-pub(super) fn table(sets: &[Set], whole: bool) -> String {
+pub(super) fn table(sets: &[Dataset], whole: bool) -> String {
     let bound = sets.iter().any(|set| set.count_of(Kind::Other) > 0);
     let mut heads = vec!["run", "even", "odd"];
     heads.extend(bound.then_some("bound"));
@@ -35,7 +35,7 @@ pub(super) fn table(sets: &[Set], whole: bool) -> String {
     format!("<table><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>")
 }
 
-fn row(set: &Set, bound: bool, whole: bool) -> String {
+fn row(set: &Dataset, bound: bool, whole: bool) -> String {
     let successes = set.successes();
     let mean = |kind: Kind| set.by_kind[kind.index()].mean_ns();
     let quantile = |share| successes.quantile_ns(share).map(|ns| ns as f64);
@@ -71,7 +71,7 @@ fn row(set: &Set, bound: bool, whole: bool) -> String {
 }
 
 /// How many failed, and of what.
-fn errors(set: &Set) -> String {
+fn errors(set: &Dataset) -> String {
     let mut cell = count(set.count_of(Kind::Failed));
     for (&errno, &failures) in &set.errnos {
         let name = markup(&errno::name(errno));

@@ -63,7 +63,7 @@ pub(crate) fn create(option: &str, path: &Path, mode: u32) -> Result<Created> {
     })?;
     let metadata = file
         .metadata()
-        .with_context(|| format!("{option} {name}: cannot be looked at"))?;
+        .with_context(|| format!("{option} {name}: its attributes cannot be read"))?;
     // What the shell has opened for stdout, it may have opened to append to.
     if !is_standard(path) {
         refuse_to_overwrite(option, path, &metadata)?;
@@ -104,8 +104,7 @@ pub(crate) fn check_empty(option: &str, path: &Path) -> Result<()> {
 fn refuse_to_overwrite(option: &str, path: &Path, metadata: &Metadata) -> Result<()> {
     if metadata.is_file() && metadata.len() > 0 {
         bail!(
-            "{option} {}: the file holds something, which is not overwritten; give a new name, or remove it \
-             first",
+            "{option} {}: the file is not empty and is not overwritten; give another name, or remove it first",
             printable(path)
         );
     }

@@ -5,6 +5,7 @@ use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 
+use crate::connect::PortRange;
 use crate::filter::{Cidr, IpVersion};
 use crate::options::values::latency;
 
@@ -15,55 +16,55 @@ const MAX_PID: i64 = 1 << 22;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "What to trace")]
 pub struct FilterArgs {
-    /// This process (thread-group id); this and most others can be given more than once
+    /// Only this process (a thread-group id). This and most other filters can be repeated
     ///
-    /// Connections that the kernel makes itself, such as further subflows of MPTCP, are of no process.
+    /// Connections that the kernel makes itself, such as additional MPTCP subflows, belong to no process.
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
     pub pids: Vec<u32>,
 
-    /// Processes in this cgroup (version 2) or below it; a path of the hierarchy, or an id
+    /// Only processes in this cgroup (version 2) or below it, given as a path in the hierarchy or as an id
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<String>,
 
-    /// Processes of this user, by name or number
+    /// Only processes of this user, given by name or number
     #[arg(short, long = "uid", value_name = "USER")]
     pub uids: Vec<String>,
 
-    /// Sockets of the network namespace of a process, or of a path such as /run/netns/NAME
+    /// Only sockets in the network namespace of a process, or of a path such as /run/netns/NAME
     #[arg(long = "netns", value_name = "PID|PATH")]
     pub netns: Vec<String>,
 
-    /// To this destination port, or to a range of them such as 8000-8999
+    /// Only connections to this destination port, or to a range such as 8000-8999
     #[arg(
         short = 'P',
         long = "dport",
         value_name = "PORTS",
         value_delimiter = ','
     )]
-    pub dports: Vec<PortSpan>,
+    pub dports: Vec<PortRange>,
 
-    /// To this address or network
+    /// Only connections to this address or network
     #[arg(long = "daddr", value_name = "CIDR")]
     pub daddrs: Vec<Cidr>,
 
-    /// Threads of this name (the kernel keeps 15 bytes of it)
+    /// Only threads with this name (the kernel keeps its first 15 bytes)
     #[arg(long = "comm", value_name = "NAME")]
     pub comms: Vec<String>,
 
-    /// To IPv4 addresses, from IPv6 sockets too
+    /// Only connections to IPv4 addresses, including those from IPv6 sockets
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     pub ipv4: bool,
 
-    /// To IPv6 addresses
+    /// Only connections to IPv6 addresses
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Those that failed
+    /// Only connect() calls that failed
     #[arg(short = 'x', long)]
     pub failed: bool,
 
-    /// Leave connects below this, such as 1ms or 250us, to the counts and buckets: events, percentiles and the
-    /// groups of --by are of the others
+    /// Summarize connect() calls below this time, such as 1ms or 250us: they are part of counts, means, maxima and
+    /// buckets, but not of events, percentiles and the groups of --by
     #[arg(short = 'm', long, value_name = "TIME", value_parser = latency)]
     pub min_latency: Option<Duration>,
 }
@@ -76,40 +77,12 @@ impl FilterArgs {
             !self.daddrs.is_empty() && networks.all(|network| !network.has(wanted))
         };
         if self.ipv4 && none_of(IpVersion::V4) {
-            return Some("no --daddr is an IPv4 network, which --ipv4 asks for".to_owned());
+            return Some("--ipv4 excludes every --daddr, since none is an IPv4 network".to_owned());
         }
         if self.ipv6 && none_of(IpVersion::V6) {
-            return Some("no --daddr is an IPv6 network, which --ipv6 asks for".to_owned());
+            return Some("--ipv6 excludes every --daddr, since none is an IPv6 network".to_owned());
         }
         None
-    }
-}
-
-/// A range of ports, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSpan {
-    /// Lowest port.
-    pub low: u16,
-    /// Highest port.
-    pub high: u16,
-}
-
-impl FromStr for PortSpan {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let port = |text: &str| {
-            text.parse::<u16>()
-                .ok()
-                .filter(|&port| port > 0)
-                .ok_or_else(|| format!("{text:?} is no port from 1 to 65535"))
-        };
-        let (low, high) = text.split_once('-').unwrap_or((text, text));
-        let (low, high) = (port(low)?, port(high)?);
-        if low > high {
-            return Err(format!("{low} is above {high}"));
-        }
-        Ok(Self { low, high })
     }
 }
 
@@ -123,7 +96,7 @@ impl FromStr for Cidr {
         };
         let address: IpAddr = address
             .parse()
-            .map_err(|_| format!("{address:?} is no IP address"))?;
+            .map_err(|_| format!("{address:?} is not an IP address"))?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let length = match length {
             None => longest,
@@ -131,7 +104,7 @@ impl FromStr for Cidr {
                 .parse()
                 .ok()
                 .filter(|&length| length <= longest)
-                .ok_or_else(|| format!("{length:?} is no prefix length from 0 to {longest}"))?,
+                .ok_or_else(|| format!("{length:?} is not a prefix length from 0 to {longest}"))?,
         };
         Ok(Self::new(address, length))
     }
@@ -140,16 +113,6 @@ impl FromStr for Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_range_of_ports_has_both_ends() {
-        let span = |low, high| Ok(PortSpan { low, high });
-        assert_eq!("443".parse(), span(443, 443));
-        assert_eq!("8000-8999".parse(), span(8000, 8999));
-        for wrong in ["", "0", "65536", "9-8", "1-", "-1", "1-2-3", "http"] {
-            assert!(wrong.parse::<PortSpan>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_network_is_an_address_and_a_length() {

@@ -19,11 +19,11 @@ pub use self::{
     words::filter_words,
 };
 use crate::{
+    connect::PortRange,
     connect::{Comm, Connect, Family},
-    filter::args::PortSpan,
 };
 
-/// Which connects are wanted. Kinds of filters combine with "and", those of one kind with "or"; a kind
+/// Which connects are wanted. Tally of filters combine with "and", those of one kind with "or"; a kind
 /// without any lets all pass.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filters {
@@ -38,7 +38,7 @@ pub struct Filters {
     /// Inode numbers of the sockets' network namespaces.
     pub netns: Vec<u32>,
     /// Destination ports.
-    pub dports: Vec<PortSpan>,
+    pub dports: Vec<PortRange>,
     /// Destination addresses.
     pub daddrs: Vec<Cidr>,
     /// Names of threads.
@@ -157,7 +157,7 @@ impl Filters {
     /// Answers as [`matches`](Self::matches) does, however long it took.
     #[must_use]
     pub fn wants(&self, connect: &Connect) -> bool {
-        let within = |span: &PortSpan| {
+        let within = |span: &PortRange| {
             connect
                 .destination
                 .is_some_and(|to| (span.low..=span.high).contains(&to.port()))
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn kinds_combine_with_and_and_alternatives_with_or() {
         let connect = connect_from(20_000);
-        let span = |low, high| PortSpan { low, high };
+        let span = |low, high| PortRange { low, high };
         let mut filters = Filters {
             dports: vec![span(1, 442), span(443, 443)],
             ..Filters::default()

@@ -38,7 +38,7 @@ pub fn filters_of_recording(args: &FilterArgs) -> Result<Filters> {
     let number = |option: &str, text: &str| -> Result<u64> {
         text.parse().map_err(|_| {
             anyhow::anyhow!(
-                "{option} {}: of a recording it is a number, as the report shows it",
+                "{option} {}: for a recording, give the number that the report shows",
                 printable(text)
             )
         })
@@ -142,7 +142,7 @@ fn netns(name: &str) -> Result<u32> {
         .ino();
     ensure!(
         is_network_namespace(&path),
-        "--netns {shown}: {} is no network namespace",
+        "--netns {shown}: {} is not a network namespace",
         printable(&path)
     );
     Ok(u32::try_from(inode)?)

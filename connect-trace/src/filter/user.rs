@@ -58,7 +58,7 @@ fn from_getent(name: &str) -> Result<u32> {
     let output = match getent {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!(
-                "no such user in {PASSWD}, and there is no {GETENT} to ask others; give the number"
+                "no such user in {PASSWD}, and there is no {GETENT} to ask other sources; give the number"
             )
         }
         output => output.with_context(|| format!("cannot run {GETENT}"))?,
@@ -74,7 +74,7 @@ fn from_getent(name: &str) -> Result<u32> {
     // The sources may know the user by another name too, which is the one in the line.
     let text = String::from_utf8_lossy(&output.stdout);
     let found = text.lines().next().and_then(|line| fields(line).1);
-    found.with_context(|| format!("`{GETENT} passwd` printed no user; give the number"))
+    found.with_context(|| format!("`{GETENT} passwd` did not print a user; give the number"))
 }
 
 #[cfg(test)]

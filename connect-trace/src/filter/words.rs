@@ -57,7 +57,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::filter::{Cgroup, args::PortSpan};
+    use crate::filter::{Cgroup, PortRange};
 
     #[test]
     fn no_filter_needs_no_words() {
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_filter_has_its_word() {
-        let span = |low, high| PortSpan { low, high };
+        let span = |low, high| PortRange { low, high };
         let filters = Filters {
             pids: vec![1, 2],
             follow: true,

@@ -4,7 +4,7 @@ use std::{fmt, fs, io, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Result, ensure};
 
-use super::requirement::Lack;
+use super::requirement::MissingRequirement;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -45,18 +45,18 @@ impl Privileges {
     ///
     /// # Errors
     /// Says which privilege is missing.
-    pub fn check(self) -> Result<(), Lack> {
+    pub fn check(self) -> Result<(), MissingRequirement> {
         let enough = self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON);
         if !enough {
-            return Err(Lack::new(
+            return Err(MissingRequirement::new(
                 "tracing needs root, or the capabilities CAP_BPF and CAP_PERFMON",
                 "run it with sudo",
             ));
         }
         if !self.of_host {
-            return Err(Lack::new(
-                "tracing needs the privileges of the host's root, and this process has a user \
-                 namespace of its own, as in a container without root",
+            return Err(MissingRequirement::new(
+                "tracing needs the privileges of root on the host, but this process is in a user namespace, as \
+                 in a rootless container",
                 "run it on the host, or in a container without a user namespace (docker run \
                  --privileged --userns=host)",
             ));
@@ -115,9 +115,12 @@ pub fn check() -> Result<()> {
 /// securityfs is not mounted.
 pub fn lockdown() -> io::Result<String> {
     let modes = fs::read_to_string(LOCKDOWN)?;
-    present_mode(&modes)
-        .map(str::to_owned)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it names no present mode"))
+    present_mode(&modes).map(str::to_owned).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it does not name the present mode",
+        )
+    })
 }
 
 fn present_mode(modes: &str) -> Option<&str> {
@@ -128,9 +131,9 @@ fn present_mode(modes: &str) -> Option<&str> {
 ///
 /// # Errors
 /// Where it does not.
-pub fn check_lockdown(mode: &str) -> Result<(), Lack> {
+pub fn check_lockdown(mode: &str) -> Result<(), MissingRequirement> {
     if mode == "confidentiality" {
-        return Err(Lack::new(
+        return Err(MissingRequirement::new(
             format!(
                 "the kernel is locked down ({LOCKDOWN}: confidentiality), which forbids eBPF programs \
                  to read kernel memory"
@@ -148,10 +151,9 @@ pub fn check_lockdown(mode: &str) -> Result<(), Lack> {
 pub fn check_pid_namespace() -> Result<()> {
     ensure!(
         is_namespace("pid", INITIAL_PID_NAMESPACE),
-        Lack::new(
-            "--pid and a COMMAND take process ids of the host, and this process has a namespace of its \
-             own for them",
-            "run it in the host's (docker run --pid=host)"
+        MissingRequirement::new(
+            "--pid and a COMMAND need process ids of the host, but this process is in a PID namespace",
+            "run it in the PID namespace of the host (docker run --pid=host)"
         )
     );
     Ok(())

@@ -6,7 +6,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{limits, mounts, requirement::Lack};
+use super::{limits, mounts, requirement::MissingRequirement};
 
 /// Where a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -59,7 +59,7 @@ pub enum Kind {
     Other,
 }
 
-// Kinds of BTF, `BTF_KIND_*`.
+// Tally of BTF, `BTF_KIND_*`.
 const INT: u32 = 1;
 const PTR: u32 = 2;
 const ARRAY: u32 = 3;
@@ -102,12 +102,12 @@ impl Btf {
                     Ok(()) => limits::named(error),
                     Err(lack) => lack.into(),
                 };
-                if error.is::<Lack>() {
+                if error.is::<MissingRequirement>() {
                     return error;
                 }
-                Lack::new(
+                MissingRequirement::new(
                     format!(
-                        "{error:#}; the kernel's types are needed to find the fields of a socket"
+                        "{error:#}; BTF is needed to find the fields of a socket"
                     ),
                     "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian's, Ubuntu's, Fedora's \
                      and RHEL's are since about 2020)",
@@ -171,7 +171,7 @@ impl Btf {
                         0
                     }
                     // How long it is, is not known, and so not where the next one begins.
-                    _ => bail!("type {id} is of a kind that is not known, {kind}"),
+                    _ => bail!("type {id} is of the unknown kind {kind}"),
                 };
         }
         Ok(btf)
@@ -519,7 +519,7 @@ mod tests {
             let mut blob = tiny();
             blob[KIND] = kind;
             let error = Btf::parse(blob).unwrap_err().to_string();
-            assert!(error.contains(&format!("not known, {kind}")), "{error}");
+            assert!(error.contains(&format!("unknown kind {kind}")), "{error}");
         }
     }
 

@@ -7,7 +7,7 @@ use connect_trace_common::Field;
 use super::{
     btf::{Btf, Kind, VOID},
     cast::Cast,
-    requirement::Lack,
+    requirement::MissingRequirement,
 };
 
 /// Where the kernel keeps a field.
@@ -72,6 +72,7 @@ const TASK_MEMBERS: &[Member] = &[
     required(Field::TaskComm, "task_struct", "comm"),
     required(Field::TaskCred, "task_struct", "cred"),
     required(Field::CredUid, "cred", "uid.val"),
+    required(Field::TaskPid, "task_struct", "pid"),
 ];
 
 /// What the programs read at once and take apart: the whole, its halves in their order, and the bytes of a half.
@@ -212,12 +213,12 @@ impl Layout {
     }
 }
 
-fn missing(structure: &str, path: &str) -> Lack {
+fn missing(structure: &str, path: &str) -> MissingRequirement {
     misfit(&format!("struct {structure} has no member {path}"))
 }
 
-pub(super) fn misfit(what: &str) -> Lack {
-    Lack::new(
+pub(super) fn misfit(what: &str) -> MissingRequirement {
+    MissingRequirement::new(
         format!("this kernel's types do not fit the probes: {what}"),
         "please report it with the kernel's release; Debian's kernels 5.10 to 7.3 have it",
     )

@@ -7,7 +7,7 @@ use anyhow::Error;
 
 use super::{
     btf::{Btf, VMLINUX},
-    requirement::Lack,
+    requirement::MissingRequirement,
 };
 
 /// A structure of the kernels before 5.11, which count the memory of maps and programs against
@@ -28,12 +28,10 @@ const FILES: u64 = 96;
 ///
 /// # Errors
 /// Says how many it may open.
-pub fn files() -> Result<(), Lack> {
+pub fn files() -> Result<(), MissingRequirement> {
     match limit(libc::RLIMIT_NOFILE) {
-        Some(most) if most < FILES => Err(Lack::limit(
-            format!(
-                "this process may not open more than {most} files, and a trace does, up to {FILES}"
-            ),
+        Some(most) if most < FILES => Err(MissingRequirement::limit(
+            format!("this process may open {most} files, but a trace needs up to {FILES}"),
             MORE_FILES,
         )),
         _ => Ok(()),
@@ -45,16 +43,15 @@ pub fn files() -> Result<(), Lack> {
 ///
 /// # Errors
 /// Says what it may have.
-pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), Lack> {
+pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
     if btf.structure(COUNTED_AS_LOCKED).is_some() {
         return Ok(());
     }
     let needed = AT_START + u64::from(ring_buffer_bytes);
     match memory_of_cgroup() {
-        Some(most) if most < needed => Err(Lack::limit(
+        Some(most) if most < needed => Err(MissingRequirement::limit(
             format!(
-                "the cgroup of this process may have {} MiB of memory, and a trace takes up to {} MiB as it \
-                 starts",
+                "the cgroup of this process is limited to {} MiB of memory, but a trace needs up to {} MiB to start",
                 most >> 20,
                 needed.div_ceil(1 << 20)
             ),
@@ -82,46 +79,45 @@ fn memory_of_cgroup() -> Option<u64> {
         .min()
 }
 
-const MORE_FILES: &str =
-    "raise the limit (ulimit -n 1024; for a service of systemd LimitNOFILE=1024)";
-const MORE_MEMORY: &str = "raise the limit (memory.max of the cgroup, MemoryMax= of a service of systemd, docker run \
-     --memory), or take a smaller --ring-buffer";
+const MORE_FILES: &str = "raise the limit (ulimit -n 1024; LimitNOFILE=1024 of a systemd service)";
+const MORE_MEMORY: &str = "raise the limit (memory.max of the cgroup, MemoryMax= of a systemd service, docker \
+                           run --memory), or reduce --ring-buffer";
 
 /// Names the limit that an error comes from, if it comes from one.
 #[must_use]
 pub fn named(error: Error) -> Error {
-    if error.chain().any(|cause| cause.is::<Lack>()) {
+    if error.chain().any(|cause| cause.is::<MissingRequirement>()) {
         return error;
     }
     let errno = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     let lack = match errno {
-        Some(libc::EMFILE) => Lack::limit(
+        Some(libc::EMFILE) => MissingRequirement::limit(
             format!(
-                "this process may not open more than {} files, which a trace does: {error:#}",
+                "this process may open {} files, but a trace needs more: {error:#}",
                 limit(libc::RLIMIT_NOFILE)
                     .map_or_else(|| "so many".to_owned(), |most| most.to_string())
             ),
             MORE_FILES,
         ),
-        Some(libc::ENFILE) => Lack::limit(
-            format!("this host has as many files open as it may: {error:#}"),
+        Some(libc::ENFILE) => MissingRequirement::limit(
+            format!("this host has reached its limit of open files: {error:#}"),
             "raise the limit (sysctl fs.file-max)",
         ),
-        Some(libc::ENOMEM) => Lack::limit(
-            format!("the memory that this process may take is used up: {error:#}"),
+        Some(libc::ENOMEM) => MissingRequirement::limit(
+            format!("this process has used all the memory that it may use: {error:#}"),
             MORE_MEMORY,
         ),
         Some(libc::EPERM) => match locked_memory() {
-            Some(most) => Lack::limit(
+            Some(most) => MissingRequirement::limit(
                 format!(
-                    "this process may lock {} KiB of memory, against which this kernel counts the memory \
-                     of eBPF: {error:#}",
+                    "this process may lock {} KiB of memory, and this kernel counts eBPF memory against that \
+                     limit: {error:#}",
                     most >> 10
                 ),
-                "give it CAP_SYS_RESOURCE too, or raise the limit (ulimit -l unlimited; for a service of \
-                 systemd LimitMEMLOCK=infinity)",
+                "add CAP_SYS_RESOURCE, or raise the limit (ulimit -l unlimited; LimitMEMLOCK=infinity of a \
+                 systemd service)",
             ),
             None => return error,
         },
@@ -136,7 +132,7 @@ pub fn is_named(error: &Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         cause
-            .downcast_ref::<Lack>()
+            .downcast_ref::<MissingRequirement>()
             .is_some_and(|lack| lack.is_limit)
     })
 }

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use super::requirement::Lack;
+use super::requirement::MissingRequirement;
 
 /// A folder within a file system of the kernel's.
 #[derive(Clone, Debug)]
@@ -72,12 +72,12 @@ fn mount(file_system: &str) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Says how to mount it.
-pub fn sysfs() -> Result<(), Lack> {
+pub fn sysfs() -> Result<(), MissingRequirement> {
     if Path::new("/sys/kernel").exists() {
         return Ok(());
     }
-    Err(Lack::new(
-        "sysfs is not mounted on /sys, so what the kernel has cannot be seen",
-        "mount it (mount -t sysfs none /sys), or give the container one",
+    Err(MissingRequirement::new(
+        "sysfs is not mounted on /sys, so the kernel's features cannot be read",
+        "mount it (mount -t sysfs none /sys), in a container too",
     ))
 }

@@ -67,7 +67,7 @@ impl Model {
     pub fn preempting(&self) -> Option<String> {
         self.preempts.then(|| match &self.name {
             Some(name) => format!("this kernel preempts, model {name}"),
-            None => "it is not known if this kernel preempts".to_owned(),
+            None => "it is not known whether this kernel preempts".to_owned(),
         })
     }
 }
@@ -115,7 +115,7 @@ mod tests {
         );
         assert_eq!(
             model("#1 SMP PREEMPT_DYNAMIC Debian 6.1"),
-            Some("it is not known if this kernel preempts".to_owned())
+            Some("it is not known whether this kernel preempts".to_owned())
         );
     }
 }

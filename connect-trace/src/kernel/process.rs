@@ -40,7 +40,8 @@ impl Process {
     pub(crate) fn asked_for(pid: u32) -> Result<Self> {
         match Self::open(pid) {
             Ok(process) if process.has_ended() => bail!(
-                "--pid {pid}: this process has ended and connects no more; its parent has not waited for it (a zombie)"
+                "--pid {pid}: this process has ended and makes no more calls; its parent has not waited for it \
+                 (a zombie)"
             ),
             Ok(process) => Ok(process),
             Err(error) => match process_of_thread(pid) {

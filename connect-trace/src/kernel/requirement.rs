@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Something that is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingRequirement {
     /// What is missing, and what that means.
     pub what: String,
     /// What to do about it.
@@ -14,7 +14,7 @@ pub struct Lack {
     pub is_limit: bool,
 }
 
-impl Lack {
+impl MissingRequirement {
     /// Something that is missing, with its remedy.
     pub fn new(what: impl Into<String>, remedy: &'static str) -> Self {
         Self {
@@ -33,10 +33,10 @@ impl Lack {
     }
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for MissingRequirement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.what, self.remedy)
     }
 }
 
-impl std::error::Error for Lack {}
+impl std::error::Error for MissingRequirement {}

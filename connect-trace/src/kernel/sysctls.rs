@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::requirement::Lack;
+use super::requirement::MissingRequirement;
 
 /// 0 disarms every kprobe (Documentation/trace/kprobes.rst). For root only, and only with debugfs.
 const KPROBES: &str = "/sys/kernel/debug/kprobes/enabled";
@@ -38,7 +38,7 @@ pub fn ftrace() -> Result<()> {
 
 fn on(switch: Option<&str>, what: impl Fn() -> String, remedy: &'static str) -> Result<()> {
     match switch.map(str::trim) {
-        Some("0") => Err(Lack::new(what(), remedy).into()),
+        Some("0") => Err(MissingRequirement::new(what(), remedy).into()),
         _ => Ok(()),
     }
 }

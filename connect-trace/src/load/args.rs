@@ -9,17 +9,17 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::load::{
-    plan::{self, Plan, Range},
+    plan::{self, Plan},
     strategy::Strategy,
     target,
     workload::{Addresses, Workload},
 };
-use crate::{filter::args::PortSpan, options::Format};
+use crate::{connect::PortRange, options::Format};
 
 /// `connect-trace load`
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
-    /// How source ports are chosen; several are run one after the other
+    /// How to choose source ports; several strategies are run one after the other
     #[arg(value_name = "STRATEGY", value_enum, default_value = "default")]
     pub strategies: Vec<StrategyName>,
 
@@ -27,20 +27,20 @@ pub struct LoadArgs {
     #[command(flatten)]
     pub common: WorkloadArgs,
 
-    /// Hold every connection open until the end (the default)
+    /// Keep every connection open until the end (the default)
     #[arg(long, conflicts_with = "close")]
     pub hold: bool,
 
-    /// Close the oldest connection for each new one once --until-occupancy (then 50% by default) is reached
+    /// Once --until-occupancy is reached (50% by default), close the oldest connection for each new one
     #[arg(long)]
     pub close: bool,
 
-    /// Connect to this server from the present network, with its range of ports, instead of within a
-    /// private namespace. Can use up the ports to it; asks before
+    /// Connect to this server from the host's own network, with its port range, instead of within a private namespace.
+    /// This can use up the source ports to that server, so it asks for confirmation
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["range", "ipv4", "ipv6"])]
     pub target: Option<SocketAddr>,
 
-    /// Do not ask whether to use --target
+    /// Do not ask for confirmation of --target
     #[arg(long, requires = "target")]
     pub yes: bool,
 }
@@ -48,51 +48,51 @@ pub struct LoadArgs {
 /// What `load` and `compare` have in common.
 #[derive(Args, Clone, Debug)]
 pub struct WorkloadArgs {
-    /// Ports to choose from, net.ipv4.ip_local_port_range of the private namespace
+    /// Source ports to choose from: net.ipv4.ip_local_port_range of the private namespace
     #[arg(long, value_name = "LOW-HIGH", default_value = "9024-65535", value_parser = range)]
-    pub range: Range,
+    pub range: PortRange,
 
-    /// Connections to ask for [default: all ports of the range, for each address]
+    /// Number of connections to open [default: the number of ports in the range, for each address]
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: Option<u32>,
 
-    /// End once this share of the ports is in use
+    /// Stop once this share of the ports is in use
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub until_occupancy: Option<f64>,
 
-    /// Threads that open connections
+    /// Number of threads that open connections
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
-    /// What is random follows from this: the same ports and windows are asked for again
+    /// Seed for random choices: the same seed asks for the same ports and windows
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
 
-    /// Ports of a window of the strategy window, from 2 on; repeatable, each a run of its own
+    /// Number of ports in each window of the strategy window, at least 2. Repeat it for several runs
     #[arg(long = "window", value_name = "PORTS", value_parser = clap::value_parser!(u16).range(2..))]
     pub windows: Vec<u16>,
 
-    /// Most ports that select-test-repeat tries for a connection [default: twice those of the range]
+    /// Maximum number of ports that select-test-repeat tries per connection [default: twice the number in the range]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub tries: Option<u32>,
 
-    /// Source addresses of all strategies but default: how many, or which, with commas
+    /// Source addresses of all strategies except default: a number, or a list separated by commas
     #[arg(long, value_name = "NUMBER|LIST")]
     pub addresses: Option<Addresses>,
 
-    /// What the sockets speak
+    /// Protocol of the sockets
     #[arg(long, value_name = "PROTOCOL", value_enum, default_value_t)]
     pub protocol: ProtocolName,
 
-    /// IPv4 (the default, unless --addresses are of IPv6)
+    /// Use IPv4 (the default, unless --addresses are IPv6 addresses)
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     pub ipv4: bool,
 
-    /// IPv6
+    /// Use IPv6
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Text for people, or JSON Lines for programs: docs/load.md has the fields
+    /// Print text for people, or JSON Lines for programs (docs/load.md lists the fields)
     #[arg(
         long,
         value_name = "FORMAT",
@@ -102,8 +102,8 @@ pub struct WorkloadArgs {
     )]
     pub format: Format,
 
-    /// Keep every attempt in this new file: docs/load.md has the columns. With - it is stdout, and what else is
-    /// printed goes to stderr
+    /// Write every attempt to this new file (docs/load.md lists the columns). With -, write to stdout, and print
+    /// everything else on stderr
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub csv: Option<PathBuf>,
 }
@@ -113,13 +113,13 @@ pub struct WorkloadArgs {
 pub enum StrategyName {
     /// no socket option: the kernel chooses address and port; any kernel
     Default,
-    /// two or more source addresses in turn, bound with IP_BIND_ADDRESS_NO_PORT; Linux 4.2
+    /// two or more source addresses in turn, bound with IP_BIND_ADDRESS_NO_PORT; from Linux 4.2
     Addresses,
-    /// bind a random port, connect, and repeat where it is taken; any kernel
+    /// bind a random port, connect, and repeat if it is taken; any kernel
     SelectTestRepeat,
-    /// IP_LOCAL_PORT_RANGE of --window ports at a random place; Linux 6.3, or 6.1.32
+    /// IP_LOCAL_PORT_RANGE with --window ports at a random position; from Linux 6.3 or 6.1.32
     Window,
-    /// IP_LOCAL_PORT_RANGE over the whole range; helps from Linux 6.8 on, allowed from 6.3 or 6.1.32
+    /// IP_LOCAL_PORT_RANGE with the whole range; allowed from Linux 6.3 or 6.1.32, helps from 6.8
     FullRange,
 }
 
@@ -168,15 +168,17 @@ impl LoadArgs {
     pub(crate) fn contradiction(&self) -> Option<String> {
         let windows = !self.common.windows.is_empty();
         if windows && !self.strategies.contains(&StrategyName::Window) {
-            return Some("--window is of the strategy window, which is not asked for".to_owned());
+            return Some(
+                "--window applies to the strategy window only, which is not selected".to_owned(),
+            );
         }
         if let Some(target) = self.target
             && !self.yes
             && !target::can_ask()
         {
             return Some(format!(
-                "--target {target} can use up the ports of this machine's own network: there is no terminal \
-                 to ask on, so give --yes"
+                "--target {target} can use up the ports of this machine's own network: there is no terminal to \
+                 ask for confirmation on, so give --yes"
             ));
         }
         self.plans().err()
@@ -243,27 +245,27 @@ impl FromStr for Addresses {
             .split(',')
             .map(|word| {
                 word.parse()
-                    .map_err(|_| format!("{word:?} is no IP address"))
+                    .map_err(|_| format!("{word:?} is not an IP address"))
             })
             .collect::<Result<_, _>>()?;
         for (index, address) in list.iter().enumerate() {
             if list[..index].contains(address) {
-                return Err(format!("{address} is there twice"));
+                return Err(format!("{address} is listed twice"));
             }
         }
         Ok(Self::List(list))
     }
 }
 
-fn range(text: &str) -> Result<Range, String> {
+fn range(text: &str) -> Result<PortRange, String> {
     if !text.contains('-') {
         return Err("not a range such as 9024-65535".to_owned());
     }
-    let PortSpan { low, high } = text.parse()?;
+    let PortRange { low, high } = text.parse()?;
     if low == high {
-        return Err("must have two ports at least".to_owned());
+        return Err("must have at least two ports".to_owned());
     }
-    Ok(Range { low, high })
+    Ok(PortRange { low, high })
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     namespace,
-    plan::{Protocol, Range, loopback},
+    plan::{Protocol, loopback},
     socket::{Socket, raw},
     strategy::Strategy,
 };
+use crate::connect::PortRange;
 use crate::kernel;
 
 /// Few ports, so that half of them are soon used up; enough that they come by chance in no order.
-const TINY: Range = Range {
+const TINY: PortRange = PortRange {
     low: 40_000,
     high: 40_063,
 };
@@ -40,12 +41,12 @@ impl Features {
         let release = kernel::release();
         ensure!(
             self.port_range || !strategy.needs_port_range(),
-            "the strategy {strategy} sets IP_LOCAL_PORT_RANGE, which this kernel ({release}) refuses: Linux \
-             6.3 has it, and 6.1 from 6.1.32 on"
+            "the strategy {strategy} sets IP_LOCAL_PORT_RANGE, which this kernel ({release}) refuses: it is \
+             available from Linux 6.3, and from 6.1.32 in 6.1"
         );
         ensure!(
             self.udplite || protocol != Protocol::UdpLite,
-            "this kernel ({release}) has no UDP-Lite: Linux has it up to 7.0"
+            "this kernel ({release}) has no UDP-Lite, which Linux had up to 7.0"
         );
         Ok(())
     }
@@ -54,8 +55,8 @@ impl Features {
     #[must_use]
     pub fn caveat(self, strategy: Strategy, protocol: Protocol) -> Option<&'static str> {
         (strategy == Strategy::FullRange && protocol == Protocol::Tcp && !self.mixed).then_some(
-            "full-range cannot help on this kernel: with IP_LOCAL_PORT_RANGE too, its search takes all \
-             ports of one parity before the others; Linux 6.8 and later do not",
+            "full-range cannot help on this kernel: even with IP_LOCAL_PORT_RANGE, it searches all ports of one \
+             parity before the others; Linux 6.8 and later do not",
         )
     }
 }

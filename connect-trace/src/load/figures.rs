@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{attempt::Attempt, occupancy::Curve, plan::Range};
+use super::{attempt::Attempt, occupancy::Curve};
+use crate::connect::PortRange;
 use crate::stats::Latency;
 
 /// Times of attempts that have something in common.
@@ -57,7 +58,7 @@ pub struct Figures {
 
 impl Figures {
     /// Adds an attempt of a run with this range of ports; the attempts come in the order of their numbers.
-    pub fn record(&mut self, attempt: &Attempt, range: Range) {
+    pub fn record(&mut self, attempt: &Attempt, range: PortRange) {
         self.attempts += 1;
         self.tries += u64::from(attempt.tries);
         self.most_tries = self.most_tries.max(attempt.tries);
@@ -128,7 +129,7 @@ pub(crate) mod tests {
     }
 
     /// The figures of these attempts.
-    pub(crate) fn figures(attempts: &[Attempt], range: Range) -> Figures {
+    pub(crate) fn figures(attempts: &[Attempt], range: PortRange) -> Figures {
         let mut figures = Figures::default();
         for attempt in attempts {
             figures.record(attempt, range);
@@ -136,7 +137,7 @@ pub(crate) mod tests {
         figures
     }
 
-    const RANGE: Range = Range {
+    const RANGE: PortRange = PortRange {
         low: 20_000,
         high: 20_003,
     };
@@ -162,7 +163,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_first_pass_is_that_of_the_lowest_ports_parity() {
-        let odd = Range {
+        let odd = PortRange {
             low: 20_001,
             high: 20_004,
         };

@@ -41,7 +41,7 @@ pub(super) fn connections_per_table() -> Result<usize> {
     }
     ensure!(
         limit.rlim_cur >= LEAST_FILES,
-        "the limit of open files is {}, and it takes {LEAST_FILES} at least: raise it (ulimit -Hn)",
+        "the limit of open files is {}, but at least {LEAST_FILES} are needed: raise it (ulimit -Hn)",
         limit.rlim_cur
     );
     Ok(usize::try_from(limit.rlim_cur - SPARE_FILES).unwrap_or(usize::MAX))
@@ -57,16 +57,16 @@ pub(super) fn check(connections: u32) -> Result<()> {
         && free < connections
     {
         bail!(
-            "this machine can open {free} files more (fs.file-max), and {connections} connections take one \
-             each: ask for fewer (--connections), or raise fs.file-max"
+            "this machine can open {free} more files (fs.file-max), but {connections} connections need one \
+             each: open fewer (--connections), or raise fs.file-max"
         );
     }
     if let Some(available) = available_memory()
         && available < connections * BYTES_PER_CONNECTION
     {
         bail!(
-            "this machine has {} MiB of memory available, and {connections} connections take about {} MiB: \
-             ask for fewer (--connections)",
+            "this machine has {} MiB of memory available, but {connections} connections need about {} MiB: open \
+             fewer (--connections)",
             available >> 20,
             (connections * BYTES_PER_CONNECTION) >> 20
         );

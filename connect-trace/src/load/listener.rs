@@ -94,7 +94,7 @@ impl Acceptor {
         listener.never_block()?;
         // SAFETY: the call takes no pointers.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        check(epoll).context("cannot make an epoll")?;
+        check(epoll).context("cannot create an epoll instance")?;
         let acceptor = Self {
             listener: listener.into_inner(),
             // SAFETY: the descriptor was just opened and belongs to nobody else.

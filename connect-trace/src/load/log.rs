@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
+use crate::connect::PortRange;
 
 /// The version of the file's layout.
 pub const FORMAT: u32 = 1;
@@ -34,7 +35,7 @@ pub struct Run {
     /// Which repeat of this strategy, from 1.
     pub repeat: u32,
     /// Lowest and highest port of the range.
-    pub range: [u16; 2],
+    pub range: PortRange,
     /// How many source addresses were used.
     pub addresses: u32,
     /// How many connections could be open at once: the range's ports, but reserved ones, for each address.
@@ -95,7 +96,7 @@ pub fn read(from: impl Read) -> Result<(Head, Vec<Attempt>)> {
     let expected: u64 = head.runs.iter().map(|run| run.attempts).sum();
     ensure!(
         attempts.len() as u64 == expected && from.get_ref().length == 0,
-        "it is cut: {} of {expected} connections are in it",
+        "it is cut: it has {} of {expected} connections",
         attempts.len()
     );
     Ok((head, attempts))
@@ -132,7 +133,7 @@ impl<R: Read> Read for Lines<R> {
             self.length += piece.len();
             if self.length > LONGEST_LINE {
                 return Err(io::Error::other(format!(
-                    "line {} has more than {LONGEST_LINE} bytes: no line of a log is as long",
+                    "line {} is longer than any line of a log ({LONGEST_LINE} bytes)",
                     self.number
                 )));
             }
@@ -156,7 +157,7 @@ mod tests {
             strategy: "window-500".to_owned(),
             protocol: "tcp".to_owned(),
             repeat: 1,
-            range: [9024, 65535],
+            range: [9024, 65535].into(),
             addresses: 1,
             capacity: 56_512,
             threads: 1,
@@ -230,12 +231,12 @@ mod tests {
         let why = |from: &mut dyn Read| format!("{:#}", read(from).unwrap_err());
         let endless = why(&mut io::repeat(0));
         assert!(
-            endless.starts_with("line 1 has more than 1048576 bytes"),
+            endless.starts_with("line 1 is longer than any line of a log (1048576 bytes)"),
             "{endless}"
         );
         let file = written();
         let mut sparse = file.as_slice().chain(io::repeat(0));
         let sparse = why(&mut sparse);
-        assert!(sparse.contains("line 5 has more than"), "{sparse}");
+        assert!(sparse.contains("line 5 is longer than"), "{sparse}");
     }
 }

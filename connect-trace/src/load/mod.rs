@@ -102,21 +102,21 @@ impl Done {
         let mut warnings: Vec<String> = self.caveat.map(str::to_owned).into_iter().collect();
         if let Some(drops) = self.outcome.listener_drops.filter(|&drops| drops > 0) {
             warnings.push(format!(
-                "the listener had no room for {drops} of the SYNs (ListenDrops), so that the times of those \
-                 connections are too long"
+                "the listener had no room for every SYN (ListenDrops: {drops}), so the times of those connections \
+                 are too long"
             ));
         }
         if self.outcome.held_back {
             warnings.push(
-                "connections were made faster than they could be counted, so that the threads waited now \
-                 and then: more a second are possible"
+                "connections were opened faster than they could be counted, so the threads had to wait at \
+                 times: more per second are possible"
                     .to_owned(),
             );
         }
         if self.plan.close_above.is_some() && self.figures.failed.contains_key(&libc::EADDRNOTAVAIL)
         {
             warnings.push(
-                "no port was free at times: that of a closed connection stays in TIME_WAIT, on the loopback \
+                "at times no port was free: the port of a closed connection stays in TIME_WAIT, on the loopback \
                  for a second (net.ipv4.tcp_tw_reuse)"
                     .to_owned(),
             );
@@ -125,7 +125,7 @@ impl Done {
             && self.figures.most_held < until
         {
             warnings.push(format!(
-                "{until} open connections are the occupancy to end at, and no more than {} came about",
+                "the run should stop at {until} open connections, but no more than {} were reached",
                 self.figures.most_held
             ));
         }
@@ -300,10 +300,10 @@ mod tests {
         done.outcome.listener_drops = Some(0);
         assert!(done.warnings().is_empty());
         done.outcome.listener_drops = Some(3);
-        assert!(done.warnings()[0].contains("3 of the SYNs"));
+        assert!(done.warnings()[0].contains("ListenDrops: 3"));
         done.outcome.listener_drops = None;
         done.outcome.held_back = true;
-        assert!(done.warnings()[0].contains("the threads waited"));
+        assert!(done.warnings()[0].contains("the threads had to wait"));
         done.outcome.held_back = false;
         done.plan.close_above = Some(100);
         assert!(done.warnings()[0].contains("TIME_WAIT"));

@@ -9,10 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{
-    plan::{Protocol, Range},
-    socket::Socket,
-};
+use super::{plan::Protocol, socket::Socket};
+use crate::connect::PortRange;
 
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -50,9 +48,9 @@ fn enter_as_user() -> Result<()> {
     if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
         let error = io::Error::last_os_error();
         return Err(anyhow!(
-            "the kernel lets this process make no network namespace ({error}): run it as root, or allow user \
-             namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone, a container's seccomp \
-             profile), or use the present network by --target"
+            "the kernel does not allow this process to create a network namespace ({error}): run it as root, or \
+             allow user namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone, a container's \
+             seccomp profile), or use the host's own network with --target"
         ));
     }
     let map = |file: &str, text: String| {
@@ -83,12 +81,12 @@ fn raise_loopback() -> Result<()> {
 ///
 /// # Errors
 /// Where it cannot be written, as in a container whose `/proc/sys` is read-only.
-pub(super) fn set_port_range(range: Range) -> Result<()> {
+pub(super) fn set_port_range(range: PortRange) -> Result<()> {
     let write = |file: &str, text: String| {
         fs::write(file, &text).with_context(|| {
             format!(
-                "cannot write {text:?} to {file} of a private network namespace; a container needs \
-                 /proc/sys writable"
+                "cannot write {text:?} to {file} of a private network namespace; in a container, /proc/sys must \
+                 be writable"
             )
         })
     };
@@ -103,25 +101,25 @@ pub(super) fn set_port_range(range: Range) -> Result<()> {
 ///
 /// # Errors
 /// Where it cannot be read.
-pub(super) fn port_range() -> Result<Range> {
+pub(super) fn port_range() -> Result<PortRange> {
     let text =
         fs::read_to_string(PORT_RANGE).with_context(|| format!("cannot read {PORT_RANGE}"))?;
     let mut ports = text.split_whitespace().map(str::parse);
     match (ports.next(), ports.next()) {
-        (Some(Ok(low)), Some(Ok(high))) if low <= high => Ok(Range { low, high }),
-        _ => Err(anyhow!("{PORT_RANGE} holds no range: {text:?}")),
+        (Some(Ok(low)), Some(Ok(high))) if low <= high => Ok(PortRange { low, high }),
+        _ => Err(anyhow!("{PORT_RANGE} does not hold a range: {text:?}")),
     }
 }
 
 /// How many ports of the range the kernel never gives out: `net.ipv4.ip_local_reserved_ports`.
-pub(super) fn reserved_ports(range: Range) -> u32 {
+pub(super) fn reserved_ports(range: PortRange) -> u32 {
     reserved_within(
         &fs::read_to_string(RESERVED_PORTS).unwrap_or_default(),
         range,
     )
 }
 
-fn reserved_within(list: &str, range: Range) -> u32 {
+fn reserved_within(list: &str, range: PortRange) -> u32 {
     let spans = list.trim().split(',').filter_map(|span| {
         let (low, high) = span.split_once('-').unwrap_or((span, span));
         Some((low.parse::<u16>().ok()?, high.parse::<u16>().ok()?))
@@ -163,7 +161,7 @@ pub(super) fn add_addresses(addresses: &[IpAddr]) -> Result<()> {
         if let IpAddr::V6(address) = address
             && !address.is_loopback()
         {
-            add_v6(*address).with_context(|| format!("cannot give the loopback {address}"))?;
+            add_v6(*address).with_context(|| format!("cannot add {address} to the loopback"))?;
         }
     }
     Ok(())
@@ -206,7 +204,7 @@ mod tests {
 
     #[test]
     fn reserved_ports_count_as_far_as_they_are_in_the_range() {
-        let range = Range {
+        let range = PortRange {
             low: 100,
             high: 199,
         };

@@ -1,6 +1,7 @@
 //! How long a connection takes by how much of the range is in use.
 
-use super::{attempt::Attempt, plan::Range};
+use super::attempt::Attempt;
+use crate::connect::PortRange;
 
 /// Steps up to the whole range.
 pub const STEPS: usize = 20;
@@ -42,7 +43,7 @@ impl Step {
 
 impl Curve {
     /// Adds an attempt.
-    pub fn record(&mut self, attempt: &Attempt, range: Range) {
+    pub fn record(&mut self, attempt: &Attempt, range: PortRange) {
         let step = (attempt.held as usize * STEPS) / range.ports() as usize;
         if self.steps.len() <= step {
             self.steps.resize(step + 1, Step::default());
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
     use crate::load::figures::tests::attempt;
 
-    const RANGE: Range = Range {
+    const RANGE: PortRange = PortRange {
         low: 20_000,
         high: 20_199,
     };

@@ -8,29 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{log::Run, strategy::Strategy};
-
-/// Ports, both ends included.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Range {
-    /// Lowest port.
-    pub low: u16,
-    /// Highest port.
-    pub high: u16,
-}
-
-impl Range {
-    /// How many ports it has.
-    #[must_use]
-    pub fn ports(self) -> u32 {
-        u32::from(self.high - self.low) + 1
-    }
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.low, self.high)
-    }
-}
+use crate::connect::PortRange;
 
 /// What the sockets speak.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -79,7 +57,7 @@ pub struct Plan {
     /// Whether they are of IPv6.
     pub v6: bool,
     /// The network namespace's range of ports.
-    pub range: Range,
+    pub range: PortRange,
     /// Source addresses to bind in turn; none where the kernel chooses.
     pub sources: Vec<IpAddr>,
     /// How many connections can be open at once.
@@ -119,7 +97,7 @@ impl Plan {
             strategy: self.strategy.to_string(),
             protocol: self.protocol.to_string(),
             repeat: self.repeat,
-            range: [self.range.low, self.range.high],
+            range: self.range,
             addresses: self.sources.len().max(1) as u32,
             capacity: self.capacity,
             threads: self.threads,

@@ -28,7 +28,7 @@ pub fn features() -> Result<Features> {
     let mut runner = Runner::start(&Job::Probe)?;
     match runner.next()? {
         Message::Features(features) => Ok(features),
-        other => bail!("the process that tries the kernel said {other:?}"),
+        other => bail!("the process that tests the kernel answered {other:?}"),
     }
 }
 
@@ -48,7 +48,7 @@ pub fn make(
             Message::Progress { done, errors } => progress(done, errors),
             Message::Attempts(lines) => take(attempt::of_lines(&lines)?)?,
             Message::Done(outcome) => return Ok(outcome),
-            other => bail!("the process of the run said {other:?}"),
+            other => bail!("the process of the run answered {other:?}"),
         }
     }
 }
@@ -83,7 +83,9 @@ impl Runner {
             let status = self.child.wait()?;
             bail!("the process of the run ended without a result ({status})");
         }
-        match serde_json::from_str(&line).context("the process of the run is not understood")? {
+        match serde_json::from_str(&line)
+            .context("the answer of the run's process is not understood")?
+        {
             Message::Failed(why) => bail!(why),
             message => Ok(message),
         }

@@ -74,9 +74,8 @@ pub struct Outcome {
 /// # Errors
 /// Where stdin or stdout fail; what else goes wrong is told on stdout.
 pub fn run() -> Result<()> {
-    let job: Job = serde_json::from_reader(io::stdin().lock()).context(
-        "this command is one that connect-trace starts by itself; its stdin holds no job",
-    )?;
+    let job: Job = serde_json::from_reader(io::stdin().lock())
+        .context("connect-trace starts this command by itself; its stdin holds no job")?;
     let done = match &job {
         Job::Probe => features::of_this_kernel().map(Message::Features),
         Job::Run(plan) => make(plan).map(Message::Done),
@@ -215,7 +214,7 @@ fn check_sources(plan: &Plan) -> Result<()> {
         if let Err(error) = has(source, plan.v6) {
             match plan.network {
                 Network::Private { .. } => bail!(
-                    "no such address: {source} ({error}): a private namespace has the loopback's alone; \
+                    "no such address: {source} ({error}): a private namespace has only those of the loopback; \
                      give a number of addresses, or some of 127.0.0.0/8"
                 ),
                 Network::Present { .. } => {
@@ -249,8 +248,8 @@ fn check_share(plan: &Plan, per_table: usize) -> Result<()> {
     let most = per_table.saturating_mul(usize::from(plan.threads));
     if all as usize > most {
         bail!(
-            "with --close, {most} connections can be open at once by this limit of open files, and {all} are \
-             asked for: lower --until-occupancy, raise --threads, or raise the limit (ulimit -Hn)"
+            "with --close, the limit of open files allows {most} open connections, but {all} are requested: \
+             lower --until-occupancy, raise --threads, or raise the limit (ulimit -Hn)"
         );
     }
     Ok(())

@@ -6,10 +6,8 @@ use std::{fmt, io, net::IpAddr};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    plan::Range,
-    socket::{Socket, raw},
-};
+use super::socket::{Socket, raw};
+use crate::connect::PortRange;
 
 /// One way of choosing source ports.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, Serialize)]
@@ -47,7 +45,7 @@ impl Strategy {
         self,
         socket: &Socket,
         source: Option<IpAddr>,
-        range: Range,
+        range: PortRange,
         random: &mut Rng,
     ) -> io::Result<()> {
         match self {

@@ -33,9 +33,7 @@ pub fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
         }
     };
     connect().with_context(|| {
-        format!(
-            "cannot connect to --target {target}: there must be a server that takes connections"
-        )
+        format!("cannot connect to --target {target}: a server must accept connections there")
     })
 }
 
@@ -67,7 +65,7 @@ fn question(target: SocketAddr, most: u32) -> String {
     format!(
         "This opens up to {most} connections from this machine's own network to\n\
          {target}. It can use up the\n\
-         source ports to it, so that other programs cannot connect. Go on? [y/N] "
+         source ports to it, so that other programs cannot connect. Continue? [y/N] "
     )
 }
 

@@ -35,14 +35,14 @@ fn sections(text: &mut String, done: &Done, paint: Paint) -> fmt::Result {
         let share = f64::from(number) / f64::from(plan.capacity.max(1)) * 100.0;
         writeln!(
             text,
-            "  first {parity} port after {number} connects ({share:.1} % of {} that can be open)",
+            "  first {parity} port after {number} connections ({share:.1} % of the {} that can be open)",
             plan.capacity
         )?;
     }
     if plan.strategy == Strategy::SelectTestRepeat && figures.attempts > 0 {
         writeln!(
             text,
-            "  {:.2} ports tried for a connection, {} at most",
+            "  {:.2} ports tried per connection, {} at most",
             figures.tries as f64 / figures.attempts as f64,
             figures.most_tries
         )?;
@@ -80,7 +80,7 @@ fn sections(text: &mut String, done: &Done, paint: Paint) -> fmt::Result {
 fn outcome(done: &Done) -> String {
     let figures = &done.figures;
     format!(
-        "{} in {:.2} s, {:.0} a second; {}",
+        "{} in {:.2} s, {:.0} per second; {}",
         counted(figures.successes(), "connection", "connections"),
         done.seconds(),
         done.per_second(),
@@ -95,8 +95,8 @@ fn setting(done: &Done) -> String {
         Network::Present { target } => format!("to {target}"),
     };
     let held = match plan.close_above {
-        None => "all held".to_owned(),
-        Some(open) => format!("{open} held, the oldest closed"),
+        None => "all kept open".to_owned(),
+        Some(open) => format!("{open} kept open, the oldest closed"),
     };
     format!(
         "{} {}, ports {}, {}, {}, {held}, seed {}, {to}, Linux {}",

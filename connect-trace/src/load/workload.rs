@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     namespace,
-    plan::{Network, Plan, Protocol, Range},
+    plan::{Network, Plan, Protocol},
     strategy::Strategy,
 };
+use crate::connect::PortRange;
 
 /// Source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Addresses {
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The private namespace's range of ports.
-    pub range: Range,
+    pub range: PortRange,
     /// Connections to ask for; `None` for as many as can be open at once.
     pub connections: Option<u32>,
     /// Threads that open them.
@@ -69,7 +70,7 @@ impl Workload {
         if connections > capacity && !self.close {
             return Err(format!(
                 "the strategy {strategy} can have {capacity} connections open at once ({} ports, {} source \
-                 address(es)), and {connections} are asked for: lower --connections, widen the range, add \
+                 address(es)), but {connections} are requested: lower --connections, widen the range, add \
                  --addresses or use --close",
                 capacity / sources.len().max(1) as u32,
                 sources.len().max(1)
@@ -97,7 +98,7 @@ impl Workload {
     }
 
     /// The ports to choose from, and how many of them the kernel never gives out.
-    fn ports(&self) -> Result<(Range, u32), String> {
+    fn ports(&self) -> Result<(PortRange, u32), String> {
         if self.target.is_none() {
             return Ok((self.range, 0));
         }
@@ -127,13 +128,13 @@ impl Workload {
         };
         if strategy == Strategy::Addresses && sources.len() < 2 {
             return Err(
-                "the strategy addresses needs two source addresses or more: give them by --addresses"
+                "the strategy addresses needs at least two source addresses: give them with --addresses"
                     .to_owned(),
             );
         }
         if let Some(other) = sources.iter().find(|source| source.is_ipv6() != self.v6) {
             return Err(format!(
-                "--addresses {other} is not of {}, as the others or the target are",
+                "--addresses {other} is not an {} address like the others or the target",
                 if self.v6 { "IPv6" } else { "IPv4" }
             ));
         }
@@ -142,12 +143,15 @@ impl Workload {
 
     fn of_loopback(&self, count: u32) -> Result<Vec<IpAddr>, String> {
         if self.target.is_some() {
-            return Err("with --target, --addresses is a list of this machine's own".to_owned());
+            return Err(
+                "with --target, --addresses must be a list of this machine's own addresses"
+                    .to_owned(),
+            );
         }
         Ok(namespace::addresses(count, self.v6))
     }
 
-    fn network(&self, range: Range) -> Result<Network, String> {
+    fn network(&self, range: PortRange) -> Result<Network, String> {
         if let Some(target) = self.target {
             return Ok(Network::Present { target });
         }
@@ -156,7 +160,7 @@ impl Workload {
         let outside = outside.or_else(|| range.low.checked_sub(1).filter(|&port| port > 0));
         let listener = outside.ok_or_else(|| {
             format!(
-                "the range {range} leaves no port for the listener: leave one out, such as 2-65535"
+                "the range {range} leaves no port for the listener: use a smaller one, such as 2-65535"
             )
         })?;
         Ok(Network::Private { listener })
@@ -169,7 +173,7 @@ pub(crate) mod tests {
 
     pub(crate) fn workload() -> Workload {
         Workload {
-            range: Range {
+            range: PortRange {
                 low: 20_000,
                 high: 20_199,
             },
@@ -239,7 +243,7 @@ pub(crate) mod tests {
         assert!(workload().plan(Strategy::Window(201), 1).is_err());
         assert!(workload().plan(Strategy::Window(200), 1).is_ok());
         let mut all = workload();
-        all.range = Range {
+        all.range = PortRange {
             low: 1,
             high: 65_535,
         };

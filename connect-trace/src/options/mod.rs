@@ -7,9 +7,9 @@ use clap::ValueEnum;
 /// `--format`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// for people
+    /// text for people
     #[default]
     Text,
-    /// JSON, an object a line
+    /// JSON, one object per line
     Json,
 }

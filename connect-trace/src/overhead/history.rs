@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::limiter::{Cost, Level};
 
-/// Most spells that a report has.
-const MOST_SPELLS: usize = 64;
+/// Most periods that a report has.
+const MOST_PERIODS: usize = 64;
 
 /// A time at one level, or the part of it within a report.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spell {
+pub struct LevelPeriod {
     /// The level.
     pub level: Level,
     /// When it began, since the report's own start.
@@ -23,11 +23,11 @@ pub struct Spell {
 
 /// What a report says of its budget.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BudgetUse {
+pub struct LimitUse {
     /// The limit, percent of one core.
     pub limit: f64,
     /// The levels within the report's time, the latest if there were very many.
-    pub spells: Vec<Spell>,
+    pub periods: Vec<LevelPeriod>,
     /// Spells before these that are left out.
     pub left_out: u64,
     /// For how long port checks were not watched, whatever else was given up.
@@ -45,11 +45,11 @@ pub struct BudgetUse {
 
 /// The levels so far.
 #[derive(Clone, Debug)]
-pub struct Course {
+pub struct LevelHistory {
     /// Of the report that is being collected; `begins` since the start of the trace. The last one goes on.
-    spells: Vec<Spell>,
+    periods: Vec<LevelPeriod>,
     left_out: u64,
-    /// Of spells that are over.
+    /// Of periods that are over.
     unwatched: Duration,
     sampled: Duration,
     blind: Duration,
@@ -57,10 +57,10 @@ pub struct Course {
     since: Duration,
 }
 
-impl Default for Course {
+impl Default for LevelHistory {
     fn default() -> Self {
         Self {
-            spells: vec![Spell {
+            periods: vec![LevelPeriod {
                 level: Level::Full,
                 begins: Duration::ZERO,
                 lasted: Duration::ZERO,
@@ -76,28 +76,28 @@ impl Default for Course {
 }
 
 /// The levels within a report.
-pub struct Taken {
-    /// See [`BudgetUse::spells`].
-    pub spells: Vec<Spell>,
-    /// See [`BudgetUse::left_out`].
+pub struct LevelHistoryPart {
+    /// See [`LimitUse::periods`].
+    pub periods: Vec<LevelPeriod>,
+    /// See [`LimitUse::left_out`].
     pub left_out: u64,
-    /// See [`BudgetUse::unwatched`].
+    /// See [`LimitUse::unwatched`].
     pub unwatched: Duration,
-    /// See [`BudgetUse::sampled`].
+    /// See [`LimitUse::sampled`].
     pub sampled: Duration,
-    /// See [`BudgetUse::blind`].
+    /// See [`LimitUse::blind`].
     pub blind: Duration,
 }
 
-impl Course {
+impl LevelHistory {
     /// Another level from now on.
     pub fn go(&mut self, now: Duration, level: Level, cost: Cost) {
         self.end(now);
-        if self.spells.len() == MOST_SPELLS {
-            self.spells.remove(0);
+        if self.periods.len() == MOST_PERIODS {
+            self.periods.remove(0);
             self.left_out += 1;
         }
-        self.spells.push(Spell {
+        self.periods.push(LevelPeriod {
             level,
             begins: now,
             lasted: Duration::ZERO,
@@ -106,40 +106,40 @@ impl Course {
     }
 
     /// The report ends now, and another one begins.
-    pub fn take(&mut self, now: Duration) -> Taken {
+    pub fn take(&mut self, now: Duration) -> LevelHistoryPart {
         self.end(now);
-        let last = self.spells.last().copied();
-        let mut spells = std::mem::take(&mut self.spells);
-        for spell in &mut spells {
-            spell.begins = spell.begins.saturating_sub(self.since);
+        let last = self.periods.last().copied();
+        let mut periods = std::mem::take(&mut self.periods);
+        for period in &mut periods {
+            period.begins = period.begins.saturating_sub(self.since);
         }
-        let taken = Taken {
-            spells,
+        let taken = LevelHistoryPart {
+            periods,
             left_out: std::mem::take(&mut self.left_out),
             unwatched: std::mem::take(&mut self.unwatched),
             sampled: std::mem::take(&mut self.sampled),
             blind: std::mem::take(&mut self.blind),
         };
         self.since = now;
-        self.spells.extend(last.map(|spell| Spell {
+        self.periods.extend(last.map(|period| LevelPeriod {
             begins: now,
             lasted: Duration::ZERO,
-            ..spell
+            ..period
         }));
         taken
     }
 
     fn end(&mut self, now: Duration) {
-        let Some(spell) = self.spells.last_mut() else {
+        let Some(period) = self.periods.last_mut() else {
             return;
         };
-        spell.lasted = now.saturating_sub(spell.begins);
-        if spell.level != Level::Full {
-            self.unwatched += spell.lasted;
+        period.lasted = now.saturating_sub(period.begins);
+        if period.level != Level::Full {
+            self.unwatched += period.lasted;
         }
-        match spell.level {
-            Level::Sampled(_) => self.sampled += spell.lasted,
-            Level::Detached => self.blind += spell.lasted,
+        match period.level {
+            Level::Sampled(_) => self.sampled += period.lasted,
+            Level::Detached => self.blind += period.lasted,
             Level::Full | Level::Unwatched => {}
         }
     }
@@ -153,49 +153,55 @@ mod tests {
         Cost { programs, own: 0.0 }
     }
 
-    fn seconds(spells: &[Spell]) -> Vec<(Level, u64, u64)> {
-        let of = |spell: &Spell| (spell.level, spell.begins.as_secs(), spell.lasted.as_secs());
-        spells.iter().map(of).collect()
+    fn seconds(periods: &[LevelPeriod]) -> Vec<(Level, u64, u64)> {
+        let of = |period: &LevelPeriod| {
+            (
+                period.level,
+                period.begins.as_secs(),
+                period.lasted.as_secs(),
+            )
+        };
+        periods.iter().map(of).collect()
     }
 
     #[test]
     fn a_report_has_the_levels_of_its_time() {
         let at = Duration::from_secs;
-        let mut course = Course::default();
-        course.go(at(4), Level::Sampled(8), cost(9.0));
-        let first = course.take(at(10));
+        let mut history = LevelHistory::default();
+        history.go(at(4), Level::Sampled(8), cost(9.0));
+        let first = history.take(at(10));
         let expected = [(Level::Full, 0, 4), (Level::Sampled(8), 4, 6)];
-        assert_eq!(seconds(&first.spells), expected);
+        assert_eq!(seconds(&first.periods), expected);
         assert_eq!((first.sampled, first.blind), (at(6), at(0)));
-        assert_eq!(first.spells[1].cost, Some(cost(9.0)));
+        assert_eq!(first.periods[1].cost, Some(cost(9.0)));
 
-        course.go(at(12), Level::Detached, cost(8.0));
-        course.go(at(15), Level::Sampled(64), cost(0.0));
-        let second = course.take(at(20));
+        history.go(at(12), Level::Detached, cost(8.0));
+        history.go(at(15), Level::Sampled(64), cost(0.0));
+        let second = history.take(at(20));
         let expected = [
             (Level::Sampled(8), 0, 2),
             (Level::Detached, 2, 3),
             (Level::Sampled(64), 5, 5),
         ];
-        assert_eq!(seconds(&second.spells), expected);
+        assert_eq!(seconds(&second.periods), expected);
         assert_eq!((second.sampled, second.blind), (at(7), at(3)));
         assert_eq!((first.unwatched, second.unwatched), (at(6), at(10)));
-        let third = course.take(at(21));
-        assert_eq!(seconds(&third.spells), [(Level::Sampled(64), 0, 1)]);
+        let third = history.take(at(21));
+        assert_eq!(seconds(&third.periods), [(Level::Sampled(64), 0, 1)]);
     }
 
     #[test]
     fn so_many_steps_that_they_have_no_room_are_in_the_sums() {
-        let mut course = Course::default();
+        let mut history = LevelHistory::default();
         for second in 1..=200 {
             let level = match second % 2 {
                 0 => Level::Detached,
                 _ => Level::Sampled(64),
             };
-            course.go(Duration::from_secs(second), level, cost(1.0));
+            history.go(Duration::from_secs(second), level, cost(1.0));
         }
-        let taken = course.take(Duration::from_secs(201));
-        assert_eq!((taken.spells.len(), taken.left_out), (64, 137));
+        let taken = history.take(Duration::from_secs(201));
+        assert_eq!((taken.periods.len(), taken.left_out), (64, 137));
         assert_eq!(taken.sampled, Duration::from_secs(100));
         assert_eq!(taken.blind, Duration::from_secs(100));
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// How much is traced, from all that was asked for to nothing.
+/// How much is traced, from everything to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// All that was asked for.
@@ -35,10 +35,10 @@ impl Level {
 impl fmt::Display for Level {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => formatter.write_str("all that was asked for"),
+            Self::Full => formatter.write_str("everything as requested"),
             Self::Unwatched => formatter.write_str("port checks not watched"),
-            Self::Sampled(every) => write!(formatter, "records of 1 connect in {every}"),
-            Self::Detached => formatter.write_str("probes detached, nothing is seen"),
+            Self::Sampled(every) => write!(formatter, "records of 1 connect() in {every}"),
+            Self::Detached => formatter.write_str("probes detached, no call is seen"),
         }
     }
 }
@@ -61,16 +61,16 @@ impl Cost {
 }
 
 /// Windows in a row that must be cheap enough before more is traced.
-const PATIENCE: u32 = 3;
+const WAIT: u32 = 3;
 /// The most that this becomes where tracing more did not work out: five minutes of windows of a second.
-const MOST_PATIENCE: u32 = 300;
+const MOST_WAIT: u32 = 300;
 /// Windows after which tracing more has worked out.
 const WORKED_OUT: u32 = 30;
 /// What this process has to do for a record costs this much more than the programs that made it, at most:
 /// what it uses beyond that is for something else, such as a report, and tracing less would not save it.
 const OWN_BY_PROGRAMS: f64 = 16.0;
 /// Share of the limit that is aimed at, so that the limit itself is not touched at once.
-const AIM: f64 = 0.8;
+const TARGET_SHARE: f64 = 0.8;
 
 /// The level, and when to change it.
 ///
@@ -78,26 +78,26 @@ const AIM: f64 = 0.8;
 /// Above the limit: at once, one level down. Down from [`Level::Full`] is [`Level::Unwatched`], where
 /// anything is watched. Then records are made of one connect() in so many that the cost is expected below the
 /// aim, twice as many at least; from [`MOST`] on the probes are detached. Upwards: after so many cheap windows
-/// in a row ("patience") that the next level would cost less than the aim if it cost twice as much or more.
-/// After each attempt that did not work out, patience is doubled, until one at that level or above has.
+/// in a row ("wait") that the next level would cost less than the aim if it cost twice as much or more.
+/// After each attempt that did not work out, wait is doubled, until one at that level or above has.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct Limiter {
     limit: f64,
     watches: bool,
     level: Level,
     /// The least that this process was seen to use: its cost when nothing comes, which no level lowers.
-    floor: f64,
-    /// Cheap windows in a row, or windows without probes; and the most that any of them cost above the floor.
-    calm: u32,
-    calm_cost: f64,
-    patience: u32,
+    idle: f64,
+    /// Cheap windows in a row, or windows without probes; and the most that any of them cost above the idle.
+    quiet: u32,
+    quiet_cost: f64,
+    wait: u32,
     /// Windows since more was traced; `None` where that has worked out, or did not.
     raised: Option<u32>,
     /// The level that did not work out.
     failed: Level,
 }
 
-impl Budget {
+impl Limiter {
     /// Of so many percent of one core. `watches` where `__inet_check_established` is watched at all.
     #[must_use]
     pub fn new(limit: f64, watches: bool) -> Self {
@@ -105,10 +105,10 @@ impl Budget {
             limit,
             watches,
             level: Level::Full,
-            floor: f64::INFINITY,
-            calm: 0,
-            calm_cost: 0.0,
-            patience: PATIENCE,
+            idle: f64::INFINITY,
+            quiet: 0,
+            quiet_cost: 0.0,
+            wait: WAIT,
             raised: None,
             failed: Level::Detached,
         }
@@ -128,24 +128,24 @@ impl Budget {
 
     /// Takes what a whole window at this level cost. Says which level to go to, where it is another.
     pub fn window(&mut self, cost: Cost) -> Option<Level> {
-        self.floor = self.floor.min(cost.own);
+        self.idle = self.idle.min(cost.own);
         if let Some(windows) = &mut self.raised {
             *windows += 1;
-            if *windows >= WORKED_OUT.max(self.patience) {
+            if *windows >= WORKED_OUT.max(self.wait) {
                 self.raised = None;
                 // A level between, which is waited at for the one that failed, says nothing about that.
                 if rank(self.level) <= rank(self.failed) {
-                    self.patience = PATIENCE;
+                    self.wait = WAIT;
                 }
             }
         }
-        let own = (cost.own - self.floor).min(cost.programs * OWN_BY_PROGRAMS);
+        let own = (cost.own - self.idle).min(cost.programs * OWN_BY_PROGRAMS);
         let above = cost.programs + own;
         let to = if self.level == Level::Detached {
             // Nothing is seen, so only an attempt tells.
-            self.calm += 1;
-            (self.calm >= self.patience).then_some(Level::Sampled(MOST))
-        } else if self.floor + above > self.limit {
+            self.quiet += 1;
+            (self.quiet >= self.wait).then_some(Level::Sampled(MOST))
+        } else if self.idle + above > self.limit {
             Some(self.less(above))
         } else {
             self.more(above)
@@ -154,20 +154,20 @@ impl Budget {
         if raises {
             self.raised = Some(0);
         } else if self.raised.take().is_some() {
-            self.patience = (self.patience * 2).min(MOST_PATIENCE);
+            self.wait = (self.wait * 2).min(MOST_WAIT);
             self.failed = self.level;
         }
-        (self.calm, self.calm_cost) = (0, 0.0);
+        (self.quiet, self.quiet_cost) = (0, 0.0);
         self.level = to;
         Some(to)
     }
 
-    /// What may be spent above the floor; none where the floor alone is the limit.
+    /// What may be spent above the idle; none where the idle alone is the limit.
     fn room(&self) -> f64 {
-        (self.limit - self.floor).max(0.0) * AIM
+        (self.limit - self.idle).max(0.0) * TARGET_SHARE
     }
 
-    /// The level below, after a window that cost so much above the floor.
+    /// The level below, after a window that cost so much above the idle.
     fn less(&self, above: f64) -> Level {
         let every = match self.level {
             Level::Full if self.watches => return Level::Unwatched,
@@ -189,18 +189,18 @@ impl Budget {
             return None;
         }
         if above * 2.0 > self.room() {
-            (self.calm, self.calm_cost) = (0, 0.0);
+            (self.quiet, self.quiet_cost) = (0, 0.0);
             return None;
         }
-        self.calm += 1;
-        self.calm_cost = self.calm_cost.max(above);
-        if self.calm < self.patience {
+        self.quiet += 1;
+        self.quiet_cost = self.quiet_cost.max(above);
+        if self.quiet < self.wait {
             return None;
         }
         let Level::Sampled(mut every) = self.level else {
             return Some(Level::Full);
         };
-        let mut expected = self.calm_cost * 2.0;
+        let mut expected = self.quiet_cost * 2.0;
         while every > 1 && expected <= self.room() {
             every /= 2;
             expected *= 2.0;
@@ -234,65 +234,65 @@ mod tests {
     }
 
     /// The levels that windows of such cost lead to, one after the other.
-    fn levels(budget: &mut Budget, programs: f64, windows: u32) -> Vec<Level> {
+    fn levels(limiter: &mut Limiter, programs: f64, windows: u32) -> Vec<Level> {
         (0..windows)
-            .filter_map(|_| budget.window(cost(programs)))
+            .filter_map(|_| limiter.window(cost(programs)))
             .collect()
     }
 
     #[test]
     fn below_the_limit_nothing_is_given_up() {
-        let mut budget = Budget::new(1.0, true);
-        assert_eq!(levels(&mut budget, 0.9, 1_000), []);
-        assert_eq!(budget.level(), Level::Full);
+        let mut limiter = Limiter::new(1.0, true);
+        assert_eq!(levels(&mut limiter, 0.9, 1_000), []);
+        assert_eq!(limiter.level(), Level::Full);
     }
 
     #[test]
     fn the_dearest_goes_first_and_the_probes_last() {
-        let mut budget = Budget::new(1.0, true);
+        let mut limiter = Limiter::new(1.0, true);
         let expected = [Level::Unwatched, Level::Sampled(64), Level::Detached];
-        assert_eq!(levels(&mut budget, 100.0, 3), expected);
+        assert_eq!(levels(&mut limiter, 100.0, 3), expected);
     }
 
     #[test]
     fn where_nothing_is_watched_records_are_sampled_at_once() {
-        let mut budget = Budget::new(1.0, false);
-        assert_eq!(budget.window(cost(1.3)), Some(Level::Sampled(2)));
+        let mut limiter = Limiter::new(1.0, false);
+        assert_eq!(limiter.window(cost(1.3)), Some(Level::Sampled(2)));
     }
 
     #[test]
     fn a_sample_is_as_small_as_it_must_be() {
-        // With a floor of 0.1, 0.72 is aimed at.
+        // With a idle of 0.1, 0.72 is aimed at.
         for (programs, every) in [(1.0, 2), (1.4, 2), (1.5, 4), (2.8, 4), (3.0, 8), (40.0, 64)] {
-            let mut budget = Budget::new(1.0, false);
-            let to = budget.window(cost(programs));
+            let mut limiter = Limiter::new(1.0, false);
+            let to = limiter.window(cost(programs));
             assert_eq!(to, Some(Level::Sampled(every)), "{programs}");
         }
-        let mut budget = Budget::new(1.0, false);
-        budget.window(cost(1.2));
+        let mut limiter = Limiter::new(1.0, false);
+        limiter.window(cost(1.2));
         let doubled = [Level::Sampled(4), Level::Sampled(8), Level::Sampled(16)];
-        assert_eq!(levels(&mut budget, 1.2, 3), doubled);
+        assert_eq!(levels(&mut limiter, 1.2, 3), doubled);
     }
 
     #[test]
     fn it_returns_step_by_step_when_nothing_comes_any_more() {
-        let mut budget = Budget::new(1.0, true);
-        levels(&mut budget, 100.0, 3);
+        let mut limiter = Limiter::new(1.0, true);
+        levels(&mut limiter, 100.0, 3);
         let expected = [Level::Sampled(64), Level::Unwatched, Level::Full];
-        assert_eq!(levels(&mut budget, 0.0, 9), expected, "three windows each");
-        assert_eq!(levels(&mut budget, 0.0, 1_000), []);
+        assert_eq!(levels(&mut limiter, 0.0, 9), expected, "three windows each");
+        assert_eq!(levels(&mut limiter, 0.0, 1_000), []);
     }
 
     #[test]
     fn it_returns_as_far_as_the_rate_allows() {
-        let mut budget = Budget::new(1.0, false);
-        levels(&mut budget, 40.0, 1);
-        assert_eq!(budget.level(), Level::Sampled(64));
+        let mut limiter = Limiter::new(1.0, false);
+        levels(&mut limiter, 40.0, 1);
+        assert_eq!(limiter.level(), Level::Sampled(64));
         // 8 times as much is 0.64, 16 times would be more than 0.72.
-        assert_eq!(levels(&mut budget, 0.08, 3), [Level::Sampled(8)]);
-        assert_eq!(levels(&mut budget, 0.64, 1_000), [], "as expected");
+        assert_eq!(levels(&mut limiter, 0.08, 3), [Level::Sampled(8)]);
+        assert_eq!(levels(&mut limiter, 0.64, 1_000), [], "as expected");
         assert_eq!(
-            levels(&mut budget, 0.5, 1_000),
+            levels(&mut limiter, 0.5, 1_000),
             [],
             "twice that is too much"
         );
@@ -300,78 +300,78 @@ mod tests {
 
     #[test]
     fn an_attempt_that_does_not_work_out_waits_twice_as_long_for_the_next() {
-        let mut budget = Budget::new(1.0, true);
-        levels(&mut budget, 5.0, 1);
+        let mut limiter = Limiter::new(1.0, true);
+        levels(&mut limiter, 5.0, 1);
         let mut waited = Vec::new();
         for _ in 0..10 {
             let mut windows = 1;
-            while budget.window(cost(0.0)).is_none() {
+            while limiter.window(cost(0.0)).is_none() {
                 windows += 1;
             }
-            assert_eq!(budget.level(), Level::Full);
+            assert_eq!(limiter.level(), Level::Full);
             waited.push(windows);
-            assert_eq!(budget.window(cost(5.0)), Some(Level::Unwatched));
+            assert_eq!(limiter.window(cost(5.0)), Some(Level::Unwatched));
         }
         assert_eq!(waited, [3, 6, 12, 24, 48, 96, 192, 300, 300, 300]);
         // Patience has its old measure after one that worked out.
-        levels(&mut budget, 0.0, 300 + 300);
-        assert_eq!(levels(&mut budget, 5.0, 1), [Level::Unwatched]);
-        assert_eq!(levels(&mut budget, 0.0, 3), [Level::Full]);
+        levels(&mut limiter, 0.0, 300 + 300);
+        assert_eq!(levels(&mut limiter, 5.0, 1), [Level::Unwatched]);
+        assert_eq!(levels(&mut limiter, 0.0, 3), [Level::Full]);
     }
 
     #[test]
     fn a_step_between_that_works_out_does_not_make_the_next_attempt_come_sooner() {
-        let mut budget = Budget::new(1.0, false);
+        let mut limiter = Limiter::new(1.0, false);
         let mut waited = Vec::new();
         for _ in 0..8 {
             let mut windows = 0;
-            while budget.level() != Level::Full {
-                let sampled = |every| budget.level() == Level::Sampled(every);
-                budget.window(cost(if sampled(2) { 0.3 } else { 0.2 }));
+            while limiter.level() != Level::Full {
+                let sampled = |every| limiter.level() == Level::Sampled(every);
+                limiter.window(cost(if sampled(2) { 0.3 } else { 0.2 }));
                 windows += 1;
             }
             waited.push(windows);
-            assert_eq!(budget.window(cost(2.0)), Some(Level::Sampled(4)));
+            assert_eq!(limiter.window(cost(2.0)), Some(Level::Sampled(4)));
         }
         assert_eq!(waited, [0, 6, 12, 24, 48, 96, 192, 384]);
     }
 
     #[test]
     fn without_probes_it_looks_again_whatever_it_costs_itself() {
-        let mut budget = Budget::new(0.05, true);
+        let mut limiter = Limiter::new(0.05, true);
         let expected = [Level::Unwatched, Level::Sampled(64), Level::Detached];
-        assert_eq!(levels(&mut budget, 0.0, 3), expected, "0.1 is its own");
+        assert_eq!(levels(&mut limiter, 0.0, 3), expected, "0.1 is its own");
         let expected = [Level::Sampled(64), Level::Detached];
-        assert_eq!(levels(&mut budget, 0.0, 4), expected);
+        assert_eq!(levels(&mut limiter, 0.0, 4), expected);
         // Patience was doubled.
-        assert_eq!(levels(&mut budget, 0.0, 5), []);
-        assert_eq!(levels(&mut budget, 0.0, 2), expected);
+        assert_eq!(levels(&mut limiter, 0.0, 5), []);
+        assert_eq!(levels(&mut limiter, 0.0, 2), expected);
     }
 
     #[test]
     fn what_no_level_would_save_is_no_reason_for_one() {
-        let mut budget = Budget::new(1.0, true);
-        levels(&mut budget, 0.01, 1);
+        let mut limiter = Limiter::new(1.0, true);
+        levels(&mut limiter, 0.01, 1);
         let report = Cost {
             programs: 0.01,
             own: 50.0,
         };
-        assert_eq!(budget.window(report), None);
+        assert_eq!(limiter.window(report), None);
         let records = Cost {
             programs: 0.1,
             own: 1.6,
         };
-        assert_eq!(budget.window(records), Some(Level::Unwatched));
+        assert_eq!(limiter.window(records), Some(Level::Unwatched));
     }
 
     #[test]
     fn one_dear_window_begins_the_wait_anew() {
-        let mut budget = Budget::new(1.0, true);
-        levels(&mut budget, 5.0, 1);
-        assert_eq!(levels(&mut budget, 0.0, 2), []);
-        assert_eq!(levels(&mut budget, 0.8, 1), []);
-        assert_eq!(levels(&mut budget, 0.0, 2), []);
-        assert_eq!(levels(&mut budget, 0.0, 1), [Level::Full]);
+        let mut limiter = Limiter::new(1.0, true);
+        levels(&mut limiter, 5.0, 1);
+        assert_eq!(levels(&mut limiter, 0.0, 2), []);
+        assert_eq!(levels(&mut limiter, 0.8, 1), []);
+        assert_eq!(levels(&mut limiter, 0.0, 2), []);
+        assert_eq!(levels(&mut limiter, 0.0, 1), [Level::Full]);
     }
 
     proptest! {
@@ -385,17 +385,17 @@ mod tests {
             watching in 1.0..5.0_f64,
             watches: bool,
         ) {
-            let mut budget = Budget::new(limit, watches);
+            let mut limiter = Limiter::new(limit, watches);
             let mut changes = 0;
             for _ in 0..5_000 {
-                let level = budget.level();
+                let level = limiter.level();
                 let programs = match level {
                     Level::Full => full * watching,
                     Level::Unwatched => full,
                     Level::Sampled(every) => full * fixed + full * (1.0 - fixed) / f64::from(every),
                     Level::Detached => 0.0,
                 };
-                let Some(to) = budget.window(cost(programs)) else { continue };
+                let Some(to) = limiter.window(cost(programs)) else { continue };
                 changes += 1;
                 prop_assert_ne!(to, level);
                 match (level, to) {

@@ -7,7 +7,7 @@ pub mod process_usage;
 
 use std::time::Duration;
 
-use crate::overhead::process_usage::OwnUse;
+use crate::overhead::process_usage::ProcessUsage;
 
 /// What a trace has cost since its start, or within the time of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Overhead {
     /// Every program that is loaded, or was.
     pub programs: Vec<ProgramRuns>,
     /// What this process used; of its memory, what it has.
-    pub own: OwnUse,
+    pub own: ProcessUsage,
 }
 
 /// How often a program ran, by the kernel's statistics (`bpf_prog_info`).
@@ -59,7 +59,7 @@ impl Overhead {
         Self {
             calls: self.calls.saturating_sub(earlier.calls),
             programs: programs.collect(),
-            own: OwnUse {
+            own: ProcessUsage {
                 cpu: self.own.cpu.saturating_sub(earlier.own.cpu),
                 ..self.own
             },
@@ -99,7 +99,7 @@ pub(crate) mod tests {
         let earlier = Overhead {
             calls: 10,
             programs: vec![runs("entry", 10, 5)],
-            own: OwnUse {
+            own: ProcessUsage {
                 cpu: Duration::from_millis(3),
                 resident_bytes: 1 << 20,
                 most_resident_bytes: 1 << 20,
@@ -108,7 +108,7 @@ pub(crate) mod tests {
         let now = Overhead {
             calls: 30,
             programs: vec![runs("burst", 2, 1), runs("entry", 30, 20)],
-            own: OwnUse {
+            own: ProcessUsage {
                 cpu: Duration::from_millis(4),
                 resident_bytes: 2 << 20,
                 most_resident_bytes: 3 << 20,

@@ -4,7 +4,7 @@ use std::{fs, mem::MaybeUninit, time::Duration};
 
 /// What a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnUse {
+pub struct ProcessUsage {
     /// CPU time of all its threads, user and system, since its start (`getrusage`).
     pub cpu: Duration,
     /// Memory that it has now, bytes (`VmRSS` of `/proc/self/status`); 0 without /proc. The ring buffer is
@@ -14,7 +14,7 @@ pub struct OwnUse {
     pub most_resident_bytes: u64,
 }
 
-impl OwnUse {
+impl ProcessUsage {
     /// That of this process.
     #[must_use]
     pub fn now() -> Self {
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory_and_its_cpu_time_grows() {
-        let before = OwnUse::now();
+        let before = ProcessUsage::now();
         assert!(before.resident_bytes > 0);
         assert!(before.most_resident_bytes >= before.resident_bytes);
         let mut sum = 0_u64;
@@ -72,6 +72,6 @@ mod tests {
         while cpu() <= before.cpu {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!(OwnUse::now().cpu > before.cpu);
+        assert!(ProcessUsage::now().cpu > before.cpu);
     }
 }

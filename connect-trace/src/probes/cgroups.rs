@@ -67,9 +67,9 @@ impl Cgroups {
             if let Some(opened) = opened {
                 let new = put(&mut self.map, index, &opened, folder)?;
                 *id = Some(new);
-                log::warn!("--cgroup {shown}: made anew (id {new}), and traced from now on");
+                log::warn!("--cgroup {shown}: created again (id {new}), traced from now on");
             } else if id.take().is_some() {
-                log::warn!("--cgroup {shown}: removed; one that is made there will be traced");
+                log::warn!("--cgroup {shown}: removed; if it is created again, it will be traced");
             }
         }
         Ok(())

@@ -28,5 +28,5 @@ pub struct ProbeConfig {
     pub run_stats: bool,
     /// Whether less may be traced for a while: see [`Probes::steps`]. Then each call asks whether it is
     /// sampled.
-    pub may_step: bool,
+    pub may_sample: bool,
 }

@@ -9,10 +9,10 @@ pub mod attach;
 mod cgroups;
 pub mod checks;
 mod config;
+pub mod level_switch;
 mod object;
 mod processes;
 mod read;
-pub mod steps;
 pub(crate) mod trial;
 
 pub use self::{
@@ -41,13 +41,13 @@ use self::{
     },
     cgroups::Cgroups,
     checks::Watcher,
+    level_switch::LevelSwitch,
     object::{Options, filters, lock},
     processes::Processes,
     read::{
         maps::{Maps, Variables},
         run_stats::RunStats,
     },
-    steps::Steps,
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
@@ -251,10 +251,10 @@ impl Probes {
     }
 
     /// Traces less for a while, and more again. To be used where the programs were loaded with
-    /// [`ProbeConfig::may_step`].
+    /// [`ProbeConfig::may_sample`].
     #[must_use]
-    pub fn steps(&self) -> Steps {
-        Steps {
+    pub fn level_switch(&self) -> LevelSwitch {
+        LevelSwitch {
             attachment: Arc::clone(&self.attachment),
             watching: self.watcher.switch(),
             maps: Arc::clone(&self.maps),
@@ -310,7 +310,7 @@ impl Probes {
     /// Where a program is not let go.
     pub fn detach(&mut self) -> Result<()> {
         // A step that is under way ends first.
-        let mut attachment = steps::attachment(&self.attachment);
+        let mut attachment = level_switch::attachment(&self.attachment);
         self.maps.close()?;
         self.watcher.stop()?;
         let mut ebpf = lock(&self.ebpf);
@@ -336,7 +336,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
         checks_add_up: config.checks == CheckMode::Count,
-        may_sample: config.may_step,
+        may_sample: config.may_sample,
     })?;
     Ok((ebpf, variables))
 }

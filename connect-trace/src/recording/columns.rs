@@ -5,7 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::connect::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
+use crate::connect::{
+    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+};
 
 /// The first line: the names of the columns.
 pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
@@ -35,7 +37,7 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
         cgroup_id,
         owner,
         range,
-        strategy,
+        port_choice,
         address_bound,
         scanned,
         checks,
@@ -68,12 +70,12 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     optional(line, *netns);
     number(line, *cgroup_id);
     word(line, owner.map_or(b"", |owner| owner.name().as_bytes()));
-    optional(line, range.map(|range| range.low));
-    optional(line, range.map(|range| range.high));
+    optional(line, range.map(|range| range.ports.low));
+    optional(line, range.map(|range| range.ports.high));
     word(line, range.map_or(b"", |range| truth_word(range.by_parity)));
     word(
         line,
-        strategy.map_or(b"", |strategy| strategy.name().as_bytes()),
+        port_choice.map_or(b"", |choice| choice.name().as_bytes()),
     );
     word(line, address_bound.map_or(b"", truth_word));
     optional(line, *scanned);
@@ -111,15 +113,14 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
     let cgroup_id = required(text)?;
     let owner = owner_of(field(text)?)?;
     let range = match (integer(text)?, integer(text)?, field(text)?) {
-        (Some(low), Some(high), by_parity) => Some(PortRange {
-            low,
-            high,
+        (Some(low), Some(high), by_parity) => Some(SearchRange {
+            ports: PortRange { low, high },
             by_parity: truth_of(by_parity)?,
         }),
         (None, None, b"") => None,
         _ => return None,
     };
-    let strategy = strategy_of(field(text)?)?;
+    let port_choice = port_choice_of(field(text)?)?;
     let address_bound = match field(text)? {
         b"" => None,
         word => Some(truth_of(word)?),
@@ -144,7 +145,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         cgroup_id,
         owner,
         range,
-        strategy,
+        port_choice,
         address_bound,
         scanned,
         checks,
@@ -179,14 +180,14 @@ fn owner_of(field: &[u8]) -> Option<Option<Owner>> {
     all.find(|owner| owner.name().as_bytes() == field).map(Some)
 }
 
-/// A strategy, or none in an empty field.
-fn strategy_of(field: &[u8]) -> Option<Option<Strategy>> {
+/// Reads a port choice, or none in an empty field.
+fn port_choice_of(field: &[u8]) -> Option<Option<PortChoice>> {
     if field.is_empty() {
         return Some(None);
     }
-    Strategy::ALL
+    PortChoice::ALL
         .into_iter()
-        .find(|strategy| strategy.name().as_bytes() == field)
+        .find(|choice| choice.name().as_bytes() == field)
         .map(Some)
 }
 
@@ -332,7 +333,7 @@ pub(super) mod tests {
 
     use proptest::strategy::Strategy;
 
-    use super::{Strategy as PortStrategy, *};
+    use super::*;
     use crate::fixtures::connect_from;
 
     fn address() -> impl Strategy<Value = IpAddr> {
@@ -372,8 +373,8 @@ pub(super) mod tests {
             source in option::of(address()), port in port(),
             destination in option::of((address(), any::<u16>())),
             range in option::of(any::<(u16, u16, bool)>()))
-            -> (Family, Option<IpAddr>, SourcePort, Option<SocketAddr>, Option<PortRange>) {
-            let range = range.map(|(low, high, by_parity)| PortRange { low, high, by_parity });
+            -> (Family, Option<IpAddr>, SourcePort, Option<SocketAddr>, Option<SearchRange>) {
+            let range = range.map(|(low, high, by_parity)| SearchRange { ports: PortRange { low, high }, by_parity });
             (family, source, port, destination.map(SocketAddr::from), range)
         }
     }
@@ -384,11 +385,11 @@ pub(super) mod tests {
             (family, source, port, destination, range) in wherefrom(),
             (pid, tid, uid, netns, cgroup_id, comm) in who(),
             owner in option::of(proptest::sample::select(Owner::ALL.to_vec())),
-            strategy in option::of(proptest::sample::select(PortStrategy::ALL.to_vec())),
+            port_choice in option::of(proptest::sample::select(PortChoice::ALL.to_vec())),
             address_bound: Option<bool>, scanned: Option<u32>,
             checks: Option<u32>, checks_watched: bool) -> Connect {
             Connect { start_ns, connect_ns, search_ns, family, source, port, destination, errno,
-                pid, tid, comm, uid, netns, cgroup_id, owner, range, strategy, address_bound, scanned,
+                pid, tid, comm, uid, netns, cgroup_id, owner, range, port_choice, address_bound, scanned,
                 checks, checks_watched }
         }
     }

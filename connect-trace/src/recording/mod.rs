@@ -18,7 +18,7 @@ pub use self::{
     columns::HEADER,
     notes::{End, Start},
     reader::{Broken, Ending, Recording},
-    recorder::Keeper,
+    recorder::Recorder,
     writer::{BATCH_EVENTS, Writer},
 };
 

@@ -15,7 +15,7 @@ use crate::{
     connect::CheckMode,
     kernel::prototypes::CHECKS,
     stats::{
-        FastConnects,
+        BelowMinimum,
         accounting::Accounting,
         report::{Checks, KernelSide},
     },
@@ -263,7 +263,7 @@ impl End {
                 blind: Duration::from_nanos(lines.number("blind_ns").unwrap_or(0)),
                 unknown: None,
             },
-            fast: FastConnects {
+            fast: BelowMinimum {
                 even: group("even")?,
                 odd: group("odd")?,
                 bound: group("bound")?,
@@ -280,7 +280,7 @@ impl End {
 }
 
 /// The times of the fast connects, each with its key.
-fn fast_times(fast: &FastConnects) -> [(&'static str, Times); 8] {
+fn fast_times(fast: &BelowMinimum) -> [(&'static str, Times); 8] {
     [
         ("fast_even_connect", fast.even.connect),
         ("fast_even_search", fast.even.search),

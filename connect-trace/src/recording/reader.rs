@@ -59,12 +59,12 @@ impl fmt::Display for Broken {
         match damage {
             None => write!(
                 formatter,
-                "cut at byte {offset}: the trace was killed, or is still running, or the disk was full; \
-                 {events} connect(){s} read"
+                "cut at byte {offset}: the trace was killed or is still running, or the disk was full; {events} \
+                 connect() call{s} read"
             ),
             Some(damage) => write!(
                 formatter,
-                "damaged at byte {offset} ({damage}); {events} connect(){s} before it read, \
+                "damaged at byte {offset} ({damage}); {events} connect() call{s} before it read, \
                  the rest dropped"
             ),
         }
@@ -157,7 +157,7 @@ impl<R: Read> Recording<R> {
     /// Nothing comes after the end, and everything came before it.
     fn check_end(&mut self, end: End) -> Result<End, Option<String>> {
         if end.events != self.events {
-            let missing = format!("the end says {} connect()s", end.events);
+            let missing = format!("the end says {} connect() calls", end.events);
             return Err(Some(missing));
         }
         match self.frames.peek(1) {
@@ -175,7 +175,7 @@ impl<R: Read> Recording<R> {
 
 /// Reads what comes before the first connect.
 fn start(frames: &mut Frames<impl Read>) -> Result<Start> {
-    const FOREIGN: &str = "is no recording of connect-trace --record";
+    const FOREIGN: &str = "is not a recording of connect-trace --record";
     const CUT: &str = "was cut before its first connect(); there is nothing in it to report";
     let fault = |fault| match fault {
         Fault::Unreadable(error) => unreadable(error),
@@ -209,8 +209,8 @@ fn start(frames: &mut Frames<impl Read>) -> Result<Start> {
     match Start::parse(note) {
         Ok(start) if is_head => Ok(start),
         Err(NoteError::Newer(format, version)) => bail!(
-            "is a recording of format {format}, by connect-trace {version}; this is {} and knows formats \
-             up to {FORMAT}: take that version, or a later one",
+            "is a recording of format {format}, by connect-trace {version}; this is {}, which reads formats up \
+             to {FORMAT}: use that version, or a later one",
             env!("CARGO_PKG_VERSION")
         ),
         Err(NoteError::Foreign) => bail!(FOREIGN),

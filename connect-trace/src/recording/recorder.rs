@@ -22,12 +22,12 @@ use crate::{
 };
 
 /// Writes the recording of a trace for as long as that works.
-pub struct Keeper {
+pub struct Recorder {
     writer: Option<Writer>,
     failed: bool,
 }
 
-impl Keeper {
+impl Recorder {
     /// Opens the file, where there is one to write.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Keeper {
     pub fn create(path: Option<&Path>) -> Result<Self> {
         ensure!(
             !path.is_some_and(files::is_standard) || !io::stdout().is_terminal(),
-            "--record -: stdout is a terminal, which a recording is not for; redirect it, or name a file"
+            "--record -: a recording is not written to a terminal; redirect stdout, or name a file"
         );
         Ok(Self {
             writer: path.map(Writer::create).transpose()?,
@@ -96,8 +96,8 @@ impl Keeper {
         if let Err(error) = act(writer) {
             let kept = writer.kept();
             say!(
-                "connect-trace: --record {}: {error}: recording has stopped, with {kept} connect(){} \
-                 kept; the report has all",
+                "connect-trace: --record {}: {error}: the recording has stopped after {kept} connect() call{}; the \
+                 report has all",
                 printable(writer.path()),
                 if kept == 1 { "" } else { "s" },
             );

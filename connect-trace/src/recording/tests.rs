@@ -233,7 +233,7 @@ fn what_comes_from_elsewhere_is_told_to_be_foreign() {
         &frames::note("a note that comes first"),
     ] {
         let message = refused(foreign);
-        assert!(message.starts_with("is no recording"), "{message}");
+        assert!(message.starts_with("is not a recording"), "{message}");
     }
 }
 

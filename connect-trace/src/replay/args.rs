@@ -9,12 +9,12 @@ use crate::{filter::FilterArgs, report::OutputArgs};
 /// `connect-trace report`
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// Recordings, - for stdin; several are shown side by side
+    /// Recordings, or - for stdin; several are shown side by side
     #[arg(required_unless_present = "from_load", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Draw logs of workloads, of `connect-trace load --csv` or - for stdin, instead of recordings; the runs of
-    /// several have the file's name before the strategy's
+    /// Draw the figures of logs of `connect-trace load --csv`, or - for stdin, instead of recordings. With several logs,
+    /// each strategy has the name of its file before it
     #[arg(
         long,
         value_name = "LOG",
@@ -42,7 +42,7 @@ pub struct ReportArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Figures")]
 pub struct PictureArgs {
-    /// Write a page with the figures, which needs no network, - for stdout; one that is there is replaced
+    /// Write a self-contained HTML page with the figures to this file, or - for stdout. An existing file is replaced
     #[arg(long, value_name = "FILE", conflicts_with = "OutputArgs")]
     pub html: Option<PathBuf>,
 

@@ -25,7 +25,7 @@ use crate::{
     replay::args::ReportArgs,
     report::{OutputArgs, output::Output},
     stats::{
-        FastConnects,
+        BelowMinimum,
         accounting::{Accounting, Unknown},
         report::{Checks, KernelSide},
     },
@@ -65,7 +65,7 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
         let left_out = &recording.start().filters;
         if !left_out.is_empty() {
             say!(
-                "{}: recorded with {left_out}: no other connect() is in it",
+                "{}: recorded with {left_out}: it has no other connect() calls",
                 printable(path)
             );
         }
@@ -161,7 +161,7 @@ fn leave_out_fast(end: &mut End, filters: &Filters) {
         end.kernel_side.fast = fast;
     } else if fast.count() > 0 {
         say!(
-            "{} connect()s below the trace's --min-latency were only counted: the filters leave them out",
+            "{} connect() calls below the trace's --min-latency were only counted: the filters leave them out",
             fast.count()
         );
     }
@@ -177,7 +177,7 @@ struct Intervals {
     /// Connects in it so far.
     connects: u64,
     /// The connects below this report's `--min-latency`, since the start, as the kernel would have counted them.
-    fast: FastConnects,
+    fast: BelowMinimum,
     /// When the last connect so far ended.
     last_ns: u64,
 }
@@ -189,7 +189,7 @@ impl Intervals {
             interval_ns: interval.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
             since_ns: start.monotonic_ns,
             connects: 0,
-            fast: FastConnects::default(),
+            fast: BelowMinimum::default(),
             last_ns: start.monotonic_ns,
             start,
         }

@@ -22,7 +22,7 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
         writeln!(
             text,
             "port checks, sampled: the first burst has not ended; watched in {}",
-            counted(summary.checks_watched, "connect()", "connect()s"),
+            counted(summary.checks_watched, "connect() call", "connect() calls"),
         )?;
     } else if checks.mode == CheckMode::Sampled {
         writeln!(
@@ -30,7 +30,7 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
             "port checks, sampled: {} of {:.1} ms in all; watched in {}",
             counted(checks.bursts, "burst", "bursts"),
             checks.watched.as_secs_f64() * 1e3,
-            counted(summary.checks_watched, "connect()", "connect()s"),
+            counted(summary.checks_watched, "connect() call", "connect() calls"),
         )?;
     } else {
         writeln!(
@@ -58,7 +58,7 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
     if !seen {
         writeln!(
             text,
-            "no call was seen: no candidate port that was in use was looked at"
+            "no call was seen: no search came to a candidate port that was in use"
         )?;
     }
     Ok(())
@@ -125,11 +125,11 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
         ),
         (
             accounting.undecodable,
-            "lost: the entry in the ring buffer was no record",
+            "lost: the ring buffer had an entry that is not a record",
         ),
         (
             kernel.search_return_missed,
-            "reported without search time: its return was not seen",
+            "reported without search time: the return of the search was not seen",
         ),
         (
             kernel.fast,
@@ -143,7 +143,7 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             kernel.unsampled,
             "not sampled: counted without a record, to keep --max-overhead",
         ),
-        (kernel.filtered, "more were not wanted by the filters"),
+        (kernel.filtered, "more were excluded by the filters"),
         (
             kernel.not_followed,
             "processes were not followed: more than 32768 at once",
@@ -200,11 +200,11 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
             ),
             (
                 accounting.fork_misses.unwrap_or(0) > 0,
-                "the kernel skipped the program at forks, so children may not be traced".to_owned(),
+                "the kernel skipped the program that runs at a fork, so children may not be traced".to_owned(),
             ),
             (
                 accounting.ends_may_be_missing(),
-                "the ends of threads were not all seen: theirs may be the calls in flight"
+                "the ends of some threads were not seen, so their calls may still count as in flight"
                     .to_owned(),
             ),
         ] {

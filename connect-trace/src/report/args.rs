@@ -20,24 +20,24 @@ pub struct OutputArgs {
     #[arg(short, long)]
     pub events: bool,
 
-    /// Print a report every so often, such as 1 (second), 500ms or 5m, each starting anew
+    /// Print a report at this interval, such as 1 (second), 500ms or 5m. Each report covers one interval
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
 
-    /// Print each report as one line, as vmstat does: connects a second, failures, median and 99th
-    /// percentile by parity, the share of odd ports, losses
+    /// Print each report as one line, like vmstat: connect() calls per second, failures, median and 99th percentile by
+    /// parity, share of odd ports, losses
     #[arg(long, conflicts_with_all = ["events", "by", "top"])]
     pub oneline: bool,
 
-    /// What the buckets and percentiles are split by
+    /// Split buckets and percentiles by this property
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub by: By,
 
-    /// How many groups of --by are shown, those with the most time in all; the rest is one line
+    /// Show this many groups of --by, those with the highest total time. The others are summed up in one line
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = number_of_groups)]
     pub top: usize,
 
-    /// Text for people, or JSON Lines for programs: docs/output.md has the fields
+    /// Print text for people, or JSON Lines for programs (docs/output.md lists the fields)
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 

@@ -6,7 +6,7 @@ use connect_trace_common::CheckEstablished;
 
 use crate::stats::report::{Checks, Report};
 use crate::{
-    connect::{CheckMode, Connect, SourcePort, Strategy},
+    connect::{CheckMode, Connect, PortChoice, SourcePort},
     fixtures::connect_from,
     stats::{Groups, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted},
 };
@@ -38,7 +38,7 @@ pub(crate) fn parity() -> Report {
     });
     summary.record(&Connect {
         port: SourcePort::Bound(80),
-        strategy: Some(Strategy::ExplicitPort),
+        port_choice: Some(PortChoice::ExplicitPort),
         scanned: None,
         ..connect_from(0)
     });

@@ -32,7 +32,7 @@ pub(super) fn write(text: &mut String, paint: Paint, report: &Report) -> fmt::Re
         let fast = counted(fast.connect.count(), "is", "are");
         let by = names::by(report.by);
         let words = format!(
-            "{fast} one row, whatever the {by}; the groups have only connects that took as long or longer"
+            "{fast} one row for every {by}; the groups have only connect() calls that took at least this time"
         );
         wrapped(text, "below --min-latency:", "  ", &words)?;
     }

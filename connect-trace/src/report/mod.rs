@@ -10,7 +10,7 @@ mod names;
 pub mod one_line;
 pub mod output;
 mod overhead;
-mod strategies;
+mod port_choices;
 pub(crate) mod table;
 pub mod text;
 pub mod warnings;

@@ -2,12 +2,12 @@
 
 use crate::term::errno;
 use crate::{
-    connect::{Family, Pass, SourcePort, Strategy},
+    connect::{Family, Pass, PortChoice, SourcePort},
     overhead::limiter::Level,
     stats::{
         Key,
         by::By,
-        key::{Choice, Parity},
+        key::{Parity, PortChoiceKey},
     },
 };
 
@@ -80,14 +80,14 @@ pub(super) fn key(key: Key) -> String {
         Key::Cgroup(id) => id.to_string(),
         Key::Netns(inode) => inode.map_or_else(none, |inode| inode.to_string()),
         Key::Family(of_socket) => family(of_socket).to_owned(),
-        Key::Strategy(chosen) => chosen.map_or_else(none, choice),
+        Key::PortChoice(chosen) => chosen.map_or_else(none, choice),
     }
 }
 
 /// A strategy; a range of the socket's own with its width.
-pub(super) fn choice(choice: Choice) -> String {
-    match choice.strategy {
-        Strategy::Range => {
+pub(super) fn choice(choice: PortChoiceKey) -> String {
+    match choice.port_choice {
+        PortChoice::Range => {
             let address = if choice.address_bound { "+address" } else { "" };
             format!("range of {}{address}", choice.width)
         }
@@ -141,11 +141,13 @@ mod tests {
     fn ranges_that_are_as_wide_are_one_group_wherever_they_are() {
         let of = |low, address_bound| {
             let connect = Connect {
-                strategy: Some(Strategy::Range),
+                port_choice: Some(PortChoice::Range),
                 address_bound: Some(address_bound),
-                range: Some(crate::connect::PortRange {
-                    low,
-                    high: low + 499,
+                range: Some(crate::connect::SearchRange {
+                    ports: crate::connect::PortRange {
+                        low,
+                        high: low + 499,
+                    },
                     by_parity: false,
                 }),
                 ..connect_from(20_001)
@@ -166,7 +168,7 @@ mod tests {
             destination: None,
             netns: None,
             range: None,
-            strategy: None,
+            port_choice: None,
             ..connect_from(0)
         };
         for by in [

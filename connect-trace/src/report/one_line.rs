@@ -22,7 +22,7 @@ pub struct ReportLines {
     since_header: Option<usize>,
     /// Calls that were lost up to the last report; `None` if that is not known.
     lost: Option<u64>,
-    /// Kinds of warnings that were told.
+    /// Tally of warnings that were told.
     told: HashSet<&'static str>,
 }
 

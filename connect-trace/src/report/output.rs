@@ -14,7 +14,7 @@ use crate::{
     options::Format,
     report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
     stats::{
-        Exhaustions, FastConnects, Groups, Kinds, Precision, Summary,
+        BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally,
         by::By,
         report::{KernelSide, Report},
     },
@@ -35,7 +35,7 @@ pub struct Output {
     clock_step_ns: Option<i128>,
     summary: Summary,
     /// What is yet to come into `summary`.
-    kinds: Kinds,
+    kinds: Tally,
     /// By `--by`; those by parity are in `summary`.
     groups: Option<Groups>,
     /// Where ports run out, over all reports.
@@ -43,7 +43,7 @@ pub struct Output {
     /// Whether that is logged when it is first seen.
     is_live: bool,
     /// The fast connects up to the last report.
-    fast: FastConnects,
+    fast: BelowMinimum,
     /// The columns of the lines of events, from the first on.
     lines: Option<EventLines>,
     /// With `--oneline`.
@@ -75,11 +75,11 @@ impl Output {
             clock: Clock::now(),
             clock_step_ns: None,
             summary: Summary::default(),
-            kinds: Kinds::default(),
+            kinds: Tally::default(),
             groups: groups(args.by),
             exhaustions: Exhaustions::default(),
             is_live: true,
-            fast: FastConnects::default(),
+            fast: BelowMinimum::default(),
             lines: None,
             report_lines: args.oneline.then(|| {
                 let has_ms = |interval: Duration| interval.subsec_nanos() != 0;
@@ -355,7 +355,7 @@ mod tests {
         output.connect(&connect_from(20_000)).unwrap();
         assert_eq!(printed.text(), "");
         report(&mut output, KernelSide::default()).unwrap();
-        assert!(printed.text().starts_with("1 connect() in 1.00 s\n"));
+        assert!(printed.text().starts_with("1 connect() call in 1.00 s\n"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::overhead::{Overhead, core_percent, history::BudgetUse, limiter::Level, ns_per};
+use crate::overhead::{Overhead, core_percent, history::LimitUse, limiter::Level, ns_per};
 use crate::stats::report::Report;
 use crate::term::{
     numbers::{counted, wrapped},
@@ -16,11 +16,11 @@ use crate::term::{
 const NAME: usize = 32;
 
 /// What every figure is to be read with, where the budget left connects out; at the head of a report.
-pub(super) fn head(text: &mut String, budget: &BudgetUse) -> fmt::Result {
+pub(super) fn head(text: &mut String, budget: &LimitUse) -> fmt::Result {
     if !budget.sampled.is_zero() {
         let words = format!(
-            "for {:.2} s of it there are records of {}; counts, times and buckets are of those; the counts \
-             of calls are exact: {} entered, {} without a record",
+            "for {:.2} s of this time there are records of {}; counts, times and buckets cover only these; the \
+             counts of calls are exact: {} entered, {} without a record",
             budget.sampled.as_secs_f64(),
             samples(budget),
             counted(budget.entered, "call", "calls"),
@@ -30,7 +30,7 @@ pub(super) fn head(text: &mut String, budget: &BudgetUse) -> fmt::Result {
     }
     if !budget.blind.is_zero() {
         let words = format!(
-            "for {:.2} s of it the probes were detached, and no connect() was seen or counted",
+            "for {:.2} s of this time the probes were detached, and no connect() was seen or counted",
             budget.blind.as_secs_f64()
         );
         wrapped(text, "blind:", "  ", &words)?;
@@ -39,15 +39,18 @@ pub(super) fn head(text: &mut String, budget: &BudgetUse) -> fmt::Result {
 }
 
 /// Of how many connects a record was made.
-fn samples(budget: &BudgetUse) -> String {
-    let every = budget.spells.iter().filter_map(|spell| match spell.level {
-        Level::Sampled(every) => Some(every),
-        _ => None,
-    });
+fn samples(budget: &LimitUse) -> String {
+    let every = budget
+        .periods
+        .iter()
+        .filter_map(|period| match period.level {
+            Level::Sampled(every) => Some(every),
+            _ => None,
+        });
     match (every.clone().min(), every.max()) {
-        (Some(least), Some(most)) if least == most => format!("1 connect in {least}"),
-        (Some(least), Some(most)) => format!("1 connect in {least} to {most}"),
-        _ => "some connects alone".to_owned(),
+        (Some(least), Some(most)) if least == most => format!("1 connect() in {least}"),
+        (Some(least), Some(most)) => format!("1 connect() in {least} to {most}"),
+        _ => "some connect() calls only".to_owned(),
     }
 }
 
@@ -104,12 +107,12 @@ fn cost(text: &mut String, paint: Paint, overhead: &Overhead, elapsed: Duration)
         text,
         "run",
         "  ",
-        "time is the programs' own, by the kernel's statistics, without the trampolines or kprobes around \
-         them; to take it, the kernel reads the clock twice for each run",
+        "time is that of the programs, from the kernel's statistics, without the trampolines or kprobes around \
+         them; to measure it, the kernel reads the clock twice for each run",
     )
 }
 
-fn steps(text: &mut String, paint: Paint, budget: &BudgetUse) -> fmt::Result {
+fn steps(text: &mut String, paint: Paint, budget: &LimitUse) -> fmt::Result {
     let title = format!("budget: {} % of a core", budget.limit);
     writeln!(
         text,
@@ -118,19 +121,19 @@ fn steps(text: &mut String, paint: Paint, budget: &BudgetUse) -> fmt::Result {
         "from, s",
         "for, s",
         "what was traced",
-        "after a cost of, %",
+        "after overhead of, %",
     )?;
     if budget.left_out > 0 {
         let earlier = counted(budget.left_out, "earlier step", "earlier steps");
         writeln!(text, "{:>21}  {earlier} left out", "")?;
     }
-    for spell in &budget.spells {
-        let cost = spell.cost.map(|cost| format!("{:.3}", cost.sum()));
+    for period in &budget.periods {
+        let cost = period.cost.map(|cost| format!("{:.3}", cost.sum()));
         let line = format!(
             "{:>10.2} {:>10.2}  {:<34} {:>20}",
-            spell.begins.as_secs_f64(),
-            spell.lasted.as_secs_f64(),
-            spell.level.to_string(),
+            period.begins.as_secs_f64(),
+            period.lasted.as_secs_f64(),
+            period.level.to_string(),
             cost.unwrap_or_default(),
         );
         writeln!(text, "{}", line.trim_end())?;
@@ -142,7 +145,7 @@ fn steps(text: &mut String, paint: Paint, budget: &BudgetUse) -> fmt::Result {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        overhead::{history::Spell, limiter::Cost, process_usage::OwnUse, tests::runs},
+        overhead::{history::LevelPeriod, limiter::Cost, process_usage::ProcessUsage, tests::runs},
         report::example::parity,
     };
 
@@ -156,25 +159,25 @@ pub(crate) mod tests {
                 runs("fentry_tcp_v4_connect", 100, 30),
                 runs("fexit_tcp_v4_connect", 100, 45),
             ],
-            own: OwnUse {
+            own: ProcessUsage {
                 cpu: Duration::from_millis(6),
                 resident_bytes: 9 << 20,
                 most_resident_bytes: 10 << 20,
             },
         });
         let ms = Duration::from_millis;
-        let spells = [
+        let periods = [
             (Level::Full, 0, 500, None),
             (Level::Unwatched, 500, 100, Some(7.5)),
             (Level::Sampled(8), 600, 200, Some(3.25)),
             (Level::Sampled(64), 800, 100, Some(2.0)),
             (Level::Detached, 900, 600, Some(1.0)),
         ];
-        report.budget = Some(BudgetUse {
+        report.budget = Some(LimitUse {
             limit: 0.5,
-            spells: spells
+            periods: periods
                 .into_iter()
-                .map(|(level, begins, lasted, programs)| Spell {
+                .map(|(level, begins, lasted, programs)| LevelPeriod {
                     level,
                     begins: ms(begins),
                     lasted: ms(lasted),
@@ -202,18 +205,18 @@ cost of the trace                       runs    ns/run  ns/connect % of a core
   connect-trace itself                                                   0.400
   together                                                               0.405
 memory of connect-trace: 9.0 MiB resident, 10.0 MiB at most
-run time is the programs' own, by the kernel's statistics, without the
-  trampolines or kprobes around them; to take it, the kernel reads the clock
+run time is that of the programs, from the kernel's statistics, without the
+  trampolines or kprobes around them; to measure it, the kernel reads the clock
   twice for each run
 
 budget: 0.5 % of a core
-   from, s     for, s  what was traced                      after a cost of, %
+   from, s     for, s  what was traced                    after overhead of, %
                        1 earlier step left out
-      0.00       0.50  all that was asked for
+      0.00       0.50  everything as requested
       0.50       0.10  port checks not watched                           7.500
-      0.60       0.20  records of 1 connect in 8                         3.250
-      0.80       0.10  records of 1 connect in 64                        2.000
-      0.90       0.60  probes detached, nothing is seen                  1.000
+      0.60       0.20  records of 1 connect() in 8                       3.250
+      0.80       0.10  records of 1 connect() in 64                      2.000
+      0.90       0.60  probes detached, no call is seen                  1.000
 ";
 
     #[test]
@@ -231,11 +234,11 @@ budget: 0.5 % of a core
         let mut text = String::new();
         head(&mut text, example().budget.as_ref().unwrap()).unwrap();
         let expected = "\
-sampled: for 0.30 s of it there are records of 1 connect in 8 to 64; counts,
-  times and buckets are of those; the counts of calls are exact: 100 calls
-  entered, 93 without a record
-blind: for 0.60 s of it the probes were detached, and no connect() was seen or
-  counted
+sampled: for 0.30 s of this time there are records of 1 connect() in 8 to 64;
+  counts, times and buckets cover only these; the counts of calls are exact: 100
+  calls entered, 93 without a record
+blind: for 0.60 s of this time the probes were detached, and no connect() was
+  seen or counted
 ";
         assert_eq!(text, expected);
     }

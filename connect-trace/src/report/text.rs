@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    account, groups_text, histogram, overhead, strategies,
+    account, groups_text, histogram, overhead, port_choices,
     table::{rows, scanned},
     warnings::warnings,
 };
@@ -44,7 +44,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
             groups_text::write(text, paint, report)?;
         }
         if report.by != By::Strategy {
-            strategies::write(text, paint, &summary.strategies)?;
+            port_choices::write(text, paint, &summary.port_choices)?;
         }
         if report.by != By::Errno {
             rows(text, paint, "failed, us", &failures(summary), |group| {
@@ -69,7 +69,7 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(
         text,
         "{} in {:.2} s",
-        counted(summary.connects, "connect()", "connect()s"),
+        counted(summary.connects, "connect() call", "connect() calls"),
         report.elapsed.as_secs_f64(),
     )?;
     writeln!(
@@ -89,7 +89,7 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
             text,
             "below --min-latency:",
             "  ",
-            &format!("{fast} in counts, means, maxima and buckets, and in nothing else"),
+            &format!("{fast} part of counts, means, maxima and buckets only"),
         )?;
     }
     Ok(())
@@ -101,10 +101,10 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     let mut ranges: Vec<_> = summary.ranges.iter().collect();
     ranges.sort_by_key(|&(range, &count)| (std::cmp::Reverse(count), *range));
     for (range, count) in ranges.iter().take(SHOWN) {
-        let order = match (range.by_parity, range.low % 2) {
-            (false, _) => "even and odd alike",
-            (true, 0) => "even first, odd once those are taken",
-            (true, _) => "odd first, even once those are taken",
+        let order = match (range.by_parity, range.ports.low % 2) {
+            (false, _) => "even and odd together",
+            (true, 0) => "even first, then odd",
+            (true, _) => "odd first, then even",
         };
         let calls = counted(**count, "search", "searches");
         writeln!(text, "ports {range}: {order}; {calls}")?;
@@ -183,7 +183,7 @@ pub(super) fn failures(summary: &Summary) -> Vec<(String, &Group)> {
 mod tests {
     use super::*;
     use crate::{
-        connect::{CheckMode, Connect, PortRange},
+        connect::{CheckMode, Connect, PortRange, SearchRange},
         fixtures::connect_from,
         report::example::{of_groups, parity as report},
         stats::{Groups, accounting::Accounting, report::Checks},
@@ -222,9 +222,11 @@ mod tests {
         report.accounting.kretprobe_misses = Some(u64::from(u32::MAX));
         report.accounting.fork_misses = Some(u64::from(u32::MAX));
         report.accounting.thread_end_misses = Some(u64::from(u32::MAX));
-        let range = PortRange {
-            low: 10_000,
-            high: 65_535,
+        let range = SearchRange {
+            ports: PortRange {
+                low: 10_000,
+                high: 65_535,
+            },
             by_parity: true,
         };
         report.summary.ranges.insert(range, u64::from(u32::MAX));
@@ -244,7 +246,7 @@ mod tests {
         };
         assert_eq!(
             render(&report),
-            "0 connect()s in 1.50 s\nLinux 6.12.0, attached by fentry/fexit\n\n\
+            "0 connect() calls in 1.50 s\nLinux 6.12.0, attached by fentry/fexit\n\n\
              entered 0 = reported 0 + lost 0 + in flight 0\n"
         );
     }
@@ -281,8 +283,11 @@ mod tests {
         );
         assert_eq!(row("  odd ports ")[2], "2100.0");
         assert_eq!(row("  below minimum ")[0], "7");
-        assert!(text.starts_with("19 connect()s in "), "{text}");
-        assert!(text.contains("\nbelow --min-latency: 14 are in "), "{text}");
+        assert!(text.starts_with("19 connect() calls in "), "{text}");
+        assert!(
+            text.contains("\nbelow --min-latency: 14 are part of "),
+            "{text}"
+        );
         assert_fits(&text);
     }
 
@@ -314,9 +319,8 @@ mod tests {
 
     #[test]
     fn passes_are_shown_where_they_are_not_the_parities() {
-        let range = |low, by_parity| PortRange {
-            low,
-            high: 21_999,
+        let range = |low, by_parity| SearchRange {
+            ports: PortRange { low, high: 21_999 },
             by_parity,
         };
         // The first pass tries the odd ports.
@@ -367,10 +371,10 @@ mod tests {
             .summary
             .merge_fast(&crate::fixtures::below_minimum(7));
         let text = render(&report);
-        let words = "below --min-latency: 14 are one row, whatever the destination; the groups have\n  \
-                     only connects that took as long or longer\n";
+        let words = "below --min-latency: 14 are one row for every destination; the groups have only\n  \
+                     connect() calls that took at least this time\n";
         assert!(text.contains(words), "{text}");
-        assert!(!text.contains("in counts, means"), "{text}");
+        assert!(!text.contains("counts, means"), "{text}");
     }
 
     #[test]
@@ -385,7 +389,10 @@ mod tests {
     #[test]
     fn what_the_budget_left_out_is_told_and_fits() {
         let text = render(&overhead::tests::example());
-        assert!(text.contains("\nsampled: for 0.30 s of it "), "{text}");
+        assert!(
+            text.contains("\nsampled: for 0.30 s of this time "),
+            "{text}"
+        );
         assert!(text.contains(" + not sampled 93\n"), "{text}");
         let blind = "INCOMPLETE: no call was seen for 0.60 s: the probes were detached\n";
         assert!(text.contains(blind), "{text}");

@@ -51,14 +51,14 @@ fn lost(report: &Report) -> Reason {
     let entered = report.accounting.kernel.entered;
     (lost > 0).then(|| {
         let text =
-            format!("{lost} of {entered} connects since the start were lost, and are in no figure");
+            format!("{lost} of {entered} connect() calls since the start were lost, and are not part of any figure");
         ("lost", text)
     })
 }
 
 fn incomplete(report: &Report) -> Reason {
     (!report.accounting.adds_up()).then(|| {
-        let text = "the account does not add up: connects may be missing".to_owned();
+        let text = "the account does not add up: connect() calls may be missing".to_owned();
         ("incomplete", text)
     })
 }
@@ -67,8 +67,7 @@ fn skipped(report: &Report) -> Reason {
     let skipped = report.accounting.recursion_misses.unwrap_or(0);
     (skipped > 0).then(|| {
         let text = format!(
-            "the kernel skipped {skipped} runs of programs: connects may be missing; \
-             --attach kprobe sees all"
+            "the kernel skipped {skipped} runs of programs: connect() calls may be missing; --attach kprobe sees all"
         );
         ("programs_skipped", text)
     })
@@ -78,8 +77,8 @@ fn blind(report: &Report) -> Reason {
     let blind = report.accounting.blind;
     (!blind.is_zero()).then(|| {
         let text = format!(
-            "the probes were detached for {:.2} s since the start, to keep --max-overhead: connects of that \
-             time are in no figure",
+            "the probes were detached for {:.2} s since the start, to keep --max-overhead: connect() calls of \
+             that time are not part of any figure",
             blind.as_secs_f64()
         );
         ("blind", text)
@@ -90,8 +89,8 @@ fn sampled(report: &Report) -> Reason {
     let kernel = &report.accounting.kernel;
     report.accounting.sampled().then(|| {
         let text = format!(
-            "{} of {} connects since the start were counted without a record, to keep --max-overhead: \
-             figures are those of a sample",
+            "{} of {} connect() calls since the start were counted without a record, to keep --max-overhead: \
+             the figures are from a sample",
             kernel.unsampled, kernel.entered
         );
         ("sampled", text)
@@ -118,13 +117,13 @@ fn watched(report: &Report) -> Reason {
         let means = summary.candidates_watched.mean_ns();
         let by = match means.zip(summary.candidates.mean_ns()) {
             Some((with, without)) => {
-                format!("at {with:.0} ns a candidate port and not {without:.0}")
+                format!("which then took {with:.0} ns per candidate port instead of {without:.0}")
             }
             None => "which makes them longer".to_owned(),
         };
         let text = format!(
-            "port checks were watched in long searches of {watched} of {all} connects, {by}; \
-             --check-established off avoids it"
+            "port checks were watched in the long searches of {watched} of {all} connect() calls, {by}; \
+             --check-established off avoids this"
         );
         ("watched", text)
     })
@@ -144,7 +143,7 @@ fn few_samples(report: &Report) -> Reason {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let text = format!("p99 of fewer than {FEW} connects: {shown}{more}");
+        let text = format!("p99 of fewer than {FEW} connect() calls: {shown}{more}");
         ("few_samples", text)
     })
 }
@@ -153,8 +152,8 @@ fn evicted(report: &Report) -> Reason {
     let evictions = report.top.rest.as_ref().map_or(0, |rest| rest.evictions);
     (evictions > 0).then(|| {
         let text = format!(
-            "more than {MOST_GROUPS} groups: {evictions} times, one of little time went to the rest; \
-             if it came again, its own figures lack that"
+            "more than {MOST_GROUPS} groups: {evictions} times, a group with little time was moved to the rest; \
+             if the group came again, its figures do not include that part"
         );
         ("groups_evicted", text)
     })
@@ -174,7 +173,7 @@ fn exhausted(report: &Report) -> Vec<(&'static str, String)> {
             let connects = found.evidence.connects;
             let text = format!(
                 "{found}, seen by {}",
-                counted(connects, "connect", "connects")
+                counted(connects, "connect() call", "connect() calls")
             );
             ("exhaustion", text)
         })
@@ -191,8 +190,7 @@ fn exhausted(report: &Report) -> Vec<(&'static str, String)> {
 fn clock_step(report: &Report) -> Reason {
     report.clock_step_ns.map(|ns| {
         let text = format!(
-            "the clock was set by {:+.3} s, or the host slept: times of day before and after do not \
-             fit together",
+            "the clock was changed by {:+.3} s, or the host slept: times of day before and after cannot be compared",
             ns as f64 / 1e9
         );
         ("clock_step", text)
@@ -239,7 +237,7 @@ mod tests {
         let found = warnings(&report);
         assert_eq!(
             found[0].text,
-            "p99 of fewer than 100 connects: odd ports (1)"
+            "p99 of fewer than 100 connect() calls: odd ports (1)"
         );
         assert_eq!(found.len(), 1);
     }
@@ -307,7 +305,7 @@ mod tests {
         assert_eq!(
             found[0].text,
             "ports are running out from 127.0.0.1 to 127.0.0.1:443 (network namespace 0): at least 75 % \
-             of the range 20000-21999 is in use, seen by 2 connects"
+             of the range 20000-21999 is in use, seen by 2 connect() calls"
         );
         assert_eq!(found[3].text, "ports are running out on 2 more routes");
     }

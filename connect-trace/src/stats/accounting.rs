@@ -46,9 +46,9 @@ impl fmt::Display for Unknown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Cut => {
-                "INCOMPLETE: the recording was cut, and with it the account of what was lost"
+                "INCOMPLETE: the recording was cut, so it is not known how many calls were lost"
             }
-            Self::Interval => "the account is in the last report: it is of the whole recording",
+            Self::Interval => "the account of the whole recording is in the last report",
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::connect::Connect;
 
 /// Connects below `--min-latency`, by what became of their source ports; nothing without that option.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FastConnects {
+pub struct BelowMinimum {
     /// Successful, with an even port found by the search.
     pub even: FastGroup,
     /// Successful, with an odd port found by the search.
@@ -19,7 +19,7 @@ pub struct FastConnects {
     pub failed: FastGroup,
 }
 
-impl From<[FastGroup; FastGroup::GROUPS as usize]> for FastConnects {
+impl From<[FastGroup; FastGroup::GROUPS as usize]> for BelowMinimum {
     /// In the order of the constants of [`FastGroup`].
     fn from([even, odd, bound, failed]: [FastGroup; FastGroup::GROUPS as usize]) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl From<[FastGroup; FastGroup::GROUPS as usize]> for FastConnects {
     }
 }
 
-impl FastConnects {
+impl BelowMinimum {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -126,17 +126,17 @@ mod tests {
         assert_eq!(below_minimum(10).since(&below_minimum(4)), below_minimum(6));
         assert_eq!(
             below_minimum(10).since(&below_minimum(10)),
-            FastConnects::default()
+            BelowMinimum::default()
         );
         assert_eq!(
-            below_minimum(10).since(&FastConnects::default()),
+            below_minimum(10).since(&BelowMinimum::default()),
             below_minimum(10)
         );
     }
 
     #[test]
     fn those_of_a_recording_are_summed_up_as_the_kernel_does() {
-        let mut fast = FastConnects::default();
+        let mut fast = BelowMinimum::default();
         for _ in 0..3 {
             let even = connect_from(20_000);
             fast.record(&Connect {

@@ -10,7 +10,7 @@ pub enum By {
     Parity,
     /// pass of the port search that found the port
     Pass,
-    /// what the kernel's function returned
+    /// return value of the kernel's function
     Errno,
     /// destination address and port
     Destination,
@@ -28,6 +28,6 @@ pub enum By {
     Netns,
     /// IPv4, IPv6 or v4-mapped
     Family,
-    /// how the source port is chosen; a range of the socket's own by its width
+    /// how the source port was chosen; ranges set on a socket are grouped by width
     Strategy,
 }

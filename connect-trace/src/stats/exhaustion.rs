@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::distinct::{Distinct, Number};
-use crate::connect::{Connect, Pass, PortRange, Strategy};
+use crate::connect::{Connect, Pass, PortChoice, SearchRange};
 
 /// Most routes that are kept apart, a hundred bytes each.
 pub const MOST_ROUTES: usize = 1_024;
@@ -33,7 +33,7 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
     /// The range that the fullest search went through.
-    pub range: PortRange,
+    pub range: SearchRange,
     /// Ports of it that this search found taken, at least, in percent of those that it goes through.
     pub percent_taken: u32,
     /// Connects that found half of the ports taken or more.
@@ -87,14 +87,18 @@ impl Exhaustions {
     /// to be taken; no more than [`MOST_ROUTES`] are ever given, so that no log is flooded.
     pub fn record(&mut self, connect: &Connect) -> Option<Exhaustion> {
         let seen = evidence(connect)?;
-        let route = Route::of(connect)?;
-        if let Some((latest, evidence)) = &mut self.latest {
-            if *latest == route {
-                *evidence = evidence.and(seen);
-                return None;
+        match &mut self.latest {
+            Some((latest, evidence)) if latest.is_of(connect) => {
+                evidence.add(&seen);
+                None
             }
-            self.keep_latest();
+            _ => self.record_other(Route::of(connect)?, seen),
         }
+    }
+
+    /// Takes what a search showed of a route that is not the latest one.
+    fn record_other(&mut self, route: Route, seen: Evidence) -> Option<Exhaustion> {
+        self.keep_latest();
         self.turn += 1;
         if let Some(kept) = self.routes.get_mut(&route) {
             kept.last = self.turn;
@@ -147,7 +151,10 @@ impl Exhaustions {
         if let Some((route, seen)) = self.latest.take()
             && let Some(kept) = self.routes.get_mut(&route)
         {
-            kept.evidence = Some(kept.evidence.map_or(seen, |before| before.and(seen)));
+            match &mut kept.evidence {
+                Some(evidence) => evidence.add(&seen),
+                none => *none = Some(seen),
+            }
         }
     }
 
@@ -163,17 +170,13 @@ impl Exhaustions {
 }
 
 impl Evidence {
-    /// Of both: the range is that of the fuller.
-    fn and(self, other: Self) -> Self {
-        let fuller = if other.percent_taken > self.percent_taken {
-            other
-        } else {
-            self
-        };
-        Self {
-            connects: self.connects + other.connects,
-            failed: self.failed + other.failed,
-            ..fuller
+    /// Adds what others show: the range is that of the fuller.
+    fn add(&mut self, other: &Self) {
+        self.connects += other.connects;
+        self.failed += other.failed;
+        if other.percent_taken > self.percent_taken {
+            self.percent_taken = other.percent_taken;
+            self.range = other.range;
         }
     }
 }
@@ -184,8 +187,16 @@ impl Route {
             netns: connect.netns,
             source: connect.source?,
             destination: connect.destination?,
-            own_range: connect.strategy == Some(Strategy::Range),
+            own_range: connect.port_choice == Some(PortChoice::Range),
         })
+    }
+
+    /// Returns true if [`Route::of`] gives this one.
+    fn is_of(&self, connect: &Connect) -> bool {
+        connect.destination == Some(self.destination)
+            && connect.source == Some(self.source)
+            && connect.netns == self.netns
+            && (connect.port_choice == Some(PortChoice::Range)) == self.own_range
     }
 }
 
@@ -303,7 +314,7 @@ mod tests {
         assert!(found.to_string().contains(": all of the range "), "{found}");
         let taken = Connect {
             port: SourcePort::Bound(80),
-            strategy: Some(Strategy::ExplicitPort),
+            port_choice: Some(PortChoice::ExplicitPort),
             ..failed()
         };
         let mut exhaustions = Exhaustions::default();
@@ -329,13 +340,13 @@ mod tests {
                 ..full
             },
             Connect {
-                strategy: Some(Strategy::Range),
+                port_choice: Some(PortChoice::Range),
                 ..full
             },
         ];
         for connect in &others {
             let found = exhaustions.record(connect).unwrap();
-            let own = connect.strategy == Some(Strategy::Range);
+            let own = connect.port_choice == Some(PortChoice::Range);
             assert_eq!(found.to_string().contains("the socket's own range"), own);
         }
         assert_eq!(exhaustions.take().routes.len(), others.len());

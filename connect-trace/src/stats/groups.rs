@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap};
 
 use super::{
-    FastConnects, Group, Key, Precision,
+    BelowMinimum, Group, Key, Precision,
     by::By,
     distinct::{Distinct, Number},
 };
@@ -118,7 +118,7 @@ impl Groups {
     }
 
     /// Adds the connects that were too fast for a record: no key of them is known.
-    pub fn merge_fast(&mut self, fast: &FastConnects) {
+    pub fn merge_fast(&mut self, fast: &BelowMinimum) {
         if fast.count() > 0 {
             self.fast = Some(fast.together());
         }
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn fast_connects_are_apart_for_their_keys_are_not_known() {
         let mut groups = Groups::new(By::Pid);
-        groups.merge_fast(&FastConnects::default());
+        groups.merge_fast(&BelowMinimum::default());
         assert!(groups.clone().top(1).fast.is_none());
         groups.merge_fast(&crate::fixtures::below_minimum(4));
         assert_eq!(groups.top(1).fast.unwrap().connect.count(), 8);

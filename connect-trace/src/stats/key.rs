@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::by::By;
-use crate::connect::{Comm, Connect, Family, Pass, SourcePort, Strategy};
+use crate::connect::{Comm, Connect, Family, Pass, PortChoice, SourcePort};
 
 /// What the connects of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,29 +31,29 @@ pub enum Key {
     /// Family of the socket.
     Family(Family),
     /// How the source port is chosen; `None` where that is not known.
-    Strategy(Option<Choice>),
+    PortChoice(Option<PortChoiceKey>),
 }
 
 /// How the source port is chosen, the same for all ranges of sockets' own that are as wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Choice {
-    /// The strategy.
-    pub strategy: Strategy,
-    /// Number of ports of the socket's own range, as far as it is in force; 0 for the other strategies.
+pub struct PortChoiceKey {
+    /// The choice.
+    pub port_choice: PortChoice,
+    /// Number of ports of the socket's own range, as far as it is in force; 0 for other choices.
     pub width: u32,
-    /// Whether an address was bound as well; false for the other strategies.
+    /// Whether an address was bound as well; false for other choices.
     pub address_bound: bool,
 }
 
-impl Choice {
+impl PortChoiceKey {
     /// That of a connect.
     #[must_use]
     pub fn of(connect: &Connect) -> Option<Self> {
-        let strategy = connect.strategy?;
-        let range = connect.range.filter(|_| strategy == Strategy::Range);
+        let port_choice = connect.port_choice?;
+        let range = connect.range.filter(|_| port_choice == PortChoice::Range);
         Some(Self {
-            strategy,
-            width: range.map_or(0, |range| range.width()),
+            port_choice,
+            width: range.map_or(0, |range| range.ports.ports()),
             address_bound: range.is_some() && connect.address_bound == Some(true),
         })
     }
@@ -101,7 +101,7 @@ impl Key {
             By::Cgroup => Self::Cgroup(connect.cgroup_id),
             By::Netns => Self::Netns(connect.netns),
             By::Family => Self::Family(connect.family),
-            By::Strategy => Self::Strategy(Choice::of(connect)),
+            By::Strategy => Self::PortChoice(PortChoiceKey::of(connect)),
         }
     }
 }

@@ -1,18 +1,15 @@
 //! Times in power-of-ten buckets, with mean, percentiles and maximum.
 
-use connect_trace_common::{BUCKETS, Times};
-use hdrhistogram::Histogram;
+use connect_trace_common::{BUCKETS, Times, buckets::lower_edge_ns};
 
-/// The percentiles' longest time, an hour: the histogram's memory grows with it. No connect() takes
-/// that long in the kernel, and mean and maximum are exact beyond it.
-const LONGEST_NS: u64 = 3_600_000_000_000;
+use super::histogram::Counts;
 
 /// How exact percentiles are, which decides the memory of a [`Latency`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// To a thousandth, in about 100 KiB.
     Fine,
-    /// To a sixteenth, in 1 to 2 KiB, for thousands of groups.
+    /// To a sixteenth, in 2 to 4 KiB, for thousands of groups.
     Coarse,
 }
 
@@ -25,23 +22,28 @@ impl Precision {
             Self::Coarse => 0.0625,
         }
     }
+
+    /// Returns the decimal digits to which they are exact.
+    fn digits(self) -> u8 {
+        match self {
+            Self::Fine => 3,
+            Self::Coarse => 1,
+        }
+    }
 }
 
 /// A distribution of times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latency {
     buckets: [u64; BUCKETS],
-    percentiles: Percentiles,
+    precision: Precision,
+    /// The times that percentiles are taken from.
+    times: Counts,
     count: u64,
+    /// Times of all these that are not among `times`.
+    only_in_sums: u64,
     total_ns: u128,
     max_ns: u64,
-}
-
-/// What percentiles are taken from. The counts of the coarse one stop at four thousand million each.
-#[derive(Clone, Debug, PartialEq)]
-enum Percentiles {
-    Fine(Histogram<u64>),
-    Coarse(Histogram<u32>),
 }
 
 impl Default for Latency {
@@ -54,14 +56,12 @@ impl Latency {
     /// No time yet.
     #[must_use]
     pub fn new(precision: Precision) -> Self {
-        let within = "within the digits that a histogram can have";
         Self {
             buckets: [0; BUCKETS],
-            percentiles: match precision {
-                Precision::Fine => Percentiles::Fine(Histogram::new(3).expect(within)),
-                Precision::Coarse => Percentiles::Coarse(Histogram::new(1).expect(within)),
-            },
+            precision,
+            times: Counts::new(precision.digits()),
             count: 0,
+            only_in_sums: 0,
             total_ns: 0,
             max_ns: 0,
         }
@@ -70,38 +70,28 @@ impl Latency {
     /// Adds one time.
     pub fn record(&mut self, ns: u64) {
         self.buckets[bucket(ns)] += 1;
-        // Cannot fail: the histogram grows by itself up to that time.
-        let _ = match &mut self.percentiles {
-            Percentiles::Fine(histogram) => histogram.record(ns.min(LONGEST_NS)),
-            Percentiles::Coarse(histogram) => histogram.record(ns.min(LONGEST_NS)),
-        };
+        self.times.add(ns);
         self.count += 1;
         self.total_ns += u128::from(ns);
         self.max_ns = self.max_ns.max(ns);
     }
 
-    /// Adds the times of another one, which is not coarser.
+    /// Adds the times of another one. If that is the coarser, there are no percentiles any more, as after
+    /// [`merge_fast`](Self::merge_fast).
     pub fn merge(&mut self, other: &Self) {
-        // Cannot fail: both grow by themselves.
-        let _ = match (&mut self.percentiles, &other.percentiles) {
-            (Percentiles::Fine(all), Percentiles::Fine(more)) => all.add(more).is_ok(),
-            (Percentiles::Coarse(all), Percentiles::Coarse(more)) => all.add(more).is_ok(),
-            // Each of its buckets lies within one of ours.
-            (Percentiles::Coarse(all), Percentiles::Fine(more)) => {
-                more.iter_recorded().all(|times| {
-                    let count = u32::try_from(times.count_at_value()).unwrap_or(u32::MAX);
-                    all.record_n(times.value_iterated_to(), count).is_ok()
-                })
-            }
-            // Then there are no percentiles any more, as after `merge_fast`.
-            (Percentiles::Fine(_), Percentiles::Coarse(_)) => true,
-        };
+        if (self.precision, other.precision) == (Precision::Fine, Precision::Coarse) {
+            self.only_in_sums += other.count;
+        } else {
+            self.only_in_sums += other.only_in_sums;
+            self.times.merge(&other.times);
+        }
         self.merge_sums(other.count, other.total_ns, other.max_ns, &other.buckets);
     }
 
     /// Adds times of which the kernel only kept sums. From then on there are no percentiles.
     pub fn merge_fast(&mut self, fast: &Times) {
         let total_ns = u128::from(fast.total_ns);
+        self.only_in_sums += fast.count;
         self.merge_sums(fast.count, total_ns, fast.max_ns, &fast.buckets);
     }
 
@@ -142,27 +132,21 @@ impl Latency {
     /// where there is no time, or where some are only known as sums.
     #[must_use]
     pub fn quantile_ns(&self, share: f64) -> Option<u64> {
-        let (known, ns) = match &self.percentiles {
-            Percentiles::Fine(all) => (all.len(), all.value_at_quantile(share)),
-            Percentiles::Coarse(all) => (all.len(), all.value_at_quantile(share)),
-        };
-        (self.count > 0 && known == self.count).then(|| ns.min(self.max_ns))
+        let ns = || self.times.histogram().value_at_quantile(share);
+        self.has_percentiles().then(|| ns().min(self.max_ns))
     }
 
     /// How many times are above what [`quantile_ns`](Self::quantile_ns) gave; none where it gave nothing.
     #[must_use]
     pub fn count_above(&self, quantile_ns: u64) -> u64 {
-        let (known, below) = match &self.percentiles {
-            Percentiles::Fine(all) => (all.len(), all.count_between(0, quantile_ns)),
-            Percentiles::Coarse(all) => (all.len(), all.count_between(0, quantile_ns)),
-        };
-        known - below
+        let up_to = self.times.histogram().count_between(0, quantile_ns);
+        self.count - self.only_in_sums - up_to
     }
 
     /// Whether there are times, and percentiles of them.
     #[must_use]
     pub fn has_percentiles(&self) -> bool {
-        self.quantile_ns(0.5).is_some()
+        self.count > 0 && self.only_in_sums == 0
     }
 
     /// Longest time in nanoseconds, exact; `None` where there is no time.
@@ -172,10 +156,21 @@ impl Latency {
     }
 }
 
-/// What [`connect_trace_common::power_of_ten`] gives, without the loop that only the verifier needs.
+/// Returns what [`connect_trace_common::power_of_ten`] does, without the loop that only the verifier needs.
 fn bucket(ns: u64) -> usize {
-    let digits = ns.checked_ilog10().unwrap_or(0) as usize;
-    digits.min(BUCKETS - 1)
+    const EDGES: [u64; BUCKETS] = {
+        let mut edges = [0; BUCKETS];
+        let mut bucket = 0;
+        while bucket < BUCKETS {
+            edges[bucket] = lower_edge_ns(bucket);
+            bucket += 1;
+        }
+        edges
+    };
+    // 1,233 / 4,096 is the common logarithm of 2: it is this bucket or the one before.
+    let bits = u64::BITS - ns.leading_zeros();
+    let last = (bits as usize * 1_233 >> 12).min(BUCKETS - 1);
+    last - usize::from(ns < EDGES[last])
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use connect_trace_common::CheckEstablished;
 
 use super::{
-    FastConnects, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted,
+    BelowMinimum, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted,
     groups::Top,
 };
 use crate::{
     connect::CheckMode,
-    overhead::{Overhead, history::BudgetUse},
+    overhead::{Overhead, history::LimitUse},
 };
 
 /// One report: of the whole run, or of an interval of it.
@@ -45,7 +45,7 @@ pub struct Report {
     /// What the trace cost in that time, where that was asked for.
     pub overhead: Option<Overhead>,
     /// How its budget was kept in that time, where there is one.
-    pub budget: Option<BudgetUse>,
+    pub budget: Option<LimitUse>,
 }
 
 /// What the kernel's side knows when a report is made. All of it counts from the time that the probes
@@ -57,11 +57,11 @@ pub struct KernelSide {
     /// Every call.
     pub accounting: Accounting,
     /// Those below `--min-latency`, which have no records.
-    pub fast: FastConnects,
+    pub fast: BelowMinimum,
     /// What it cost since the last report; `None` where that is not measured.
     pub overhead: Option<Overhead>,
     /// How its budget was kept since the last report; `None` without one.
-    pub budget: Option<BudgetUse>,
+    pub budget: Option<LimitUse>,
 }
 
 /// What was seen of `__inet{,6}_check_established`.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Candidates, FastConnects, Group, Key, Parity, Strategies,
+    BelowMinimum, Candidates, Group, Key, Parity, PortChoices,
     groups::{Named, Top},
-    key::Choice,
+    key::PortChoiceKey,
 };
-use crate::connect::{Connect, Pass, PortRange};
+use crate::connect::{Connect, Pass, SearchRange};
 
 /// Most ranges and errnos that are kept apart. The kernel's connect() knows fewer errnos, and a host
 /// has few ranges, unless somebody gives every socket its own.
@@ -37,9 +37,9 @@ pub struct Summary {
     /// Connects below `--min-latency`: part of all figures but percentiles, passes, errnos and ranges.
     pub fast: u64,
     /// Connects by the range that was searched, up to [`MOST_KINDS`] ranges.
-    pub ranges: BTreeMap<PortRange, u64>,
+    pub ranges: BTreeMap<SearchRange, u64>,
     /// Connects by how their ports were chosen; without the fast ones.
-    pub strategies: Strategies,
+    pub port_choices: PortChoices,
     /// Connects that failed before the port search.
     pub without_search: u64,
     /// Connects of which calls of `__inet{,6}_check_established` were seen.
@@ -60,7 +60,7 @@ impl Summary {
     /// Adds one connect.
     pub fn record(&mut self, connect: &Connect) {
         self.connects += 1;
-        self.strategies.record(connect);
+        self.port_choices.record(connect);
         if connect.checks_watched {
             self.checks_watched += 1;
             self.searches_watched += u64::from(Candidates::may_have(connect));
@@ -96,8 +96,8 @@ impl Summary {
     pub fn merge_found(
         &mut self,
         parity: Parity,
-        range: PortRange,
-        choice: Option<Choice>,
+        range: SearchRange,
+        choice: Option<PortChoiceKey>,
         found: &Group,
     ) {
         let connects = found.connect.count();
@@ -105,14 +105,14 @@ impl Summary {
             return;
         }
         self.connects += connects;
-        self.strategies.merge(choice, found);
+        self.port_choices.merge(choice, found);
         self.count_range(range, connects);
         let odd = parity == Parity::Odd;
         if odd { &mut self.odd } else { &mut self.even }.merge(found);
         self.of_pass(range.pass(u16::from(odd))).merge(found);
     }
 
-    fn count_range(&mut self, range: PortRange, more: u64) {
+    fn count_range(&mut self, range: SearchRange, more: u64) {
         if let Some(connects) = self.ranges.get_mut(&range) {
             *connects += more;
         } else if self.ranges.len() < MOST_KINDS {
@@ -129,7 +129,7 @@ impl Summary {
     }
 
     /// Adds the connects that were too fast for a record, of which the kernel kept sums.
-    pub fn merge_fast(&mut self, fast: &FastConnects) {
+    pub fn merge_fast(&mut self, fast: &BelowMinimum) {
         self.connects += fast.count();
         self.fast += fast.count();
         self.even.merge_fast(&fast.even);
@@ -175,6 +175,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::PortRange;
     use crate::{connect::SourcePort, fixtures::connect_from};
 
     #[test]
@@ -208,9 +209,11 @@ mod tests {
     fn memory_is_bounded_whatever_comes() {
         let mut summary = Summary::default();
         for number in 1..10_000_u16 {
-            let range = Some(PortRange {
-                low: number,
-                high: u16::MAX,
+            let range = Some(SearchRange {
+                ports: PortRange {
+                    low: number,
+                    high: u16::MAX,
+                },
                 by_parity: false,
             });
             summary.record(&Connect {

@@ -1,15 +1,15 @@
 //! The connects that nearly all are like: those that found a port. Each is counted once here, by the range,
 //! the strategy and the parity of its port, and comes into all groups that have it when there is a report.
 
-use super::{Candidates, Group, Parity, Summary, key::Choice};
-use crate::connect::{Connect, PortRange, SourcePort, Strategy};
+use super::{Candidates, Group, Parity, Summary, key::PortChoiceKey};
+use crate::connect::{Connect, PortChoice, SearchRange, SourcePort};
 
 /// Most kinds that are kept, up to 1 MiB each. A host has few, unless sockets have ranges of their own.
 const MOST: usize = 16;
 
 /// What is yet to be put into a [`Summary`], in bounded memory.
 #[derive(Clone, Debug, Default)]
-pub struct Kinds {
+pub struct Tally {
     kinds: Vec<Kind>,
     /// Index of the one that came last.
     latest: usize,
@@ -19,7 +19,7 @@ pub struct Kinds {
 #[derive(Clone, Debug)]
 struct Kind {
     like: Like,
-    choice: Option<Choice>,
+    choice: Option<PortChoiceKey>,
     /// By even and odd port.
     groups: [Group; 2],
     candidates: Candidates,
@@ -28,12 +28,12 @@ struct Kind {
 /// What decides, with the port's parity, in which groups such a connect is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Like {
-    range: PortRange,
-    strategy: Option<Strategy>,
+    range: SearchRange,
+    port_choice: Option<PortChoice>,
     address_bound: Option<bool>,
 }
 
-impl Kinds {
+impl Tally {
     /// Takes a connect: to be put into this summary, or put there at once.
     pub fn record(&mut self, connect: &Connect, summary: &mut Summary) {
         let (SourcePort::Searched(port), Some(range), 0, None, false) = (
@@ -47,7 +47,7 @@ impl Kinds {
         };
         let like = Like {
             range,
-            strategy: connect.strategy,
+            port_choice: connect.port_choice,
             address_bound: connect.address_bound,
         };
         let is_like = |kind: &Kind| kind.like == like;
@@ -70,7 +70,7 @@ impl Kinds {
             self.latest = self.kinds.len();
             self.kinds.push(Kind {
                 like,
-                choice: Choice::of(connect),
+                choice: PortChoiceKey::of(connect),
                 groups: Default::default(),
                 candidates: Candidates::default(),
             });
@@ -97,6 +97,7 @@ mod tests {
     use proptest::strategy::Strategy as _;
 
     use super::*;
+    use crate::connect::PortRange;
     use crate::fixtures::{any_connect, connect_from};
 
     /// All that a report is made from.
@@ -112,8 +113,8 @@ mod tests {
         } = summary;
         let mut text = String::new();
         let groups = [even, odd, first_pass, second_pass, only_pass, bound];
-        let strategies = summary.strategies.all();
-        let chosen = strategies.iter().map(|(_, chosen)| &chosen.group);
+        let port_choices = summary.port_choices.all();
+        let chosen = port_choices.iter().map(|(_, chosen)| &chosen.group);
         let failed = summary.failed.values();
         for group in groups.into_iter().chain(chosen).chain(failed) {
             text += &format!("{:?}\n", group.scanned);
@@ -125,7 +126,7 @@ mod tests {
                 text += &format!("{} {quantiles:?} {above:?}\n", latency.count());
             }
         }
-        let choices: Vec<_> = strategies
+        let choices: Vec<_> = port_choices
             .iter()
             .map(|(choice, chosen)| (choice, chosen.failed))
             .collect();
@@ -156,15 +157,17 @@ mod tests {
             connect_ns: ns,
             search_ns: (width != 3).then_some(ns / 3),
             errno,
-            range: Some(PortRange {
-                low: 20_000 + width % 3,
-                high: 20_100 + width,
+            range: Some(SearchRange {
+                ports: PortRange {
+                    low: 20_000 + width % 3,
+                    high: 20_100 + width,
+                },
                 by_parity: !own,
             }),
-            strategy: Some(if own {
-                Strategy::Range
+            port_choice: Some(if own {
+                PortChoice::Range
             } else {
-                Strategy::Default
+                PortChoice::Default
             }),
             address_bound: Some(bound),
             checks_watched: bound,
@@ -180,7 +183,7 @@ mod tests {
         #[test]
         fn a_summary_is_the_same_as_if_each_had_been_put_there_at_once(connects in connects()) {
             let (mut at_once, mut settled) = (Summary::default(), Summary::default());
-            let mut kinds = Kinds::default();
+            let mut kinds = Tally::default();
             for (number, connect) in connects.iter().enumerate() {
                 at_once.record(connect);
                 kinds.record(connect, &mut settled);

@@ -29,7 +29,7 @@ pub fn start(level: LevelFilter) {
     // An error means that there is a logger, which is then the one to use.
     let _ = builder.try_init();
     if let Err(error) = checked {
-        log::warn!("{VARIABLE} is not used: {error}");
+        log::warn!("{VARIABLE} is ignored: {error}");
     }
 }
 

@@ -19,12 +19,11 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub filters: FilterArgs,
 
-    /// Trace the children of each --pid too, those forked from now on
+    /// With --pid, also trace the children that are forked from now on
     #[arg(long, requires = "pids", help_heading = "What to trace")]
     pub follow: bool,
 
-    /// Start this command, and trace it and all its children until it ends; when the time of --duration is over, it
-    /// gets SIGTERM
+    /// Start this command, and trace it and all its children until it ends. It gets SIGTERM when --duration is over
     #[arg(
         last = true,
         value_name = "COMMAND",
@@ -33,7 +32,7 @@ pub struct TraceArgs {
     )]
     pub command: Vec<OsString>,
 
-    /// End after this time, such as 10 (seconds), 1.5m or 2h
+    /// Stop after this time, such as 10 (seconds), 1.5m or 2h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 
@@ -41,20 +40,20 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Keep every connect() in this new file, for `connect-trace report` and other tools. With - it is stdout, and
-    /// what else is printed goes to stderr
+    /// Write every connect() to this new file, for `connect-trace report` and other tools. With -, write to stdout, and
+    /// print everything else on stderr
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
 
-    /// Print nothing on stderr but errors and warnings
+    /// Print only errors and warnings on stderr
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Tell more on stderr; twice for everything
+    /// Print more on stderr; give it twice for debug messages
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
 
-    /// How to attach
+    /// How to attach the probes
     #[arg(
         long,
         value_name = "HOW",
@@ -64,7 +63,7 @@ pub struct TraceArgs {
     )]
     pub attach: Attach,
 
-    /// What to pay for watching __inet_check_established, which looks at one candidate port
+    /// How to watch __inet_check_established, which checks one candidate port
     #[arg(
         long,
         value_name = "WHAT",
@@ -74,21 +73,21 @@ pub struct TraceArgs {
     )]
     pub check_established: CheckEstablished,
 
-    /// Size of the ring buffer between kernel and daemon (K, M or G; a power of two)
+    /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
     pub ring_buffer: u32,
 
-    /// Most connect() calls that can be in flight at once
+    /// Maximum number of connect() calls in flight at once
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
     pub max_in_flight: u32,
 
-    /// Report what the trace costs: the programs by the kernel's own statistics, which themselves cost two
-    /// readings of the clock for each run, and connect-trace's CPU time and memory
+    /// Report the cost of the trace: the run time of the eBPF programs, and the CPU time and memory of connect-trace.
+    /// To measure it, the kernel reads the clock twice for each run of a program
     #[arg(long, help_heading = "Cost")]
     pub overhead: bool,
 
-    /// Trace less where that costs more, in percent of one core such as 1% or 0.5%: give up port checks, then
-    /// sample connects, then detach for a while; each step is told. Implies --overhead
+    /// Reduce tracing when overhead exceeds PERCENT of one core, such as 1% or 0.5%: stop watching port checks, then
+    /// sample connect() calls, then detach the probes for a while. Each change is logged. Implies --overhead
     #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = "Cost")]
     pub max_overhead: Option<f64>,
 }
@@ -96,12 +95,12 @@ pub struct TraceArgs {
 /// `--attach`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Attach {
-    /// fentry/fexit where the kernel offers it and is not preemptible, else kprobe/kretprobe
+    /// fentry/fexit if the kernel supports it and is not preemptible, otherwise kprobe/kretprobe
     #[default]
     Auto,
-    /// fentry/fexit: cheapest; on a preemptible kernel calls can be lost, and are counted
+    /// fentry/fexit: lowest overhead; a preemptible kernel can lose calls, which are counted
     Fentry,
-    /// kprobe/kretprobe: works everywhere
+    /// kprobe/kretprobe: works on all supported kernels
     Kprobe,
 }
 
@@ -118,14 +117,14 @@ impl From<Attach> for Option<AttachMode> {
 /// `--check-established`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CheckEstablished {
-    /// its latency, in short bursts
+    /// measure its latency, in short bursts
     #[default]
     Sampled,
-    /// the latency of every call; makes a long port search four to six times as long
+    /// measure the latency of every call; makes a long port search four to six times as long
     Time,
-    /// how many calls each connect() makes; makes a long search two to three times as long
+    /// count the calls that each connect() makes; makes a long port search two to three times as long
     Count,
-    /// nothing
+    /// do not watch it
     Off,
 }
 

@@ -51,7 +51,7 @@ impl Config {
                 ring_buffer_bytes: args.ring_buffer,
                 max_in_flight: args.max_in_flight,
                 run_stats: args.overhead || args.max_overhead.is_some(),
-                may_step: args.max_overhead.is_some(),
+                may_sample: args.max_overhead.is_some(),
             },
             command: args.command,
             duration: args.duration,

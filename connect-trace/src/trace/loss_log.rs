@@ -18,7 +18,7 @@ const KINDS: [Kind; 3] = [
     ),
     (
         |counters| counters.in_flight_full,
-        "too many calls are in flight: connect()s are lost; --max-in-flight allows more",
+        "too many calls are in flight: connect() calls are lost; --max-in-flight allows more",
     ),
     (
         |counters| counters.return_missed,

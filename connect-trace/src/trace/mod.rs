@@ -28,10 +28,10 @@ use crate::{
     kernel::{self, access, prototypes::CHECKS},
     overhead::Overhead,
     probes::checks::{Burst, Families},
-    recording::Keeper,
+    recording::Recorder,
     report::output::Output,
     stats::{
-        FastConnects,
+        BelowMinimum,
         report::{Checks, KernelSide},
     },
     term::{
@@ -42,8 +42,8 @@ use crate::{
     trace::{
         child::{Command, exit_as},
         config::Config,
-        overhead_control::{Governor, WINDOW},
-        priority::{Precedence, without_huge_pages},
+        overhead_control::{OverheadControl, WINDOW},
+        priority::{Priority, without_huge_pages},
         status_line::StatusLine,
         tracer::Tracer,
     },
@@ -83,7 +83,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         let _context = runtime.enter();
         Signals::catch()?
     };
-    let recording = Keeper::create(config.record.as_deref())?;
+    let recording = Recorder::create(config.record.as_deref())?;
     let mut config = config.clone();
     let mut command = None;
     if !config.command.is_empty() {
@@ -145,7 +145,7 @@ fn left_behind(processes: &[u32]) -> Option<String> {
     };
     (!ids.is_empty()).then(|| {
         format!(
-            "{} of it, no longer traced, goes on: {}{more}; --follow --pid traces such a one",
+            "{} of the command still running, no longer traced: {}{more}; to go on tracing, use --follow --pid",
             counted(processes.len() as u64, "process", "processes"),
             ids.join(", "),
         )
@@ -184,22 +184,22 @@ struct Daemon {
     /// What it had cost by the last report, where that is measured.
     overhead: Overhead,
     /// Where there is a budget.
-    governor: Option<Governor>,
-    recording: Keeper,
+    overhead_control: Option<OverheadControl>,
+    recording: Recorder,
     /// Set once stdout has refused something.
     refused: bool,
-    precedence: Precedence,
+    precedence: Priority,
 }
 
 impl Daemon {
-    fn start(config: &Config, mut recording: Keeper) -> Result<Self> {
+    fn start(config: &Config, mut recording: Recorder) -> Result<Self> {
         let mut tracer = Tracer::start(&config.probes)?;
         let probes = tracer.probes();
         let attached = probes.mode().to_string();
         let notes = probes.notes().join("; ");
         recording.begin(&attached, &config.probes.filters);
         let end = match (config.duration, config.command.first()) {
-            (None, None) => "... Hit Ctrl-C to end.",
+            (None, None) => "... Press Ctrl-C to stop.",
             _ => ".",
         };
         // Before it is said that tracing goes on: from then on the clock may be set.
@@ -210,9 +210,9 @@ impl Daemon {
         } else {
             output
         };
-        let governor = config
+        let overhead_control = config
             .max_overhead
-            .map(|limit| Governor::new(limit, &mut tracer));
+            .map(|limit| OverheadControl::new(limit, &mut tracer));
         let overhead = tracer.overhead()?.unwrap_or_default();
         // What comes when it is said that tracing goes on is within the time of the report.
         let since = Instant::now();
@@ -226,10 +226,10 @@ impl Daemon {
             output,
             since,
             schedule: BurstSchedule::default(),
-            governor,
+            overhead_control,
             recording,
             refused: false,
-            precedence: Precedence::default(),
+            precedence: Priority::default(),
         })
     }
 
@@ -296,7 +296,7 @@ impl Daemon {
                         break;
                     }
                     if let (Some(bursts), None) = (&bursts, &burst)
-                        && self.governor.as_ref().is_none_or(Governor::may_watch)
+                        && self.overhead_control.as_ref().is_none_or(OverheadControl::may_watch)
                         && let Some(due) = self.schedule.due()
                     {
                         let bursts = bursts.clone();
@@ -324,12 +324,12 @@ impl Daemon {
                     if burst.is_some() =>
                 {
                     burst = None;
-                    self.schedule.done(done.context("a burst of watching failed")??);
+                    self.schedule.done(done.context("a burst of watching port checks failed")??);
                     None
                 }
-                _ = window.tick(), if self.governor.is_some() && step.is_none() => {
-                    if let Some(governor) = &mut self.governor {
-                        step = governor.window(&mut self.tracer)?;
+                _ = window.tick(), if self.overhead_control.is_some() && step.is_none() => {
+                    if let Some(overhead_control) = &mut self.overhead_control {
+                        step = overhead_control.window(&mut self.tracer)?;
                     }
                     None
                 }
@@ -337,11 +337,11 @@ impl Daemon {
                     if step.is_some() =>
                 {
                     step = None;
-                    if let Some(ended) = done.context("a step of the budget failed")?? {
+                    if let Some(ended) = done.context("a change to keep --max-overhead failed")?? {
                         self.schedule.done(ended);
                     }
-                    if let Some(governor) = &mut self.governor {
-                        governor.arrived(&mut self.tracer)?;
+                    if let Some(overhead_control) = &mut self.overhead_control {
+                        overhead_control.arrived(&mut self.tracer)?;
                     }
                     window.reset();
                     None
@@ -434,15 +434,15 @@ impl Daemon {
         };
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
-        let budget = match &mut self.governor {
-            Some(governor) => Some(governor.report(&mut self.tracer)?),
+        let budget = match &mut self.overhead_control {
+            Some(overhead_control) => Some(overhead_control.report(&mut self.tracer)?),
             None => None,
         };
         let kernel_side = KernelSide {
             checks,
             accounting: self.tracer.accounting()?,
             // Since the start: the output takes what it had before from it.
-            fast: FastConnects::from(self.tracer.probes().maps().fast()),
+            fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
             overhead: self.new_overhead()?,
             budget,
         };

@@ -1,4 +1,4 @@
-//! A trace within its budget: measures what it costs, lets `budget.rs` decide, and has the probes follow.
+//! A trace within its limiter: measures what it costs, lets `limiter.rs` decide, and has the probes follow.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::{
     connect::CheckMode,
     overhead::{
         core_percent,
-        history::{BudgetUse, Course, Taken},
-        limiter::{Budget, Cost, Level},
+        history::{LevelHistory, LevelHistoryPart, LimitUse},
+        limiter::{Cost, Level, Limiter},
     },
-    probes::{checks::Burst, steps::Steps},
+    probes::{checks::Burst, level_switch::LevelSwitch},
     trace::tracer::Tracer,
 };
 
@@ -21,42 +21,42 @@ use crate::{
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 
 /// Keeps a trace within `--max-overhead`.
-pub(crate) struct Governor {
-    budget: Budget,
-    steps: Steps,
+pub(crate) struct OverheadControl {
+    limiter: Limiter,
+    level_switch: LevelSwitch,
     start: Instant,
-    course: Course,
+    history: LevelHistory,
     /// When the window began, and the time of the programs and of this process by then; none before the first
     /// one.
     window: Option<(Instant, Duration, Duration)>,
     /// The step that is under way: from where, to where, and the cost that led to it.
     going: Option<(Level, Level, Cost)>,
     /// Since when the probes are detached, as far as that is not told yet.
-    blind_since: Option<Instant>,
+    detached_since: Option<Instant>,
     /// The kernel's counters by the last report.
     counters: Counters,
 }
 
-impl Governor {
+impl OverheadControl {
     /// Of so many percent of one core.
     pub(crate) fn new(limit: f64, tracer: &mut Tracer) -> Self {
         let probes = tracer.probes();
         let watches = probes.watcher().mode() != CheckMode::Off;
         Self {
-            budget: Budget::new(limit, watches),
-            steps: probes.steps(),
+            limiter: Limiter::new(limit, watches),
+            level_switch: probes.level_switch(),
             start: Instant::now(),
-            course: Course::default(),
+            history: LevelHistory::default(),
             window: None,
             going: None,
-            blind_since: None,
+            detached_since: None,
             counters: Counters::default(),
         }
     }
 
     /// Whether port checks may be watched: not while a step is under way.
     pub(crate) fn may_watch(&self) -> bool {
-        self.budget.level() == Level::Full && self.going.is_none()
+        self.limiter.level() == Level::Full && self.going.is_none()
     }
 
     /// A window has ended, or the first one begins. What it returns is under way, and [`Self::arrived`] is to
@@ -77,35 +77,35 @@ impl Governor {
             programs: core_percent(programs.saturating_sub(programs_before), now - since),
             own: core_percent(own.saturating_sub(own_before), now - since),
         };
-        let from = self.budget.level();
+        let from = self.limiter.level();
         log::debug!(
             "{from}: programs {:.3} % of a core, connect-trace itself {:.3}",
             cost.programs,
             cost.own
         );
-        let Some(to) = self.budget.window(cost) else {
+        let Some(to) = self.limiter.window(cost) else {
             return Ok(None);
         };
         self.going = Some((from, to, cost));
         if to == Level::Detached {
-            self.course.go(now - self.start, to, cost);
-            self.blind_since = Some(now);
+            self.history.go(now - self.start, to, cost);
+            self.detached_since = Some(now);
         }
-        let steps = self.steps.clone();
+        let level_switch = self.level_switch.clone();
         Ok(Some(tokio::task::spawn_blocking(move || {
-            steps.go(from, to)
+            level_switch.go(from, to)
         })))
     }
 
     /// The step is done. What it cost is in no window.
     pub(crate) fn arrived(&mut self, tracer: &mut Tracer) -> Result<()> {
         if let Some((from, to, cost)) = self.going.take() {
-            log::warn!("{}", announcement(self.budget.limit(), cost, from, to));
+            log::warn!("{}", announcement(self.limiter.limit(), cost, from, to));
             if to != Level::Detached {
                 let now = Instant::now();
-                self.tell_blind(tracer, now);
-                self.blind_since = None;
-                self.course.go(now - self.start, to, cost);
+                self.report_detached(tracer, now);
+                self.detached_since = None;
+                self.history.go(now - self.start, to, cost);
             }
         }
         self.window = None;
@@ -113,21 +113,21 @@ impl Governor {
     }
 
     /// What there is to say of the time since the last report.
-    pub(crate) fn report(&mut self, tracer: &mut Tracer) -> Result<BudgetUse> {
+    pub(crate) fn report(&mut self, tracer: &mut Tracer) -> Result<LimitUse> {
         let now = Instant::now();
-        self.tell_blind(tracer, now);
+        self.report_detached(tracer, now);
         let counters = tracer.probes().maps().counters();
         let before = std::mem::replace(&mut self.counters, counters);
-        let Taken {
-            spells,
+        let LevelHistoryPart {
+            periods,
             left_out,
             unwatched,
             sampled,
             blind,
-        } = self.course.take(now - self.start);
-        Ok(BudgetUse {
-            limit: self.budget.limit(),
-            spells,
+        } = self.history.take(now - self.start);
+        Ok(LimitUse {
+            limit: self.limiter.limit(),
+            periods,
             left_out,
             unwatched,
             sampled,
@@ -137,9 +137,9 @@ impl Governor {
         })
     }
 
-    fn tell_blind(&mut self, tracer: &mut Tracer, now: Instant) {
-        if let Some(since) = &mut self.blind_since {
-            tracer.was_blind(now - *since);
+    fn report_detached(&mut self, tracer: &mut Tracer, now: Instant) {
+        if let Some(since) = &mut self.detached_since {
+            tracer.add_detached(now - *since);
             *since = now;
         }
     }
@@ -154,11 +154,11 @@ fn announcement(limit: f64, cost: Cost, from: Level, to: Level) -> String {
         cost.own
     );
     if from == Level::Detached {
-        format!("--max-overhead {limit}%: after a pause without probes: {to}")
+        format!("--max-overhead {limit}%: probes attached again; from now on: {to}")
     } else if cost.sum() > limit {
-        format!("--max-overhead {limit}%: it cost {figures}; from now on: {to}")
+        format!("--max-overhead {limit}%: overhead was {figures}; from now on: {to}")
     } else {
-        format!("--max-overhead {limit}%: it cost only {figures}; from now on: {to}")
+        format!("--max-overhead {limit}%: overhead was only {figures}; from now on: {to}")
     }
 }
 
@@ -174,14 +174,14 @@ mod tests {
         };
         assert_eq!(
             announcement(1.0, cost, Level::Unwatched, Level::Sampled(8)),
-            "--max-overhead 1%: it cost 3.250 % of a core in the last second (programs 3.000, \
-             connect-trace itself 0.250); from now on: records of 1 connect in 8"
+            "--max-overhead 1%: overhead was 3.250 % of a core in the last second (programs 3.000, \
+             connect-trace itself 0.250); from now on: records of 1 connect() in 8"
         );
         let back = announcement(5.0, cost, Level::Sampled(8), Level::Full);
-        assert!(back.contains("it cost only 3.250 %"), "{back}");
+        assert!(back.contains("overhead was only 3.250 %"), "{back}");
         let again = announcement(1.0, cost, Level::Detached, Level::Sampled(64));
         assert!(
-            again.ends_with("without probes: records of 1 connect in 64"),
+            again.ends_with("attached again; from now on: records of 1 connect() in 64"),
             "{again}"
         );
     }

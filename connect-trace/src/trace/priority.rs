@@ -8,27 +8,29 @@ const FIRST: libc::c_int = -20;
 
 /// The precedence of the calling thread, which must always be the same one.
 #[derive(Debug, Default)]
-pub(crate) struct Precedence {
+pub(crate) struct Priority {
     /// The nice value to go back to, while precedence is taken.
     before: Option<libc::c_int>,
 }
 
-impl Precedence {
+impl Priority {
     /// Takes precedence, or gives it back. Who may not (`CAP_SYS_NICE`) stays as it was.
     pub(crate) fn set(&mut self, wanted: bool) {
         match (wanted, self.before) {
             (true, None) => match nice().and_then(|before| set_nice(FIRST).map(|()| before)) {
                 Ok(before) => {
-                    log::debug!("taking precedence over other programs");
+                    log::debug!("raising the priority of connect-trace (nice -20)");
                     self.before = Some(before);
                 }
-                Err(error) => log::debug!("cannot take precedence: {error}"),
+                Err(error) => log::debug!("cannot raise the priority of connect-trace: {error}"),
             },
             (false, Some(before)) => {
                 // Lowering it is always allowed.
                 match set_nice(before) {
                     Ok(()) => self.before = None,
-                    Err(error) => log::debug!("cannot give precedence back: {error}"),
+                    Err(error) => {
+                        log::debug!("cannot restore the priority of connect-trace: {error}")
+                    }
                 }
             }
             _ => {}
@@ -82,7 +84,7 @@ mod tests {
     fn what_was_taken_is_given_back() {
         // The thread is this test's own.
         let before = nice().unwrap();
-        let mut precedence = Precedence::default();
+        let mut precedence = Priority::default();
         precedence.set(true);
         precedence.set(true);
         let allowed = precedence.before.is_some();

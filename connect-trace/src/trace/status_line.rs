@@ -29,7 +29,7 @@ impl StatusLine {
 }
 
 fn text(elapsed: Duration, connects: u64, lost: u64) -> String {
-    format!("{} s, {connects} connects, {lost} lost", elapsed.as_secs())
+    format!("{} s, {connects} calls, {lost} lost", elapsed.as_secs())
 }
 
 #[cfg(test)]
@@ -39,6 +39,6 @@ mod tests {
     #[test]
     fn the_line_says_time_connects_and_losses() {
         let line = text(Duration::from_millis(12_900), 3_456, 7);
-        assert_eq!(line, "12 s, 3456 connects, 7 lost");
+        assert_eq!(line, "12 s, 3456 calls, 7 lost");
     }
 }

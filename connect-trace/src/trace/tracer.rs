@@ -11,7 +11,7 @@ use crate::{
     connect::{Connect, Decoder},
     overhead::{
         Overhead,
-        process_usage::{self, OwnUse},
+        process_usage::{self, ProcessUsage},
     },
     probes::{ProbeConfig, Probes},
     stats::accounting::Accounting,
@@ -58,8 +58,7 @@ impl Records {
         let start = Instant::now();
         let mut batch = 0;
         while let Some(record) = self.ring.next() {
-            // By reference: to copy what was only just written, field by field, stalls the CPU.
-            match &self.decoder.decode(&record) {
+            match self.decoder.decode(&record) {
                 Some(connect) => {
                     self.decoded += 1;
                     each(connect);
@@ -148,7 +147,7 @@ impl Tracer {
     }
 
     /// No call was seen for so long more, because the probes were detached for a while.
-    pub fn was_blind(&mut self, time: Duration) {
+    pub fn add_detached(&mut self, time: Duration) {
         self.blind += time;
     }
 
@@ -164,7 +163,7 @@ impl Tracer {
         Ok(Some(Overhead {
             calls: counters.entered + counters.filtered,
             programs,
-            own: OwnUse::now(),
+            own: ProcessUsage::now(),
         }))
     }
 

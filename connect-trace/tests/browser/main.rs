@@ -3,10 +3,10 @@
 mod chromium;
 #[path = "../command/mod.rs"]
 mod command;
-#[path = "../made_up/folder.rs"]
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[path = "../fixtures/folder.rs"]
 mod folder;
-#[path = "../made_up/mod.rs"]
-mod made_up;
 
 use std::{path::Path, process::ExitCode};
 
@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use self::{
     chromium::{DESKTOP, Visit, Window, page, visit},
+    fixtures::recording::write_recording,
     folder::Folder,
-    made_up::recording::write_recording,
 };
 
 fn main() -> ExitCode {
@@ -64,14 +64,14 @@ const PORTS: u32 = 4_000;
 
 fn runs() -> Vec<Run> {
     ["default", "full-range", "window-500"]
-        .map(|strategy| made_up::run(strategy, 1, PORTS))
+        .map(|strategy| fixtures::run(strategy, 1, PORTS))
         .to_vec()
 }
 
 /// The page of three runs of 4,000 attempts, and the attempts of the first.
 fn page_of_runs(folder: &Folder) -> Result<(String, Vec<Attempt>)> {
     let log = folder.path("log.csv");
-    let (_, mut attempts) = made_up::write_log(Path::new(&log), runs())?;
+    let (_, mut attempts) = fixtures::write_log(Path::new(&log), runs())?;
     attempts.retain(|attempt| attempt.run == 0);
     let html = page(&["--from-load", &log], &folder.path("page.html"))?;
     Ok((html, attempts))
@@ -354,11 +354,11 @@ fn a_phone_has_no_horizontal_scroll() -> Result<()> {
 fn names_of_any_characters_are_text_and_nothing_else() -> Result<()> {
     let folder = Folder::new("browser-names");
     let name = "</script></title><img src=x onerror=\"complaints.push('ran')\">&amp;{{data}}\u{202e}\u{1b}";
-    let mut run = made_up::run("default", 1, 400);
+    let mut run = fixtures::run("default", 1, 400);
     run.strategy = name.to_owned();
     run.protocol = name.to_owned();
     let log = folder.path("log.csv");
-    made_up::write_log(Path::new(&log), vec![run])?;
+    fixtures::write_log(Path::new(&log), vec![run])?;
     let html = page(&["--from-load", &log], &folder.path("page.html"))?;
     let script = "
         key('ArrowRight');
@@ -378,7 +378,7 @@ fn marks_are_those_of_the_legend_and_labels_do_not_collide() -> Result<()> {
     let recording = folder.path("wide.csv.zst");
     let connects = (0..12_u32).map(|power| {
         let port = 20_000 + power as u16;
-        made_up::recording::connect(u64::from(power), 5 * 10_u64.pow(power), port)
+        fixtures::recording::connect(u64::from(power), 5 * 10_u64.pow(power), port)
     });
     write_recording(Path::new(&recording), "", 1_000_000_000, connects)?;
     let html = page(&[&recording], &folder.path("page.html"))?;
@@ -452,12 +452,12 @@ fn of_many_points_the_slowest_and_the_failed_are_all_there() -> Result<()> {
         Path::new(&recording),
         "",
         1_000_000_000,
-        made_up::many(COUNT),
+        fixtures::many(COUNT),
     )?;
     let html = page(&[&recording], &folder.path("page.html"))?;
-    let slowest = made_up::many(COUNT).max_by_key(|connect| connect.connect_ns);
+    let slowest = fixtures::many(COUNT).max_by_key(|connect| connect.connect_ns);
     let slowest = slowest.expect("there are connects");
-    let failed = made_up::many(COUNT)
+    let failed = fixtures::many(COUNT)
         .filter(|connect| connect.errno != 0)
         .count();
     let script = format!(
@@ -478,7 +478,7 @@ fn of_many_points_the_slowest_and_the_failed_are_all_there() -> Result<()> {
     );
     let note = seen[2].as_str().unwrap_or_default();
     ensure!(
-        note.starts_with("Drawn ") && note.contains(" of 230,000 points: every failure"),
+        note.contains(" of 230,000 points are drawn: every failure"),
         "{note}"
     );
     let legend = seen[3].as_str().unwrap_or_default();
@@ -496,7 +496,7 @@ fn a_recording_without_a_connect_is_a_page_without_a_complaint() -> Result<()> {
     let html = page(&[&recording], &folder.path("page.html"))?;
     let script = "key('ArrowRight'); key('+'); key('Escape');
         pointer('pointermove', { clientX: 300, clientY: 300 });
-        return [canvas.dataset.points, document.body.innerText.includes('There is not one connect()')];";
+        return [canvas.dataset.points, document.body.innerText.includes('It has no connect() call')];";
     let seen = found(&folder, &html, DESKTOP, script)?;
     ensure!(seen == json!(["0", true]), "{seen}");
     Ok(())

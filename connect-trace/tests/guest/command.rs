@@ -245,7 +245,7 @@ fn processes_that_outlive_their_command_are_told((): ()) -> Result<()> {
     let ended = ended("-q", &["sh", "-c", "sleep 1000 >/dev/null 2>&1 & exit 0"])?.successful()?;
     let (_, rest) = ended
         .stderr
-        .split_once("goes on: ")
+        .split_once("no longer traced: ")
         .with_context(|| format!("nothing is told: {ended}"))?;
     assert!(ended.stderr.contains("sh: 1 process "), "{ended}");
     let (pid, _) = rest.split_once(';').with_context(|| ended.to_string())?;
@@ -284,7 +284,7 @@ fn a_cgroup_that_is_made_again_is_traced_again((): ()) -> Result<()> {
     process.wait_for_stderr("removed")?;
     Truth::start("v4 --count 5")?.end()?;
     fs::create_dir(&folder)?;
-    process.wait_for_stderr("made anew")?;
+    process.wait_for_stderr("created again")?;
     inside(4)?;
     process.signal(libc::SIGINT)?;
     let ended = process.end()?.successful()?;

@@ -51,7 +51,7 @@ fn the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on(
     ))?)?;
     let comparison: Value = serde_json::from_str(&ended.stdout).context(ended.stdout.clone())?;
     let measured = comparison["measured"].as_str().unwrap_or_default();
-    assert!(measured.starts_with("under trace by "), "{measured}");
+    assert!(measured.starts_with("traced by "), "{measured}");
     assert!(measured.contains(", 0 of "), "{measured}");
     assert!(!measured.contains("INCOMPLETE"), "{measured}");
 

@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    connect::{Comm, SourcePort},
-    filter::{Cgroup, Cidr, Filters, IpVersion, args::PortSpan},
+    connect::{Comm, PortRange, SourcePort},
+    filter::{Cgroup, Cidr, Filters, IpVersion},
     probes::{ProbeConfig, attach::AttachMode},
 };
 use connect_trace_common::FastGroup;
@@ -47,7 +47,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
 const UID: u32 = 1_000;
 const NAME: &str = "verity";
 /// Of the first listener of a case, which is not the only one.
-const PORTS: PortSpan = PortSpan {
+const PORTS: PortRange = PortRange {
     low: 2_000,
     high: 2_000,
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use connect_trace::connect::{self, Connect, Owner, SourcePort, Strategy};
+use connect_trace::connect::{self, Connect, Owner, PortChoice, SourcePort};
 use connect_trace_guest::truth::{Explicit, Family, Outcome, Record};
 
 /// Differences that a message shows at most.
@@ -170,14 +170,14 @@ fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
     );
     compare_port(at, truth, outcome, connect);
     let strategy = match truth.explicit {
-        Explicit::None => Strategy::Default,
-        Explicit::Port => Strategy::ExplicitPort,
-        Explicit::PortAny => Strategy::Bind,
-        Explicit::Address => Strategy::Address,
+        Explicit::None => PortChoice::Default,
+        Explicit::Port => PortChoice::ExplicitPort,
+        Explicit::PortAny => PortChoice::Bind,
+        Explicit::Address => PortChoice::Address,
     };
     let strategy = outcome.enters_search.then_some(strategy);
-    at.compare("strategy", strategy, connect.strategy);
-    let address = strategy.map(|strategy| strategy != Strategy::Default);
+    at.compare("strategy", strategy, connect.port_choice);
+    let address = strategy.map(|strategy| strategy != PortChoice::Default);
     at.compare("address bound", address, connect.address_bound);
     differences.0
 }
@@ -196,7 +196,7 @@ fn compare_port(at: &mut Differences, truth: &Record, outcome: &Outcome, connect
     if let (SourcePort::Searched(port), Some(range)) = (connect.port, connect.range) {
         at.hold(
             "port within the range",
-            (range.low..=range.high).contains(&port),
+            (range.ports.low..=range.ports.high).contains(&port),
         );
     }
 }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use connect_trace::connect::{Comm, Connect, Family, Owner, PortRange, SourcePort, Strategy};
+use connect_trace::connect::{
+    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+};
 use serde_json::Value;
 
 use crate::{
@@ -147,12 +149,11 @@ fn connect(event: &Value) -> Result<Connect> {
             .find(|owner| event["owner"] == owner.name()),
         range: port(&range["low"])
             .zip(port(&range["high"]))
-            .map(|(low, high)| PortRange {
-                low,
-                high,
+            .map(|(low, high)| SearchRange {
+                ports: PortRange { low, high },
                 by_parity: range["by_parity"] == true,
             }),
-        strategy: Strategy::ALL
+        port_choice: PortChoice::ALL
             .into_iter()
             .find(|strategy| event["strategy"] == strategy.name()),
         address_bound: event["address_bound"].as_bool(),

@@ -111,13 +111,13 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
     let mut session = Session::start(&ProbeConfig {
         checks: CheckMode::Count,
         run_stats: true,
-        may_step: true,
+        may_sample: true,
         ..config(mode)
     })?;
-    let steps = session.tracer.probes().steps();
+    let level_switch = session.tracer.probes().level_switch();
     let mut level = Level::Full;
     let mut go = |to| {
-        let gone = steps.go(level, to);
+        let gone = level_switch.go(level, to);
         level = to;
         gone
     };
@@ -171,9 +171,11 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
 
 /// The levels of a report, in their order, each of which must begin where the one before it ended.
 fn levels(budget: &Value) -> Result<Vec<&str>> {
-    let steps = budget["steps"].as_array().context("no steps")?;
+    let level_switch = budget["level_switch"]
+        .as_array()
+        .context("no level_switch")?;
     let mut end = 0;
-    steps
+    level_switch
         .iter()
         .map(|step| {
             assert_eq!(number(step, "begins_ns"), end, "{budget:#}");
@@ -194,9 +196,9 @@ fn a_budget_that_cannot_be_kept_is_given_up_step_by_step((): ()) -> Result<()> {
     let load = Truth::start("rate --threads 2 --seconds 600")?;
     for step in [
         "from now on: port checks not watched",
-        "from now on: records of 1 connect in 64",
+        "from now on: records of 1 connect() in 64",
         "from now on: probes detached",
-        "after a pause without probes: records of 1 connect in 64",
+        "probes attached again; from now on: records of 1 connect() in 64",
     ] {
         process.wait_for_stderr(step)?;
     }
@@ -238,7 +240,7 @@ fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
     ];
     process.wait_for_stderr("from now on: probes detached")?;
     drop(load);
-    process.wait_for_stderr("from now on: all that was asked for")?;
+    process.wait_for_stderr("from now on: everything as requested")?;
     let after = truth("v4 --count 21")?.len() as u64;
     process.signal(libc::SIGINT)?;
     let reports = Lines::of(&report(process)?)?.reports;

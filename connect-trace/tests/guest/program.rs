@@ -103,7 +103,10 @@ fn a_signal_ends_it_with_the_report(arguments: &str, signal: libc::c_int) -> Res
     truth("mapped --count 8")?;
     process.signal(signal)?;
     let ended = report(process)?;
-    assert!(ended.stdout.starts_with("20 connect()s in "), "{ended}");
+    assert!(
+        ended.stdout.starts_with("20 connect() calls in "),
+        "{ended}"
+    );
     let identity = "entered 20 = reported 20 + lost 0 + in flight 0\n";
     assert!(ended.stdout.contains(identity), "{ended}");
     assert!(!ended.stdout.contains("INCOMPLETE"), "{ended}");
@@ -213,7 +216,7 @@ pub fn bpftool(arguments: &str) -> Result<String> {
 
 fn without_connects_the_report_says_so((): ()) -> Result<()> {
     let ended = report(tracing("-d 1")?)?;
-    assert!(ended.stdout.starts_with("0 connect()s in "), "{ended}");
+    assert!(ended.stdout.starts_with("0 connect() calls in "), "{ended}");
     let identity = "entered 0 = reported 0 + lost 0 + in flight 0\n";
     assert!(ended.stdout.contains(identity), "{ended}");
     Ok(())

@@ -198,7 +198,10 @@ fn a_recording_on_stdout_is_alone_there_and_is_reported_from_stdin((): ()) -> Re
     let reported = shell("connect-trace report - <$FILE")?
         .end()?
         .successful()?;
-    assert!(reported.stdout.contains("connect()s in "), "{reported}");
+    assert!(
+        reported.stdout.contains("connect() calls in "),
+        "{reported}"
+    );
     Ok(())
 }
 
@@ -217,7 +220,7 @@ fn a_killed_recording_has_what_was_written_before(mode: AttachMode) -> Result<()
     ensure!(matches!(ending, Ending::Broken(_)), "{ending:?}");
     let reported = report(&folder.file())?;
     assert_eq!(reported.status.code(), Some(1), "{reported}");
-    let counted = format!("\n{} connect()s in ", connects.len());
+    let counted = format!("\n{} connect() calls in ", connects.len());
     assert!(reported.stdout.contains(&counted), "{reported}");
     assert!(
         reported
@@ -317,7 +320,7 @@ fn a_full_disk_ends_the_recording_and_not_the_trace((): ()) -> Result<()> {
     let complaints = traced.stderr.matches("connect-trace: ").count();
     assert_eq!(complaints, 1, "{traced}");
     let (connects, ending) = read(&folder.file())?;
-    let kept = format!("with {} connect()s kept", connects.len());
+    let kept = format!("after {} connect() calls", connects.len());
     assert!(traced.stderr.contains(&kept), "{kept}: {traced}");
     assert!((records.len()..all).contains(&connects.len()), "{kept}");
     let of_truth = connects

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use connect_trace::{
-    connect::{Connect, Family, Pass, PortRange, SourcePort},
+    connect::{Connect, Family, Pass, PortRange, SearchRange, SourcePort},
     probes::attach::AttachMode,
 };
 use connect_trace_guest::truth::{Explicit, Record};
@@ -174,9 +174,11 @@ fn a_v4_mapped_connect_is_one_record(mode: AttachMode) -> Result<()> {
 }
 
 fn shows_the_port_that_was_searched(pairs: &[Pair<'_>], family: Family) {
-    let usual = PortRange {
-        low: 32_768,
-        high: 60_999,
+    let usual = SearchRange {
+        ports: PortRange {
+            low: 32_768,
+            high: 60_999,
+        },
         by_parity: true,
     };
     for pair in pairs {
@@ -289,9 +291,8 @@ fn parity_of_the_lowest_goes_first(pairs: &[Pair<'_>], low: u16, high: u16) {
     assert_eq!(different.len(), ports);
     let by_parity = true;
     for pair in pairs {
-        let range = PortRange {
-            low,
-            high,
+        let range = SearchRange {
+            ports: PortRange { low, high },
             by_parity,
         };
         assert_eq!(pair.record().range, Some(range), "{:?}", pair.record());
@@ -426,9 +427,11 @@ fn a_range_of_the_sockets_own_is_shown(mode: AttachMode) -> Result<()> {
     let half = ports.len() / 2;
     let by_parity = ports[..half].iter().all(|port| port % 2 == OWN_RANGE.0 % 2);
     for connect in connects {
-        let range = PortRange {
-            low: OWN_RANGE.0,
-            high: OWN_RANGE.1,
+        let range = SearchRange {
+            ports: PortRange {
+                low: OWN_RANGE.0,
+                high: OWN_RANGE.1,
+            },
             by_parity,
         };
         assert_eq!(connect.range, Some(range), "{connect:?}; ports: {ports:?}");

@@ -5,9 +5,9 @@ use std::{net::TcpListener, process};
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    connect::Strategy,
+    connect::PortChoice,
     probes::attach::AttachMode,
-    stats::{Key, by::By, key::Choice},
+    stats::{Key, by::By, key::PortChoiceKey},
 };
 
 use crate::{
@@ -63,16 +63,20 @@ fn a_strategy_is_what_was_done_with_the_socket_before(mode: AttachMode) -> Resul
     assert_eq!(connects.len(), OWN.len(), "{connects:?}");
     for (connect, (low, high, address)) in connects.iter().zip(OWN) {
         let range = connect.range.context("the search was entered")?;
-        assert_eq!((range.low, range.high), (low, high), "{connect:?}");
+        assert_eq!(
+            (range.ports.low, range.ports.high),
+            (low, high),
+            "{connect:?}"
+        );
         let address_bound = address == Address::Loopback;
         assert_eq!(connect.address_bound, Some(address_bound), "{connect:?}");
-        let choice = Choice {
-            strategy: Strategy::Range,
+        let choice = PortChoiceKey {
+            port_choice: PortChoice::Range,
             width: u32::from(high - low) + 1,
             address_bound,
         };
         let key = Key::of(connect, By::Strategy);
-        assert_eq!(key, Key::Strategy(Some(choice)), "{connect:?}");
+        assert_eq!(key, Key::PortChoice(Some(choice)), "{connect:?}");
     }
     Ok(())
 }

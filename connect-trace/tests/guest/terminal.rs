@@ -73,10 +73,10 @@ fn the_status_line_fits_a_terminal_of_20_columns((): ()) -> Result<()> {
         .collect();
     assert!(!shown.is_empty(), "{text}");
     for line in shown {
-        assert!(line.contains(" s, 0 connects"), "{line:?}: {text}");
+        assert!(line.contains(" s, 0 calls"), "{line:?}: {text}");
         assert!(line.len() < 20, "{line:?}: {text}");
     }
     // It is taken back, and the report begins in its place.
-    assert!(text.contains("\r\x1b[K0 connect()s in "), "{text}");
+    assert!(text.contains("\r\x1b[K0 connect() calls in "), "{text}");
     Ok(())
 }

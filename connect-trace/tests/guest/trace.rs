@@ -24,7 +24,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
         ring_buffer_bytes: 8 << 20,
         max_in_flight: 16_384,
         run_stats: false,
-        may_step: false,
+        may_sample: false,
     }
 }
 

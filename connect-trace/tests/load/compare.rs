@@ -20,7 +20,7 @@ pub(super) fn every_strategy_that_the_kernel_can_is_run_as_often_as_asked() {
     assert!(
         found["measured"]
             .as_str()
-            .is_some_and(|how| how.contains("from user space alone"))
+            .is_some_and(|how| how.contains("from user space only"))
     );
     let strategies = found["strategies"].as_array().expect("an array");
     let mut names: Vec<&str> = strategies
@@ -115,7 +115,7 @@ pub(super) fn the_text_has_table_curve_and_recommendation_in_80_columns() {
     let few = text(&connect_trace(&asked).stdout);
     assert!(few.contains("compare: 80 connections"), "{few}");
     assert!(
-        few.contains("default, nothing needs to be changed"),
+        few.contains("use default: nothing needs to be changed"),
         "{few}"
     );
 }

@@ -3,7 +3,7 @@
 
 #[path = "../command/mod.rs"]
 mod command;
-#[path = "../made_up/folder.rs"]
+#[path = "../fixtures/folder.rs"]
 mod folder;
 
 use std::{

@@ -300,7 +300,7 @@
     if (line) {
       const all = everything();
       const at = (x) => time(Math.max(fromY(line.intercept + line.slope * x), 0));
-      item("M0 8h16", "regression", "line", `regression of the successful, ${at(all.x0)} to ${at(all.x1)}`);
+      item("M0 8h16", "regression", "line", `regression of successful calls, ${at(all.x0)} to ${at(all.x1)}`);
     }
   }
 

@@ -8,13 +8,13 @@ use super::{
     svg::{Chart, Place},
 };
 use crate::figures::{
-    dataset::Set,
+    dataset::Dataset,
     point::{KINDS, Kind},
 };
 
 /// How many connects took how long, side by side for even and odd ports, and for the other kinds where
 /// there are any.
-pub(in crate::figures) fn buckets(place: Place, set: &Set) -> String {
+pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
     let kinds: Vec<Kind> = KINDS
         .into_iter()
         .filter(|&kind| matches!(kind, Kind::Even | Kind::Odd) || set.count_of(kind) > 0)
@@ -76,11 +76,11 @@ pub(in crate::figures) fn buckets(place: Place, set: &Set) -> String {
         })
         .collect();
     chart.x_axis("connect() took at least", &edges);
-    let label = format!("Connects by power of ten of their time: {}", set.name);
+    let label = format!("Connections by power of ten of their time: {}", set.name);
     chart.finish(place, &label)
 }
 
-fn named(kind: Kind, set: &Set) -> String {
+fn named(kind: Kind, set: &Dataset) -> String {
     format!("{} {}", kind.name(), axis::count(set.count_of(kind)))
 }
 

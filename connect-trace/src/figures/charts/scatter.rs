@@ -9,7 +9,7 @@ use super::{
     svg::{Chart, Place},
 };
 use crate::figures::{
-    dataset::{Drawn, Set},
+    dataset::{Dataset, Drawn},
     point::{KINDS, Kind},
 };
 
@@ -26,7 +26,12 @@ pub(in crate::figures) enum Across {
 }
 
 /// The latency of each connect(), on a log axis of this span.
-pub(in crate::figures) fn scatter(place: Place, set: &Set, across: Across, span: Span) -> String {
+pub(in crate::figures) fn scatter(
+    place: Place,
+    set: &Dataset,
+    across: Across,
+    span: Span,
+) -> String {
     let kinds: Vec<Kind> = KINDS
         .into_iter()
         .filter(|&kind| set.count_of(kind) > 0)

@@ -74,14 +74,14 @@ pub(crate) fn choose<T>(
             // The other ways would meet it too.
             Err(error) if limits::is_named(&error) => return Err(error),
             Err(error) => {
-                log::info!("{way:?} cannot be used: {error:#}");
+                log::info!("{way:?} is not available: {error:#}");
                 refused.push(error);
             }
         }
     }
     Err(match (asked, &refused[..]) {
         (None, [.., fentry, kprobe]) => anyhow!(
-            "this kernel takes neither fentry/fexit ({fentry:#}) nor kprobe/kretprobe ({kprobe:#})"
+            "neither fentry/fexit ({fentry:#}) nor kprobe/kretprobe ({kprobe:#}) is available on this kernel"
         ),
         (Some(AttachMode::Fentry), _) => refused.remove(0).context(
             "fentry/fexit is not available on this kernel; --attach kprobe works on any kernel with \
@@ -100,19 +100,20 @@ fn reason(
 ) -> String {
     match (asked, way, preempting, refused) {
         (_, Way::Fentry, None, _) => {
-            "cheapest; loses returns only when another tracer comes or goes".to_owned()
+            "lowest overhead; loses returns only when another tracer attaches or detaches"
+                .to_owned()
         }
         (Some(_), Way::Fentry, Some(preempting), _) => {
-            format!("as asked; may lose calls: {preempting}")
+            format!("as requested; may lose calls: {preempting}")
         }
         (None, Way::Fentry, Some(preempting), [slots, ..]) => format!(
-            "may lose calls, and counts them: {preempting}; kprobe/kretprobe would lose more: {slots:#}"
+            "may lose calls, which are counted: {preempting}; kprobe/kretprobe would lose more: {slots:#}"
         ),
         (None, Way::KprobeWithSlots, Some(preempting), _) => {
-            format!("no fentry/fexit here, it would lose calls: {preempting}")
+            format!("fentry/fexit would lose calls: {preempting}")
         }
-        (None, _, _, [.., fentry]) => format!("no fentry/fexit here, {fentry:#}"),
-        _ => "as asked".to_owned(),
+        (None, _, _, [.., fentry]) => format!("fentry/fexit is not available: {fentry:#}"),
+        _ => "as requested".to_owned(),
     }
 }
 
@@ -168,11 +169,14 @@ mod tests {
         assert_eq!(chosen.mode, AttachMode::Fentry);
         assert_eq!(
             chosen.reason,
-            "cheapest; loses returns only when another tracer comes or goes"
+            "lowest overhead; loses returns only when another tracer attaches or detaches"
         );
         let chosen = choose_among(&[Kprobe], None, None).unwrap();
         assert_eq!(chosen.mode, AttachMode::Kprobe);
-        assert_eq!(chosen.reason, "no fentry/fexit here, Fentry refused");
+        assert_eq!(
+            chosen.reason,
+            "fentry/fexit is not available: Fentry refused"
+        );
     }
 
     #[test]
@@ -202,7 +206,7 @@ mod tests {
         let chosen = choose_among(&ALL, Some(AttachMode::Kprobe), None).unwrap();
         assert_eq!(
             (chosen.mode, chosen.reason.as_str()),
-            (AttachMode::Kprobe, "as asked")
+            (AttachMode::Kprobe, "as requested")
         );
         let error = choose_among(&[Kprobe], Some(AttachMode::Fentry), None).unwrap_err();
         assert!(format!("{error:#}").contains("--attach kprobe"));

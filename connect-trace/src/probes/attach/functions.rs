@@ -6,7 +6,7 @@ use super::{choice::Way, return_events};
 use crate::kernel::{
     btf::Btf,
     prototypes::{CHECKS, CONNECT, Function},
-    requirement::Lack,
+    requirement::MissingRequirement,
     symbols::{Pointer, Symbols},
 };
 
@@ -45,9 +45,9 @@ impl Functions {
             .filter(|function| !function.ipv6)
             .find(is_missing)
         {
-            return Err(Lack::new(
+            return Err(MissingRequirement::new(
                 format!(
-                    "this kernel has no function {} to probe: it may be inlined or renamed",
+                    "the kernel has no function {} to probe: it may be inlined or renamed",
                     missing.name
                 ),
                 "boot another build of it; Debian's kernels 5.10 to 7.3 have the function",
@@ -57,7 +57,7 @@ impl Functions {
         let ipv6 = connect.len() == CONNECT.len();
         let mut notes = Vec::new();
         if !ipv6 {
-            notes.push("IPv6 is not loaded, so IPv4 only".to_owned());
+            notes.push("IPv6 is not loaded, so only IPv4 is traced".to_owned());
         }
         for missing in CHECKS.iter().filter(is_missing) {
             if ipv6 || !missing.ipv6 {
@@ -88,7 +88,7 @@ impl Functions {
         checks.retain(|function| {
             let why = match function.check(btf) {
                 Ok(true) => return true,
-                Ok(false) => "the kernel's types lack it".to_owned(),
+                Ok(false) => "it is not in the kernel's types".to_owned(),
                 Err(error) => format!("{error:#}"),
             };
             notes.push(unwatched(function, &why));
@@ -111,9 +111,9 @@ impl Functions {
     /// before it is tried.
     pub(crate) fn offer(&self, way: Way) -> Result<()> {
         match (way, self.without_type) {
-            (Way::Fentry, Some(name)) => Err(Lack::new(
-                format!("the kernel's types lack the function {name}"),
-                "none needed: kprobe/kretprobe does without",
+            (Way::Fentry, Some(name)) => Err(MissingRequirement::new(
+                format!("the function {name} is not in the kernel's types"),
+                "none needed: kprobe/kretprobe works without it",
             )
             .into()),
             (Way::KprobeWithSlots, _) => return_events::offered().map(|_| ()),

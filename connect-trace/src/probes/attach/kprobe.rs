@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::KProbe};
 
 use super::{AttachMode, perf_event, return_events::ReturnEvents};
-use crate::kernel::{mounts, prototypes::Function, requirement::Lack, sysctls};
+use crate::kernel::{mounts, prototypes::Function, requirement::MissingRequirement, sysctls};
 use crate::probes::object;
 
 /// Through which perf_event_open(2) makes a kprobe.
@@ -33,7 +33,7 @@ pub(crate) fn prepare(
         Err(error) if must_have_slots => return Err(error),
         Err(error) => {
             notes.push(format!(
-                "returns may be lost under load, and are counted: {error:#}"
+                "returns may be lost under load (they are counted): {error:#}"
             ));
             None
         }
@@ -55,7 +55,7 @@ pub(crate) fn offered() -> Result<()> {
     mounts::sysfs()?;
     ensure!(
         Path::new(KPROBE_PMU).exists(),
-        Lack::new(
+        MissingRequirement::new(
             format!("the kernel has no kprobes ({KPROBE_PMU} is missing)"),
             "boot a kernel built with CONFIG_KPROBE_EVENTS=y"
         )

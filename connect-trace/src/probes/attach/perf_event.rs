@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::kernel::requirement::Lack;
+use crate::kernel::requirement::MissingRequirement;
 
 // linux/perf_event.h; the libc crate has none of these.
 const PERF_TYPE_SOFTWARE: u32 = 1;
@@ -34,10 +34,10 @@ struct PerfEventAttr {
 pub(crate) fn offered() -> Result<()> {
     match open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Lack::new(
-            format!("kprobes take perf_event_open(2), and it is refused ({error})"),
-            "run as root with all its capabilities, or let those that have CAP_PERFMON open events \
-             (sysctl kernel.perf_event_paranoid=2)",
+        Err(error) => Err(MissingRequirement::new(
+            format!("kprobes need perf_event_open(2), which is refused ({error})"),
+            "run as root with all capabilities, or allow processes with CAP_PERFMON to open events (sysctl \
+             kernel.perf_event_paranoid=2)",
         )
         .into()),
     }

@@ -20,7 +20,7 @@ use aya::programs::ProgramFd;
 
 use super::{janitor::Janitor, perf_event};
 use crate::{
-    kernel::{mounts::Folder, prototypes::Function, requirement::Lack},
+    kernel::{mounts::Folder, prototypes::Function, requirement::MissingRequirement},
     term::printable::printable,
 };
 
@@ -49,7 +49,7 @@ impl ReturnEvents {
         let Offered { tracefs, list } = offered()?;
         let shown = list_of(&tracefs);
         remove_left_over(&tracefs, &list)
-            .with_context(|| format!("share {shown} with other traces"))?;
+            .with_context(|| format!("lock {shown}, which traces share"))?;
         // The janitor comes first: whatever is made from here on is removed.
         let removals = functions
             .iter()
@@ -120,7 +120,7 @@ pub(crate) struct Offered {
 /// If tracefs can be neither found nor mounted, or this process may not write to it.
 pub(crate) fn offered() -> Result<Offered> {
     let tracefs = Folder::find("tracefs", &TRACEFS, LIST).map_err(|error| {
-        Lack::new(
+        MissingRequirement::new(
             format!(
                 "tracefs with {LIST} is not mounted, or not for this user, and cannot be mounted \
                  ({error})"
@@ -134,7 +134,7 @@ pub(crate) fn offered() -> Result<Offered> {
         .open(tracefs.path().join(LIST))
     {
         Ok(list) => Ok(Offered { tracefs, list }),
-        Err(error) => Err(Lack::new(
+        Err(error) => Err(MissingRequirement::new(
             format!("{} cannot be written to ({error})", list_of(&tracefs)),
             "run as root, without lockdown, and with tracefs mounted for writing",
         )

@@ -1,5 +1,5 @@
-//! What the programs of the object declare and the daemon has: variables that are maps of its own, and a function of
-//! the kernel's. aya links with neither.
+//! What the programs of the object declare and the daemon has: constants, variables that are maps of its own, and a
+//! function of the kernel's. aya links with none of them.
 
 use anyhow::{Context as _, Result, ensure};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
@@ -26,6 +26,8 @@ pub(crate) struct Extern {
 /// What there is to link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Is {
+    /// A constant.
+    Constant(u64),
     /// The value of a map of one, by its descriptor, which must be open when the programs are loaded.
     Variable(i32),
     /// A function of the kernel's, by its number in the kernel's BTF; `None` where the kernel lacks it, and the
@@ -37,7 +39,7 @@ pub(crate) enum Is {
 pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
     for (at, Extern { name, is }) in references(object, externs)? {
         let wanted = match is {
-            Is::Variable(_) => LOAD_WORD_64,
+            Is::Constant(_) | Is::Variable(_) => LOAD_WORD_64,
             Is::Function(_) => CALL,
         };
         let code = object.get(at).copied();
@@ -50,6 +52,11 @@ pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
             .context("the eBPF object is cut short")?;
         let (instructions, _) = rest.as_chunks_mut::<INSTRUCTION>();
         match (is, instructions) {
+            (Is::Constant(value), [first, second, ..]) => {
+                let value = value.to_le_bytes();
+                first[4..].copy_from_slice(&value[..4]);
+                second[4..].copy_from_slice(&value[4..]);
+            }
             (Is::Variable(map), [first, second, ..]) => {
                 // The first half has the map, the second the place within its value, which the compiler has left in
                 // the first.
@@ -89,8 +96,9 @@ fn references(object: &[u8], externs: &[Extern]) -> Result<Vec<(usize, Extern)>>
             }
             let name = symbol.name()?;
             let known = externs.iter().find(|known| known.name == name);
-            let known =
-                known.with_context(|| format!("the eBPF object wants {name}, which nobody has"))?;
+            let known = known.with_context(|| {
+                format!("the eBPF object refers to {name}, which is not defined")
+            })?;
             found.push((usize::try_from(start + offset)?, *known));
         }
     }
@@ -185,6 +193,9 @@ mod tests {
     fn what_nobody_has_is_an_error() {
         let some = &externs(None)[..1];
         let error = link(&mut OBJECT.to_vec(), some).unwrap_err();
-        assert!(error.to_string().contains("which nobody has"), "{error}");
+        assert!(
+            error.to_string().contains("which is not defined"),
+            "{error}"
+        );
     }
 }

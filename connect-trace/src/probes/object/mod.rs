@@ -17,11 +17,11 @@ use aya::{
     programs::{Program, ProgramError, ProgramFd},
 };
 
-use connect_trace_common::{Field, record::PLACES};
+use connect_trace_common::{Field, Params, record::PLACES};
 
 use self::externs::{Extern, Is};
 use crate::filter::Filters;
-use crate::kernel::{cast, layout::Layout, limits, requirement::Lack};
+use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
 
 /// What the object is loaded with.
 pub(crate) struct Options<'a> {
@@ -47,66 +47,60 @@ pub(crate) struct Options<'a> {
 
 /// Creates the maps; no program is loaded yet.
 pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
-    let filters = filters::bits(options.filters).0;
-    let cgroups = u32::try_from(options.filters.cgroups.len())?;
+    let (layout, filters) = (options.layout, filters::bits(options.filters).0);
     let min_latency = options.filters.min_latency.unwrap_or_default();
-    let min_latency_ns = u64::try_from(min_latency.as_nanos())?;
-    let count_checks = u32::from(options.count_checks);
-    // Where more threads connect than there are places, some share one, and one of them takes the map.
-    let places = options.max_in_flight.next_power_of_two().min(PLACES as u32);
-    let place_mask = u64::from(places - 1) << 3;
-    let checks_add_up = u32::from(options.checks_add_up);
-    let may_sample = u32::from(options.may_sample);
     let only_process = filters::only_process(options.filters);
-    let has_only_process = u32::from(only_process.is_some());
-    let only_process = only_process.unwrap_or(0);
-    let has_options = u32::from(
-        filters != 0
-            || min_latency_ns != 0
-            || options.count_checks
-            || options.may_sample
-            || !options.layout.has(Field::TaskComm),
-    );
-    let layout = options.layout;
     let (sock, inet_sock, word) = layout
         .cast
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
-    let casts = u32::from(layout.cast.is_some());
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
-    let kernel_sock = layout.kernel_sock.unwrap_or(0);
-    let net_port_range_is_pair = u32::from(layout.port_range_is_pair);
-    let inet_port_range_is_pair = u32::from(layout.socket_range_is_pair);
+    let mut params = Params {
+        fields: present.into(),
+        has_options: 0,
+        net_port_range_is_pair: layout.port_range_is_pair.into(),
+        inet_port_range_is_pair: layout.socket_range_is_pair.into(),
+        casts: layout.cast.is_some().into(),
+        sock: sock.into(),
+        inet_sock: inet_sock.into(),
+        word: word.into(),
+        table_perturb: options.table_perturb,
+        kernel_sock: layout.kernel_sock.unwrap_or(0).into(),
+        filters: filters.into(),
+        has_only_process: only_process.is_some().into(),
+        cgroup_count: options.filters.cgroups.len() as u64,
+        min_latency_ns: u64::try_from(min_latency.as_nanos())?,
+        count_checks: options.count_checks.into(),
+        checks_add_up: options.checks_add_up.into(),
+        may_sample: options.may_sample.into(),
+    };
+    let has_options = filters != 0
+        || params.min_latency_ns != 0
+        || options.count_checks
+        || options.may_sample
+        || !layout.has(Field::TaskComm);
+    params.has_options = has_options.into();
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
     fields::place(&mut object, &layout.offsets)?;
     let function = Extern {
         name: cast::FUNCTION,
         is: Is::Function(layout.cast.map(|cast| cast.function)),
     };
-    let [per_cpu, threads, control] = options.variables;
-    externs::link(&mut object, &[per_cpu, threads, control, function])?;
+    let constant = |(name, value)| Extern {
+        name,
+        is: Is::Constant(value),
+    };
+    let mut externs: Vec<Extern> = params.named().into_iter().map(constant).collect();
+    externs.extend(options.variables);
+    externs.push(function);
+    externs::link(&mut object, &externs)?;
+    // Where more threads connect than there are places, the others take the map.
+    let places = options.max_in_flight.min(PLACES as u32);
+    let only_process = only_process.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     // The kernel's types, megabytes that it reads unasked, are for relocations, of which there are none.
     loader
         .btf(None)
-        .override_global("HAS_OPTIONS", &has_options, true)
-        .override_global("HAS_ONLY_PROCESS", &has_only_process, true)
         .override_global("ONLY_PROCESS", &only_process, true)
-        .override_global("FIELDS", &present, true)
-        .override_global("NET_PORT_RANGE_IS_PAIR", &net_port_range_is_pair, true)
-        .override_global("INET_PORT_RANGE_IS_PAIR", &inet_port_range_is_pair, true)
-        .override_global("KERNEL_SOCK", &kernel_sock, true)
-        .override_global("CASTS", &casts, true)
-        .override_global("SOCK", &sock, true)
-        .override_global("INET_SOCK", &inet_sock, true)
-        .override_global("WORD", &word, true)
-        .override_global("TABLE_PERTURB", &options.table_perturb, true)
-        .override_global("FILTERS", &filters, true)
-        .override_global("CGROUP_COUNT", &cgroups, true)
-        .override_global("MIN_LATENCY_NS", &min_latency_ns, true)
-        .override_global("COUNT_CHECKS", &count_checks, true)
-        .override_global("CHECKS_ADD_UP", &checks_add_up, true)
-        .override_global("PLACE_MASK", &place_mask, true)
-        .override_global("MAY_SAMPLE", &may_sample, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight);
@@ -164,10 +158,9 @@ pub(crate) fn refusal(error: ProgramError) -> Error {
                 let refused = Error::from(io_error).context("the kernel refused it");
                 let refused = limits::named(refused);
                 if is_forbidden && !limits::is_named(&refused) {
-                    return Lack::new(
+                    return MissingRequirement::new(
                         format!("{refused:#}"),
-                        "lockdown, a security module or the seccomp filter of a container forbids it: \
-                         dmesg may say which",
+                        "lockdown, a security module or the seccomp filter of a container forbids it: see dmesg",
                     )
                     .into();
                 }

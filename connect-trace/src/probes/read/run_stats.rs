@@ -15,7 +15,7 @@ use aya::{
 };
 
 use super::program_info;
-use crate::{kernel::requirement::Lack, overhead::ProgramRuns};
+use crate::{kernel::requirement::MissingRequirement, overhead::ProgramRuns};
 
 /// The statistics of our programs.
 pub(crate) struct RunStats {
@@ -37,10 +37,10 @@ impl RunStats {
     /// Enables them. No program is known yet.
     pub(crate) fn enable() -> Result<Self> {
         let enabled = enable_stats(Stats::RunTime).map_err(|error| {
-            Lack::new(
+            MissingRequirement::new(
                 format!(
-                    "--overhead takes the kernel's statistics of programs (BPF_ENABLE_STATS), and \
-                         they are refused ({error})"
+                    "--overhead needs the kernel's statistics of programs (BPF_ENABLE_STATS), which are refused \
+                     ({error})"
                 ),
                 "run as root with CAP_SYS_ADMIN, or without --overhead and --max-overhead",
             )

@@ -14,8 +14,8 @@ use crate::stats::report::Report;
 use crate::term::errno;
 use crate::{
     clock::{Clock, Time},
-    connect::{Connect, Owner, PortRange, Strategy},
-    stats::{Group, Latency, Scanned, key::Choice, strategies::Chosen},
+    connect::{Connect, Owner, PortChoice, SearchRange},
+    stats::{Group, Latency, Scanned, key::PortChoiceKey, port_choices::ChosenPorts},
 };
 
 /// Changes when a field goes, or means something else; not when one is added.
@@ -106,7 +106,7 @@ impl Event {
             netns: connect.netns,
             cgroup_id: connect.cgroup_id,
             owner: connect.owner.map(Owner::name),
-            strategy: connect.strategy.map(Strategy::name),
+            strategy: connect.port_choice.map(PortChoice::name),
             address_bound: connect.address_bound,
             scanned: connect.scanned,
             checks: connect.checks,
@@ -123,10 +123,10 @@ struct Range {
 }
 
 impl Range {
-    fn of(range: PortRange) -> Self {
+    fn of(range: SearchRange) -> Self {
         Self {
-            low: range.low,
-            high: range.high,
+            low: range.ports.low,
+            high: range.ports.high,
             by_parity: range.by_parity,
         }
     }
@@ -219,7 +219,7 @@ impl<'a> ReportLine<'a> {
                 })
                 .collect(),
             strategies: summary
-                .strategies
+                .port_choices
                 .all()
                 .into_iter()
                 .map(|(choice, chosen)| StrategyOf::of(choice, chosen))
@@ -334,10 +334,10 @@ struct StrategyOf {
 }
 
 impl StrategyOf {
-    fn of(choice: Option<Choice>, chosen: &Chosen) -> Self {
-        let range = choice.filter(|choice| choice.strategy == Strategy::Range);
+    fn of(choice: Option<PortChoiceKey>, chosen: &ChosenPorts) -> Self {
+        let range = choice.filter(|choice| choice.port_choice == PortChoice::Range);
         Self {
-            strategy: choice.map(|choice| choice.strategy.name()),
+            strategy: choice.map(|choice| choice.port_choice.name()),
             width: range.map(|choice| choice.width),
             address_bound: range.map(|choice| choice.address_bound),
             connects_failed: chosen.failed,

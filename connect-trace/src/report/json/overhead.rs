@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{super::names, saturated};
 use crate::overhead::{
     self, ProgramRuns, core_percent,
-    history::{BudgetUse, Spell},
+    history::{LevelPeriod, LimitUse},
     ns_per,
 };
 
@@ -82,10 +82,10 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn of(budget: &BudgetUse) -> Self {
+    pub(super) fn of(budget: &LimitUse) -> Self {
         Self {
             limit_core_percent: budget.limit,
-            steps: budget.spells.iter().map(Step::of).collect(),
+            steps: budget.periods.iter().map(Step::of).collect(),
             steps_left_out: budget.left_out,
             unwatched_ns: saturated(budget.unwatched.as_nanos()),
             sampled_ns: saturated(budget.sampled.as_nanos()),
@@ -107,14 +107,14 @@ struct Step {
 }
 
 impl Step {
-    fn of(spell: &Spell) -> Self {
+    fn of(period: &LevelPeriod) -> Self {
         Self {
-            level: names::level(spell.level),
-            sample_every: spell.level.sample_every(),
-            begins_ns: saturated(spell.begins.as_nanos()),
-            lasted_ns: saturated(spell.lasted.as_nanos()),
-            core_percent: spell.cost.map(|cost| cost.programs),
-            daemon_core_percent: spell.cost.map(|cost| cost.own),
+            level: names::level(period.level),
+            sample_every: period.level.sample_every(),
+            begins_ns: saturated(period.begins.as_nanos()),
+            lasted_ns: saturated(period.lasted.as_nanos()),
+            core_percent: period.cost.map(|cost| cost.programs),
+            daemon_core_percent: period.cost.map(|cost| cost.own),
         }
     }
 }

@@ -71,7 +71,7 @@ fn unreachable() -> Connect {
         range: None,
         netns: None,
         owner: None,
-        strategy: None,
+        port_choice: None,
         address_bound: None,
         scanned: None,
         ..connect_from(0)

@@ -2,30 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use super::{Group, Precision, key::Choice, summary::MOST_KINDS};
+use super::{Group, Precision, key::PortChoiceKey, summary::MOST_KINDS};
 use crate::connect::Connect;
 
 /// Connects by how their source ports were chosen, in bounded memory.
 #[derive(Clone, Debug, Default)]
-pub struct Strategies {
-    known: BTreeMap<Choice, Chosen>,
+pub struct PortChoices {
+    known: BTreeMap<PortChoiceKey, ChosenPorts>,
     /// Beyond [`MOST_KINDS`] of them, as where each socket has a range of another width.
-    others: Option<Chosen>,
+    others: Option<ChosenPorts>,
 }
 
 /// The connects whose ports were chosen in one way.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct ChosenPorts {
     /// All of them.
     pub group: Group,
     /// Those that failed.
     pub failed: u64,
 }
 
-impl Strategies {
+impl PortChoices {
     /// Adds one connect. One that failed before the port search has no strategy.
     pub fn record(&mut self, connect: &Connect) {
-        let Some(choice) = Choice::of(connect) else {
+        let Some(choice) = PortChoiceKey::of(connect) else {
             return;
         };
         let chosen = self.chosen(choice);
@@ -34,26 +34,26 @@ impl Strategies {
     }
 
     /// Adds successful connects of one choice, with fine percentiles.
-    pub fn merge(&mut self, choice: Option<Choice>, group: &Group) {
+    pub fn merge(&mut self, choice: Option<PortChoiceKey>, group: &Group) {
         if let Some(choice) = choice {
             self.chosen(choice).group.merge(group);
         }
     }
 
-    fn chosen(&mut self, choice: Choice) -> &mut Chosen {
+    fn chosen(&mut self, choice: PortChoiceKey) -> &mut ChosenPorts {
         if self.known.len() < MOST_KINDS {
-            self.known.entry(choice).or_insert_with(Chosen::new)
+            self.known.entry(choice).or_insert_with(ChosenPorts::new)
         } else {
             match self.known.get_mut(&choice) {
                 Some(known) => known,
-                None => self.others.get_or_insert_with(Chosen::new),
+                None => self.others.get_or_insert_with(ChosenPorts::new),
             }
         }
     }
 
     /// What they are, the most connects first, and at the end those that were not kept apart, as `None`.
     #[must_use]
-    pub fn all(&self) -> Vec<(Option<Choice>, &Chosen)> {
+    pub fn all(&self) -> Vec<(Option<PortChoiceKey>, &ChosenPorts)> {
         let mut all: Vec<_> = self
             .known
             .iter()
@@ -65,7 +65,7 @@ impl Strategies {
     }
 }
 
-impl Chosen {
+impl ChosenPorts {
     fn new() -> Self {
         Self {
             group: Group::new(Precision::Coarse),
@@ -78,16 +78,18 @@ impl Chosen {
 mod tests {
     use super::*;
     use crate::{
-        connect::{PortRange, Strategy},
+        connect::{PortChoice, PortRange, SearchRange},
         fixtures::connect_from,
     };
 
     fn of_width(width: u16) -> Connect {
         Connect {
-            strategy: Some(Strategy::Range),
-            range: Some(PortRange {
-                low: 20_000,
-                high: 20_000 + width - 1,
+            port_choice: Some(PortChoice::Range),
+            range: Some(SearchRange {
+                ports: PortRange {
+                    low: 20_000,
+                    high: 20_000 + width - 1,
+                },
                 by_parity: false,
             }),
             ..connect_from(20_000)
@@ -96,42 +98,45 @@ mod tests {
 
     #[test]
     fn the_most_connects_come_first() {
-        let mut strategies = Strategies::default();
-        strategies.record(&connect_from(20_000));
-        strategies.record(&of_width(500));
+        let mut port_choices = PortChoices::default();
+        port_choices.record(&connect_from(20_000));
+        port_choices.record(&of_width(500));
         let failed = Connect {
             errno: libc::EADDRNOTAVAIL,
             scanned: Some(500),
             ..of_width(500)
         };
-        strategies.record(&failed);
-        strategies.record(&Connect {
-            strategy: None,
+        port_choices.record(&failed);
+        port_choices.record(&Connect {
+            port_choice: None,
             ..connect_from(20_000)
         });
-        let all = strategies.all();
+        let all = port_choices.all();
         let found: Vec<_> = all
             .iter()
             .map(|(choice, chosen)| {
                 let choice = choice.unwrap();
                 let count = chosen.group.connect.count();
-                (choice.strategy, choice.width, count, chosen.failed)
+                (choice.port_choice, choice.width, count, chosen.failed)
             })
             .collect();
         assert_eq!(
             found,
-            [(Strategy::Range, 500, 2, 1), (Strategy::Default, 0, 1, 0)]
+            [
+                (PortChoice::Range, 500, 2, 1),
+                (PortChoice::Default, 0, 1, 0)
+            ]
         );
         assert_eq!(all[0].1.group.scanned.mean(), Some(250.5));
     }
 
     #[test]
     fn memory_is_bounded_and_no_connect_is_left_out() {
-        let mut strategies = Strategies::default();
+        let mut port_choices = PortChoices::default();
         for width in 1..=1_000 {
-            strategies.record(&of_width(width));
+            port_choices.record(&of_width(width));
         }
-        let all = strategies.all();
+        let all = port_choices.all();
         assert_eq!(all.len(), MOST_KINDS + 1);
         let (last, others) = all.last().unwrap();
         assert!(last.is_none());

@@ -3,17 +3,17 @@
 use std::fmt::{self, Write as _};
 
 use super::{names, table::ports_or_dash};
-use crate::stats::Strategies;
+use crate::stats::PortChoices;
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
 /// Columns of a strategy.
 const NAME: usize = 24;
 
 /// A row for each strategy, where there is more than the default one.
-pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) -> fmt::Result {
-    let all = strategies.all();
+pub(super) fn write(text: &mut String, paint: Paint, port_choices: &PortChoices) -> fmt::Result {
+    let all = port_choices.all();
     let only_default = all.iter().all(|(choice, _)| {
-        choice.is_some_and(|choice| choice.strategy == crate::connect::Strategy::Default)
+        choice.is_some_and(|choice| choice.port_choice == crate::connect::PortChoice::Default)
     });
     if only_default {
         return Ok(());
@@ -49,17 +49,17 @@ pub(super) fn write(text: &mut String, paint: Paint, strategies: &Strategies) ->
 mod tests {
     use super::*;
     use crate::{
-        connect::{Connect, PortRange, SourcePort, Strategy},
+        connect::{Connect, PortChoice, PortRange, SearchRange, SourcePort},
         fixtures::connect_from,
     };
 
     fn written(connects: &[Connect]) -> String {
-        let mut strategies = Strategies::default();
+        let mut port_choices = PortChoices::default();
         for connect in connects {
-            strategies.record(connect);
+            port_choices.record(connect);
         }
         let mut text = String::new();
-        write(&mut text, Paint(false), &strategies).unwrap();
+        write(&mut text, Paint(false), &port_choices).unwrap();
         text
     }
 
@@ -72,11 +72,13 @@ mod tests {
     #[test]
     fn each_strategy_is_a_row_that_fits() {
         let own = Connect {
-            strategy: Some(Strategy::Range),
+            port_choice: Some(PortChoice::Range),
             address_bound: Some(true),
-            range: Some(PortRange {
-                low: 1_024,
-                high: 65_535,
+            range: Some(SearchRange {
+                ports: PortRange {
+                    low: 1_024,
+                    high: 65_535,
+                },
                 by_parity: false,
             }),
             connect_ns: 99_999_999_000,
@@ -88,7 +90,7 @@ mod tests {
             ..own
         };
         let bound = Connect {
-            strategy: Some(Strategy::ExplicitPort),
+            port_choice: Some(PortChoice::ExplicitPort),
             port: SourcePort::Bound(80),
             scanned: None,
             ..connect_from(0)

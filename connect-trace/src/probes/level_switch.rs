@@ -13,14 +13,14 @@ use crate::overhead::limiter::Level;
 
 /// Goes from one level to another; a handle for the thread that does it.
 #[derive(Clone)]
-pub struct Steps {
+pub struct LevelSwitch {
     pub(super) attachment: Arc<Mutex<Attachment>>,
     pub(super) watching: Switch,
     pub(super) maps: Arc<Maps>,
     pub(super) stats: Option<Arc<RunStats>>,
 }
 
-impl Steps {
+impl LevelSwitch {
     /// Goes from one level to the next. Returns the burst that it ended, where nobody else waits for it. Blocks
     /// while the kernel attaches and detaches, up to seconds.
     ///
@@ -28,7 +28,7 @@ impl Steps {
     /// Where the kernel refuses.
     pub fn go(&self, from: Level, to: Level) -> Result<Option<Burst>> {
         self.change(from, to)
-            .with_context(|| format!("keep --max-overhead: go on with {to}"))
+            .with_context(|| format!("keep --max-overhead: change to {to}"))
     }
 
     fn change(&self, from: Level, to: Level) -> Result<Option<Burst>> {
