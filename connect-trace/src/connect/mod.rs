@@ -421,7 +421,7 @@ fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
 /// Returns the number of ports that the search went through, if there was a search and the number can be known.
 fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
     let flags = record.flags;
-    // With random steps (net.ipv4.ip_local_port_step_width) the programs do not read the start of the search.
+    // The programs do not read the start of a search with random steps (net.ipv4.ip_local_port_step_width).
     if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
         return None;
     }

@@ -139,9 +139,8 @@ fn mask(length: u8) -> u128 {
 }
 
 impl Filters {
-    /// Returns whether this connect() passes the filters, as far as its record shows: a record does not tell that its
-    /// cgroup lies below a selected one, or that its process is the child of a selected one. Includes the test of
-    /// `min_latency`.
+    /// Returns whether this connect() passes the filters, including `min_latency`. A record does not show that its
+    /// cgroup lies below a selected one, or that its process is the child of a selected one: such calls do not pass.
     #[must_use]
     pub fn matches(&self, connect: &Connect) -> bool {
         self.wants(connect) && !self.is_below_minimum(connect)

@@ -1,5 +1,5 @@
-//! Users by their names, without the C library: in a static program it aborts when it loads the host's own name modules
-//! (NSS).
+//! Users by their names, without the C library: in a static program, the library ends the process when it loads the
+//! host's own name modules (NSS).
 
 use std::{
     fs,

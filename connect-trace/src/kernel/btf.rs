@@ -1,6 +1,6 @@
 //! The kernel's BTF, the description of its types: member offsets and function parameters.
 //!
-//! Only what the tracer asks for is read, straight from the blob (5 MB, a few milliseconds, no copy
+//! Only the types that are looked up are read, straight from the blob (5 MB, a few milliseconds, no copy
 //! of any type): the crates that parse it whole cost a hundred times that, or bring an ELF reader.
 //! Format: Documentation/bpf/btf.rst in the kernel's source.
 
@@ -45,7 +45,7 @@ pub struct Member {
     pub kind: Kind,
 }
 
-/// The kinds of types that the tracer tells apart.
+/// The kinds of types that the tracer distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An integer.
@@ -525,7 +525,8 @@ mod tests {
         }
     }
 
-    /// `struct fields { u32 : 8, pad : 4, high : 4; }`, `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` at
+    /// Returns a blob with `struct fields { u32 : 8, pad : 4, high : 4; }`,
+    /// `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` with the union at
     /// offset 8, `void function(u32, const struct outer *)` and `u32 other(void)`.
     fn tiny() -> Vec<u8> {
         let strings = b"\0int\0outer\0first\0inner\0pad\0field\0function\0fields\0high\0other\0";

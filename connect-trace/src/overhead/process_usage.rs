@@ -8,7 +8,7 @@ pub struct ProcessUsage {
     /// CPU time of all its threads, user and system, since its start (`getrusage`).
     pub cpu: Duration,
     /// Present memory in bytes (`VmRSS` of `/proc/self/status`); 0 without /proc. The ring buffer is the kernel's
-    /// memory, and included as far as the process has read it.
+    /// memory; the part of it that the process has read is included.
     pub resident_bytes: u64,
     /// Largest amount of memory until now, in bytes (`VmHWM`).
     pub most_resident_bytes: u64,

@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher as _, Hash, RandomState},
 };
 
-/// Largest number of keys that are told apart: half a MiB of hashes.
+/// Largest number of keys that are distinguished: half a MiB of hashes.
 const MOST_KEYS: usize = 1 << 15;
 
 /// Counts different keys, exactly up to `MOST_KEYS` of them.
@@ -20,7 +20,7 @@ pub struct Distinct {
 /// A number of different keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Number {
-    /// Number of keys that were told apart.
+    /// Number of keys that were distinguished.
     pub count: u64,
     /// True if there may be more.
     pub or_more: bool,

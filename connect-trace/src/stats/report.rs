@@ -48,7 +48,7 @@ pub struct Report {
     pub budget: Option<LimitUse>,
 }
 
-/// Data of the kernel's side for a report. All of it except the overhead counts from the time at which the probes were
+/// Data of the kernel's side for a report. Checks, account and fast calls count from the time at which the probes were
 /// attached. A report contains the fast calls since the last report only.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSide {

@@ -245,8 +245,8 @@ impl MissedChecks {
         }
     }
 
-    /// Returns whether a skipped run may belong to this connect(), because it began before the last one was noticed. It
-    /// has not been passed on yet.
+    /// Returns whether a skipped run may belong to a connect() that has not been passed on yet: true if the call began
+    /// before the last skipped run was noticed.
     fn may_concern(&self, connect: &Connect) -> bool {
         connect.start_ns < self.noticed_ns
     }

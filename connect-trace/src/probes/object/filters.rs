@@ -1,4 +1,4 @@
-//! The filters in the form of the programs: bits, and maps with the wanted values.
+//! The filters in the form of the programs: bits, and maps of values.
 
 use std::hash::Hash;
 
