@@ -43,7 +43,7 @@ fn build() -> PathBuf {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
-    // The daemon puts offsets into instructions of this byte order (probes/fields.rs).
+    // The daemon puts offsets into instructions of this byte order (probes/object/fields.rs).
     let target = "bpfel-unknown-none";
     let folder = root.join("target/bpf");
 
