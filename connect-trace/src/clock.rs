@@ -51,9 +51,8 @@ impl Clock {
         }
     }
 
-    /// Follows the kernel's clock, and returns by how many nanoseconds it was set since the last call; `None`
-    /// if it was not set. A suspended host counts as a change, because `CLOCK_MONOTONIC` stands still
-    /// meanwhile.
+    /// Follows the kernel's clock, and returns by how many nanoseconds it was set since the last call; `None` if it
+    /// was not set. A suspended host counts as a change, because `CLOCK_MONOTONIC` stands still meanwhile.
     pub fn follow(&mut self) -> Option<i128> {
         if !self.live {
             return None;
@@ -71,8 +70,7 @@ impl Clock {
     }
 }
 
-/// Returns the offset from the most precise of a few readings: another thread may run between reading the two
-/// clocks.
+/// Returns the offset from the most precise of a few readings: another thread may run between reading the two clocks.
 fn offset_ns() -> i128 {
     let reading = || {
         let before = read(libc::CLOCK_MONOTONIC);

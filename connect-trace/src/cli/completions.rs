@@ -19,9 +19,8 @@ pub fn script(shell: Shell) -> String {
     )
 }
 
-/// Returns the part of the command line that is completed. It leaves out the hidden subcommands, which
-/// clap_complete would offer, and the COMMAND after `--`: the script for zsh would expect a subcommand in its
-/// place.
+/// Returns the part of the command line that is completed. It leaves out the hidden subcommands, which clap_complete
+/// would offer, and the COMMAND after `--`: the script for zsh would expect a subcommand in its place.
 fn completed() -> Command {
     let all = Cli::command();
     let arguments = all

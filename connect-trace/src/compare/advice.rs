@@ -9,8 +9,7 @@ use crate::{
 /// A strategy with a larger share of errors is not recommended.
 const MOST_ERRORS: f64 = 0.001;
 
-/// A strategy that is simpler to use is preferred if its mean time is at most this multiple of the fastest
-/// one's.
+/// A strategy that is simpler to use is preferred if its mean time is at most this multiple of the fastest one's.
 const AS_GOOD: f64 = 1.3;
 
 /// Returns the strategy to use; `None` if every strategy fails too often.

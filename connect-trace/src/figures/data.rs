@@ -1,5 +1,4 @@
-//! The points in the form that the page's script reads: JSON, with the numbers of all points as bytes in
-//! base64.
+//! The points in the form that the page's script reads: JSON, with the numbers of all points as bytes in base64.
 
 use serde_json::{Value, json};
 

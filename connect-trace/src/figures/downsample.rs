@@ -1,6 +1,5 @@
-//! Decides which of many connections are drawn: every failure, the slowest and the fastest of each part of
-//! the time, and a random sample of the rest that fills the remaining room. Memory does not grow with their
-//! number.
+//! Decides which of many connections are drawn: every failure, the slowest and the fastest of each part of the time,
+//! and a random sample of the rest that fills the remaining room. Memory does not grow with their number.
 
 use super::point::{KINDS, Kind, Point};
 use crate::stats::{Latency, Precision};
@@ -155,8 +154,7 @@ impl Thinner {
         }
     }
 
-    /// Returns true if a connection is drawn. Must be called once for each, in the order of the first
-    /// reading.
+    /// Returns true if a connection is drawn. Must be called once for each, in the order of the first reading.
     pub(super) fn draws(&mut self, point: &Point) -> bool {
         let Some(rule) = self.rule else {
             self.drawn += 1;

@@ -1,5 +1,4 @@
-//! `connect-trace report --html` and `--svg`: the figures as one self-contained page, and as files for
-//! documents.
+//! `connect-trace report --html` and `--svg`: the figures as one self-contained page, and as files for documents.
 
 mod charts;
 mod data;

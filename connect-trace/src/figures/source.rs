@@ -93,8 +93,7 @@ struct OfRecording<'a> {
     path: &'a Path,
     filters: &'a Filters,
     began_ns: u64,
-    /// Result of the first reading: the ending, the ranges that were searched, and the end of the last
-    /// connect().
+    /// Result of the first reading: the ending, the ranges that were searched, and the end of the last connect().
     read: Option<(Ending, BTreeMap<SearchRange, u64>, u64)>,
 }
 
@@ -163,8 +162,7 @@ fn facts(
     facts
 }
 
-/// Returns a dataset for each run of these logs, with about `most` points in all, and the strategy of each
-/// dataset.
+/// Returns a dataset for each run of these logs, with about `most` points in all, and the strategy of each dataset.
 pub(super) fn logs(paths: &[PathBuf], most: u64) -> Result<(Vec<Dataset>, Vec<String>)> {
     let mut loads = Vec::new();
     let mut runs = 0;

@@ -1,5 +1,4 @@
-//! A file that is written completely or not at all: under a hidden name beside its own, and renamed at the
-//! end.
+//! A file that is written completely or not at all: under a hidden name beside its own, and renamed at the end.
 
 use std::{
     env,
@@ -64,8 +63,7 @@ impl WholeFile {
     /// Prepares a new file, which must not replace a file that is not empty. The check leaves no file behind.
     ///
     /// # Errors
-    /// If there is such a file, or the new one cannot be created; the message begins with `option` and the
-    /// name.
+    /// If there is such a file, or the new one cannot be created; the message begins with `option` and the name.
     pub(crate) fn new(option: &'static str, path: &Path) -> Result<Self> {
         const READABLE_BY_ALL: u32 = 0o666;
         let created = create(option, path, READABLE_BY_ALL)?;

@@ -128,7 +128,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The figures of these attempts.
+    /// Returns the figures of these attempts.
     pub(crate) fn figures(attempts: &[Attempt], range: PortRange) -> Figures {
         let mut figures = Figures::default();
         for attempt in attempts {

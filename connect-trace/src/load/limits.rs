@@ -13,8 +13,7 @@ const LEAST_FILES: u64 = 128;
 /// Approximate memory of a connection and its other end: two sockets, a file and an inode.
 const BYTES_PER_CONNECTION: u64 = 6 << 10;
 
-/// Raises the limit of open files to its maximum, and returns the number of connections that one table of
-/// files holds.
+/// Raises the limit of open files to its maximum, and returns the number of connections that one table of files holds.
 ///
 /// # Errors
 /// If the limit is too low.

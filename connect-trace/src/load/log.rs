@@ -38,8 +38,7 @@ pub struct Run {
     pub range: PortRange,
     /// Number of source addresses that were used.
     pub addresses: u32,
-    /// Number of connections that can be open at once: the ports of the range without reserved ones, for each
-    /// address.
+    /// Number of connections that can be open at once: the ports of the range without reserved ones, for each address.
     pub capacity: u32,
     /// Number of threads that opened connections.
     pub threads: u16,

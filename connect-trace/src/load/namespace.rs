@@ -177,8 +177,7 @@ fn add_v6(address: Ipv6Addr) -> io::Result<()> {
         // The loopback is the first interface of every namespace.
         index: 1,
     };
-    // SAFETY: the request is an in6_ifreq, which is what SIOCSIFADDR reads on an IPv6 socket, and outlives
-    // the call.
+    // SAFETY: the request is an in6_ifreq, which is what SIOCSIFADDR reads on an IPv6 socket, and outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
     if result < 0 {
         return Err(io::Error::last_os_error());

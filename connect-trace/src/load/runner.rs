@@ -1,6 +1,5 @@
-//! The process that makes one run. Only a process with a single thread can enter a namespace, and each run
-//! needs its own. The process reads its job from stdin and reports on stdout, with a line of JSON for each
-//! message.
+//! The process that makes one run. Only a process with a single thread can enter a namespace, and each run needs its
+//! own. The process reads its job from stdin and reports on stdout, with a line of JSON for each message.
 
 use std::{
     io::{self, Write},
@@ -195,9 +194,8 @@ fn connect_all(plan: &Plan, per_table: usize, close: impl FnOnce()) -> Result<Ou
     })
 }
 
-/// Reports the progress. A run that closes connections can last for any time, so its attempts are sent while
-/// it runs; a run that holds its connections has at most as many attempts as ports, and sends them when it is
-/// over.
+/// Reports the progress. A run that closes connections can last for any time, so its attempts are sent while it runs;
+/// a run that holds its connections has at most as many attempts as ports, and sends them when it is over.
 fn report(plan: &Plan, work: &Work, order: &mut Order) -> Result<()> {
     let until_ns = work.collect(order);
     if plan.close_above.is_some() {

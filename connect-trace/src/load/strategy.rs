@@ -1,5 +1,4 @@
-//! The strategies for choosing a source port that a workload can use, and the system calls of each before
-//! connect().
+//! The strategies for choosing a source port that a workload can use, and the system calls of each before connect().
 
 use std::{fmt, io, net::IpAddr};
 
@@ -31,8 +30,7 @@ impl Strategy {
         matches!(self, Self::Window(_) | Self::FullRange)
     }
 
-    /// Returns true if the kernel searches the whole range, so that the kernel decides the order of the
-    /// ports.
+    /// Returns true if the kernel searches the whole range, so that the kernel decides the order of the ports.
     #[must_use]
     pub fn searches_all(self) -> bool {
         matches!(self, Self::Default | Self::Addresses | Self::FullRange)

@@ -27,8 +27,7 @@ use super::{
 /// Stack of a thread: a thread needs little, and there can be many.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Maximum number of attempts that wait to be collected if connections are closed: such a run can last for
-/// any time.
+/// Maximum number of attempts that wait to be collected if connections are closed: such a run can last for any time.
 const MOST_WAITING: usize = 1 << 15;
 
 /// Time that a thread sleeps if too many attempts are waiting, before it checks again.

@@ -12,9 +12,9 @@ use crate::connect::PortRange;
 /// Source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addresses {
-    /// This number of addresses of the loopback.
+    /// A number of addresses of the loopback.
     Count(u32),
-    /// These addresses.
+    /// Listed addresses.
     List(Vec<IpAddr>),
 }
 

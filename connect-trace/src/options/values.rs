@@ -5,8 +5,7 @@ use std::time::Duration;
 /// Seconds of a day.
 const DAY: f64 = 86_400.0;
 
-/// Parses a duration from a millisecond to a year, which is longer than any run and far below the maximum of
-/// a timer.
+/// Parses a duration from a millisecond to a year, which is longer than any run and far below the maximum of a timer.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = seconds(text)?;
     (0.001..=366.0 * DAY)
@@ -24,8 +23,7 @@ pub(crate) fn latency(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be from 1ns to an hour".to_owned())
 }
 
-/// Parses a time and returns seconds: a number with a unit, or in seconds without one. Too many digits give
-/// infinity.
+/// Parses a time and returns seconds: a number with a unit, or in seconds without one. Too many digits give infinity.
 fn seconds(text: &str) -> Result<f64, String> {
     let wrong = || "not a time such as 10, 1.5m, 500ms or 250us".to_owned();
     let split = text.find(|c: char| c.is_alphabetic());

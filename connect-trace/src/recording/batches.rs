@@ -19,8 +19,7 @@ pub(crate) fn each_batch(
         let reader = scope.spawn(move || {
             loop {
                 let batch = recording.next_batch();
-                // Sending fails if `each` has returned an error, for example because stdout cannot be
-                // written.
+                // Sending fails if `each` has returned an error, for example because stdout cannot be written.
                 if batch.is_empty() || sender.send(batch).is_err() {
                     return recording.ending().cloned();
                 }

@@ -421,8 +421,7 @@ pub(super) mod tests {
             prop_assume!(line[at] != byte);
             line[at] = byte;
             if let Some(read) = take(&mut &line[..]) {
-                // A line that reads the same is spelled differently, for example with a capital letter in an
-                // address.
+                // A line that reads the same is spelled differently, for example with a capital letter in an address.
                 prop_assert!(read != connect || byte.is_ascii_alphanumeric());
             }
         }

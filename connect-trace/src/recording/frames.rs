@@ -1,5 +1,4 @@
-//! The frames of a recording: compressed contents, and notes in skippable frames, in zstd's format (RFC
-//! 8878).
+//! The frames of a recording: compressed contents, and notes in skippable frames, in zstd's format (RFC 8878).
 
 use std::io::{self, Read};
 

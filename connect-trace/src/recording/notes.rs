@@ -35,7 +35,7 @@ pub struct Start {
     pub host: String,
     /// The kernel's release.
     pub kernel: String,
-    /// How the programs were attached, in words.
+    /// Mode of attaching the programs, in words.
     pub attached: String,
     /// Options that leave connections out, as typed; empty if there were none.
     pub filters: String,

@@ -85,8 +85,7 @@ fn check_function(text: &mut String, name: &str, function: &CheckEstablished) ->
     histogram::single(text, &function.buckets)
 }
 
-/// Writes the account: the sum of all calls, always; the losses with their reasons; the kernel's own counts
-/// of misses.
+/// Writes the account: the sum of all calls, always; the losses with their reasons; the kernel's own counts of misses.
 pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accounting) -> fmt::Result {
     if let Some(unknown) = accounting.unknown {
         return writeln!(text, "\n{unknown}");

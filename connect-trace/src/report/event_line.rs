@@ -314,8 +314,7 @@ mod tests {
         fixtures::{any_connect, connect_from},
     };
 
-    /// Returns the lines of connections, with headers; the time of day lacks its hour, which depends on the
-    /// zone.
+    /// Returns the lines of connections, with headers; the time of day lacks its hour, which depends on the zone.
     fn lines(columns: usize, connects: &[Connect]) -> Vec<String> {
         let clock = Clock::fixed(1_795_424_645_000_000_000);
         let mut lines = EventLines::new(columns);

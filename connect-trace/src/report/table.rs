@@ -5,8 +5,7 @@ use std::fmt::{self, Write as _};
 use crate::stats::{Group, Latency};
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
-/// Writes count, mean and percentiles of the groups that have any times. A percentile that is not known is a
-/// dash.
+/// Writes count, mean and percentiles of the groups that have any times. A percentile that is not known is a dash.
 pub(crate) fn rows<G>(
     text: &mut String,
     paint: Paint,
@@ -48,7 +47,7 @@ pub(crate) fn rows<G>(
     Ok(())
 }
 
-/// Writes the number of ports that the searches of each group scanned, for the groups where it is known.
+/// Writes the number of ports that the searches of each group scanned, for the groups that have this figure.
 pub(super) fn scanned(
     text: &mut String,
     paint: Paint,

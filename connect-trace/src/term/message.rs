@@ -1,5 +1,4 @@
-//! Messages on stderr. A message that cannot be written is dropped: a trace survives a full disk and a closed
-//! pipe.
+//! Messages on stderr. A message that cannot be written is dropped: a trace survives a full disk and a closed pipe.
 
 use std::{
     fmt,
@@ -98,7 +97,6 @@ fn write(text: &str, is_status: bool) {
         (true, false) => "\r\x1b[K",
         (false, false) => "",
     };
-    // A single call, so that other processes cannot split a line. An error is ignored: it could not be
-    // reported.
+    // A single call, so that other processes cannot split a line. An error is ignored: it could not be reported.
     let _ = stderr.write_all(format!("{start}{text}").as_bytes());
 }

@@ -1,5 +1,4 @@
-//! The terminal: messages and log on stderr, errors of stdout, colours, numbers, and text that is safe to
-//! print.
+//! The terminal: messages and log on stderr, errors of stdout, colours, numbers, and text that is safe to print.
 
 pub(crate) mod errno;
 mod log;

@@ -17,8 +17,7 @@ pub(crate) fn edge(ns: u64) -> String {
     }
 }
 
-/// Returns microseconds with one decimal if that fits a column of eight characters; up to 99 s fit without
-/// decimals.
+/// Returns microseconds with one decimal if that fits a column of eight characters; up to 99 s fit without decimals.
 pub(crate) fn microseconds(ns: f64) -> String {
     let us = ns / 1e3;
     if us < 999_999.95 {

@@ -44,8 +44,7 @@ impl Span {
         (value - self.low) / (self.high - self.low)
     }
 
-    /// Returns the ticks of a log axis, in nanoseconds: powers of ten, and values between them if there are
-    /// few.
+    /// Returns the ticks of a log axis, in nanoseconds: powers of ten, and values between them if there are few.
     pub(in crate::figures) fn log_ticks(self) -> Vec<f64> {
         let decades = self.low.floor() as i32..=self.high.ceil() as i32;
         let steps: &[f64] = if self.high - self.low > 2.5 {
