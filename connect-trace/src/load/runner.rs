@@ -37,9 +37,9 @@ const MOST_ATTEMPTS: usize = 1024;
 /// The job of a runner.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Job {
-    /// Find out which features the kernel has.
+    /// Finds out which features the kernel has.
     Probe,
-    /// Make a run.
+    /// Makes a run.
     Run(Plan),
 }
 

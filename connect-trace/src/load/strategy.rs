@@ -15,7 +15,7 @@ pub enum Strategy {
     Default,
     /// Two or more source addresses, one after the other; the kernel chooses the port.
     Addresses,
-    /// Bind a random port of the range; if it is taken, try another one.
+    /// Binds a random port of the range, and another one if it is taken.
     SelectTestRepeat,
     /// `IP_LOCAL_PORT_RANGE` with this number of ports, at a random position in the range.
     Window(u16),
