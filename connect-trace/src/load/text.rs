@@ -1,4 +1,4 @@
-//! What a run came to, as text of at most 80 columns.
+//! The report of a run as text of at most 80 columns.
 
 use std::fmt::{self, Write as _};
 

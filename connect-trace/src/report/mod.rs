@@ -1,4 +1,4 @@
-//! What a report and an event say, and the formats that they are written in. Nothing here knows of BPF.
+//! Formats of reports and events: text, one line, and JSON. Nothing in this room knows BPF.
 
 mod account;
 pub mod args;
@@ -19,7 +19,7 @@ pub use self::args::OutputArgs;
 use crate::stats::{Group, by::By, report::Report};
 
 impl Report {
-    /// Every group whose percentiles the text shows, with what it is called there.
+    /// Returns every group whose percentiles the text shows, with its name in the text.
     fn shown_groups(&self) -> Vec<(String, &Group)> {
         let mut shown = match self.by {
             By::Parity => text::by_port(&self.summary),

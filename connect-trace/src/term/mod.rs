@@ -1,4 +1,4 @@
-//! Printing: messages on stderr, errors of stdout, and text that is safe to send to a terminal.
+//! The terminal: messages and log on stderr, errors of stdout, colours, numbers, and text that is safe to print.
 
 pub(crate) mod errno;
 mod log;

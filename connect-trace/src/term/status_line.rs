@@ -1,4 +1,4 @@
-//! A line on a terminal's stderr that says how far something is, and goes in the end.
+//! A status line on a terminal's stderr, which is removed in the end.
 
 use std::{
     env,
@@ -7,20 +7,20 @@ use std::{
 
 use super::{message, terminal};
 
-/// A line on stderr that is written anew each time, and goes in the end.
+/// A line on stderr that is rewritten for each update, and removed when it is dropped.
 pub struct Line(());
 
 impl Line {
-    /// None where stderr is no terminal that can take a line back.
+    /// Returns a line, or `None` if stderr is not a terminal that can erase a line.
     pub fn on_terminal() -> Option<Self> {
         let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         (io::stderr().is_terminal() && !dumb).then_some(Self(()))
     }
 
-    /// Shows this instead of what it showed.
+    /// Replaces the text of the line.
     pub fn show(&self, line: &str) {
         let columns = terminal::columns_of(io::stderr()).unwrap_or(80);
-        // A line that wraps could not be taken back.
+        // A wrapped line could not be erased.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
         message::status(&line);
     }
