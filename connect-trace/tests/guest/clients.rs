@@ -254,7 +254,7 @@ impl Wrk {
         command
             .arg(format!("-t{}", Self::THREADS))
             .arg(format!("-c{}", Self::CONNECTIONS))
-            .arg("-d2s")
+            .arg("-d1s")
             .arg(format!("http://127.0.0.1:{}/", nginx::PORT));
         let mut process = Process::start(command)?;
         until("wrk ends", || {
@@ -323,7 +323,7 @@ fn wrk_and_nginx_count_the_records_of_wrk(mode: AttachMode) -> Result<()> {
 }
 
 fn asyncio_names_the_ports_of_the_records(mode: AttachMode) -> Result<()> {
-    const COUNT: usize = 500;
+    const COUNT: usize = 200;
     let nginx = Nginx::start()?;
     let before = nginx.accepted()?;
     let mut command = Command::new("python3");

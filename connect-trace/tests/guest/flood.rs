@@ -21,9 +21,9 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
 
 fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
-    // With a report each second: what is kept in the kernel is looked at while the programs run.
-    let process = tracing(&format!("--format json -i 1 {}", attach(mode)))?;
-    let calls = Truth::start("rate --refused --threads 32 --seconds 4")?.calls()?;
+    // With a report now and then: what is kept in the kernel is looked at while the programs run.
+    let process = tracing(&format!("--format json -i 0.2 {}", attach(mode)))?;
+    let calls = Truth::start("rate --refused --threads 32 --seconds 2")?.calls()?;
     process.signal(libc::SIGINT)?;
     let ended = report(process)?;
     let reports: serde_json::Result<Vec<Value>> =
@@ -54,7 +54,7 @@ fn each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer(mode: AttachMode) ->
         "--format json -i 0.1 --ring-buffer 64k {}",
         attach(mode)
     ))?;
-    Truth::start("rate --refused --threads 8 --seconds 2")?.calls()?;
+    Truth::start("rate --refused --threads 8 --seconds 1")?.calls()?;
     process.signal(libc::SIGINT)?;
     let ended = report(process)?;
     let mut lost = 0;

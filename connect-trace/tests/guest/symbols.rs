@@ -1,0 +1,86 @@
+//! The few lines of `/proc/kallsyms` that matter here, in place of all: each trace reads all of them, which under
+//! emulation is a third of its start.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use connect_trace::kernel::{
+    prototypes::{CHECKS, CONNECT},
+    symbols::{KALLSYMS, Symbols, TABLE_PERTURB},
+};
+
+/// Symbols that tests look for beside those of the tracer.
+const OF_TESTS: &str = "_sys_io_uring_setup";
+
+const FEW: &str = "/run/kallsyms";
+
+static MOUNTED: AtomicBool = AtomicBool::new(false);
+
+/// Puts the few in place of all. Fails unless the tracer finds the same in both.
+pub fn shorten() -> Result<()> {
+    let functions = CONNECT.iter().chain(&CHECKS).map(|function| function.name);
+    let functions: Vec<&'static str> = functions.collect();
+    let whole = Symbols::of_running_kernel(&functions)?;
+
+    let wanted = |line: &str| {
+        let name = line.split_whitespace().nth(2).unwrap_or_default();
+        let mut names = functions.iter().chain(&[TABLE_PERTURB]);
+        names.any(|wanted| name.starts_with(wanted)) || name.ends_with(OF_TESTS)
+    };
+    let all = fs::read_to_string(KALLSYMS).context(KALLSYMS)?;
+    let mut few = String::new();
+    // The one behind a variable says how long that is at most.
+    let mut is_next = false;
+    for line in all.split_inclusive('\n') {
+        let is_wanted = wanted(line);
+        if is_wanted || is_next {
+            few += line;
+        }
+        is_next = is_wanted;
+    }
+    fs::write(FEW, few).context(FEW)?;
+    mount(FEW, KALLSYMS).with_context(|| format!("mount {FEW} on {KALLSYMS}"))?;
+    MOUNTED.store(true, Ordering::Relaxed);
+
+    let short = Symbols::of_running_kernel(&functions)?;
+    ensure!(
+        whole.functions == short.functions && whole.table_perturb == short.table_perturb,
+        "of the kernel's symbols {whole:?}, the few have {short:?}"
+    );
+    Ok(())
+}
+
+/// Puts all in their place again, for tests of what the kernel shows to whom.
+pub fn restore() -> Result<()> {
+    if MOUNTED.swap(false, Ordering::Relaxed) {
+        let path = CString::new(KALLSYMS)?;
+        // SAFETY: the call takes a string that ends with zero.
+        let result = unsafe { libc::umount2(path.as_ptr(), 0) };
+        ensure!(
+            result == 0,
+            "cannot unmount {KALLSYMS}: {}",
+            io::Error::last_os_error()
+        );
+    }
+    Ok(())
+}
+
+fn mount(from: &str, to: &str) -> Result<()> {
+    let [from, to] = [CString::new(from)?, CString::new(to)?];
+    // SAFETY: the call takes strings that end with zero; a bind mount takes neither a type nor data.
+    let result = unsafe {
+        libc::mount(
+            from.as_ptr(),
+            to.as_ptr(),
+            std::ptr::null(),
+            libc::MS_BIND,
+            std::ptr::null(),
+        )
+    };
+    ensure!(result == 0, io::Error::last_os_error());
+    Ok(())
+}
