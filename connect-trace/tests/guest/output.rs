@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     Test,
     matching::{Extent, matched},
-    process::{Ended, Process},
+    process::{Ended, Process, until},
     program::{assert_fits_a_terminal, connect_trace, report, tracing},
     truth::truth,
 };
@@ -228,12 +228,24 @@ fn groups_by_destination_are_those_of_truth((): ()) -> Result<()> {
     Ok(())
 }
 
+/// Waits until a trace has printed one report more than it has now.
+fn another_report(process: &Process) -> Result<()> {
+    let is_report = |line: &&str| {
+        line.contains(r#""type":"report""#) || line.contains(" in ") && line.contains(" connect()")
+    };
+    let reports = || process.stdout().lines().filter(is_report).count();
+    let before = reports();
+    until("there is another report", || {
+        Ok((reports() > before).then_some(()))
+    })
+}
+
 fn fast_connects_are_in_the_interval_that_they_came_in((): ()) -> Result<()> {
     let process = tracing("--min-latency 1000s -i 1 --format json")?;
     truth("v4 --count 20")?;
-    thread::sleep(Duration::from_secs(2));
+    another_report(&process)?;
     truth("v6 --count 30")?;
-    thread::sleep(Duration::from_secs(1));
+    another_report(&process)?;
     process.signal(libc::SIGINT)?;
     let lines = Lines::of(&report(process)?)?;
     let fast: u64 = lines
@@ -246,15 +258,22 @@ fn fast_connects_are_in_the_interval_that_they_came_in((): ()) -> Result<()> {
 }
 
 fn lines_of_events_have_a_header_and_fit_their_terminal((): ()) -> Result<()> {
+    let mut traces = Vec::new();
     for (columns, width) in [(20, 80), (80, 80), (120, 120), (500, 120)] {
-        let mut command = connect_trace("--events -i 2 -d 6");
+        let mut command = connect_trace("--events -i 2");
         command.env("COLUMNS", columns.to_string());
         let mut process = Process::start(command)?;
         process.wait_for_stderr("Tracing connect()")?;
-        truth("v4 --count 3")?;
-        truth("v6-unreachable --count 2")?;
-        thread::sleep(Duration::from_secs(3));
-        truth("bind-port --count 1")?;
+        traces.push((process, width));
+    }
+    truth("v4 --count 3")?;
+    truth("v6-unreachable --count 2")?;
+    for (process, _) in &traces {
+        another_report(process)?;
+    }
+    truth("bind-port --count 1")?;
+    for (process, width) in traces {
+        process.signal(libc::SIGINT)?;
         let ended = report(process)?;
         let lines: Vec<&str> = ended.stdout.lines().collect();
         // What is behind "12:34:56.789"; a name is cut at 80 columns.

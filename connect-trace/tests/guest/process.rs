@@ -98,6 +98,11 @@ impl Process {
         })
     }
 
+    /// What it has written to its standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) -> Result<()> {
         let pid = libc::pid_t::try_from(self.pid())?;

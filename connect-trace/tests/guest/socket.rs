@@ -7,16 +7,26 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+
+use crate::truth::Range;
 
 /// `IP_LOCAL_PORT_RANGE`, linux/in.h; the libc crate has it not.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// Connects once from each port of the range, by sockets that have this range. `None` where the kernel
-/// does not know of such a range.
+/// Connects once from each port of a range above the kernel's usual one, by sockets that have this range. `None`
+/// where the kernel does not know of such a range.
+///
+/// The kernel's search passes over a port that bind() has given to a socket, up to a minute after its end. Above the
+/// usual range it gives none.
 pub fn connect_from_all(low: u16, high: u16) -> Result<Option<Vec<u16>>> {
+    // Bound while the range is the usual one.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
     let port = listener.local_addr()?.port();
+    let usual = Range::read()?;
+    ensure!(low > usual.high()?, "port {low} is in the usual range");
+    // A socket's own range must lie in that of the kernel.
+    usual.extend_to(high)?;
     let mut held = Vec::new();
     for _ in low..=high {
         match connect_within(low, high, Address::Any, port)? {

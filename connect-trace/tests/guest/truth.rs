@@ -87,14 +87,32 @@ impl Truth {
     }
 }
 
-/// Puts the kernel's range of ports back to what it was: a case may set it.
-struct Range(String);
+/// The kernel's range of ports. Dropping it makes the range what it was when it was read: a case may set it.
+pub struct Range(String);
 
 impl Range {
-    fn read() -> Result<Self> {
+    /// Reads it.
+    pub fn read() -> Result<Self> {
         fs::read_to_string(RANGE)
             .map(Self)
             .with_context(|| format!("cannot read {RANGE}"))
+    }
+
+    /// The last port of the range that was read.
+    pub fn high(&self) -> Result<u16> {
+        let (_, high) = self.ends()?;
+        Ok(high.parse()?)
+    }
+
+    /// Makes the kernel's range end with this port.
+    pub fn extend_to(&self, high: u16) -> Result<()> {
+        let (low, _) = self.ends()?;
+        fs::write(RANGE, format!("{low} {high}")).with_context(|| format!("cannot write {RANGE}"))
+    }
+
+    fn ends(&self) -> Result<(&str, &str)> {
+        let ends = self.0.trim().split_once(char::is_whitespace);
+        ends.with_context(|| format!("{RANGE} has {:?}", self.0))
     }
 }
 
