@@ -95,7 +95,7 @@ fn recording(file: &Path, arguments: &str) -> Result<Process> {
     tracing(&format!("--record {} {arguments}", file.display()))
 }
 
-/// Reads a recording as far as possible.
+/// Reads the intact part of a recording.
 pub fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
     let mut recording = Recording::open(file)?;
     let mut connects = Vec::new();

@@ -51,7 +51,7 @@ enum Case {
     BindAny(Count),
     /// bind() with IP_BIND_ADDRESS_NO_PORT, for each family: errno 0, a port from the range
     BindAddress(Count),
-    /// Nobody listens, for each family: ECONNREFUSED, though the kernel's function answers 0
+    /// A port without a listener, for each family: ECONNREFUSED, though the kernel's function answers 0
     Refused(Count),
     /// No route, IPv4 and mapped: ENETUNREACH without a search (takes root)
     Unreachable(Count),
