@@ -124,7 +124,7 @@ impl Suite {
             ("Dir::Etc::sourcelist", path("sources.list")),
             ("Dir::Etc::sourceparts", path("sources.list.d")),
             ("Dir::State::lists", path("lists")),
-            // A file of its own, which apt may replace: as root it would replace /dev/null too.
+            // A separate file, which apt may replace: as root it would replace /dev/null too.
             ("Dir::State::status", path("status")),
             ("Dir::Cache", path("cache")),
             // Otherwise apt only warns about an unreachable archive.
