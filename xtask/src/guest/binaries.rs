@@ -1,5 +1,5 @@
-//! Builds the programs of this workspace that run in guests. They are static, so that a guest needs
-//! no libraries for them.
+//! Builds the programs of this workspace that run in guests. They are static, so that a guest needs no libraries for
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 use crate::workspace::{self, GUEST_TARGET};
 
-/// The name of init's program among the others.
+/// File name of init's program.
 pub(crate) const INIT: &str = "guest-init";
 
-/// Builds everything that guests run, tests apart. The lines of cargo are shown.
+/// Builds all programs for guests except the tests. The output of cargo is shown.
 pub(crate) fn build() -> Result<Vec<PathBuf>> {
     let mut command = cargo("build");
     command.args([
@@ -27,7 +27,7 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
     built()
 }
 
-/// What the last build left; an error if init is not among it.
+/// Returns the programs of the last build; an error if init is missing.
 pub(crate) fn built() -> Result<Vec<PathBuf>> {
     let folder = workspace::guest_target().join(GUEST_TARGET).join("release");
     let names = ["connect-trace", "truth", INIT];
@@ -72,7 +72,7 @@ fn cargo(subcommand: &str) -> Command {
         "--target-dir",
     ]);
     command.arg(workspace::guest_target());
-    // As the variable of one target it is for the guests' programs and not for build scripts.
+    // A variable of one target applies to the guests' programs and not to build scripts.
     command.env(
         "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
         "-C target-feature=+crt-static",
@@ -83,15 +83,15 @@ fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// The tests' program that one of cargo's JSON messages names. The command is built as well, before them
-/// or after.
+/// Returns the path of the test program in one of cargo's JSON messages. The command is built too, before or after the
+/// tests.
 fn executable_in(message: &str) -> Option<PathBuf> {
     if !message.contains(r#""kind":["test"]"#) {
         return None;
     }
     let (_, rest) = message.split_once(r#""executable":""#)?;
     let (path, _) = rest.split_once('"')?;
-    // Paths with characters that JSON escapes are not worth a parser.
+    // A path with characters that JSON escapes is not supported, which saves a parser.
     (!path.contains('\\')).then(|| Path::new(path).to_owned())
 }
 
