@@ -95,7 +95,7 @@ fn read(clock: libc::clockid_t) -> i128 {
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`, and so of the records.
 #[must_use]
-pub fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     // The time since the boot is not negative.
     u64::try_from(read(libc::CLOCK_MONOTONIC)).unwrap_or(0)
 }

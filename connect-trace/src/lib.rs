@@ -12,11 +12,12 @@
 //! [`term`] prints on stdout and stderr.
 
 // `print!` and its like panic if they cannot write; `say!` and `writeln!` do not.
+#![warn(unreachable_pub)]
 #![warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
 
 pub mod check;
 pub mod cli;
-pub mod clock;
+mod clock;
 pub mod compare;
 pub mod connect;
 pub mod figures;
@@ -26,7 +27,7 @@ pub mod filter;
 mod fixtures;
 pub mod kernel;
 pub mod load;
-pub mod options;
+mod options;
 pub mod overhead;
 pub mod probes;
 pub mod recording;

@@ -14,7 +14,7 @@ const AS_GOOD: f64 = 1.3;
 
 /// Returns the strategy to use; `None` if every strategy fails too often.
 #[must_use]
-pub fn best(comparison: &Comparison) -> Option<&StrategyResult> {
+pub(super) fn best(comparison: &Comparison) -> Option<&StrategyResult> {
     let fit = || {
         let rows = comparison.rows.iter();
         rows.filter(|row| row.error_share() <= MOST_ERRORS)
@@ -40,7 +40,7 @@ fn effort(strategy: Strategy) -> u8 {
 
 /// The recommendation: its first sentence, the reasons, and the limits.
 #[must_use]
-pub fn words(comparison: &Comparison) -> Vec<String> {
+pub(super) fn words(comparison: &Comparison) -> Vec<String> {
     let mut words = vec![recommendation(comparison)];
     words.extend(comparison.rows.iter().filter_map(|row| of(comparison, row)));
     if !comparison.left_out.is_empty() {

@@ -18,7 +18,7 @@ const SCHEMA: &str = "connect-trace-compare/1";
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn write(out: &mut (impl Write + ?Sized), comparison: &Comparison) -> io::Result<()> {
+pub(super) fn write(out: &mut (impl Write + ?Sized), comparison: &Comparison) -> io::Result<()> {
     line(out, &Line::of(comparison))
 }
 

@@ -4,7 +4,7 @@
 //! `traced` traces the runs if that is possible.
 
 mod advice;
-pub mod args;
+pub(crate) mod args;
 mod json;
 mod strategy_result;
 mod text;

@@ -32,7 +32,7 @@ const SCANNED: Column = ("scanned", |run| run.scanned, |ports| format!("{ports:.
 
 /// Returns the comparison as text.
 #[must_use]
-pub fn render(comparison: &Comparison, paint: Paint) -> String {
+pub(super) fn render(comparison: &Comparison, paint: Paint) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = sections(&mut text, comparison, paint);

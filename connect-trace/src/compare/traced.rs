@@ -25,7 +25,7 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DRAIN_BUDGET: Duration = Duration::from_secs(1);
 
 /// Traces the connections of the processes that this one starts.
-pub struct Traced {
+pub(super) struct Traced {
     tracer: Tracer,
 }
 
@@ -34,7 +34,7 @@ impl Traced {
     ///
     /// # Errors
     /// If the probes cannot be attached: see [`Tracer::start`].
-    pub fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let filters = Filters {
             pids: vec![process::id()],
             follow: true,

@@ -28,7 +28,7 @@ const FILES: u64 = 96;
 ///
 /// # Errors
 /// States how many files it may open.
-pub fn files() -> Result<(), MissingRequirement> {
+pub(crate) fn files() -> Result<(), MissingRequirement> {
     match limit(libc::RLIMIT_NOFILE) {
         Some(most) if most < FILES => Err(MissingRequirement::limit(
             format!("this process may open {most} files, but a trace needs up to {FILES}"),
@@ -43,7 +43,7 @@ pub fn files() -> Result<(), MissingRequirement> {
 ///
 /// # Errors
 /// States how much memory the cgroup may use.
-pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
+pub(crate) fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
     if btf.structure(COUNTED_AS_LOCKED).is_some() {
         return Ok(());
     }
@@ -85,7 +85,7 @@ const MORE_MEMORY: &str = "raise the limit (memory.max of the cgroup, MemoryMax=
 
 /// Names the limit that caused an error, if a limit did.
 #[must_use]
-pub fn named(error: Error) -> Error {
+pub(crate) fn named(error: Error) -> Error {
     if error.chain().any(|cause| cause.is::<MissingRequirement>()) {
         return error;
     }
@@ -128,7 +128,7 @@ pub fn named(error: Error) -> Error {
 
 /// Returns whether an error is a limit's error, as made by [`named`].
 #[must_use]
-pub fn is_named(error: &Error) -> bool {
+pub(crate) fn is_named(error: &Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         cause

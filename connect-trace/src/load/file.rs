@@ -13,7 +13,7 @@ use crate::files::whole::WholeFile;
 
 /// The file of attempts. Attempts are kept in a file without a name until all runs are known, because the
 /// first line describes the runs.
-pub struct LogFile {
+pub(crate) struct LogFile {
     file: WholeFile,
     attempts: csv::Writer<File>,
 }
@@ -23,7 +23,7 @@ impl LogFile {
     ///
     /// # Errors
     /// If the file is not empty, or cannot be created.
-    pub fn prepare(path: &Path) -> Result<Self> {
+    pub(crate) fn prepare(path: &Path) -> Result<Self> {
         let file = WholeFile::new("--csv", path)?;
         let attempts = csv::Writer::from_writer(file.scratch()?);
         Ok(Self { file, attempts })
@@ -33,7 +33,7 @@ impl LogFile {
     ///
     /// # Errors
     /// If there is no room for it.
-    pub fn add(&mut self, attempt: &Attempt) -> Result<()> {
+    pub(crate) fn add(&mut self, attempt: &Attempt) -> Result<()> {
         let added = self.attempts.serialize(attempt);
         added.with_context(|| self.file.says("cannot be written"))
     }
@@ -42,7 +42,7 @@ impl LogFile {
     ///
     /// # Errors
     /// If the file cannot be written; no new file is left behind then.
-    pub fn write(self, head: &Head) -> Result<()> {
+    pub(crate) fn write(self, head: &Head) -> Result<()> {
         let Self { file, attempts } = self;
         let mut attempts = attempts
             .into_inner()

@@ -18,7 +18,7 @@ const SCHEMA: &str = "connect-trace-load/1";
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn write(out: &mut (impl Write + ?Sized), done: &Done) -> io::Result<()> {
+pub(super) fn write(out: &mut (impl Write + ?Sized), done: &Done) -> io::Result<()> {
     line(out, &RunLine::of(done))
 }
 

@@ -6,31 +6,31 @@
 //! attempts that come back are counted in `figures`, with the curve of `occupancy`; `text` and `json` write
 //! the report, and `file` keeps the attempts.
 
-pub mod args;
+pub(crate) mod args;
 pub mod attempt;
 #[cfg(test)]
 pub(crate) mod example;
-pub mod features;
-pub mod figures;
-pub mod file;
+pub(crate) mod features;
+pub(crate) mod figures;
+pub(crate) mod file;
 mod files;
 mod json;
 mod limits;
 mod listener;
 pub mod log;
 mod namespace;
-pub mod occupancy;
+pub(crate) mod occupancy;
 mod order;
-pub mod plan;
-pub mod process;
-pub mod progress;
+pub(crate) mod plan;
+pub(crate) mod process;
+pub(crate) mod progress;
 pub mod runner;
 mod socket;
-pub mod strategy;
-pub mod target;
+pub(crate) mod strategy;
+pub(crate) mod target;
 mod text;
 mod worker;
-pub mod workload;
+pub(crate) mod workload;
 
 use std::{
     io::{self, Write},

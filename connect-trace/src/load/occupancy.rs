@@ -4,7 +4,7 @@ use super::attempt::Attempt;
 use crate::connect::PortRange;
 
 /// Number of steps that the whole range is divided into.
-pub const STEPS: usize = 20;
+pub(crate) const STEPS: usize = 20;
 
 /// The steps, beginning with an empty range. If several addresses allow more open connections than the range
 /// has ports, there are further steps.

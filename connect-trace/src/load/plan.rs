@@ -110,7 +110,7 @@ impl Plan {
 
 /// The loopback's address.
 #[must_use]
-pub fn loopback(v6: bool) -> IpAddr {
+pub(crate) fn loopback(v6: bool) -> IpAddr {
     if v6 {
         Ipv6Addr::LOCALHOST.into()
     } else {

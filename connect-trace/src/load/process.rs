@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The hidden command that runs [`super::runner::run`].
-pub const COMMAND: &str = "load-runner";
+pub(crate) const COMMAND: &str = "load-runner";
 
 /// The running program, even if its file was replaced or removed.
 const OURSELVES: &str = "/proc/self/exe";
@@ -24,7 +24,7 @@ const OURSELVES: &str = "/proc/self/exe";
 ///
 /// # Errors
 /// If no private namespace can be created.
-pub fn features() -> Result<Features> {
+pub(crate) fn features() -> Result<Features> {
     let mut runner = Runner::start(&Job::Probe)?;
     match runner.next()? {
         Message::Features(features) => Ok(features),
@@ -37,7 +37,7 @@ pub fn features() -> Result<Features> {
 ///
 /// # Errors
 /// If there was no run; attempts that fail are no error.
-pub fn make(
+pub(crate) fn make(
     plan: &Plan,
     progress: &mut dyn FnMut(u32, u32),
     take: &mut dyn FnMut(Vec<Attempt>) -> Result<()>,

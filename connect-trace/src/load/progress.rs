@@ -8,7 +8,7 @@ use crate::term::status_line::Line;
 const BAR: usize = 20;
 
 /// The progress line, if stderr is a terminal.
-pub struct Progress {
+pub(crate) struct Progress {
     line: Option<Line>,
     name: String,
     of: u32,
@@ -18,7 +18,7 @@ pub struct Progress {
 impl Progress {
     /// Creates the line for a run of `of` attempts.
     #[must_use]
-    pub fn new(name: String, of: u32) -> Self {
+    pub(crate) fn new(name: String, of: u32) -> Self {
         Self {
             line: Line::on_terminal(),
             name,
@@ -28,7 +28,7 @@ impl Progress {
     }
 
     /// Shows the progress.
-    pub fn update(&mut self, done: u32, errors: u32) {
+    pub(crate) fn update(&mut self, done: u32, errors: u32) {
         if let Some(line) = &mut self.line {
             line.show(&text(
                 &self.name,

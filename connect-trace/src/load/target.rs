@@ -21,7 +21,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// If the target does not answer; the message says why.
-pub fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
+pub(crate) fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
     let connect = || {
         let socket = Socket::open(protocol, target.is_ipv6())?;
         socket.never_block()?;
@@ -39,7 +39,7 @@ pub fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
 
 /// Returns true if there is a terminal to ask on.
 #[must_use]
-pub fn can_ask() -> bool {
+pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
@@ -47,7 +47,7 @@ pub fn can_ask() -> bool {
 ///
 /// # Errors
 /// If the terminal cannot be read.
-pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
+pub(crate) fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
     let most = plans
         .iter()
         .map(|plan| plan.close_above.unwrap_or(plan.connections));

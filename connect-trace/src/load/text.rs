@@ -14,7 +14,7 @@ use crate::{
 
 /// The report of a run.
 #[must_use]
-pub fn render(done: &Done, paint: Paint) -> String {
+pub(super) fn render(done: &Done, paint: Paint) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = sections(&mut text, done, paint);

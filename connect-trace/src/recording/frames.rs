@@ -82,7 +82,7 @@ pub(super) struct Frames<R> {
 }
 
 impl<R: Read> Frames<R> {
-    pub fn new(source: R) -> Self {
+    pub(super) fn new(source: R) -> Self {
         Self {
             source,
             buffer: Vec::new(),
@@ -93,19 +93,19 @@ impl<R: Read> Frames<R> {
     }
 
     /// Offset of the next frame in the file.
-    pub fn offset(&self) -> u64 {
+    pub(super) fn offset(&self) -> u64 {
         self.offset + self.used as u64
     }
 
     /// Returns the next bytes without consuming them; fewer at the end of the file.
-    pub fn peek(&mut self, length: usize) -> Result<&[u8], Fault> {
+    pub(super) fn peek(&mut self, length: usize) -> Result<&[u8], Fault> {
         self.fill(length)?;
         let ahead = &self.buffer[self.used..];
         Ok(&ahead[..ahead.len().min(length)])
     }
 
     /// Returns the next frame; `None` at the end of the file.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, Fault> {
+    pub(super) fn next(&mut self) -> Result<Option<Frame<'_>>, Fault> {
         let head = self.peek(NOTE_HEAD)?;
         if head.is_empty() {
             return Ok(None);

@@ -389,7 +389,7 @@ impl Lines {
 pub(super) mod tests {
     use super::*;
 
-    pub fn start() -> Start {
+    pub(crate) fn start() -> Start {
         Start {
             version: "0.1.0".to_owned(),
             host: "web1".to_owned(),
@@ -401,7 +401,7 @@ pub(super) mod tests {
         }
     }
 
-    pub fn end(events: u64) -> End {
+    pub(crate) fn end(events: u64) -> End {
         End {
             events,
             monotonic_ns: 7_000_000_000,

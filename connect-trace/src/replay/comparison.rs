@@ -32,7 +32,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub fn new(path: &Path, start: &Start) -> Self {
+    pub(super) fn new(path: &Path, start: &Start) -> Self {
         Self {
             name: shortened(&printable(path).to_string()),
             origin: format!(
@@ -47,11 +47,11 @@ impl Row {
         }
     }
 
-    pub fn connect(&mut self, connect: &Connect) {
+    pub(super) fn connect(&mut self, connect: &Connect) {
         self.summary.record(connect);
     }
 
-    pub fn end(&mut self, kernel_side: &KernelSide) {
+    pub(super) fn end(&mut self, kernel_side: &KernelSide) {
         let KernelSide {
             accounting, fast, ..
         } = kernel_side;

@@ -1,6 +1,6 @@
 //! `connect-trace report`: the reports of recordings, as a trace prints them.
 
-pub mod args;
+pub(crate) mod args;
 mod comparison;
 mod json;
 

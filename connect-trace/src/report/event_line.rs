@@ -19,7 +19,7 @@ const CELLS: usize = 8;
 
 /// The lines of events on a terminal. Columns grow with their contents, so that lines stay aligned.
 #[derive(Clone, Debug)]
-pub struct EventLines {
+pub(crate) struct EventLines {
     /// Columns of the terminal, but at least as many as the lines need.
     columns: usize,
     /// Width of each column.
@@ -52,7 +52,7 @@ enum Kind {
 impl EventLines {
     /// Creates the lines for a terminal with this number of columns.
     #[must_use]
-    pub fn new(columns: usize) -> Self {
+    pub(crate) fn new(columns: usize) -> Self {
         let mut lines = Self {
             columns: if columns < WIDE { COMPACT } else { columns },
             widths: [0; CELLS],
@@ -94,7 +94,7 @@ impl EventLines {
     /// Returns the lines to use after other output: they begin with a header again, and with initial widths
     /// if the terminal's number of columns has changed.
     #[must_use]
-    pub fn again(self, columns: usize) -> Self {
+    pub(crate) fn again(self, columns: usize) -> Self {
         let new = Self::new(columns);
         if new.columns != self.columns {
             return new;
@@ -107,12 +107,12 @@ impl EventLines {
 
     /// Returns true if anything was printed since the start, or since [`again`](Self::again).
     #[must_use]
-    pub fn is_headed(&self) -> bool {
+    pub(crate) fn is_headed(&self) -> bool {
         self.headed
     }
 
     /// Returns the header if it was not printed yet, or if the widths have changed since.
-    pub fn header(&mut self) -> Option<String> {
+    pub(crate) fn header(&mut self) -> Option<String> {
         let due = !std::mem::replace(&mut self.headed, true);
         due.then(|| joined(self.titles(), self.widths))
     }
@@ -120,7 +120,7 @@ impl EventLines {
     /// Returns one connect() without a line feed. Must be called before [`header`](Self::header), which is
     /// printed above the line if there is one. The name of the thread cannot add control characters.
     #[must_use]
-    pub fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
+    pub(crate) fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
         let time = clock.at(connect.start_ns).of_day_with_ms();
         let pid = connect.pid.to_string();
         let comm = match connect.owner {

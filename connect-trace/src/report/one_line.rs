@@ -15,7 +15,7 @@ const HEADER: usize = 2;
 
 /// The reports of a trace or of a recording, with a line for each.
 #[derive(Clone, Debug)]
-pub struct ReportLines {
+pub(crate) struct ReportLines {
     /// Width of the time of day.
     time: usize,
     /// Reports since the last header; `None` before the first.
@@ -29,7 +29,7 @@ pub struct ReportLines {
 impl ReportLines {
     /// Creates the lines; with `with_ms`, the time of day has milliseconds.
     #[must_use]
-    pub fn new(with_ms: bool) -> Self {
+    pub(crate) fn new(with_ms: bool) -> Self {
         Self {
             time: if with_ms { 12 } else { 8 },
             since_header: None,
@@ -40,7 +40,7 @@ impl ReportLines {
 
     /// Returns the next line, after a header at the start and on each further screen of `rows` rows. Without
     /// `rows`, if the output is not a terminal, there is one header.
-    pub fn next(&mut self, report: &Report, rows: Option<usize>, paint: Paint) -> String {
+    pub(crate) fn next(&mut self, report: &Report, rows: Option<usize>, paint: Paint) -> String {
         let is_due = |since: usize| rows.is_some_and(|rows| since + HEADER >= rows.max(HEADER + 2));
         let mut text = String::new();
         if self.since_header.is_none_or(is_due) {
@@ -52,7 +52,7 @@ impl ReportLines {
     }
 
     /// Returns the warnings that were not printed yet, except for percentiles of few connections.
-    pub fn new_warnings(&mut self, report: &Report) -> Vec<Warning> {
+    pub(crate) fn new_warnings(&mut self, report: &Report) -> Vec<Warning> {
         let mut found = warnings(report);
         found.retain(|warning| warning.kind != "few_samples" && !self.told.contains(warning.kind));
         self.told.extend(found.iter().map(|warning| warning.kind));

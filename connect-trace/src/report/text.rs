@@ -22,7 +22,11 @@ use crate::term::{
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn write(out: &mut (impl Write + ?Sized), report: &Report, paint: Paint) -> io::Result<()> {
+pub(crate) fn write(
+    out: &mut (impl Write + ?Sized),
+    report: &Report,
+    paint: Paint,
+) -> io::Result<()> {
     out.write_all(render(report, paint).as_bytes())
 }
 

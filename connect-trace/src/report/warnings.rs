@@ -15,7 +15,7 @@ const WATCHED: f64 = 0.05;
 
 /// A reason to doubt a report, or to act.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// Name for programs.
     pub kind: &'static str,
     /// Text for people.
@@ -24,7 +24,7 @@ pub struct Warning {
 
 /// Returns every reason to doubt this report, and then the routes whose ports run out.
 #[must_use]
-pub fn warnings(report: &Report) -> Vec<Warning> {
+pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     [
         lost(report),
         incomplete(report),

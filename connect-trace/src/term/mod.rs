@@ -4,10 +4,10 @@ pub(crate) mod errno;
 mod log;
 pub mod message;
 pub(crate) mod numbers;
-pub mod paint;
-pub mod printable;
-pub mod status_line;
+pub(crate) mod paint;
+pub(crate) mod printable;
+pub(crate) mod status_line;
 pub mod stdout;
-pub mod terminal;
+pub(crate) mod terminal;
 
 pub use self::log::start as start_log;

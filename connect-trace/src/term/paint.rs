@@ -4,18 +4,18 @@ use anstyle::{AnsiColor, Style};
 
 /// True if colours are used: only on a terminal, and not with `NO_COLOR`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Paint(pub bool);
+pub(crate) struct Paint(pub bool);
 
 impl Paint {
     /// Returns a title in bold.
     #[must_use]
-    pub fn title(self, text: &str) -> String {
+    pub(crate) fn title(self, text: &str) -> String {
         self.with(Style::new().bold(), text)
     }
 
     /// Returns a warning in yellow.
     #[must_use]
-    pub fn warning(self, text: &str) -> String {
+    pub(crate) fn warning(self, text: &str) -> String {
         self.with(AnsiColor::Yellow.on_default().bold(), text)
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 /// Displays a name, such as the name of a file, on one line: `\x1b` for a control character, `\xff` for a
 /// byte that is not UTF-8.
-pub fn printable<T: AsRef<OsStr> + ?Sized>(name: &T) -> Printable<'_> {
+pub(crate) fn printable<T: AsRef<OsStr> + ?Sized>(name: &T) -> Printable<'_> {
     Printable {
         bytes: name.as_ref().as_bytes(),
         lines: false,
@@ -26,7 +26,7 @@ pub(super) fn printable_lines(text: &str) -> Printable<'_> {
 
 /// Text that is escaped when it is displayed.
 #[derive(Clone, Copy, Debug)]
-pub struct Printable<'a> {
+pub(crate) struct Printable<'a> {
     bytes: &'a [u8],
     /// True if line feeds and tabs are kept.
     lines: bool,

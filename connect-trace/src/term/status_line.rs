@@ -8,17 +8,17 @@ use std::{
 use super::{message, terminal};
 
 /// A line on stderr that is rewritten for each update, and removed when it is dropped.
-pub struct Line(());
+pub(crate) struct Line(());
 
 impl Line {
     /// Returns a line, or `None` if stderr is not a terminal that can erase a line.
-    pub fn on_terminal() -> Option<Self> {
+    pub(crate) fn on_terminal() -> Option<Self> {
         let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         (io::stderr().is_terminal() && !dumb).then_some(Self(()))
     }
 
     /// Replaces the text of the line.
-    pub fn show(&self, line: &str) {
+    pub(crate) fn show(&self, line: &str) {
         let columns = terminal::columns_of(io::stderr()).unwrap_or(80);
         // A wrapped line could not be erased.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();

@@ -14,13 +14,13 @@ const COLUMNS: usize = 120;
 
 /// Returns the colours for stdout: only on a terminal, subject to `NO_COLOR` and similar variables.
 #[must_use]
-pub fn paint() -> Paint {
+pub(crate) fn paint() -> Paint {
     Paint(AutoStream::choice(&io::stdout()) != ColorChoice::Never)
 }
 
 /// Returns the columns of stdout: the variable `COLUMNS`, or else the terminal's width, or else 120.
 #[must_use]
-pub fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     let variable = env::var("COLUMNS").ok();
     variable
         .as_deref()
@@ -36,7 +36,7 @@ fn number_of_columns(text: &str) -> Option<usize> {
 
 /// Returns the columns of a stream's terminal; `None` if it is not a terminal, or its width is not known.
 #[must_use]
-pub fn columns_of(stream: impl AsFd) -> Option<usize> {
+pub(crate) fn columns_of(stream: impl AsFd) -> Option<usize> {
     size_of(stream)
         .map(|size| size.ws_col.into())
         .filter(|&columns| columns > 0)
@@ -44,7 +44,7 @@ pub fn columns_of(stream: impl AsFd) -> Option<usize> {
 
 /// Returns the rows of stdout; `None` if it is not a terminal, or its height is not known.
 #[must_use]
-pub fn rows() -> Option<usize> {
+pub(crate) fn rows() -> Option<usize> {
     size_of(io::stdout())
         .map(|size| size.ws_row.into())
         .filter(|&rows| rows > 0)

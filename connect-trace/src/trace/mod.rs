@@ -1,14 +1,14 @@
 //! The running daemon: drains the ring buffer, watches candidate checks in bursts, prints reports, and ends in order.
 
-pub mod args;
+pub(crate) mod args;
 mod bursts;
-pub mod child;
+pub(crate) mod child;
 pub mod config;
 mod loss_log;
 mod overhead_control;
 mod priority;
 mod signals;
-pub mod status_line;
+pub(crate) mod status_line;
 pub mod tracer;
 
 use std::{

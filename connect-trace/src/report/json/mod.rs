@@ -25,7 +25,7 @@ pub(crate) const SCHEMA: &str = "connect-trace/1";
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn write_event(
+pub(crate) fn write_event(
     out: &mut (impl Write + ?Sized),
     connect: &Connect,
     clock: &Clock,
@@ -37,7 +37,7 @@ pub fn write_event(
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Result<()> {
+pub(crate) fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Result<()> {
     line(out, &ReportLine::of(report))
 }
 
