@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use connect_trace_common::ConnectRecord;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
@@ -19,7 +20,7 @@ use crate::{
     event::{Connect, Family},
     files,
     governor::{Governor, WINDOW},
-    kernel::{self, access, prototypes::CHECKS},
+    kernel::{self, access, limits, prototypes::CHECKS},
     output::Output,
     overhead::Overhead,
     precedence::{Precedence, without_huge_pages},
@@ -34,9 +35,16 @@ use crate::{
     tracer::Tracer,
 };
 
-/// Between two looks at the ring buffer. At 100,000 connects a second and 128 bytes each, 600 KiB come
-/// together: an eighth of the default buffer.
-const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// The pause between two looks at the ring buffer, and at processes and cgroups, if somebody waits for what is seen.
+const PAUSE_IF_AWAITED: Duration = Duration::from_millis(50);
+/// The longest pause: a look costs as much as some thirty records.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// The shortest pause, on hosts with many CPUs.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// Calls of connect() that one CPU makes in a second, at most: each takes five microseconds and more.
+const CALLS_PER_CPU: u32 = 200_000;
+/// Bytes of a record in the ring buffer, its header among them.
+const RECORD_BYTES: usize = 8 + size_of::<ConnectRecord>();
 /// Longest that one look may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 /// Until the next look, after one that did not come to the end.
@@ -228,10 +236,15 @@ impl Daemon {
         let start = Instant::now();
         let mut status_line = StatusLine::new(config);
         let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
-        let only_some = !config.probes.filters.pids.is_empty();
+        let filters = &config.probes.filters;
+        let only_some = !filters.pids.is_empty();
+        let mut pause = pause(config.probes.ring_buffer_bytes, limits::cpus());
+        if only_some || !filters.cgroups.is_empty() || config.output.events {
+            pause = pause.min(PAUSE_IF_AWAITED);
+        }
         let mut signalled = false;
-        let mut drain = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
-        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain = sleep_until(start + PAUSE_IF_AWAITED);
+        tokio::pin!(drain);
         let never = Duration::from_secs(u32::MAX.into());
         let mut report = interval_at(
             start + config.output.interval.unwrap_or(never),
@@ -265,12 +278,16 @@ impl Daemon {
                     None
                 }
                 () = &mut end => return Ok(Cause::Time),
-                _ = drain.tick() => {
+                () = &mut drain => {
                     let is_empty = self.drain(DRAIN_BUDGET)?;
                     self.precedence.set(!is_empty);
-                    if !is_empty {
-                        drain.reset_after(DRAIN_SOON);
-                    }
+                    let pause = match is_empty {
+                        false => DRAIN_SOON,
+                        // What has been seen of it decides when it ends.
+                        true if bursts.is_some() && self.schedule.is_first() => pause.min(PAUSE_IF_AWAITED),
+                        true => pause,
+                    };
+                    drain.as_mut().reset(Instant::now() + pause);
                     self.tracer.probes().follow_cgroups()?;
                     // The trace of a command ends as the command does.
                     if only_some && !self.tracer.probes().any_process()? && command.is_none() {
@@ -439,6 +456,13 @@ impl Daemon {
     }
 }
 
+/// Returns the time in which not more than the ring buffer holds can come together.
+fn pause(ring_buffer_bytes: u32, cpus: u32) -> Duration {
+    let records = f64::from(ring_buffer_bytes) / RECORD_BYTES as f64;
+    let fills_in = records / (f64::from(cpus) * f64::from(CALLS_PER_CPU));
+    Duration::from_secs_f64(fills_in).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 /// When `__inet{,6}_check_established` is watched: from the start until there was something to see,
 /// and then not without traffic, and not for more than a two-hundredth of the time.
 #[derive(Default)]
@@ -471,6 +495,11 @@ impl BurstSchedule {
         }
     }
 
+    /// Returns whether the first one has not ended yet.
+    fn is_first(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// What to do now.
     fn due(&mut self) -> Option<Due> {
         if !self.families.any() || self.next.is_some_and(|next| next > Instant::now()) {
@@ -498,6 +527,17 @@ impl BurstSchedule {
 mod tests {
     use super::*;
     use crate::aggregate::summary::tests::example;
+
+    #[test]
+    fn a_pause_is_as_long_as_the_ring_buffer_holds_what_all_cpus_make() {
+        let ms = |mib: u32, cpus| pause(mib << 20, cpus).as_millis();
+        assert_eq!([1, 2, 8, 64].map(|cpus| ms(8, cpus)), [200, 154, 38, 10]);
+        assert_eq!(
+            ms(64, 64),
+            38,
+            "eight times as large for eight times as many"
+        );
+    }
 
     #[test]
     fn the_processes_that_go_on_are_told() {

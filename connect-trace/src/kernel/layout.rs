@@ -72,7 +72,6 @@ const TASK_MEMBERS: &[Member] = &[
     required(Field::TaskComm, "task_struct", "comm"),
     required(Field::TaskCred, "task_struct", "cred"),
     required(Field::CredUid, "cred", "uid.val"),
-    required(Field::TaskPid, "task_struct", "pid"),
 ];
 
 /// What the programs read at once and take apart: the whole, its halves in their order, and the bytes of a half.

@@ -40,6 +40,13 @@ pub fn files() -> Result<(), Lack> {
     }
 }
 
+/// Returns how many CPUs run.
+pub fn cpus() -> u32 {
+    // SAFETY: sysconf has no preconditions.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(online).unwrap_or(0).max(1)
+}
+
 /// Checks that this process's cgroup may have the memory that a trace takes: beyond it the kernel ends the
 /// process without a word.
 ///
