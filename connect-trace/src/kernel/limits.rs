@@ -38,6 +38,13 @@ pub(crate) fn files() -> Result<(), MissingRequirement> {
     }
 }
 
+/// Returns the number of CPUs that run.
+pub(crate) fn cpus() -> u32 {
+    // SAFETY: sysconf has no preconditions.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(online).unwrap_or(0).max(1)
+}
+
 /// Checks that the cgroup of this process may use the memory that a trace takes: beyond that limit the kernel kills the
 /// process without a message.
 ///

@@ -15,6 +15,7 @@ use crate::{
     stats::{
         BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally,
         by::By,
+        exhaustion::Exhaustion,
         report::{KernelSide, Report},
     },
     term::{message::Stderr, paint::Paint, stdout::stdout, terminal},
@@ -126,17 +127,29 @@ impl Output {
     /// If stdout cannot be written; the connection is still part of the report.
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
         self.kinds.record(connect, &mut self.summary);
-        if let Some(found) = self.exhaustions.record(connect)
-            && self.is_live
-        {
-            log::warn!("{found}");
+        if let Some(found) = self.exhaustions.record(connect) {
+            self.warn(&found);
         }
         if let Some(groups) = &mut self.groups {
             groups.record(connect);
         }
-        if !self.args.events {
-            return Ok(());
+        if self.args.events {
+            return self.write_event(connect);
         }
+        Ok(())
+    }
+
+    /// Logs that ports run out, where it is now that they do.
+    #[cold]
+    fn warn(&self, found: &Exhaustion) {
+        if self.is_live {
+            log::warn!("{found}");
+        }
+    }
+
+    /// Writes the line of an event.
+    #[inline(never)]
+    fn write_event(&mut self, connect: &Connect) -> Result<()> {
         match self.args.format {
             Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
             Format::Text => {

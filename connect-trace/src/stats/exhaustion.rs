@@ -97,6 +97,7 @@ impl Exhaustions {
     }
 
     /// Adds the evidence of a search on a route that is not the latest one.
+    #[cold]
     fn record_other(&mut self, route: Route, seen: Evidence) -> Option<Exhaustion> {
         self.keep_latest();
         self.turn += 1;

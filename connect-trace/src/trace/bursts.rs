@@ -48,6 +48,11 @@ impl BurstSchedule {
         }
     }
 
+    /// Returns true until the first burst has ended.
+    pub(super) fn is_first(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// Returns the step that is due now.
     pub(super) fn due(&mut self) -> Option<Due> {
         if !self.families.any() || self.next.is_some_and(|next| next > Instant::now()) {

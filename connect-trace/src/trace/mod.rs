@@ -18,12 +18,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use connect_trace_common::ConnectRecord;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::{
     files,
     filter::filter_words,
-    kernel::{self, access, prototypes::CHECKS},
+    kernel::{self, access, limits, prototypes::CHECKS},
     overhead::Overhead,
     recording::Recorder,
     report::output::Output,
@@ -48,9 +49,15 @@ use crate::{
     },
 };
 
-/// Interval between two readings of the ring buffer. At 100,000 records a second and 128 bytes each, 600 KiB come
-/// together: an eighth of the default buffer.
-const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// Shortest pause between two readings of the ring buffer. It is also the longest one if somebody waits for events, or for
+/// the end of a process.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause. A reading costs as much as some thirty records.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// Maximum rate of connect() calls on one CPU, per second: each takes five microseconds or more.
+const CALLS_PER_CPU: u32 = 200_000;
+/// Size of a record in the ring buffer, with its header.
+const RECORD_BYTES: usize = 8 + size_of::<ConnectRecord>();
 /// Longest time that one reading may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 /// Time until the next reading, if the last one did not empty the buffer.
@@ -213,10 +220,15 @@ impl Daemon {
         let start = Instant::now();
         let mut status_line = StatusLine::new(config);
         let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
-        let only_some = !config.probes.filters.pids.is_empty();
+        let filters = &config.probes.filters;
+        let only_some = !filters.pids.is_empty();
+        let mut pause = pause(config.probes.ring_buffer_bytes, limits::cpus());
+        if only_some || !filters.cgroups.is_empty() || config.output.events {
+            pause = SHORTEST_PAUSE;
+        }
         let mut signalled = false;
-        let mut drain = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
-        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain = sleep_until(start + SHORTEST_PAUSE);
+        tokio::pin!(drain);
         let never = Duration::from_secs(u32::MAX.into());
         let mut report = interval_at(
             start + config.output.interval.unwrap_or(never),
@@ -250,12 +262,16 @@ impl Daemon {
                     None
                 }
                 () = &mut end => return Ok(Cause::Time),
-                _ = drain.tick() => {
+                () = &mut drain => {
                     let is_empty = self.drain(DRAIN_BUDGET)?;
                     self.priority.set(!is_empty);
-                    if !is_empty {
-                        drain.reset_after(DRAIN_SOON);
-                    }
+                    let pause = match is_empty {
+                        false => DRAIN_SOON,
+                        // The number of candidate checks seen decides when the first burst ends.
+                        true if bursts.is_some() && self.schedule.is_first() => SHORTEST_PAUSE,
+                        true => pause,
+                    };
+                    drain.as_mut().reset(Instant::now() + pause);
                     self.tracer.probes().follow_cgroups()?;
                     // The trace of a command ends when the command ends.
                     if only_some && !self.tracer.probes().any_process()? && command.is_none() {
@@ -424,9 +440,23 @@ impl Daemon {
     }
 }
 
+/// Returns a pause in which no more records come than the ring buffer holds.
+fn pause(ring_buffer_bytes: u32, cpus: u32) -> Duration {
+    let records = f64::from(ring_buffer_bytes) / RECORD_BYTES as f64;
+    let fills_in = records / (f64::from(cpus) * f64::from(CALLS_PER_CPU));
+    Duration::from_secs_f64(fills_in).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_as_long_as_the_ring_buffer_holds_what_all_cpus_make() {
+        let ms = |mib: u32, cpus| pause(mib << 20, cpus).as_millis();
+        assert_eq!([1, 2, 8, 64].map(|cpus| ms(8, cpus)), [200, 154, 50, 50]);
+        assert_eq!(ms(32, 8), 154, "four times as large for four times as many");
+    }
 
     #[test]
     fn the_processes_that_go_on_are_told() {
