@@ -150,7 +150,7 @@ fn several_logs_are_on_one_page_by_the_names_of_their_files() {
     let after = folder.path("after.csv");
     fs::copy(&before, &after).unwrap();
     let said = said(&["--from-load", &before, &after, "--html", &html]);
-    assert_eq!(said, format!("wrote {html}: 2,400 connects\n"));
+    assert_eq!(said, format!("wrote {html}: 2,400 connect() calls\n"));
     let page = fs::read_to_string(&html).unwrap();
     for name in ["log default", "log select-test-repeat #2", "after default"] {
         assert!(page.contains(&format!("<h3>{name}</h3>")), "{name}");

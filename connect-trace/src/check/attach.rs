@@ -1,4 +1,4 @@
-//! How the programs would be attached, and what came of loading them.
+//! The way in which the programs would be attached, and the result of loading them.
 
 use anyhow::{Error, Result, anyhow};
 
@@ -25,30 +25,30 @@ use crate::{
     },
 };
 
-/// What is seen of it.
+/// The facts behind this group of findings.
 pub(super) struct Reading {
     pub(super) preemption: Model,
-    /// What came of it; or why nothing was tried.
+    /// Results of the trials; or the reason why nothing was tried.
     pub(super) trials: Result<Trials, MissingRequirement>,
 }
 
-/// What came of trying.
+/// Results of the trials.
 pub(super) struct Trials {
     pub(super) fentry: Result<Loaded>,
     pub(super) kprobe: Result<Loaded>,
     pub(super) return_events: Result<Slots>,
 }
 
-/// The place that gives kretprobes slots of their own.
+/// The list of events, through which kretprobes get slots of their own.
 pub(super) struct Slots {
-    /// The kernel's list of events, for people.
+    /// Name of the kernel's list of events, for people.
     pub(super) list: String,
-    /// Events there that were left over by traces that were killed.
+    /// Events in the list that were left over by traces that were killed.
     pub(super) left_over: Vec<String>,
 }
 
 impl Reading {
-    /// Loads the programs, each way, where that is allowed.
+    /// Loads the programs, in each way, if that is allowed.
     pub(super) fn of_running_kernel(
         config: &ProbeConfig,
         privileges: &privileges::Reading,
@@ -81,7 +81,7 @@ impl Reading {
     }
 }
 
-/// What loading takes of the kernel; else what it lacks.
+/// Returns the properties of the kernel that loading needs; else the requirement that is missing.
 fn kernel(types: &types::Reading) -> Result<(&Functions, &Layout), MissingRequirement> {
     let because = |what, error: &Error| {
         let remedy = error
@@ -107,10 +107,10 @@ fn not_tried(why: &str, remedy: &'static str) -> MissingRequirement {
 }
 
 const GROUP: Group = Group::Attach;
-/// What it takes to look at what was not tried, where nothing better is known.
+/// Remedy for a finding that was not tried, if nothing better is known.
 const PREREQUISITES: &str = "see what is missing above";
 
-/// The findings, and how a trace would attach.
+/// Returns the findings, and the mode in which a trace would attach.
 pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) {
     let trials = reading.trials.as_ref();
     let (mode, chosen) = mode(reading);
@@ -182,7 +182,7 @@ fn loaded(name: &'static str, trial: Result<&Result<Loaded>, &MissingRequirement
     }
 }
 
-/// Decided as for a trace: by the same function.
+/// Decides on the attach mode with the same function as a trace.
 fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
     const NAME: &str = "attach_mode";
     let trials = match &reading.trials {
@@ -205,7 +205,7 @@ fn mode(reading: &Reading) -> (Finding, Option<AttachMode>) {
         ),
         Err(error) if limits::is_named(&error) => (Finding::missing(GROUP, NAME, &error), None),
         Err(_) => {
-            // Their reasons, and remedies, are above.
+            // The reasons and remedies are in the findings above.
             let finding = Finding {
                 state: State::Missing,
                 ..Finding::ok(GROUP, NAME, "")
@@ -249,7 +249,7 @@ fn return_slots(events: Result<&Result<Slots>, &MissingRequirement>) -> Finding 
         .remedy("none needed: the next trace by kprobe/kretprobe removes them")
 }
 
-/// Whether what the kernel skips is known.
+/// Reports whether the kernel counts the runs that it skips.
 fn skip_counter(trials: Result<&Trials, &MissingRequirement>) -> Finding {
     const NAME: &str = "skip_counter";
     let any = match trials {
@@ -275,12 +275,12 @@ fn untried(name: &'static str, lack: &MissingRequirement) -> Finding {
     Finding::unknown(GROUP, name, &lack.what, lack.remedy)
 }
 
-/// The same result, by value.
+/// Returns the same result, by value.
 fn copy<T: Copy>(result: &Result<T>) -> Result<T> {
     result.as_ref().copied().map_err(again)
 }
 
-/// The same error: with its remedy if it has one, else its text.
+/// Returns the same error: with its remedy if it has one, else as text.
 fn again(error: &Error) -> Error {
     match error.downcast_ref::<MissingRequirement>() {
         Some(lack) => lack.clone().into(),
@@ -297,7 +297,7 @@ pub(super) mod tests {
         counts_skipped: true,
     };
 
-    /// A kernel that takes everything.
+    /// Returns the reading of a kernel that accepts everything.
     pub(in crate::check) fn complete() -> Reading {
         Reading {
             preemption: Model {

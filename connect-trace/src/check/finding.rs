@@ -1,4 +1,4 @@
-//! One thing that was looked at, and what came of it.
+//! A finding: one thing that was checked, and the result.
 
 use anyhow::Error;
 use serde::Serialize;
@@ -6,45 +6,45 @@ use serde_json::Value;
 
 use crate::kernel::requirement::MissingRequirement;
 
-/// What was found of one thing.
+/// A checked thing, and the result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// What it is about.
+    /// The group that it belongs to.
     pub group: Group,
-    /// Its name: the same on every host.
+    /// Name of the finding: the same on every host.
     pub name: &'static str,
-    /// What came of it.
+    /// Result of the check.
     pub state: State,
-    /// Whether a trace works only if this is there.
+    /// True if a trace works only with this.
     pub required: bool,
-    /// What is there, for people; empty where nothing is.
+    /// The value that was found, for people; empty if nothing was found.
     pub value: String,
-    /// The same for programs, where it has parts or is a number.
+    /// The value for programs, if it has parts or is a number.
     pub data: Value,
-    /// What it means, or why it is not there.
+    /// Consequence of the value, or the reason why it is missing.
     pub note: Option<String>,
-    /// What to do about it; for what could not be looked at, what that takes.
+    /// Remedy; for something that could not be checked, a way to check it.
     pub remedy: Option<String>,
-    /// The first version of Linux that has it, where that is known.
+    /// The first version of Linux that has it, if known.
     pub since: Option<&'static str>,
 }
 
-/// What came of looking at something.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is there.
+    /// Present.
     Ok,
-    /// It is there, and something of it does not work.
+    /// Present, but partly without effect.
     Limited,
-    /// It is not there.
+    /// Missing.
     Missing,
-    /// It could not be looked at.
+    /// Not checked, because that was impossible.
     Unknown,
 }
 
 impl State {
-    /// The word for it.
+    /// Returns the word for the state.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -55,22 +55,22 @@ impl State {
     }
 }
 
-/// What findings are about.
+/// Subject of a group of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Group {
-    /// What this process is allowed.
+    /// Privileges of this process.
     Privileges,
-    /// What the kernel shows of its types and functions.
+    /// The kernel's types and functions.
     Types,
-    /// How the programs are attached.
+    /// Attaching the programs.
     Attach,
-    /// What the search for a source port goes by.
+    /// Settings of the port search.
     Ports,
 }
 
 impl Group {
-    /// Its heading.
+    /// Returns the heading of the group.
     pub(super) fn heading(self) -> &'static str {
         match self {
             Self::Privileges => "Privileges",
@@ -82,7 +82,7 @@ impl Group {
 }
 
 impl Finding {
-    /// Something that is there.
+    /// Creates a finding of something that is present.
     pub(super) fn ok(group: Group, name: &'static str, value: impl Into<String>) -> Self {
         Self {
             group,
@@ -97,7 +97,7 @@ impl Finding {
         }
     }
 
-    /// Something that is there, but for what the note says.
+    /// Creates a finding of something that is present with a limitation, which the note states.
     pub(super) fn limited(
         group: Group,
         name: &'static str,
@@ -110,7 +110,7 @@ impl Finding {
         }
     }
 
-    /// Something that is not there, for the reason of an error, which has the remedy too where it is a
+    /// Creates a finding of something that is missing. The error gives the reason, and the remedy if it is a
     /// [`MissingRequirement`].
     pub(super) fn missing(group: Group, name: &'static str, error: &Error) -> Self {
         let finding = Self {
@@ -120,7 +120,7 @@ impl Finding {
         finding.because(error)
     }
 
-    /// Something that could not be looked at; `takes` is what would let it.
+    /// Creates a finding of something that could not be checked; `takes` is a way to check it.
     pub(super) fn unknown(
         group: Group,
         name: &'static str,
@@ -133,12 +133,12 @@ impl Finding {
         }
     }
 
-    /// With the reason, and the remedy where the error has one.
+    /// Adds the reason of an error as the note, and its remedy if it has one.
     pub(super) fn because(self, error: &Error) -> Self {
         match error.downcast_ref::<MissingRequirement>() {
             Some(lack) => {
                 let text = format!("{error:#}");
-                // The remedy stands by itself.
+                // The remedy has a field of its own.
                 let reason = text.strip_suffix(&format!(": {}", lack.remedy));
                 self.note(reason.unwrap_or(&text)).remedy(lack.remedy)
             }
@@ -178,12 +178,12 @@ impl Finding {
         }
     }
 
-    /// Whether it keeps a trace from working.
+    /// Returns whether this finding keeps a trace from working.
     pub(super) fn blocks(&self) -> bool {
         self.required && matches!(self.state, State::Missing | State::Unknown)
     }
 
-    /// Its name for people.
+    /// Returns the name of the finding for people.
     pub(super) fn title(&self) -> String {
         self.name.replace('_', " ")
     }

@@ -1,4 +1,4 @@
-//! What was found, for programs: one object in one line; docs/check.md defines the fields.
+//! The findings for programs: one object in one line; docs/check.md defines the fields.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Check, Finding};
 
-/// Raised when a field changes its meaning or goes; not for one that is added.
+/// Raised when a field is removed or changes its meaning; not when one is added.
 const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
@@ -21,7 +21,7 @@ struct Object<'a> {
     findings: &'a [Finding],
 }
 
-/// Writes it.
+/// Writes the object.
 pub(super) fn write(out: &mut impl Write, check: &Check) -> io::Result<()> {
     let object = Object {
         schema: SCHEMA,

@@ -1,7 +1,7 @@
-//! `connect-trace check`: what this kernel offers, what a trace would use of it, and what is missing.
+//! `connect-trace check`: the features of this kernel, those that a trace would use, and those that are missing.
 //!
-//! Each group of findings has its file, which reads what it needs (its `Reading`) and says what that
-//! means. The decisions are those of tracing itself: the same functions make them.
+//! Each group of findings has its file, which reads what it needs (its `Reading`) and interprets it. The decisions are
+//! made by the same functions as for a trace.
 
 pub mod args;
 mod attach;
@@ -30,24 +30,24 @@ use crate::{
     trace::{args::TraceArgs, config::Config},
 };
 
-/// What was found on this host.
+/// The findings of this host.
 #[derive(Clone, Debug)]
 pub struct Check {
     /// The kernel's release, for people.
     pub kernel: String,
-    /// In the order in which they are shown.
+    /// The findings, in the order of the output.
     pub findings: Vec<Finding>,
-    /// How a trace would attach, where it would work.
+    /// The mode in which a trace would attach, if it would work.
     pub mode: Option<AttachMode>,
 }
 
-/// Looks at this host and prints what is found. Success only if a trace would work.
+/// Checks this host and prints the findings. Succeeds only if a trace would work.
 ///
 /// # Errors
-/// Where stdout refuses.
+/// If stdout cannot be written to.
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let check = Check::of_this_host()?;
-    // The status is the verdict, however much of it was read.
+    // The exit status is the verdict, even if the reader of the output has gone.
     unless_closed(print(&check, args.format).map_err(Into::into))?;
     Ok(if check.works() {
         ExitCode::SUCCESS
@@ -66,10 +66,10 @@ fn print(check: &Check, format: Format) -> io::Result<()> {
 }
 
 impl Check {
-    /// Looks at this host. With the privileges for it the programs are loaded; none is attached.
+    /// Checks this host. If the privileges allow it, the programs are loaded; none is attached.
     ///
     /// # Errors
-    /// None that this host can cause: what cannot be looked at is a finding.
+    /// No property of this host causes an error: something that cannot be checked is a finding.
     pub fn of_this_host() -> Result<Self> {
         let privileges = privileges::Reading::of_this_process();
         let types = types::Reading::of_running_kernel();
@@ -102,21 +102,21 @@ impl Check {
         check
     }
 
-    /// Whether a trace would work.
+    /// Returns whether a trace would work.
     #[must_use]
     pub fn works(&self) -> bool {
         self.blocking().next().is_none()
     }
 
-    /// The findings that keep a trace from working.
+    /// Returns the findings that keep a trace from working.
     fn blocking(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.blocks())
     }
 
-    /// The verdict in a line.
+    /// Returns the verdict in one line.
     #[must_use]
     pub fn verdict(&self) -> String {
-        /// As many names as fit a line of a terminal.
+        /// Number of names that fit in a line of a terminal.
         const NAMES: usize = 2;
         if let Some(mode) = self.mode {
             return format!("Tracing works here, by {mode}.");
@@ -127,7 +127,7 @@ impl Check {
                 .map(Finding::title)
                 .collect()
         };
-        // What could not be looked at mostly could not because of what is missing.
+        // Most findings are unknown only because of one that is missing.
         let (verb, names) = match named(State::Missing) {
             missing if !missing.is_empty() => ("missing", missing),
             _ => ("not known", named(State::Unknown)),
@@ -141,7 +141,7 @@ impl Check {
     }
 }
 
-/// What a trace without any options is told.
+/// Returns the probe settings of a trace without any options.
 fn defaults() -> Result<ProbeConfig> {
     let command = TraceArgs::augment_args(clap::Command::new("connect-trace"));
     let matches = command.try_get_matches_from(["connect-trace"])?;

@@ -1,5 +1,5 @@
-//! What the search for a source port goes by, in the network namespace of this process. None of it is
-//! needed to trace; it is needed to understand what is traced.
+//! The settings of the port search, in the network namespace of this process. Tracing does not need them, but they
+//! explain its results.
 
 use std::{
     fs, io,
@@ -14,8 +14,8 @@ const SYSCTLS: &str = "/proc/sys/net/ipv4";
 /// `IP_LOCAL_PORT_RANGE`, linux/in.h; not in the libc crate.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// What is seen of it. A setting is its text; an error of the kind `NotFound` is one that this kernel
-/// does not have.
+/// The facts behind this group of findings. A setting is its text; an error of the kind `NotFound` is a setting that
+/// this kernel does not have.
 pub(super) struct Reading {
     /// net.ipv4.ip_local_port_range
     pub(super) range: io::Result<String>,
@@ -27,9 +27,9 @@ pub(super) struct Reading {
     pub(super) timestamps: io::Result<String>,
     /// net.ipv4.ip_local_port_step_width
     pub(super) step_width: io::Result<String>,
-    /// Whether sockets have the option IP_LOCAL_PORT_RANGE.
+    /// True if sockets have the option IP_LOCAL_PORT_RANGE.
     pub(super) socket_range: io::Result<bool>,
-    /// Whether a socket with that option searches by steps of one; `None` without BTF.
+    /// True if a socket with that option searches by steps of one; `None` without BTF.
     pub(super) socket_range_by_one: Option<bool>,
 }
 
@@ -48,17 +48,17 @@ impl Reading {
     }
 }
 
-/// Whether a socket takes the option.
+/// Returns whether a socket accepts the option IP_LOCAL_PORT_RANGE.
 fn has_socket_range() -> io::Result<bool> {
     // SAFETY: the call takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let no_range: u32 = 0;
-    // SAFETY: the option is a u32, which lives past the call.
+    // SAFETY: the option is a u32, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -119,7 +119,7 @@ fn first_pass(span: &Result<PortRange, String>) -> Finding {
         0 => ("even", "odd"),
         _ => ("odd", "even"),
     };
-    // Those of the parity of the first port are the more where the number is odd.
+    // If the number of ports is odd, one more has the parity of the first port.
     let in_first = span.ports().div_ceil(2);
     Finding::ok(
         GROUP,
@@ -265,7 +265,7 @@ fn is_absent(setting: &io::Result<String>) -> bool {
     matches!(setting, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
-/// A setting, understood; else why not.
+/// Parses a setting; returns the reason if that fails.
 fn parsed<T>(
     name: &str,
     setting: &io::Result<String>,
@@ -286,7 +286,7 @@ fn span(text: &str) -> Option<PortRange> {
     checked(first, last.trim())
 }
 
-/// The list as the kernel prints it: `8080,9000-9010`.
+/// Parses the list as the kernel prints it: `8080,9000-9010`.
 fn reserved_spans(text: &str) -> Option<Vec<PortRange>> {
     let parts = text.trim().split(',').filter(|part| !part.is_empty());
     let spans = parts.map(|part| {
@@ -308,7 +308,7 @@ fn checked(first: &str, last: &str) -> Option<PortRange> {
 pub(super) mod tests {
     use super::*;
 
-    /// What Linux 7.1 shows by default.
+    /// Returns the settings that Linux 7.1 has by default.
     pub(in crate::check) fn defaults() -> Reading {
         Reading {
             range: Ok("32768\t60999\n".to_owned()),

@@ -1,4 +1,4 @@
-//! What this process is allowed, and what the kernel forbids to everybody.
+//! Privileges of this process, and restrictions of the kernel for all processes.
 
 use std::io;
 
@@ -10,11 +10,11 @@ use crate::kernel::{
     requirement::MissingRequirement,
 };
 
-/// What is seen of it.
+/// The facts behind this group of findings.
 pub(super) struct Reading {
     pub(super) privileges: Privileges,
     pub(super) lockdown: io::Result<String>,
-    /// Whether process ids mean here what they mean to the kernel.
+    /// An error if process ids differ between this process and the kernel's helpers.
     pub(super) process_ids: Result<()>,
 }
 
@@ -27,7 +27,7 @@ impl Reading {
         }
     }
 
-    /// Whether a trace may be tried; else what forbids it.
+    /// Checks that a trace may be tried; an error names the missing privilege or the restriction.
     pub(super) fn allow(&self) -> Result<(), MissingRequirement> {
         self.privileges.check()?;
         if let Ok(mode) = &self.lockdown {
@@ -81,8 +81,8 @@ fn lockdown(lockdown: &io::Result<String>) -> Finding {
         }
         .data(mode.as_str().into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Whether the kernel has none or does not show it makes no difference to the verdict:
-            // the programs are loaded, and the kernel refuses them if it is locked down.
+            // A kernel without lockdown and one that does not show it make no difference to the verdict: the programs
+            // are loaded, and the kernel refuses them if it is locked down.
             Finding::ok(GROUP, NAME, "none shown").note(format!("no {LOCKDOWN}"))
         }
         Err(error) => Finding::unknown(
@@ -92,7 +92,7 @@ fn lockdown(lockdown: &io::Result<String>) -> Finding {
             "run as root",
         ),
     };
-    // What cannot be seen is found out by loading the programs.
+    // If the mode cannot be read, loading the programs shows the answer.
     Finding {
         required: lockdown.is_ok(),
         ..finding

@@ -1,4 +1,4 @@
-//! What was found, for people: grouped and aligned, the verdict at the end.
+//! The findings for people: grouped and aligned, the verdict at the end.
 
 use std::io::{self, Write};
 
@@ -6,10 +6,10 @@ use super::{Check, Finding, Group, State};
 
 /// Columns of a terminal.
 pub(super) const WIDTH: usize = 80;
-/// Columns before the values.
+/// Number of columns before the values.
 const INDENT: usize = 31;
 
-/// Writes it.
+/// Writes the findings.
 pub(super) fn write(out: &mut impl Write, check: &Check) -> io::Result<()> {
     writeln!(out, "connect-trace on Linux {}", check.kernel)?;
     let mut group: Option<Group> = None;
@@ -34,7 +34,7 @@ fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
     Ok(())
 }
 
-/// The value, the note and, where something is to be done, what and from which kernel on.
+/// Returns the value, the note and, if there is something to do, the remedy and the first kernel that has the feature.
 fn parts(finding: &Finding) -> Vec<String> {
     let mut parts = Vec::new();
     parts.push(finding.value.clone());
@@ -49,7 +49,7 @@ fn parts(finding: &Finding) -> Vec<String> {
     parts
 }
 
-/// The lines of a text, cut at spaces, and within a word only if it is longer than a line.
+/// Wraps a text at spaces; splits a word only if it is longer than a line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! What the kernel shows of its types and functions: what the programs are fitted to it by.
+//! The kernel's types and functions, to which the programs are adapted.
 
 use anyhow::{Result, anyhow};
 
@@ -14,18 +14,18 @@ use crate::{
     probes::{RING_BUFFER_BYTES, attach::functions::Functions},
 };
 
-/// What is seen of it.
+/// The facts behind this group of findings.
 pub(super) struct Reading {
     pub(super) btf: Result<Types>,
     pub(super) functions: Result<Functions>,
 }
 
-/// What the BTF says.
+/// Facts read from the BTF.
 pub(super) struct Types {
     /// Size of the blob in bytes.
     pub(super) size: usize,
     pub(super) layout: Result<Layout>,
-    /// An error if a function's prototype is not the one that the programs assume.
+    /// An error if a function's prototype differs from what the programs assume.
     pub(super) prototypes: Result<()>,
     /// An error if a limit of this process leaves no room for a trace with the default options.
     pub(super) limits: Result<(), MissingRequirement>,
@@ -46,7 +46,7 @@ impl Reading {
         Self { btf, functions }
     }
 
-    /// The offsets, where they were found.
+    /// Returns the offsets, if they were found.
     pub(super) fn layout(&self) -> Option<&Layout> {
         self.btf.as_ref().ok()?.layout.as_ref().ok()
     }
@@ -74,7 +74,7 @@ fn btf(btf: &Result<Types>) -> Finding {
 }
 
 fn offsets(btf: &Result<Types>) -> Finding {
-    /// Absent by age and not by trouble: they came with Linux 6.3 and 7.1.
+    /// Fields that older kernels lack without a loss: they came with Linux 6.3 and 7.1.
     const NEWER: [(&str, &str); 2] = [
         ("inet_sock", "local_port_range"),
         ("net", "ipv4.sysctl_ip_local_port_step_width"),
@@ -150,7 +150,7 @@ fn prototypes(reading: &Reading) -> Finding {
     }
 }
 
-/// Whether it can be told how many ports a search went through.
+/// Reports whether the number of ports that a search went through can be known.
 fn search_start(reading: &Reading) -> Finding {
     const NAME: &str = "search_start";
     const WITHOUT: &str = "the records do not have the number of ports that a search went through";
@@ -207,7 +207,7 @@ pub(super) mod tests {
     use super::*;
     use crate::check::State;
 
-    /// A kernel that has everything, or all but IPv6.
+    /// Returns the reading of a kernel that has everything, or everything but IPv6.
     pub(in crate::check) fn complete(ipv6: bool) -> Reading {
         Reading {
             btf: Ok(Types {

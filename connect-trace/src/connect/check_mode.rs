@@ -1,19 +1,19 @@
-//! How much of the candidate checks of a port search is watched.
+//! The mode in which the candidate checks of a port search are watched.
 
 use std::fmt;
 
-/// What is paid for watching `__inet{,6}_check_established`.
+/// How closely `__inet{,6}_check_established` are watched, and at what cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CheckMode {
-    /// Their latency in short bursts; nothing in between.
+    /// Measures their latency in short bursts; nothing runs in between.
     #[default]
     Sampled,
-    /// The latency of every call, and how many each connect() makes: an odd connect() on an exhausted
-    /// range takes four to six times as long.
+    /// Measures the latency of every call, and counts the calls of each connect(): on an exhausted range a connect()
+    /// that gets an odd port takes four to six times as long.
     Time,
-    /// How many calls each connect() makes: such a connect() takes two to three times as long.
+    /// Counts the calls of each connect(): such a connect() takes two to three times as long.
     Count,
-    /// Nothing.
+    /// Does not watch them.
     Off,
 }
 

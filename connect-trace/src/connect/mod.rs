@@ -1,4 +1,4 @@
-//! One connect(), decoded from the kernel's record into what the rest of the daemon works with.
+//! One connect(), decoded from the kernel's record into the form that the rest of the daemon uses.
 
 mod check_mode;
 mod port_range;
@@ -22,19 +22,19 @@ use crate::kernel::layout::Layout;
 /// One connect() call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect {
-    /// When `tcp_v4_connect` or `tcp_v6_connect` was entered, nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time at which `tcp_v4_connect` or `tcp_v6_connect` was entered, in nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// Time in that function: until the SYN is sent, or the call has failed. The handshake is not in it.
+    /// Nanoseconds in that function: until the SYN is sent, or the call has failed. The handshake is not included.
     pub connect_ns: u64,
-    /// Time in `__inet_hash_connect`, the port search; absent where the call failed before it.
+    /// Nanoseconds in `__inet_hash_connect`, the port search; absent if the call failed before it.
     pub search_ns: Option<u64>,
-    /// Family of the socket, and whether its destination was v4-mapped.
+    /// Family of the socket, which also tells a v4-mapped destination.
     pub family: Family,
-    /// Source address; absent where the call failed before the port search.
+    /// Source address; absent if the call failed before the port search.
     pub source: Option<IpAddr>,
-    /// Where the source port came from.
+    /// Source port, with its origin.
     pub port: SourcePort,
-    /// Destination: the one that was passed if the call failed before the port search, and absent if that was not an
+    /// Destination: the address that was passed if the call failed before the port search; absent if that was not an
     /// address of the socket's family.
     pub destination: Option<SocketAddr>,
     /// 0, or the errno that `tcp_v4_connect` or `tcp_v6_connect` returned.
@@ -51,25 +51,25 @@ pub struct Connect {
     pub netns: Option<u32>,
     /// Cgroup (v2) of the caller.
     pub cgroup_id: u64,
-    /// Who made the connection; absent where the kernel's sockets do not show it.
+    /// Maker of the connection; absent if the kernel's sockets do not show it.
     pub owner: Option<Owner>,
-    /// The ports that were searched; absent where the call failed before the port search.
+    /// The ports that were searched; absent if the call failed before the port search.
     pub range: Option<SearchRange>,
-    /// How the port was chosen; absent where the call failed before the port search, or the kernel's sockets
-    /// do not show it.
+    /// How the port was chosen; absent if the call failed before the port search, or the kernel's sockets do not show
+    /// it.
     pub port_choice: Option<PortChoice>,
-    /// Whether an address was bound before (`SOCK_BINDADDR_LOCK`); absent as `strategy`.
+    /// True if an address was bound before (`SOCK_BINDADDR_LOCK`); absent under the same conditions as `port_choice`.
     pub address_bound: Option<bool>,
-    /// Ports that the search went through, the one that it found among them; all of the range where it
-    /// found none. Absent without a search, and where it cannot be known: see [`crate::connect::scan`].
+    /// Number of ports that the search went through, including the one that it found; all of the range if it found
+    /// none. Absent without a search, or if it cannot be known: see [`crate::connect::scan`].
     pub scanned: Option<u32>,
-    /// Calls of `__inet{,6}_check_established`; absent where they were not counted.
+    /// Number of calls of `__inet{,6}_check_established`; absent if they were not counted.
     pub checks: Option<u32>,
-    /// True if any of its calls of `__inet{,6}_check_established` was seen: being watched makes the search longer.
+    /// True if any of its calls of `__inet{,6}_check_established` was watched, which makes the search longer.
     pub checks_watched: bool,
 }
 
-/// Who made a connection, from whose the socket is (`sk_kern_sock`) and what thread called connect().
+/// The maker of a connection, from the owner of the socket (`sk_kern_sock`) and the thread that called connect().
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
     /// A process, with a socket of its own.
@@ -81,10 +81,10 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// All of them.
+    /// All owners.
     pub const ALL: [Self; 3] = [Self::Process, Self::Kernel, Self::Worker];
 
-    /// Returns its name in JSON and recordings.
+    /// Returns the name in JSON and recordings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Owner {
     }
 }
 
-/// Family of a socket and of where it connects to.
+/// Family of a socket and of its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// An IPv4 socket.
@@ -109,16 +109,16 @@ pub enum Family {
 /// The source port of a connect().
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourcePort {
-    /// None: the call failed, and the socket had no port of its own.
+    /// The call failed, and the socket had no port of its own.
     None,
-    /// The socket had it before connect(), by bind(): nothing was searched.
+    /// The socket had the port before connect(), by bind(): there was no search.
     Bound(u16),
     /// The kernel's port search found it.
     Searched(u16),
 }
 
 impl SourcePort {
-    /// The number, where there is one.
+    /// Returns the port number, if there is one.
     #[must_use]
     pub fn number(self) -> Option<u16> {
         match self {
@@ -128,7 +128,7 @@ impl SourcePort {
     }
 }
 
-/// How the source port of a connect() is chosen, from what was done with the socket before.
+/// How the source port of a connect() was chosen, from the calls on the socket before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PortChoice {
     /// bind() to a port by its number.
@@ -146,7 +146,7 @@ pub enum PortChoice {
 }
 
 impl PortChoice {
-    /// All of them.
+    /// All port choices.
     pub const ALL: [Self; 5] = [
         Self::ExplicitPort,
         Self::Bind,
@@ -155,7 +155,7 @@ impl PortChoice {
         Self::Default,
     ];
 
-    /// Its name in text, JSON and recordings.
+    /// Returns the name in text, JSON and recordings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -173,7 +173,7 @@ impl PortChoice {
 pub struct Comm(pub [u8; 16]);
 
 impl Comm {
-    /// The name as the kernel keeps it: 15 bytes.
+    /// Creates the name in the kernel's form: 15 bytes.
     #[must_use]
     pub fn of(name: &str) -> Self {
         let mut comm = [0; 16];
@@ -184,7 +184,7 @@ impl Comm {
 }
 
 impl fmt::Display for Comm {
-    /// Safe to send to a terminal: what does not print is escaped.
+    /// Writes the name, safe for a terminal: unprintable bytes are escaped.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self
             .0
@@ -202,7 +202,7 @@ impl fmt::Debug for Comm {
 }
 
 impl Connect {
-    /// Which pass found the port; absent where no search found one, or its range is not known.
+    /// Returns the pass that found the port; absent if no search found one, or its range is not known.
     #[must_use]
     pub fn pass(&self) -> Option<Pass> {
         let (SourcePort::Searched(port), Some(range)) = (self.port, self.range) else {
@@ -214,12 +214,12 @@ impl Connect {
 
 /// Turns the kernel's records into [`Connect`]s.
 ///
-/// Most of a connect() is the same as in the one before it, as a client that opens connections makes them, and is decoded
-/// once for all of these.
+/// Clients often make many similar connections in a row, so most of a record is the same as in the one before it; that
+/// part is decoded once.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     kernel: Shown,
-    /// The record that was decoded last, as far as it is shared, and what it says.
+    /// The shared part of the record that was decoded last; `latest` is the result.
     shared: [u8; ConnectRecord::SHARED],
     latest: Connect,
 }
@@ -234,13 +234,13 @@ struct Shown {
     kernel_sock: Option<u32>,
 }
 
-/// `SOCK_BINDADDR_LOCK`
+/// `SOCK_BINDADDR_LOCK`, a bit of `sk_userlocks`.
 const ADDRESS_LOCK: u8 = 4;
-/// `SOCK_BINDPORT_LOCK`
+/// `SOCK_BINDPORT_LOCK`, a bit of `sk_userlocks`.
 const PORT_LOCK: u8 = 8;
 
 impl Decoder {
-    /// A decoder for the records of programs that were loaded with this layout.
+    /// Creates a decoder for the records of programs that were loaded with this layout.
     #[must_use]
     pub fn new(layout: &Layout) -> Self {
         Self::of(Shown {
@@ -263,7 +263,7 @@ impl Decoder {
 
     /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
     pub fn decode(&mut self, bytes: &[u8]) -> Option<&Connect> {
-        // In the ring buffer a record is aligned, and need not be copied.
+        // A record in the ring buffer is aligned, and need not be copied.
         let copy: ConnectRecord;
         let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
             Ok(record) => record,
@@ -283,7 +283,7 @@ impl Decoder {
 }
 
 impl Connect {
-    /// Takes from a record all that is not shared with the record before.
+    /// Takes all values from a record that are not shared with the record before.
     fn take_own(&mut self, record: &ConnectRecord) {
         let flags = record.flags;
         self.start_ns = record.start_ns;
@@ -291,7 +291,7 @@ impl Connect {
         self.search_ns = flags.has(Flags::SEARCH_TIMED).then_some(record.search_ns);
         self.port = match record.source_port {
             0 => SourcePort::None,
-            // A socket that fails keeps only the port that it was bound to.
+            // A socket whose connect() fails keeps only a port that it was bound to.
             port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
             port => SourcePort::Searched(port),
         };
@@ -332,7 +332,7 @@ impl Shown {
             range: (searched && self.shows_port_range).then(|| self.range(record)),
             port_choice: locks.map(|locks| port_choice(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
-            // From here on its own.
+            // The following fields belong to each record: `take_own` sets them.
             start_ns: 0,
             connect_ns: 0,
             search_ns: None,
@@ -349,8 +349,8 @@ impl Shown {
         connect
     }
 
-    /// The range of the namespace, narrowed by the socket's own as `inet_sk_get_local_port_range` does:
-    /// an end that is not within counts as not set.
+    /// Returns the range of the namespace, narrowed by the socket's own range as in `inet_sk_get_local_port_range`: an
+    /// end that lies outside counts as not set.
     fn range(&self, record: &ConnectRecord) -> SearchRange {
         let [mut low, mut high] = record.netns_range;
         let [socket_low, socket_high] = record.socket_range;
@@ -388,7 +388,7 @@ impl Decoder {
     }
 }
 
-/// Tells the owner by the bit of `sk_kern_sock`.
+/// Returns the owner, from the bit of `sk_kern_sock`.
 fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
     if record.bits_of_sock() & kernel_sock == 0 {
         Owner::Process
@@ -399,8 +399,8 @@ fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
     }
 }
 
-/// By what the socket had when `__inet_hash_connect` was entered. Its source address tells nothing: the
-/// route has filled it in by then.
+/// Returns the port choice, from the state of the socket when `__inet_hash_connect` was entered. The source address is
+/// no evidence: the route has filled it in by then.
 fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     if record.flags.has(Flags::PORT_BOUND) {
         return if locks & PORT_LOCK != 0 {
@@ -418,10 +418,10 @@ fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     }
 }
 
-/// How many ports the search went through, where there was one and it can be known.
+/// Returns the number of ports that the search went through, if there was a search and the number can be known.
 fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
     let flags = record.flags;
-    // With random steps (net.ipv4.ip_local_port_step_width) the programs do not look where it started.
+    // The programs do not read the start of a search with random steps (net.ipv4.ip_local_port_step_width).
     if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
         return None;
     }
@@ -440,8 +440,7 @@ fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
 
 const AF_INET6: u16 = 10;
 
-/// An address of the kernel's, in network order. Looks at all bytes at once: [`Ipv6Addr::to_canonical`] looks
-/// at each.
+/// Converts a kernel address in network order. Tests all bytes at once, while [`Ipv6Addr::to_canonical`] tests each.
 fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
     if !is_v6 {
         return IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(words[0])));
@@ -479,7 +478,7 @@ mod tests {
             changes in proptest::collection::vec((0..size_of::<ConnectRecord>(), any::<u8>()), 1..20),
         ) {
             let mut decoder = decoder();
-            // Each differs from the one before in one byte: shared with it or not.
+            // Each record differs from the one before in one byte, in the shared part or outside of it.
             for (at, byte) in changes {
                 bytes[at] = byte;
                 let alone = *self::decoder().decode(&bytes).unwrap();
@@ -586,7 +585,7 @@ mod tests {
         };
         assert_eq!(range(0, 0), expect(20_000, 21_999, true));
         assert_eq!(range(20_101, 20_200), expect(20_101, 20_200, false));
-        // An end outside of the namespace's range counts as not set; the search has no parity even so.
+        // An end outside of the namespace's range counts as not set; the search still ignores parity.
         assert_eq!(range(20_101, 0), expect(20_101, 21_999, false));
         assert_eq!(range(1, 60_000), expect(20_000, 21_999, false));
     }
@@ -596,7 +595,7 @@ mod tests {
         let of = |port_bound: bool, locks: u8, socket_range| {
             let connect = record(|record| {
                 record.socket_range = socket_range;
-                // What lies beside the bit field is another one's.
+                // The bits beside the bit field belong to other members.
                 record.user_locks = locks << 4 | 0xf;
                 if port_bound {
                     record.flags.set(Flags::PORT_BOUND);
@@ -679,7 +678,7 @@ mod tests {
             .scanned
         };
         assert_eq!(scanned(|_| {}), Some(21));
-        // Half of the ports were tried in the first pass.
+        // The first pass tried half of the ports.
         assert_eq!(scanned(|record| record.source_port = 20_141), Some(1_021));
         assert_eq!(scanned(|record| record.scan_advance = 0), None);
         assert_eq!(
@@ -724,7 +723,7 @@ mod tests {
             address(bytemuck::cast(mapped), true),
             IpAddr::from([192, 0, 2, 1])
         );
-        // Each other bit makes it another address.
+        // Any other bit makes it another address.
         for bit in 0..128 {
             let mut bytes = mapped;
             bytes[bit / 8] ^= 1 << (bit % 8);

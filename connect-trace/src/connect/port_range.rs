@@ -15,13 +15,13 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Returns the number of ports in it; 0 if it is upside down, as no kernel has it.
+    /// Returns the number of ports in the range; 0 if the ends are swapped, which no kernel allows.
     #[must_use]
     pub fn ports(self) -> u32 {
         (u32::from(self.high) + 1).saturating_sub(self.low.into())
     }
 
-    /// Returns true if the port is in it.
+    /// Returns whether the port is in the range.
     #[must_use]
     pub fn contains(self, port: u16) -> bool {
         (self.low..=self.high).contains(&port)
@@ -71,13 +71,13 @@ impl From<PortRange> for [u16; 2] {
 pub struct SearchRange {
     /// The ports.
     pub ports: PortRange,
-    /// True if the ports of one parity are tried before the others. With `IP_LOCAL_PORT_RANGE` they are not, from
-    /// Linux 6.8 on.
+    /// True if the ports of one parity are tried before the others. Since Linux 6.8 this is false with
+    /// `IP_LOCAL_PORT_RANGE`.
     pub by_parity: bool,
 }
 
 impl SearchRange {
-    /// Returns the pass of a search that tries a port of it; the parity alone decides.
+    /// Returns the pass of a search that tries a port of the range; the parity alone decides.
     #[must_use]
     pub fn pass(self, port: u16) -> Pass {
         match (self.by_parity, port % 2 == self.ports.low % 2) {
@@ -94,12 +94,12 @@ impl fmt::Display for SearchRange {
     }
 }
 
-/// The pass of the search that found a port.
+/// A pass of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
-    /// The ports of the parity of the range's lowest.
+    /// The ports with the parity of the range's lowest port.
     First,
-    /// The others, tried when the first are taken.
+    /// The other ports, tried when the first pass found none.
     Second,
     /// All ports in one pass.
     Only,

@@ -1,25 +1,25 @@
-//! How many ports a search of `__inet_hash_connect` went through, from where it started and what it found.
-//! Nothing was counted: the kernel goes through the range in an order that its start determines.
+//! Number of ports that a search of `__inet_hash_connect` went through, from its start and its result. No port is
+//! counted: the start of a search determines the order in which the kernel goes through the range.
 
 use crate::connect::SearchRange;
 
-/// What the kernel's table of starts showed before and after a search.
+/// State of the kernel's table of starts before and after a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The slot of `table_perturb` plus the upper half of `port_offset`: its remainder by the number of
-    /// ports is where the search started.
+    /// The slot of `table_perturb` plus the upper half of `port_offset`: the search started at the remainder of this
+    /// sum by the number of ports.
     pub sum: u32,
-    /// By how much the search moved the slot on; 0 if that is not known.
+    /// Distance by which the search advanced the slot; 0 if unknown.
     pub advance: u16,
 }
 
-/// The order in which a range is gone through.
+/// The order in which a search goes through a range.
 #[derive(Clone, Copy, Debug)]
 struct Order {
     low: u32,
-    /// Ports that are gone through: one less than there are, where it goes by parity and they are odd.
+    /// Number of ports in the order: one less than in the range if the search goes by parity and that number is odd.
     ports: u32,
-    /// Whether it goes by steps of two, else of one.
+    /// True for steps of two, false for steps of one.
     by_parity: bool,
 }
 
@@ -38,18 +38,18 @@ impl Order {
     }
 }
 
-/// The ports that a search goes through that finds none.
+/// Returns the number of ports that a search goes through if it finds none.
 #[must_use]
 pub fn all(range: SearchRange) -> Option<u32> {
     Order::of(range).map(|order| order.ports)
 }
 
-/// The ports that a search went through, the one that it found among them.
+/// Returns the number of ports that a search went through, including the one that it found.
 ///
-/// `None` if another search may have moved the slot on before this one took its start from it. The programs give no
-/// advance if another one that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]); of those
-/// that they do not see, the advance tells most: a search that finds its port as the `n`th of its pass moves its slot
-/// on by `n` steps, or, for the sake of randomness, by up to eight.
+/// `None` if another search may have advanced the slot before this one read its start from it. The programs give no
+/// advance if another search that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]). Most
+/// searches that they do not see show in the advance: a search that finds its port as the `n`th of its pass advances
+/// its slot by `n` steps, or, for randomness, by up to eight.
 #[must_use]
 pub fn until(range: SearchRange, start: Start, port: u16) -> Option<u32> {
     const RANDOM_STEPS: u32 = 8;
@@ -58,7 +58,7 @@ pub fn until(range: SearchRange, start: Start, port: u16) -> Option<u32> {
         ports,
         by_parity,
     } = Order::of(range)?;
-    // A step is 1 << shift. One division is enough: it is most of what decoding a record costs.
+    // A step is 1 << shift. One division is enough: it is most of the cost of decoding a record.
     let shift = u32::from(by_parity);
     let within_a_step = (1 << shift) - 1;
     let first = (start.sum % ports) & !within_a_step;
@@ -66,7 +66,7 @@ pub fn until(range: SearchRange, start: Start, port: u16) -> Option<u32> {
     if port > u32::from(range.ports.high) - low {
         return None;
     }
-    // The last port of an odd number of them stands in for the lowest.
+    // If the number of ports is odd, the last port takes the place of the lowest.
     let port = if port < ports { port } else { port - ports };
     let mut ahead = if port < first { ports } else { 0 } + port - first;
     let mut before = 0;
@@ -91,8 +91,8 @@ mod tests {
     use super::*;
     use crate::connect::PortRange;
 
-    /// The loop of `__inet_hash_connect`, with `taken` for all that makes it pass over a port: the port,
-    /// how many were looked at, and the slot's advance.
+    /// Runs the loop of `__inet_hash_connect`; `taken` holds every reason to skip a port. Returns the port, the number
+    /// of ports that were tried, and the slot's advance.
     fn kernel(
         range: SearchRange,
         sum: u32,
@@ -145,7 +145,7 @@ mod tests {
         })
     }
 
-    /// The times that a search's two looks at its slot, the kernel's read of it and its write lie between.
+    /// The intervals between a search's two readings of its slot, the kernel's reading of it and its write.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     enum Span {
         BeforeEntry,
@@ -163,7 +163,8 @@ mod tests {
         returned: Span,
     }
 
-    /// Others, but for one that moves the slot before it is read and takes longer to return than the whole search.
+    /// Generates other searches, except one that moves the slot before it is read and takes longer to return than the
+    /// whole search.
     fn other() -> impl Strategy<Value = Other> {
         use Span::*;
         let span = || {

@@ -6,7 +6,6 @@ mod data;
 mod dataset;
 mod downsample;
 mod escape;
-mod file;
 mod html;
 mod occupancy;
 mod point;
@@ -15,7 +14,8 @@ mod source;
 mod table;
 
 use std::{
-    collections::HashSet, env, ffi::OsString, fs, path::Path, process::ExitCode, time::SystemTime,
+    collections::HashSet, env, ffi::OsString, fs, io::Write as _, path::Path, process::ExitCode,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result};
@@ -24,12 +24,12 @@ use self::{
     charts::{Across, Curve, Place, axis},
     dataset::Dataset,
     downsample::{Downsampling, PARTS},
-    file::NewFile,
     html::Page,
     occupancy::Occupancy,
 };
 use crate::{
     clock::Time,
+    files::whole::WholeFile,
     filter::filters_of_recording,
     replay::args::ReportArgs,
     term::{message::say, printable::printable},
@@ -50,7 +50,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let filters = filters_of_recording(&args.filters)?;
     // What cannot be written is told before anything is read.
     let page_file = match &args.pictures.html {
-        Some(path) => Some((path, NewFile::check("--html", path)?)),
+        Some(path) => Some((path, WholeFile::replacing("--html", path)?)),
         None => None,
     };
     let mut status = ExitCode::SUCCESS;
@@ -87,7 +87,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     };
     let connects = axis::count(page.connects());
     if let Some((path, file)) = page_file {
-        file.write("--html", &page.html())?;
+        file.write(|mut file| file.write_all(page.html().as_bytes()))?;
         say!("wrote {}: {connects} connect() calls", printable(path));
     }
     if let Some(folder) = &args.pictures.svg {
@@ -137,7 +137,8 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     let is_new = !folder.exists();
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", option()))?;
     let write = |(name, svg): &(String, String)| {
-        NewFile::check("--svg", &folder.join(name))?.write("--svg", svg)
+        let file = WholeFile::replacing("--svg", &folder.join(name))?;
+        file.write(|mut file| file.write_all(svg.as_bytes()))
     };
     if let Err(error) = charts.iter().try_for_each(write) {
         if is_new {

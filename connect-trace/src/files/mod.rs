@@ -1,5 +1,7 @@
 //! Files that the command line names, to be read or to be written. The name `-` stands for stdin or stdout.
 
+pub(crate) mod whole;
+
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, ErrorKind},

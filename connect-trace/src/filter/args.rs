@@ -1,5 +1,4 @@
-//! Which connects are wanted, as it is typed. Options that differ combine with "and", one that is given
-//! more than once with "or".
+//! The filter options as typed. Different options combine with "and", repetitions of one option with "or".
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
@@ -70,7 +69,7 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// What in these filters excludes everything.
+    /// Returns a message if these filters exclude every connection.
     pub(crate) fn contradiction(&self) -> Option<String> {
         let none_of = |wanted: IpVersion| {
             let mut networks = self.daddrs.iter();

@@ -1,5 +1,5 @@
-//! Which connects are wanted: the filters as this host understands them. The programs in the kernel
-//! apply them before any other work; the same question is answered here for recordings.
+//! The filters, resolved on this host. The programs in the kernel apply them before any other work; recordings are
+//! filtered here.
 
 pub mod args;
 mod resolve;
@@ -23,15 +23,14 @@ use crate::{
     connect::{Comm, Connect, Family},
 };
 
-/// Which connects are wanted. Tally of filters combine with "and", those of one kind with "or"; a kind
-/// without any lets all pass.
+/// The filters. Different kinds combine with "and", filters of one kind with "or"; a kind without any excludes nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filters {
     /// Processes (thread-group ids).
     pub pids: Vec<u32>,
-    /// Whether the children of `pids` belong too, those forked while tracing.
+    /// True if the children of `pids` that are forked while tracing belong too.
     pub follow: bool,
-    /// Cgroups, with all below them.
+    /// Cgroups, including all below them.
     pub cgroups: Vec<Cgroup>,
     /// Real user ids, as the initial user namespace counts.
     pub uids: Vec<u32>,
@@ -43,29 +42,29 @@ pub struct Filters {
     pub daddrs: Vec<Cidr>,
     /// Names of threads.
     pub comms: Vec<Comm>,
-    /// The protocol of the destination's address.
+    /// Protocol of the destination's address.
     pub version: Option<IpVersion>,
-    /// Only those that failed.
+    /// True to select only calls that failed.
     pub failed: bool,
-    /// Only those that took this long get a record; all are counted.
+    /// Shortest time of a call that gets a record; all calls are counted.
     pub min_latency: Option<Duration>,
 }
 
-/// The protocol of an address; that of a v4-mapped one is IPv4.
+/// The protocol of an address; a v4-mapped address is IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {
-    /// IPv4
+    /// IPv4.
     V4,
-    /// IPv6
+    /// IPv6.
     V6,
 }
 
 /// A cgroup of the version 2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Its id: the inode number of its directory.
+    /// Id of the cgroup: the inode number of its directory.
     pub id: u64,
-    /// Its directory; empty where only the id is known, of a recording.
+    /// Directory of the cgroup; empty if only the id is known, from a recording.
     pub folder: PathBuf,
 }
 
@@ -73,12 +72,12 @@ pub struct Cgroup {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
     network: u128,
-    /// Bits of the network, of 128.
+    /// Bits of the network, out of 128.
     length: u8,
 }
 
 impl Cidr {
-    /// The network of an address, `length` bits long in the notation of the address' own family.
+    /// Returns the network of an address, with `length` bits in the notation of the address's own family.
     #[must_use]
     pub fn new(address: IpAddr, length: u8) -> Self {
         let length = length + if address.is_ipv4() { 96 } else { 0 };
@@ -88,13 +87,13 @@ impl Cidr {
         }
     }
 
-    /// Whether the address lies within.
+    /// Returns whether the address lies in the network.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         bits(address) & mask(self.length) == self.network
     }
 
-    /// Whether there are addresses of this protocol in it.
+    /// Returns whether the network has addresses of this protocol.
     #[must_use]
     pub fn has(self, version: IpVersion) -> bool {
         let all_v4 = Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -105,7 +104,7 @@ impl Cidr {
         }
     }
 
-    /// The address in network order, IPv4 v4-mapped, and the number of bits that count.
+    /// Returns the address in network order, with IPv4 v4-mapped, and the number of significant bits.
     #[must_use]
     pub fn prefix(self) -> ([u8; 16], u8) {
         (self.network.to_be_bytes(), self.length)
@@ -140,21 +139,21 @@ fn mask(length: u8) -> u128 {
 }
 
 impl Filters {
-    /// Whether this connect is wanted, as far as its record tells: a cgroup below a wanted one is not
-    /// known to be, nor the child of a wanted process. `min_latency` is part of the question.
+    /// Returns whether this connect() passes the filters, including `min_latency`. A record does not show that its
+    /// cgroup lies below a selected one, or that its process is the child of a selected one: such calls do not pass.
     #[must_use]
     pub fn matches(&self, connect: &Connect) -> bool {
         self.wants(connect) && !self.is_below_minimum(connect)
     }
 
-    /// Returns true if it took less than `min_latency`: a trace counts it, and makes no record of it.
+    /// Returns whether the call took less than `min_latency`: a trace counts such a call without a record.
     #[must_use]
     pub fn is_below_minimum(&self, connect: &Connect) -> bool {
         self.min_latency
             .is_some_and(|least| u128::from(connect.connect_ns) < least.as_nanos())
     }
 
-    /// Answers as [`matches`](Self::matches) does, however long it took.
+    /// Returns the same as [`matches`](Self::matches), without the test of `min_latency`.
     #[must_use]
     pub fn wants(&self, connect: &Connect) -> bool {
         let within = |span: &PortRange| {
@@ -183,7 +182,7 @@ impl Filters {
     }
 }
 
-/// Whether one of them is it, or there are none.
+/// Returns whether one of the wanted values matches, or there are none.
 fn any<T>(wanted: &[T], is_it: impl FnMut(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(is_it)
 }

@@ -1,4 +1,4 @@
-//! Filters as they are typed, resolved against this host: users, cgroups and namespaces by their names.
+//! Resolves the typed filters on this host: users, cgroups and namespaces by their names.
 
 use std::{
     fs,
@@ -16,11 +16,11 @@ use crate::{connect::Comm, kernel::process::Process, term::printable::printable}
 /// # Errors
 /// Names the process, cgroup, user or namespace that does not exist.
 pub fn filters(args: &FilterArgs) -> Result<Filters> {
-    // Before anything is made or changed; the probes open them again.
+    // The processes are checked before anything is created or changed; the probes open them again.
     for &pid in &args.pids {
         Process::asked_for(pid)?;
     }
-    // What this host knows by name.
+    // The following filters are names on this host.
     Ok(Filters {
         cgroups: resolve_all(&args.cgroups, cgroup)?,
         uids: resolve_all(&args.uids, uid)?,
@@ -29,11 +29,10 @@ pub fn filters(args: &FilterArgs) -> Result<Filters> {
     })
 }
 
-/// The filters of a recording, which may be of another host: a cgroup and a namespace are given by
-/// number.
+/// Returns the filters of a recording, which may come from another host: a cgroup and a namespace are given by number.
 ///
 /// # Errors
-/// Names what is no number, and no user of this host.
+/// Names a value that is neither a number nor a user of this host.
 pub fn filters_of_recording(args: &FilterArgs) -> Result<Filters> {
     let number = |option: &str, text: &str| -> Result<u64> {
         text.parse().map_err(|_| {
@@ -81,12 +80,12 @@ fn resolve_all<T>(texts: &[String], resolve: impl Fn(&str) -> Result<T>) -> Resu
     texts.iter().map(|text| resolve(text)).collect()
 }
 
-/// Where version 2 of the hierarchy is mounted.
+/// Mount points of version 2 of the cgroup hierarchy.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// By its path in the hierarchy, with or without the mount point before it.
+/// Returns the cgroup at a path in the hierarchy, with or without the mount point before it.
 fn cgroup(path: &str) -> Result<Cgroup> {
-    // Only version 2 has this file, and only there.
+    // This file exists only at the root of version 2.
     let mounted = CGROUPS
         .iter()
         .find(|root| Path::new(root).join("cgroup.controllers").exists());
@@ -124,7 +123,7 @@ fn uid(name: &str) -> Result<u32> {
     user::number(name).with_context(|| format!("--uid {}", printable(name)))
 }
 
-/// The inode of a namespace, of a process or at a path.
+/// Returns the inode of a network namespace, given by a process or a path.
 fn netns(name: &str) -> Result<u32> {
     let shown = printable(name);
     let path = match name.parse::<u32>() {
@@ -149,12 +148,12 @@ fn netns(name: &str) -> Result<u32> {
 }
 
 fn is_network_namespace(path: &Path) -> bool {
-    // A link of /proc names what it is; a file that is bound over is of the kernel's nsfs.
+    // A link of /proc names the kind of namespace; a bind-mounted file belongs to the kernel's nsfs.
     match fs::read_link(path) {
         Ok(link) => link.to_string_lossy().starts_with("net:["),
         Err(_) => {
             use std::os::fd::AsRawFd as _;
-            /// `NS_GET_NSTYPE`: `_IO(0xb7, 0x3)`
+            /// `NS_GET_NSTYPE`, `_IO(0xb7, 0x3)`.
             const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
             let Ok(file) = fs::File::open(path) else {
                 return false;

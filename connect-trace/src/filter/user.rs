@@ -1,5 +1,5 @@
-//! Users by their names. The C library is not asked: that of a static program ends it where it looks for the
-//! host's own modules of names (NSS).
+//! Users by their names, without the C library: in a static program, the library ends the process when it loads the
+//! host's own name modules (NSS).
 
 use std::{
     fs,
@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// The users of most hosts.
+/// The file that lists the users on most hosts.
 const PASSWD: &str = "/etc/passwd";
 
-/// The program of the host's C library that asks all of its sources, such as LDAP.
+/// The program of the host's C library that queries all of its sources, such as LDAP.
 const GETENT: &str = "getent";
 
 /// Returns the number of a user, who is given by name or by number; a number need not have a name.
@@ -23,7 +23,7 @@ pub fn number(name: &str) -> Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    // It would be an option of `getent`, or an end of line, and not a name.
+    // `getent` would take such a text as an option or as two lines, not as a name.
     ensure!(
         !name.starts_with('-') && !name.contains([':', '\n']),
         "no such user"
@@ -49,7 +49,7 @@ fn fields(line: &str) -> (Option<&str>, Option<u32>) {
 }
 
 fn from_getent(name: &str) -> Result<u32> {
-    /// Its exit status where no source has the name.
+    /// Exit status of `getent` if no source has the name.
     const NOT_FOUND: i32 = 2;
     let getent = Command::new(GETENT)
         .args(["passwd", name])
@@ -71,7 +71,7 @@ fn from_getent(name: &str) -> Result<u32> {
             output.status
         ),
     }
-    // The sources may know the user by another name too, which is the one in the line.
+    // A source may know the user by another name too, which then stands in the line.
     let text = String::from_utf8_lossy(&output.stdout);
     let found = text.lines().next().and_then(|line| fields(line).1);
     found.with_context(|| format!("`{GETENT} passwd` did not print a user; give the number"))

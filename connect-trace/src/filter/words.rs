@@ -1,11 +1,11 @@
-//! The filters in the words of the command line, so that a report says what it is of.
+//! The filters in the words of the command line, for a report that names its filters.
 
 use crate::{
     connect::Comm,
     filter::{Filters, IpVersion},
 };
 
-/// The options that give these filters, names resolved to numbers. None where every connect is wanted.
+/// Returns the options that give these filters, with names resolved to numbers; none if every call is traced.
 #[must_use]
 pub fn filter_words(filters: &Filters) -> Vec<String> {
     let mut words = Vec::new();

@@ -1,4 +1,4 @@
-//! Whether this process may trace: privileges, lockdown, the process-id namespace.
+//! Permission of this process to trace: privileges, lockdown, the process-id namespace.
 
 use std::{fmt, fs, io, os::unix::fs::MetadataExt as _};
 
@@ -10,27 +10,27 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Where the kernel shows its lockdown modes, the present one in brackets (security/lockdown).
+/// File in which the kernel shows its lockdown modes, the present one in brackets (security/lockdown).
 pub const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// Inode of the first process-id namespace, `PROC_PID_INIT_INO`: the eBPF helpers give ids of it.
+/// Inode of the first process-id namespace, `PROC_PID_INIT_INO`, to which the ids given by the eBPF helpers belong.
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
-/// Inode of the first user namespace, `PROC_USER_INIT_INO`: the kernel asks for capabilities in it.
+/// Inode of the first user namespace, `PROC_USER_INIT_INO`, in which the kernel checks capabilities.
 const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
 
-/// What this process is allowed.
+/// Privileges of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Privileges {
-    /// The effective capabilities as the kernel's bit set; none where unknown.
+    /// The effective capabilities as the kernel's bit set; 0 if unknown.
     pub capabilities: u64,
-    /// Whether they are capabilities of the host, and not of a user namespace of a container.
+    /// True if the capabilities are valid on the host, and not only in a user namespace of a container.
     pub of_host: bool,
     /// The effective user id.
     pub uid: u32,
 }
 
 impl Privileges {
-    /// Those of this process.
+    /// Reads the privileges of this process.
     #[must_use]
     pub fn of_this_process() -> Self {
         Self {
@@ -41,10 +41,10 @@ impl Privileges {
         }
     }
 
-    /// Checks that they allow tracing.
+    /// Checks that the privileges allow tracing.
     ///
     /// # Errors
-    /// Says which privilege is missing.
+    /// Names the missing privilege.
     pub fn check(self) -> Result<(), MissingRequirement> {
         let enough = self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON);
         if !enough {
@@ -69,7 +69,7 @@ impl Privileges {
     }
 }
 
-/// Those that matter here.
+/// Lists the capabilities that matter for tracing.
 impl fmt::Display for Privileges {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [
@@ -96,10 +96,10 @@ impl fmt::Display for Privileges {
     }
 }
 
-/// Checks what can be told before trying.
+/// Checks privileges and lockdown, which are known before anything is tried.
 ///
 /// # Errors
-/// Says which privilege is missing, or what forbids tracing, and what to do.
+/// Names the missing privilege, or what forbids tracing, and what to do.
 pub fn check() -> Result<()> {
     Privileges::of_this_process().check()?;
     if let Ok(mode) = lockdown() {
@@ -108,11 +108,11 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// The kernel's lockdown mode: `none`, `integrity` or `confidentiality`.
+/// Returns the kernel's lockdown mode: `none`, `integrity` or `confidentiality`.
 ///
 /// # Errors
-/// Where it cannot be read: the kernel has no lockdown (before 5.4, or built without it), or
-/// securityfs is not mounted.
+/// If the mode cannot be read: the kernel has no lockdown (before 5.4, or built without it), or securityfs is not
+/// mounted.
 pub fn lockdown() -> io::Result<String> {
     let modes = fs::read_to_string(LOCKDOWN)?;
     present_mode(&modes).map(str::to_owned).ok_or_else(|| {
@@ -130,7 +130,7 @@ fn present_mode(modes: &str) -> Option<&str> {
 /// Checks that a lockdown mode lets eBPF programs read the kernel's memory.
 ///
 /// # Errors
-/// Where it does not.
+/// If the mode forbids it.
 pub fn check_lockdown(mode: &str) -> Result<(), MissingRequirement> {
     if mode == "confidentiality" {
         return Err(MissingRequirement::new(
@@ -144,10 +144,10 @@ pub fn check_lockdown(mode: &str) -> Result<(), MissingRequirement> {
     Ok(())
 }
 
-/// Checks that process ids mean here what they mean to the kernel's helpers.
+/// Checks that this process sees the same process ids as the kernel's helpers.
 ///
 /// # Errors
-/// In a process-id namespace of its own.
+/// If this process is in a process-id namespace other than the first.
 pub fn check_pid_namespace() -> Result<()> {
     ensure!(
         is_namespace("pid", INITIAL_PID_NAMESPACE),
@@ -159,13 +159,13 @@ pub fn check_pid_namespace() -> Result<()> {
     Ok(())
 }
 
-/// Whether this process is in the first namespace of a kind, or it cannot be told.
+/// Returns whether this process is in the first namespace of a kind; true if that cannot be read.
 fn is_namespace(kind: &str, initial: u64) -> bool {
     fs::metadata(format!("/proc/self/ns/{kind}"))
         .map_or(true, |namespace| namespace.ino() == initial)
 }
 
-/// The effective capabilities of this process as the kernel's bit set; none where unknown.
+/// Returns the effective capabilities of this process as the kernel's bit set; 0 if unknown.
 fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -1,6 +1,6 @@
 //! The kernel's BTF, the description of its types: member offsets and function parameters.
 //!
-//! Only what the tracer asks for is read, straight from the blob (5 MB, a few milliseconds, no copy
+//! Only the types that are looked up are read, straight from the blob (5 MB, a few milliseconds, no copy
 //! of any type): the crates that parse it whole cost a hundred times that, or bring an ELF reader.
 //! Format: Documentation/bpf/btf.rst in the kernel's source.
 
@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{limits, mounts, requirement::MissingRequirement};
 
-/// Where a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
+/// File in which a kernel with `CONFIG_DEBUG_INFO_BTF` shows the types of its own image.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Number of a type within one BTF.
 pub type TypeId = u32;
 
-/// No type: what a function returns that returns nothing.
+/// The absence of a type: the return type of a function that returns nothing.
 pub const VOID: TypeId = 0;
 
 /// The types of one BTF blob.
@@ -25,7 +25,8 @@ pub struct Btf {
     types: Vec<usize>,
     /// Byte position in `data` of the strings.
     strings: usize,
-    /// Numbers of the functions, in order. So few are looked up that comparing names costs a tenth of an index by name.
+    /// Numbers of the functions, in order. Few functions are looked up, so comparing names costs a tenth of an index by
+    /// name.
     functions: Vec<TypeId>,
     /// Numbers of the structures, in order.
     structs: Vec<TypeId>,
@@ -36,15 +37,15 @@ pub struct Btf {
 pub struct Member {
     /// Bytes from the start of the outermost structure.
     pub offset: u32,
-    /// Where it begins within that byte, for a bit field; else 0.
+    /// Position of the lowest bit within that byte, for a bit field; else 0.
     pub bit: u32,
     /// The member's type, with typedefs and qualifiers taken off.
     pub type_id: TypeId,
-    /// What kind of type that is.
+    /// Kind of that type.
     pub kind: Kind,
 }
 
-/// The kinds of types that the tracer tells apart.
+/// The kinds of types that the tracer distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An integer.
@@ -59,7 +60,7 @@ pub enum Kind {
     Other,
 }
 
-// Tally of BTF, `BTF_KIND_*`.
+// Kinds of types, `BTF_KIND_*`.
 const INT: u32 = 1;
 const PTR: u32 = 2;
 const ARRAY: u32 = 3;
@@ -90,7 +91,7 @@ impl Btf {
     /// Reads the running kernel's types.
     ///
     /// # Errors
-    /// Where the kernel has none, or they cannot be read.
+    /// If the kernel has no BTF, or it cannot be read.
     pub fn of_running_kernel() -> Result<Self> {
         std::fs::read(VMLINUX)
             .with_context(|| format!("{VMLINUX} cannot be read"))
@@ -116,16 +117,16 @@ impl Btf {
             })
     }
 
-    /// Size of the blob in bytes.
+    /// Returns the size of the blob in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.data.len()
     }
 
-    /// Takes a blob apart.
+    /// Parses a blob.
     ///
     /// # Errors
-    /// Where it is not well formed.
+    /// If the blob is not well formed.
     pub fn parse(data: Vec<u8>) -> Result<Self> {
         let mut btf = Self {
             data,
@@ -170,15 +171,15 @@ impl Btf {
                     PTR | FWD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => {
                         0
                     }
-                    // How long it is, is not known, and so not where the next one begins.
+                    // The length of an unknown kind is unknown, and so is the start of the next type.
                     _ => bail!("type {id} is of the unknown kind {kind}"),
                 };
         }
         Ok(btf)
     }
 
-    /// A member by its path, such as `__sk_common.skc_num` of `sock`; members of anonymous structures
-    /// and unions are found as in C. `None` where the kernel has no such structure or member.
+    /// Finds a member by its path, such as `__sk_common.skc_num` of `sock`; members of anonymous structures and unions
+    /// are found as in C. Returns `None` if the kernel has no such structure or member.
     ///
     /// # Errors
     /// If the blob is broken.
@@ -204,19 +205,19 @@ impl Btf {
         Ok(Some(found))
     }
 
-    /// The number of a function of the kernel's; `None` where it is not there.
+    /// Returns the number of a kernel function; `None` if the kernel has no such function.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<TypeId> {
         self.first_named(name, &self.functions)
     }
 
-    /// The number of a structure; `None` where it is not there.
+    /// Returns the number of a structure; `None` if the kernel has no such structure.
     #[must_use]
     pub fn structure(&self, name: &str) -> Option<TypeId> {
         self.first_named(name, &self.structs)
     }
 
-    /// The parameters' types of a function of the kernel; `None` where it is not there.
+    /// Returns the types of a kernel function's parameters; `None` if the kernel has no such function.
     ///
     /// # Errors
     /// If the blob is broken.
@@ -231,7 +232,8 @@ impl Btf {
             .map(Some)
     }
 
-    /// The type that a function of the kernel returns, [`VOID`] where nothing; `None` where the function is not there.
+    /// Returns the return type of a kernel function, [`VOID`] if it returns nothing; `None` if the kernel has no such
+    /// function.
     ///
     /// # Errors
     /// If the blob is broken.
@@ -242,8 +244,8 @@ impl Btf {
         Ok(Some(self.resolve(self.u32(prototype + 8)?)?))
     }
 
-    /// Returns a blob of BTF in which these functions have the numbers that they have here, and nothing else has a name.
-    /// A reader that looks up numbers alone has them in a tenth of the time that it takes with all types.
+    /// Returns a blob of BTF in which the given functions keep their numbers, and nothing else has a name. A reader
+    /// that only looks up numbers parses it in a tenth of the time that the whole blob takes.
     pub(crate) fn with_only<'a>(&self, functions: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
         const HEADER: usize = 24;
         let mut strings = vec![0];
@@ -252,7 +254,7 @@ impl Btf {
             let Some(id) = self.function(name) else {
                 continue;
             };
-            // Of the same size, three words, so that the place in the list is the number.
+            // Every entry is three words long, so that its place in the list is its number.
             let end = 3 * id as usize;
             while types.len() < end {
                 types.extend([0, FWD << 24, 0]);
@@ -276,7 +278,7 @@ impl Btf {
         blob
     }
 
-    /// Returns the place of a function's prototype in the blob; `None` if the function is not there.
+    /// Returns the position of a function's prototype in the blob; `None` if the kernel has no such function.
     fn prototype(&self, function: &str) -> Result<Option<usize>> {
         let Some(id) = self.function(function) else {
             return Ok(None);
@@ -287,7 +289,7 @@ impl Btf {
         Ok(Some(prototype))
     }
 
-    /// Whether a type is a pointer to the structure of this name.
+    /// Returns whether a type is a pointer to the structure of this name.
     ///
     /// # Errors
     /// If the blob is broken.
@@ -300,7 +302,7 @@ impl Btf {
         Ok(target != 0 && self.name(target)? == structure)
     }
 
-    /// Whether a type is an integer of so many bytes.
+    /// Returns whether a type is an integer of `bytes` bytes.
     ///
     /// # Errors
     /// If the blob is broken.
@@ -318,7 +320,7 @@ impl Btf {
         if kind != STRUCT && kind != UNION {
             return Ok(None);
         }
-        // With the kind flag the upper byte of an offset is the width of a bit field.
+        // If the kind flag is set, the upper byte of an offset is the width of a bit field.
         let bit_fields = self.u32(position + 4)? >> 31 != 0;
         for index in 0..count {
             let member = position + TYPE_HEADER + 12 * index;
@@ -357,7 +359,7 @@ impl Btf {
         })
     }
 
-    /// Takes typedefs, qualifiers and tags off a type.
+    /// Strips typedefs, qualifiers and tags from a type.
     fn resolve(&self, mut id: TypeId) -> Result<TypeId> {
         for _ in 0..MAX_QUALIFIERS {
             if id == 0 {
@@ -372,7 +374,7 @@ impl Btf {
         bail!("type {id} has no end")
     }
 
-    /// Returns the first of these types that has a name.
+    /// Returns the first type in `among` that has this name.
     fn first_named(&self, name: &str, among: &[TypeId]) -> Option<TypeId> {
         among.iter().copied().find(|&id| self.is_named(id, name))
     }
@@ -416,7 +418,7 @@ fn u32_at(data: &[u8], position: usize) -> Result<u32> {
     Ok(u32::from_le_bytes(*bytes))
 }
 
-/// The name whose offset among the strings stands at `position`.
+/// Returns the name whose string offset is stored at `position`.
 fn name_at(data: &[u8], strings: usize, position: usize) -> Result<&str> {
     let start = strings + u32_at(data, position)? as usize;
     let bytes = data
@@ -496,7 +498,7 @@ mod tests {
                 .functions
                 .is_empty()
         );
-        // As aya reads it.
+        // Read by aya's own parser.
         let read = aya::Btf::parse(&whole.with_only(["other"]), aya::Endianness::Little);
         let kind = aya_obj::btf::BtfKind::Func;
         let other = read.unwrap().id_by_type_name_kind("other", kind);
@@ -513,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_known_is_an_error() {
-        // The kind of the first type, in the upper byte of its second word.
+        // Byte position of the first type's kind, in the upper byte of its second word.
         const KIND: usize = 24 + 7;
         for kind in [0, 20, 31] {
             let mut blob = tiny();
@@ -523,7 +525,8 @@ mod tests {
         }
     }
 
-    /// `struct fields { u32 : 8, pad : 4, high : 4; }`, `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` at
+    /// Returns a blob with `struct fields { u32 : 8, pad : 4, high : 4; }`,
+    /// `struct outer { u32 first; union { typedef struct { u32 pad; u32 field; } inner; }; }` with the union at
     /// offset 8, `void function(u32, const struct outer *)` and `u32 other(void)`.
     fn tiny() -> Vec<u8> {
         let strings = b"\0int\0outer\0first\0inner\0pad\0field\0function\0fields\0high\0other\0";

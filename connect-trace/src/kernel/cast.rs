@@ -1,5 +1,5 @@
-//! The kernel's function that gives an address a type, so that a program reads what is there by plain loads where it
-//! would call a helper for each read: `bpf_rdonly_cast`, since 6.2.
+//! The kernel function `bpf_rdonly_cast` (since 6.2), which gives an address a type, so that a program reads the memory
+//! behind it with plain loads instead of a helper call for each read.
 
 use std::fs;
 
@@ -10,13 +10,14 @@ use super::btf::{Btf, Kind, TypeId};
 /// The name of the function.
 pub const FUNCTION: &str = "bpf_rdonly_cast";
 
-/// 0 where the kernel interprets programs, which cannot call its functions then (Documentation/admin-guide/sysctl/net.rst).
+/// Contains 0 if the kernel interprets programs, which then cannot call kernel functions
+/// (Documentation/admin-guide/sysctl/net.rst).
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 
-/// A structure that begins with a word of 32 bits, as any address of one is read.
+/// A structure that begins with a word of 32 bits: the type under which the word at any address is read.
 const WORD: (&str, &str) = ("refcount_struct", "refs.counter");
 
-/// The function, and the types that addresses are given.
+/// Type numbers of the function and of the types that it gives to addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cast {
     /// The function itself.
@@ -30,10 +31,10 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// What the running kernel offers; `None` where it lacks the function.
+    /// Looks up the types in the running kernel's BTF; `None` if the kernel lacks the function.
     ///
     /// # Errors
-    /// Where its BTF is broken.
+    /// If the BTF is broken.
     pub(super) fn of_running_kernel(btf: &Btf) -> Result<Option<Self>> {
         let jit = fs::read_to_string(JIT);
         if jit.is_ok_and(|jit| jit.trim() == "0") {

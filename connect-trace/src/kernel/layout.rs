@@ -1,5 +1,5 @@
-//! Where the running kernel keeps the fields that the programs read: the offsets, from its BTF, for
-//! the globals of `connect-trace-ebpf/src/layout.rs`.
+//! Offsets of the kernel fields that the programs read, from the running kernel's BTF, for the globals of
+//! `connect-trace-ebpf/src/layout.rs`.
 
 use anyhow::Result;
 use connect_trace_common::Field;
@@ -10,12 +10,12 @@ use super::{
     requirement::MissingRequirement,
 };
 
-/// Where the kernel keeps a field.
+/// A field and its place in the kernel's structures.
 struct Member {
     field: Field,
     structure: &'static str,
     path: &'static str,
-    /// Where there is none, the field is absent from the records; a required one is an error.
+    /// If the kernel lacks the member: an error if required, else the field is absent from the records.
     required: bool,
 }
 
@@ -37,7 +37,7 @@ const fn optional(field: Field, structure: &'static str, path: &'static str) -> 
     }
 }
 
-/// What the programs read. `sock_common` has not changed from 5.10 to 7.3, the rest moves.
+/// Members that the programs read. `sock_common` has not changed from 5.10 to 7.3, the others move.
 const MEMBERS: &[Member] = &[
     required(Field::SockAddresses, "sock", "__sk_common.skc_addrpair"),
     required(Field::SockPorts, "sock", "__sk_common.skc_portpair"),
@@ -55,7 +55,7 @@ const MEMBERS: &[Member] = &[
     required(Field::SignalLive, "signal_struct", "live"),
 ];
 
-/// What they read of a socket's namespace, where it has one.
+/// Members of a socket's namespace that the programs read, if sockets have one.
 const NET_MEMBERS: &[Member] = &[
     required(Field::NetInode, "net", "ns.inum"),
     optional(Field::NetPortRange, "net", "ipv4.ip_local_ports.range"),
@@ -66,8 +66,8 @@ const NET_MEMBERS: &[Member] = &[
     ),
 ];
 
-/// What they read of the current thread where the kernel has a helper for a typed pointer to it; else other
-/// helpers give the same.
+/// Members of the current thread that the programs read if the kernel has a helper for a typed pointer to the thread;
+/// otherwise other helpers give the same values.
 const TASK_MEMBERS: &[Member] = &[
     required(Field::TaskComm, "task_struct", "comm"),
     required(Field::TaskCred, "task_struct", "cred"),
@@ -75,7 +75,7 @@ const TASK_MEMBERS: &[Member] = &[
     required(Field::TaskPid, "task_struct", "pid"),
 ];
 
-/// What the programs read at once and take apart: the whole, its halves in their order, and the bytes of a half.
+/// Pairs that the programs read at once and split: the whole, its halves in their order, and the bytes of a half.
 const PAIRS: &[(&str, [&str; 2], u32)] = &[
     (
         "__sk_common.skc_addrpair",
@@ -89,42 +89,42 @@ const PAIRS: &[(&str, [&str; 2], u32)] = &[
     ),
 ];
 
-/// That helper (5.11), by the name of its function.
+/// The function of the helper that returns a typed pointer to the current thread (5.11).
 const TASK_HELPER: &str = "bpf_get_current_task_btf";
 
-/// The function that a search asks for the range of ports of a socket.
+/// The function that a port search asks for the port range of a socket.
 const RANGE_OF_SOCKET: &str = "inet_sk_get_local_port_range";
 
-/// Which argument of `__inet_hash_connect` is `port_offset`.
+/// Index of the argument `port_offset` of `__inet_hash_connect`.
 const PORT_OFFSET: usize = 2;
 
-/// The offsets, and what their types say about the kernel.
+/// The offsets, and the properties of the kernel that its types show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// The offset of each field that this kernel has, in bytes from the beginning of its structure.
     pub offsets: Vec<(Field, u32)>,
     /// Structure and member of each field that this kernel does not have.
     pub absent: Vec<(&'static str, &'static str)>,
-    /// Whether the range of ports of a namespace is an array and no word.
+    /// True if the port range of a namespace is an array and not one word.
     pub port_range_is_pair: bool,
-    /// True if the range of ports of a socket is a structure and no word.
+    /// True if the port range of a socket is a structure and not one word.
     pub socket_range_is_pair: bool,
     /// True if a socket with `IP_LOCAL_PORT_RANGE` searches by steps of one, without parity: since 6.8, by the
     /// change that made `RANGE_OF_SOCKET` say if the socket has a range of its own.
     pub socket_range_has_no_parity: bool,
-    /// Whether `port_offset` of `__inet_hash_connect` is a `u64`, its upper half a part of where the search
+    /// True if `port_offset` of `__inet_hash_connect` is a `u64`, whose upper half helps to decide where the search
     /// starts: since 5.10.119 and 5.18.
     pub port_offset_is_wide: bool,
-    /// Whether sockets have network namespaces.
+    /// True if sockets have network namespaces.
     pub has_namespaces: bool,
-    /// Whether the range of ports of a namespace is found.
+    /// True if the port range of a namespace is found.
     pub shows_port_range: bool,
-    /// The lowest bit of `sk_userlocks` in its byte, where it is found: until 6.1 it is a bit field.
+    /// The lowest bit of `sk_userlocks` in its byte, if it is found: until 6.1 it is a bit field.
     pub user_locks_bit: Option<u32>,
     /// The bit of `sk_kern_sock` in [`ConnectRecord::bits_of_sock`](connect_trace_common::ConnectRecord::bits_of_sock),
-    /// where it is found: until 6.1 it is in the byte of `sk_userlocks`, which is not read twice.
+    /// if it is found: until 6.1 it is in the byte of `sk_userlocks`, which is not read twice.
     pub kernel_sock: Option<u32>,
-    /// What gives an address a type, where the kernel has it.
+    /// The function that gives an address a type, if the kernel has it.
     pub cast: Option<Cast>,
 }
 
@@ -132,7 +132,7 @@ impl Layout {
     /// Finds every field.
     ///
     /// # Errors
-    /// Names the field that this kernel lacks and that nothing can be recorded without.
+    /// Names the required field that this kernel lacks.
     pub fn of(btf: &Btf) -> Result<Self> {
         let mut layout = Self::default();
         layout.find(btf, MEMBERS)?;
@@ -176,7 +176,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Whether this kernel has a field.
+    /// Returns whether this kernel has a field.
     #[must_use]
     pub fn has(&self, field: Field) -> bool {
         self.offsets.iter().any(|&(known, _)| known == field)
@@ -195,7 +195,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Sees that the halves of pairs are what the programs take them for.
+    /// Checks that the halves of each pair lie where the programs expect them.
     fn check_pairs(btf: &Btf) -> Result<()> {
         for &(pair, halves, bytes) in PAIRS {
             let offset = |path: &'static str| {

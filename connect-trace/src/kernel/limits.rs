@@ -1,5 +1,5 @@
-//! Limits of this process and its host that a trace meets. The kernel refuses then as if it lacked something, or a
-//! privilege were missing; each limit has its own name and remedy here.
+//! Limits of this process and its host that a trace can meet. The kernel's error codes for them look like a missing
+//! feature or privilege; here each limit has its own name and remedy.
 
 use std::{fs, io, path::Path};
 
@@ -10,24 +10,24 @@ use super::{
     requirement::MissingRequirement,
 };
 
-/// A structure of the kernels before 5.11, which count the memory of maps and programs against
-/// `RLIMIT_MEMLOCK`; later ones count it as any other of the cgroup.
+/// A structure that only kernels before 5.11 have, which count the memory of maps and programs against
+/// `RLIMIT_MEMLOCK`; later kernels charge it to the cgroup like any other memory.
 const COUNTED_AS_LOCKED: &str = "bpf_map_memory";
 
-/// The usual mount points of version 2 of the hierarchy of cgroups.
+/// The usual mount points of version 2 of the cgroup hierarchy.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// Memory that a trace takes at its start beside the ring buffer of the records: the kernel's types, the maps and
-/// the verifier (docs/check.md).
+/// Bytes of memory that a trace takes at its start besides the ring buffer of the records: the kernel's types, the maps
+/// and the verifier (docs/check.md).
 const AT_START: u64 = 32 << 20;
 
-/// Files that a trace may have open at once, with some processes and cgroups to trace.
+/// Number of files that a trace may have open at once, with some processes and cgroups to trace.
 const FILES: u64 = 96;
 
-/// Checks that this process may open the files that a trace does.
+/// Checks that this process may open as many files as a trace needs.
 ///
 /// # Errors
-/// Says how many it may open.
+/// States how many files it may open.
 pub fn files() -> Result<(), MissingRequirement> {
     match limit(libc::RLIMIT_NOFILE) {
         Some(most) if most < FILES => Err(MissingRequirement::limit(
@@ -38,11 +38,11 @@ pub fn files() -> Result<(), MissingRequirement> {
     }
 }
 
-/// Checks that this process's cgroup may have the memory that a trace takes: beyond it the kernel ends the
-/// process without a word.
+/// Checks that the cgroup of this process may use the memory that a trace takes: beyond that limit the kernel kills the
+/// process without a message.
 ///
 /// # Errors
-/// Says what it may have.
+/// States how much memory the cgroup may use.
 pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
     if btf.structure(COUNTED_AS_LOCKED).is_some() {
         return Ok(());
@@ -61,7 +61,7 @@ pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequiremen
     }
 }
 
-/// The least limit of memory of this process's cgroup and of those that it is in; `None` where there is none.
+/// Returns the lowest memory limit of this process's cgroup and its ancestors, in bytes; `None` if there is no limit.
 fn memory_of_cgroup() -> Option<u64> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -83,7 +83,7 @@ const MORE_FILES: &str = "raise the limit (ulimit -n 1024; LimitNOFILE=1024 of a
 const MORE_MEMORY: &str = "raise the limit (memory.max of the cgroup, MemoryMax= of a systemd service, docker \
                            run --memory), or reduce --ring-buffer";
 
-/// Names the limit that an error comes from, if it comes from one.
+/// Names the limit that caused an error, if a limit did.
 #[must_use]
 pub fn named(error: Error) -> Error {
     if error.chain().any(|cause| cause.is::<MissingRequirement>()) {
@@ -126,7 +126,7 @@ pub fn named(error: Error) -> Error {
     lack.into()
 }
 
-/// Returns whether an error is that of a limit, by [`named`].
+/// Returns whether an error is a limit's error, as made by [`named`].
 #[must_use]
 pub fn is_named(error: &Error) -> bool {
     let mut causes = error.chain();
@@ -137,20 +137,20 @@ pub fn is_named(error: &Error) -> bool {
     })
 }
 
-/// The limit of locked memory in bytes, where there is one and the kernel counts eBPF against it.
+/// Returns the limit of locked memory in bytes, if there is one and the kernel counts eBPF memory against it.
 fn locked_memory() -> Option<u64> {
     let most = limit(libc::RLIMIT_MEMLOCK)?;
     let btf = Btf::parse(fs::read(VMLINUX).ok()?).ok()?;
     btf.structure(COUNTED_AS_LOCKED).map(|_| most)
 }
 
-/// A limit of this process; `None` where there is none.
+/// Returns a limit of this process; `None` if there is none.
 fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: room for a limit.
+    // SAFETY: the pointer leads to an `rlimit` that the call may fill.
     let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }

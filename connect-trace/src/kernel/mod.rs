@@ -1,5 +1,5 @@
-//! What the running kernel shows: its types (BTF), its symbols, what it lets us do. Everything that
-//! differs between kernels is decided here, from what is there and never from the version number.
+//! Properties of the running kernel: its types (BTF), its symbols, its permissions. Every difference between kernels is
+//! decided here, by looking for the feature and never by the version number.
 
 pub mod access;
 pub mod btf;
@@ -14,7 +14,7 @@ pub mod requirement;
 pub mod symbols;
 pub mod sysctls;
 
-/// The kernel's release, as `uname -r` prints it: for people to read, never to decide from.
+/// Returns the kernel's release, as `uname -r` prints it: for people to read, never to decide from.
 #[must_use]
 pub fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(

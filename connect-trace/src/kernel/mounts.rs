@@ -1,5 +1,5 @@
-//! File systems through which the kernel shows and takes things: read where they are mounted, or else by a
-//! mount that only this process sees. Containers have none of them mounted.
+//! File systems through which the kernel shows and takes settings: used where they are mounted, or else through a mount
+//! that only this process sees. Containers have none of them mounted.
 
 use std::{
     io,
@@ -12,20 +12,20 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 use super::requirement::MissingRequirement;
 
-/// A folder within a file system of the kernel's.
+/// A folder within one of the kernel's file systems.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// The mount, if it is our own: it lasts as long as this.
+    /// The mount, if it is our own: it lasts as long as this value.
     own: Option<Arc<OwnedFd>>,
 }
 
 impl Folder {
-    /// Returns the first of the places that has this file, or else a mount of the file system that nobody
-    /// else sees. The latter takes CAP_SYS_ADMIN and Linux 5.2.
+    /// Returns the first of the places that has this file, or else a mount of the file system that no other process
+    /// sees. Such a mount takes CAP_SYS_ADMIN and Linux 5.2.
     ///
     /// # Errors
-    /// The one of mounting.
+    /// If the file system cannot be mounted.
     pub fn find(file_system: &str, places: &[&str], file: &str) -> io::Result<Self> {
         let mounted = places.iter().map(Path::new);
         if let Some(path) = mounted.into_iter().find(|path| path.join(file).exists()) {
@@ -41,20 +41,20 @@ impl Folder {
         })
     }
 
-    /// The path of the folder, for this process.
+    /// Returns the path of the folder, valid in this process.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns whether nobody else sees the mount.
+    /// Returns whether the mount is our own, which no other process sees.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.own.is_some()
     }
 }
 
-/// Mounts a file system nowhere: only the descriptor leads to it, and closing that ends the mount.
+/// Mounts a file system without a mount point: it is reached only through the descriptor, and closing that unmounts it.
 fn mount(file_system: &str) -> io::Result<OwnedFd> {
     let context = fsopen(file_system, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
@@ -68,10 +68,10 @@ fn mount(file_system: &str) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Checks that sysfs is mounted, in which the kernel shows what it has.
+/// Checks that sysfs, in which the kernel shows its features, is mounted.
 ///
 /// # Errors
-/// Says how to mount it.
+/// If sysfs is not mounted; says how to mount it.
 pub fn sysfs() -> Result<(), MissingRequirement> {
     if Path::new("/sys/kernel").exists() {
         return Ok(());

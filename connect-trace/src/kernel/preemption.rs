@@ -1,34 +1,33 @@
-//! Whether the kernel preempts threads that run in it.
+//! The preemption model: does the kernel preempt threads that run in it?
 //!
-//! A preempted thread that is inside a program of fentry or fexit makes the kernel skip that program
-//! for every other thread of the CPU until it runs again (`bpf_prog_enter_recur`): on a busy host that
-//! loses many calls at once. Kprobes run with preemption off.
+//! While a preempted thread is inside a fentry or fexit program, the kernel skips that program for every other thread
+//! of the CPU (`bpf_prog_enter_recur`): on a busy host that loses many calls at once. Kprobes run with preemption off.
 
 use std::fs;
 
 use super::mounts::Folder;
 
 const DEBUGFS: &str = "/sys/kernel/debug";
-/// The file of debugfs in which the scheduler shows its model: all that the kernel was built with, the present
-/// one in parentheses (Linux 5.17).
+/// The file of debugfs in which the scheduler shows its models: all that the kernel was built with, the present one in
+/// parentheses (Linux 5.17).
 pub const MODEL: &str = "sched/preempt";
-/// `uname -v`: names the model where it cannot change.
+/// File with the output of `uname -v`, which names the model if it cannot change.
 const VERSION: &str = "/proc/sys/kernel/version";
-/// The word in it where the model can change, by the command line or in debugfs.
+/// Word in the version of a kernel whose model can change, by the command line or in debugfs.
 const CAN_CHANGE: &str = "PREEMPT_DYNAMIC";
 
 /// A model of preemption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// Its name; `None` where it is not known.
+    /// Name of the model; `None` if unknown.
     pub name: Option<String>,
-    /// Whether it preempts threads in the kernel. An unknown one is taken to: overlooked, it would cost
-    /// records.
+    /// True if the model preempts threads in the kernel. An unknown model counts as preempting: to overlook one would
+    /// lose records.
     pub preempts: bool,
 }
 
 impl Model {
-    /// Reads the running kernel's.
+    /// Reads the model of the running kernel.
     #[must_use]
     pub fn of_running_kernel() -> Self {
         let version = fs::read_to_string(VERSION).unwrap_or_default();
@@ -62,7 +61,7 @@ impl Model {
         }
     }
 
-    /// Says that the kernel preempts threads in it, if it does or that is not known.
+    /// Returns a sentence that the kernel preempts threads in it, if it does or that is not known.
     #[must_use]
     pub fn preempting(&self) -> Option<String> {
         self.preempts.then(|| match &self.name {
@@ -72,7 +71,7 @@ impl Model {
     }
 }
 
-/// Says of the running kernel that it preempts threads in it, if it does or that is not known.
+/// Returns the sentence of [`Model::preempting`] for the running kernel.
 #[must_use]
 pub fn preempting_model() -> Option<String> {
     Model::of_running_kernel().preempting()

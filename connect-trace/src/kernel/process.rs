@@ -1,4 +1,4 @@
-//! A process by a descriptor of its own (a pidfd), which is never that of another process that got the same id later.
+//! A process held by a descriptor (a pidfd), which never refers to another process that gets the same id later.
 
 use std::{
     fs, io,
@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-/// A process that was there when it was opened.
+/// A process that existed when it was opened.
 pub(crate) struct Process {
-    /// Its id, which another process can have once this one has been waited for.
+    /// The process id, which another process can get once this one has been waited for.
     pub(crate) pid: u32,
     fd: OwnedFd,
 }
@@ -28,7 +28,7 @@ impl Process {
         }
         Ok(Self {
             pid,
-            // SAFETY: a descriptor that the kernel has just made, and nobody else has.
+            // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
             fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) },
         })
     }
@@ -56,19 +56,19 @@ impl Process {
         }
     }
 
-    /// Returns if all threads of it have ended, waited for by its parent or not.
+    /// Returns whether all threads of the process have ended, even if its parent has not waited for it yet.
     pub(crate) fn has_ended(&self) -> bool {
         let mut poll = libc::pollfd {
             fd: self.fd.as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: one descriptor, which is open, and no waiting.
+        // SAFETY: the pointer leads to one `pollfd` with an open descriptor; the call does not wait.
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
     }
 }
 
-/// Returns if there is a process with this id that has not ended; so does one that cannot be asked.
+/// Returns whether a process with this id exists and has not ended; true if the kernel refuses to say.
 pub(crate) fn is_running(pid: u32) -> bool {
     match Process::open(pid) {
         Ok(process) => !process.has_ended(),
@@ -79,7 +79,7 @@ pub(crate) fn is_running(pid: u32) -> bool {
     }
 }
 
-/// The id of the process that a thread belongs to.
+/// Returns the id of the process that a thread belongs to.
 fn process_of_thread(tid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));

@@ -1,29 +1,29 @@
-//! The functions that are probed, and what the programs assume of them, checked against the kernel's
-//! BTF: which argument is the socket, and how many there are, because fexit finds the return value
-//! behind the last one.
+//! The functions that are probed, with the assumptions of the programs about them, checked against the kernel's BTF:
+//! which argument is the socket, and how many arguments there are, because fexit finds the return value behind the last
+//! one.
 
 use anyhow::Result;
 
 use super::{btf::Btf, layout::misfit};
 
-/// A function of the kernel that is probed.
+/// A kernel function that is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// Its name in the kernel's source, and so in its types.
+    /// Name of the function in the kernel's source, and so in its types.
     pub name: &'static str,
-    /// The kernel's symbol for it, which may have a suffix of the compiler's.
+    /// The kernel's symbol for the function, to which the compiler may have added a suffix.
     pub symbol: &'static str,
-    /// What it is called in the names of the eBPF programs.
+    /// Part of the names of the function's eBPF programs.
     pub program: &'static str,
-    /// Which argument is the `struct sock *`.
+    /// Index of the argument that is the `struct sock *`.
     sock: usize,
-    /// Number of arguments, where the return value is read.
+    /// Number of arguments, if the return value is read.
     arguments: Option<usize>,
-    /// Part of IPv6, which a kernel may lack.
+    /// True if the function belongs to IPv6, which a kernel may lack.
     pub ipv6: bool,
 }
 
-/// The two functions of connect() itself and the port search; each has an entry and a return.
+/// The two functions of connect() and the port search; each has an entry and a return.
 pub const CONNECT: [Function; 3] = [
     Function {
         name: "tcp_v4_connect",
@@ -51,7 +51,7 @@ pub const CONNECT: [Function; 3] = [
     },
 ];
 
-/// The functions that look at one candidate port, in the order of the slots of the map `CHECKS`.
+/// The functions that check one candidate port, in the order of the slots of the map `CHECKS`.
 pub const CHECKS: [Function; 2] = [
     Function {
         name: "__inet_check_established",
@@ -72,7 +72,8 @@ pub const CHECKS: [Function; 2] = [
 ];
 
 impl Function {
-    /// The function by another symbol, which stays until the process ends: there are five functions at most.
+    /// Returns the function with another symbol. The copy is leaked until the process ends: there are five functions at
+    /// most.
     #[must_use]
     pub fn with_symbol(&'static self, symbol: &str) -> &'static Self {
         if symbol == self.symbol {
@@ -82,11 +83,11 @@ impl Function {
         Box::leak(Box::new(Self { symbol, ..*self }))
     }
 
-    /// Checks the function's prototype against what the programs assume. Says if the kernel's types have it: a
-    /// function of a module is not among them, nor one that the compiler changed.
+    /// Checks the function's prototype against the assumptions of the programs. Returns false if the kernel's types
+    /// lack the function: one that belongs to a module, or that the compiler changed.
     ///
     /// # Errors
-    /// Says how it differs.
+    /// States how the prototype differs.
     pub fn check(&self, btf: &Btf) -> Result<bool> {
         let name = self.name;
         let Some(parameters) = btf.parameters(name)? else {

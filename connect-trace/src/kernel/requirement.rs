@@ -1,21 +1,21 @@
-//! What this kernel or this process lacks, with its remedy: the error that a trace ends with, and
-//! what `connect-trace check` finds, in the same words.
+//! A missing requirement of this kernel or this process, with its remedy: the error that a trace ends with, and a
+//! finding of `connect-trace check`, in the same words.
 
 use std::fmt;
 
-/// Something that is missing.
+/// A requirement that is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingRequirement {
-    /// What is missing, and what that means.
+    /// The missing requirement, and its consequence.
     pub what: String,
-    /// What to do about it.
+    /// A way to meet the requirement.
     pub remedy: &'static str,
-    /// True for a limit of this process or its host, which each way to trace would meet.
+    /// True for a limit of this process or its host, which applies to every way to trace.
     pub is_limit: bool,
 }
 
 impl MissingRequirement {
-    /// Something that is missing, with its remedy.
+    /// Creates a missing requirement with its remedy.
     pub fn new(what: impl Into<String>, remedy: &'static str) -> Self {
         Self {
             what: what.into(),
@@ -24,7 +24,7 @@ impl MissingRequirement {
         }
     }
 
-    /// A limit that was met, with its remedy.
+    /// Creates a limit that was met, with its remedy.
     pub fn limit(what: impl Into<String>, remedy: &'static str) -> Self {
         Self {
             is_limit: true,

@@ -1,5 +1,5 @@
-//! The functions that the running kernel has, and where its variable `table_perturb` lies, from
-//! `/proc/kallsyms`.
+//! Symbols of the running kernel, from `/proc/kallsyms`: the functions that it has, and the address of its variable
+//! `table_perturb`.
 
 use std::{
     collections::HashMap,
@@ -9,27 +9,27 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Where the kernel shows its symbols.
+/// File in which the kernel shows its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
 
-/// The slots from which the port search takes its start: `static u32 *table_perturb`.
+/// Variable with the slots from which the port search takes its start: `static u32 *table_perturb`.
 pub const TABLE_PERTURB: &str = "table_perturb";
 
-/// Where a pointer of the kernel's lies, if at all.
+/// Address of a pointer variable of the kernel, if known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pointer {
-    /// At this address.
+    /// The variable is at this address.
     At(u64),
-    /// There, but addresses are not shown (`kernel.kptr_restrict`, or CAP_SYSLOG is missing).
+    /// The variable exists, but addresses are not shown (`kernel.kptr_restrict`, or CAP_SYSLOG is missing).
     Hidden,
-    /// There, but it is no pointer: kernels before 5.10.125 and 5.15.48 have an array of 256 slots.
+    /// The variable exists, but is no pointer: kernels before 5.10.125 and 5.15.48 have an array of 256 slots.
     Array,
-    /// The kernel does not show its variables (CONFIG_KALLSYMS_ALL), or has no such one.
+    /// The kernel does not show its variables (CONFIG_KALLSYMS_ALL), or has no such variable.
     None,
 }
 
 impl Pointer {
-    /// Its address, where it is known.
+    /// Returns the address, if it is known.
     #[must_use]
     pub fn address(self) -> Option<u64> {
         match self {
@@ -39,21 +39,21 @@ impl Pointer {
     }
 }
 
-/// What was looked for and found.
+/// Symbols that were found.
 #[derive(Clone, Debug)]
 pub struct Symbols {
-    /// The symbols of the functions that the kernel or one of its modules has, by their names in the source.
+    /// Symbols of the functions that the kernel or one of its modules has, by the functions' names in the source.
     pub functions: HashMap<&'static str, String>,
-    /// [`TABLE_PERTURB`].
+    /// The variable [`TABLE_PERTURB`].
     pub table_perturb: Pointer,
 }
 
 impl Symbols {
-    /// Looks for functions of these names, and for `table_perturb`.
+    /// Looks for the functions with these names, and for `table_perturb`.
     ///
     /// # Errors
-    /// Where `/proc/kallsyms` cannot be read. Addresses may be hidden (`kernel.kptr_restrict`): the names
-    /// are enough for functions.
+    /// If `/proc/kallsyms` cannot be read. Hidden addresses (`kernel.kptr_restrict`) are no error: the names are enough
+    /// for functions.
     pub fn of_running_kernel(functions: &[&'static str]) -> Result<Self> {
         let file = File::open(KALLSYMS).with_context(|| format!("{KALLSYMS} cannot be read"))?;
         Self::read(BufReader::with_capacity(1 << 16, file), functions)
@@ -90,8 +90,8 @@ impl Symbols {
     }
 }
 
-/// The search for the variable. The kernel's own symbols are in the order of their addresses, so the next
-/// one says how long it is at most.
+/// State of the search for the variable. The kernel's own symbols are in the order of their addresses, so the next
+/// symbol limits the length of the variable.
 enum Variable {
     NotYet,
     At(u64),
@@ -120,7 +120,7 @@ impl Variable {
     }
 
     fn pointer(&self) -> Pointer {
-        /// Bytes of the shortest array that it ever was, 256 slots.
+        /// Length in bytes of the shortest array that `table_perturb` ever was, 256 slots.
         const ARRAY: u64 = 1024;
         match *self {
             Self::NotYet => Pointer::None,
@@ -131,15 +131,15 @@ impl Variable {
     }
 }
 
-/// Returns whether a symbol is the one of this name in the source. Clang with ThinLTO adds a suffix to what is static
-/// where one unit of the source uses what another has.
+/// Returns whether a symbol is that of this name in the source. Clang with ThinLTO adds a suffix to a static symbol if
+/// one unit of the source uses the symbol of another.
 fn is_symbol_of(symbol: &[u8], name: &str) -> bool {
     symbol
         .strip_prefix(name.as_bytes())
         .is_some_and(|suffix| suffix.is_empty() || suffix.starts_with(b".llvm."))
 }
 
-/// 0 where it is no number, as where addresses are hidden.
+/// Parses a hexadecimal number; returns 0 if the text is none.
 fn hexadecimal(text: &[u8]) -> u64 {
     let text = std::str::from_utf8(text).unwrap_or("");
     u64::from_str_radix(text, 16).unwrap_or(0)

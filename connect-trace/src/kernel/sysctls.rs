@@ -1,5 +1,4 @@
-//! The switches that turn probes off for the whole system. Probes are attached without an error then,
-//! and see nothing.
+//! The switches that turn probes off for the whole system. Probes then attach without an error, but never run.
 
 use std::fs;
 
@@ -7,15 +6,16 @@ use anyhow::Result;
 
 use super::requirement::MissingRequirement;
 
-/// 0 disarms every kprobe (Documentation/trace/kprobes.rst). For root only, and only with debugfs.
+/// Contains 0 if every kprobe is disarmed (Documentation/trace/kprobes.rst). Readable by root only, and only with
+/// debugfs.
 const KPROBES: &str = "/sys/kernel/debug/kprobes/enabled";
-/// 0 turns off what enters functions by ftrace: fentry, and kprobes at the entry of a function.
+/// Contains 0 if everything that enters functions by ftrace is off: fentry, and kprobes at the entry of a function.
 const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 
 /// Checks that kprobes are not turned off.
 ///
 /// # Errors
-/// Says how to turn them on. None where the switch cannot be read: it is on by default.
+/// If kprobes are turned off; says how to turn them on. A switch that cannot be read is no error: it is on by default.
 pub fn kprobes() -> Result<()> {
     on(
         fs::read_to_string(KPROBES).ok().as_deref(),
@@ -27,7 +27,7 @@ pub fn kprobes() -> Result<()> {
 /// Checks that ftrace is not turned off.
 ///
 /// # Errors
-/// Says how to turn it on. None where the switch cannot be read: it is on by default.
+/// If ftrace is turned off; says how to turn it on. A switch that cannot be read is no error: it is on by default.
 pub fn ftrace() -> Result<()> {
     on(
         fs::read_to_string(FTRACE).ok().as_deref(),

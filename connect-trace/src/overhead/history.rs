@@ -1,59 +1,59 @@
-//! Which levels a trace went through to keep its budget, and for how long, by report. Times are those since
-//! the start of the trace, as they are given.
+//! History of the levels to which a trace switched to keep its overhead limit, by report. Times count from the start of
+//! the trace; the caller passes them.
 
 use std::time::Duration;
 
 use super::limiter::{Cost, Level};
 
-/// Most periods that a report has.
+/// Largest number of periods in a report.
 const MOST_PERIODS: usize = 64;
 
-/// A time at one level, or the part of it within a report.
+/// A period at one level, or the part of it within a report.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LevelPeriod {
     /// The level.
     pub level: Level,
-    /// When it began, since the report's own start.
+    /// Start of the period, counted from the start of the report.
     pub begins: Duration,
-    /// For how long, as far as it is within the report.
+    /// Length of the part of the period within the report.
     pub lasted: Duration,
-    /// What the window cost that led to it; `None` at the start of the trace.
+    /// Overhead of the window that caused the level; `None` at the start of the trace.
     pub cost: Option<Cost>,
 }
 
-/// What a report says of its budget.
+/// Part of a report about the overhead limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitUse {
     /// The limit, percent of one core.
     pub limit: f64,
-    /// The levels within the report's time, the latest if there were very many.
+    /// The periods within the report's time, the latest ones if there were very many.
     pub periods: Vec<LevelPeriod>,
-    /// Spells before these that are left out.
+    /// Number of earlier periods that are left out.
     pub left_out: u64,
-    /// For how long port checks were not watched, whatever else was given up.
+    /// Time during which candidate checks were not watched, at any level.
     pub unwatched: Duration,
-    /// For how long records were made of some calls alone.
+    /// Time during which only some calls got a record.
     pub sampled: Duration,
-    /// For how long the probes were detached.
+    /// Time during which the probes were detached.
     pub blind: Duration,
-    /// Calls of connect() that were counted in that time, and those of them without a record because they
-    /// were not sampled.
+    /// Number of connect() calls that were counted in that time; `unsampled` is the number of them without a record
+    /// because they were not sampled.
     pub entered: u64,
     /// See `entered`.
     pub unsampled: u64,
 }
 
-/// The levels so far.
+/// The levels until now.
 #[derive(Clone, Debug)]
 pub struct LevelHistory {
-    /// Of the report that is being collected; `begins` since the start of the trace. The last one goes on.
+    /// Periods of the next report; here `begins` counts from the start of the trace. The last one goes on.
     periods: Vec<LevelPeriod>,
     left_out: u64,
-    /// Of periods that are over.
+    /// Sum over the periods that have ended, as are `sampled` and `blind`.
     unwatched: Duration,
     sampled: Duration,
     blind: Duration,
-    /// When the report began.
+    /// Start of the next report's time.
     since: Duration,
 }
 
@@ -90,7 +90,7 @@ pub struct LevelHistoryPart {
 }
 
 impl LevelHistory {
-    /// Another level from now on.
+    /// Ends the period and begins one at another level.
     pub fn go(&mut self, now: Duration, level: Level, cost: Cost) {
         self.end(now);
         if self.periods.len() == MOST_PERIODS {
@@ -105,7 +105,7 @@ impl LevelHistory {
         });
     }
 
-    /// The report ends now, and another one begins.
+    /// Ends the time of a report, returns its part, and begins the next one.
     pub fn take(&mut self, now: Duration) -> LevelHistoryPart {
         self.end(now);
         let last = self.periods.last().copied();

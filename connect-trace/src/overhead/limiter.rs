@@ -1,27 +1,27 @@
-//! Keeping what a trace costs below a limit: which level of tracing comes next. No clock and no kernel in
-//! here: it is fed with what each window of time cost.
+//! Keeps the overhead of a trace below a limit: decides on the next level. The limiter reads neither clock nor kernel:
+//! the caller passes the overhead of each window of time.
 
 use std::fmt;
 
-/// How much is traced, from everything to nothing.
+/// The level of a trace: how much is traced, from everything to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// All that was asked for.
+    /// Everything that was requested.
     Full,
-    /// All but the calls of `__inet{,6}_check_established`.
+    /// Everything but the calls of `__inet{,6}_check_established`.
     Unwatched,
-    /// The same, with records of one connect() in so many, a power of two.
+    /// Like `Unwatched`, with records of one connect() in the given number, a power of two.
     Sampled(u32),
     /// Nothing: the probes are detached.
     Detached,
 }
 
-/// The most that one connect() is a sample of. What the programs cost then is mostly their entry, which more
-/// would not lower.
+/// Largest number of connect() calls of which one is sampled. At this number, the programs' cost is mostly their entry,
+/// which a larger one would not lower.
 pub const MOST: u32 = 64;
 
 impl Level {
-    /// Records are of one call in so many; `None` where there are none.
+    /// Returns the number of calls of which one is recorded; `None` if none is.
     #[must_use]
     pub fn sample_every(self) -> Option<u32> {
         match self {
@@ -43,62 +43,64 @@ impl fmt::Display for Level {
     }
 }
 
-/// What a window of time cost, in percent of one core.
+/// Overhead of a window of time, in percent of one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
-    /// The run time of the programs, by the kernel's statistics.
+    /// Run time of the programs, by the kernel's statistics.
     pub programs: f64,
-    /// The CPU time of this process.
+    /// CPU time of this process.
     pub own: f64,
 }
 
 impl Cost {
-    /// Both.
+    /// Returns the sum of both.
     #[must_use]
     pub fn sum(self) -> f64 {
         self.programs + self.own
     }
 }
 
-/// Windows in a row that must be cheap enough before more is traced.
+/// Number of cheap windows in a row that are required before the level is raised.
 const WAIT: u32 = 3;
-/// The most that this becomes where tracing more did not work out: five minutes of windows of a second.
+/// Largest value of that number after raises that failed: five minutes of one-second windows.
 const MOST_WAIT: u32 = 300;
-/// Windows after which tracing more has worked out.
+/// Number of windows after which a raise counts as successful.
 const WORKED_OUT: u32 = 30;
-/// What this process has to do for a record costs this much more than the programs that made it, at most:
-/// what it uses beyond that is for something else, such as a report, and tracing less would not save it.
+/// Largest ratio of this process's cost for a record to that of the programs that made it. Any cost beyond that has
+/// another cause, such as a report, and a lower level would not save it.
 const OWN_BY_PROGRAMS: f64 = 16.0;
-/// Share of the limit that is aimed at, so that the limit itself is not touched at once.
+/// Share of the limit that is the target, so that the limit itself is not reached at once.
 const TARGET_SHARE: f64 = 0.8;
 
-/// The level, and when to change it.
+/// A state machine that decides on the level.
 ///
-/// What counts is the time of the programs, and that of this process as far as records can be the reason.
-/// Above the limit: at once, one level down. Down from [`Level::Full`] is [`Level::Unwatched`], where
-/// anything is watched. Then records are made of one connect() in so many that the cost is expected below the
-/// aim, twice as many at least; from [`MOST`] on the probes are detached. Upwards: after so many cheap windows
-/// in a row ("wait") that the next level would cost less than the aim if it cost twice as much or more.
-/// After each attempt that did not work out, wait is doubled, until one at that level or above has.
+/// The cost is the run time of the programs, plus the part of this process's CPU time that records can have caused.
+/// Above the limit, the level is lowered at once. Below [`Level::Full`] comes [`Level::Unwatched`], if candidate checks
+/// are watched. Then comes [`Level::Sampled`], with the number at which the cost is expected below the target, but at
+/// least twice the number before; after [`MOST`], the probes are detached. The level is raised after `wait` windows in
+/// a row that were so cheap that the next level would cost less than the target even at twice their cost or more. Each
+/// raise that fails doubles `wait`, until one to that level or above succeeds.
 #[derive(Clone, Debug)]
 pub struct Limiter {
     limit: f64,
     watches: bool,
     level: Level,
-    /// The least that this process was seen to use: its cost when nothing comes, which no level lowers.
+    /// Lowest cost of this process in any window: its cost without traffic, which no level lowers.
     idle: f64,
-    /// Cheap windows in a row, or windows without probes; and the most that any of them cost above the idle.
+    /// Number of cheap windows in a row, or of windows without probes; `quiet_cost` is the highest cost of any of them
+    /// above `idle`.
     quiet: u32,
     quiet_cost: f64,
     wait: u32,
-    /// Windows since more was traced; `None` where that has worked out, or did not.
+    /// Number of windows since the level was raised; `None` once the raise has succeeded or failed.
     raised: Option<u32>,
-    /// The level that did not work out.
+    /// The level to which a raise failed.
     failed: Level,
 }
 
 impl Limiter {
-    /// Of so many percent of one core. `watches` where `__inet_check_established` is watched at all.
+    /// Creates a limiter for a limit in percent of one core. `watches` says whether `__inet_check_established` is
+    /// watched at all.
     #[must_use]
     pub fn new(limit: f64, watches: bool) -> Self {
         Self {
@@ -114,26 +116,27 @@ impl Limiter {
         }
     }
 
-    /// The limit, in percent of one core.
+    /// Returns the limit, in percent of one core.
     #[must_use]
     pub fn limit(&self) -> f64 {
         self.limit
     }
 
-    /// The level that was last gone to.
+    /// Returns the present level.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// Takes what a whole window at this level cost. Says which level to go to, where it is another.
+    /// Takes the cost of a whole window at the present level. Returns the next level, if it is another one.
     pub fn window(&mut self, cost: Cost) -> Option<Level> {
         self.idle = self.idle.min(cost.own);
         if let Some(windows) = &mut self.raised {
             *windows += 1;
             if *windows >= WORKED_OUT.max(self.wait) {
                 self.raised = None;
-                // A level between, which is waited at for the one that failed, says nothing about that.
+                // A success at an intermediate level, on the way to the level that failed, proves nothing about the
+                // latter.
                 if rank(self.level) <= rank(self.failed) {
                     self.wait = WAIT;
                 }
@@ -142,7 +145,7 @@ impl Limiter {
         let own = (cost.own - self.idle).min(cost.programs * OWN_BY_PROGRAMS);
         let above = cost.programs + own;
         let to = if self.level == Level::Detached {
-            // Nothing is seen, so only an attempt tells.
+            // Without probes there is no traffic to measure, so only an attempt gives an answer.
             self.quiet += 1;
             (self.quiet >= self.wait).then_some(Level::Sampled(MOST))
         } else if self.idle + above > self.limit {
@@ -162,12 +165,12 @@ impl Limiter {
         Some(to)
     }
 
-    /// What may be spent above the idle; none where the idle alone is the limit.
+    /// Returns the cost that is allowed above `idle`; 0 if `idle` alone reaches the limit.
     fn room(&self) -> f64 {
         (self.limit - self.idle).max(0.0) * TARGET_SHARE
     }
 
-    /// The level below, after a window that cost so much above the idle.
+    /// Returns the next lower level, after a window with this cost above `idle`.
     fn less(&self, above: f64) -> Level {
         let every = match self.level {
             Level::Full if self.watches => return Level::Unwatched,
@@ -183,7 +186,7 @@ impl Limiter {
         Level::Sampled(every * times)
     }
 
-    /// The level above, once enough windows were cheap.
+    /// Returns the next higher level, once enough windows were cheap.
     fn more(&mut self, above: f64) -> Option<Level> {
         if self.level == Level::Full {
             return None;
@@ -213,7 +216,7 @@ impl Limiter {
     }
 }
 
-/// Higher for less.
+/// Returns the rank of a level: a higher rank traces less.
 fn rank(level: Level) -> u32 {
     match level {
         Level::Full => 0,
@@ -233,7 +236,7 @@ mod tests {
         Cost { programs, own: 0.1 }
     }
 
-    /// The levels that windows of such cost lead to, one after the other.
+    /// Returns the levels that windows with this cost lead to, one after the other.
     fn levels(limiter: &mut Limiter, programs: f64, windows: u32) -> Vec<Level> {
         (0..windows)
             .filter_map(|_| limiter.window(cost(programs)))
@@ -262,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_as_small_as_it_must_be() {
-        // With a idle of 0.1, 0.72 is aimed at.
+        // With an `idle` of 0.1 the target is 0.72.
         for (programs, every) in [(1.0, 2), (1.4, 2), (1.5, 4), (2.8, 4), (3.0, 8), (40.0, 64)] {
             let mut limiter = Limiter::new(1.0, false);
             let to = limiter.window(cost(programs));
@@ -288,7 +291,7 @@ mod tests {
         let mut limiter = Limiter::new(1.0, false);
         levels(&mut limiter, 40.0, 1);
         assert_eq!(limiter.level(), Level::Sampled(64));
-        // 8 times as much is 0.64, 16 times would be more than 0.72.
+        // 8 times the cost is 0.64, 16 times would be more than 0.72.
         assert_eq!(levels(&mut limiter, 0.08, 3), [Level::Sampled(8)]);
         assert_eq!(levels(&mut limiter, 0.64, 1_000), [], "as expected");
         assert_eq!(
@@ -313,7 +316,7 @@ mod tests {
             assert_eq!(limiter.window(cost(5.0)), Some(Level::Unwatched));
         }
         assert_eq!(waited, [3, 6, 12, 24, 48, 96, 192, 300, 300, 300]);
-        // Patience has its old measure after one that worked out.
+        // After a raise that succeeded, `wait` has its first value again.
         levels(&mut limiter, 0.0, 300 + 300);
         assert_eq!(levels(&mut limiter, 5.0, 1), [Level::Unwatched]);
         assert_eq!(levels(&mut limiter, 0.0, 3), [Level::Full]);
@@ -343,7 +346,7 @@ mod tests {
         assert_eq!(levels(&mut limiter, 0.0, 3), expected, "0.1 is its own");
         let expected = [Level::Sampled(64), Level::Detached];
         assert_eq!(levels(&mut limiter, 0.0, 4), expected);
-        // Patience was doubled.
+        // `wait` was doubled.
         assert_eq!(levels(&mut limiter, 0.0, 5), []);
         assert_eq!(levels(&mut limiter, 0.0, 2), expected);
     }
@@ -375,8 +378,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes: a sample is a power of two, nothing jumps past the levels between, and a constant
-        /// load ends in a level that is left ever more rarely.
+        /// For any costs: a sample is a power of two, no change skips the levels in between, and a constant load ends
+        /// in a level that is left ever more rarely.
         #[test]
         fn a_constant_load_does_not_flap(
             limit in 0.01..10.0_f64,

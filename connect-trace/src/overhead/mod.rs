@@ -1,5 +1,5 @@
-//! What tracing costs: the run time of the programs by the kernel's own statistics, and what this process
-//! itself uses. Plain figures; `probes/run_stats.rs` and `process_usage.rs` read them.
+//! The overhead of a trace: the run time of the programs by the kernel's own statistics, and the resources that this
+//! process uses. Plain values; `probes/read/run_stats.rs` and `process_usage.rs` read them.
 
 pub mod history;
 pub mod limiter;
@@ -9,42 +9,43 @@ use std::time::Duration;
 
 use crate::overhead::process_usage::ProcessUsage;
 
-/// What a trace has cost since its start, or within the time of a report.
+/// Overhead of a trace since its start, or within the time of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overhead {
-    /// Calls of connect() that the programs saw, wanted or not; a v4-mapped one once.
+    /// Number of connect() calls that the programs saw, selected by the filters or not; a v4-mapped one counts once.
     pub calls: u64,
-    /// Every program that is loaded, or was.
+    /// Runs of every program that is loaded, or was.
     pub programs: Vec<ProgramRuns>,
-    /// What this process used; of its memory, what it has.
+    /// Resources that this process used; its memory is the present amount.
     pub own: ProcessUsage,
 }
 
-/// How often a program ran, by the kernel's statistics (`bpf_prog_info`).
+/// Number and duration of a program's runs, by the kernel's statistics (`bpf_prog_info`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramRuns {
-    /// The program.
+    /// Name of the program.
     pub name: String,
-    /// Its runs, `run_cnt`.
+    /// Number of runs, `run_cnt`.
     pub runs: u64,
-    /// The time of its runs, `run_time_ns`: without the trampoline or the kprobe around it.
+    /// Total time of the runs, `run_time_ns`: without the trampoline or the kprobe around them.
     pub time: Duration,
 }
 
 impl Overhead {
-    /// The time of all programs.
+    /// Returns the run time of all programs.
     #[must_use]
     pub fn run_time(&self) -> Duration {
         self.programs.iter().map(|program| program.time).sum()
     }
 
-    /// All that counts against a budget: the time of the programs, and the CPU time of this process.
+    /// Returns the CPU time that counts against the overhead limit: the run time of the programs, and the CPU time of
+    /// this process.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         self.run_time() + self.own.cpu
     }
 
-    /// What has come since an earlier reading. Memory stays what it is now.
+    /// Returns the difference from an earlier reading. The memory stays the present amount.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let programs = self.programs.iter().map(|now| {
@@ -67,13 +68,13 @@ impl Overhead {
     }
 }
 
-/// A time by a count, in nanoseconds; `None` by none.
+/// Divides a time by a count, in nanoseconds; `None` if the count is 0.
 #[must_use]
 pub fn ns_per(time: Duration, count: u64) -> Option<f64> {
     (count > 0).then(|| time.as_nanos() as f64 / count as f64)
 }
 
-/// A CPU time as percent of one core over a time.
+/// Returns a CPU time as percent of one core over a period.
 #[must_use]
 pub fn core_percent(cpu: Duration, over: Duration) -> f64 {
     if over.is_zero() {

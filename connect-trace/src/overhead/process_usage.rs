@@ -1,21 +1,21 @@
-//! What this process uses: CPU time and memory.
+//! Resources that this process uses: CPU time and memory.
 
 use std::{fs, mem::MaybeUninit, time::Duration};
 
-/// What a process uses.
+/// Resources that a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUsage {
     /// CPU time of all its threads, user and system, since its start (`getrusage`).
     pub cpu: Duration,
-    /// Memory that it has now, bytes (`VmRSS` of `/proc/self/status`); 0 without /proc. The ring buffer is
-    /// the kernel's memory, and in it as far as the process has looked at it.
+    /// Present memory in bytes (`VmRSS` of `/proc/self/status`); 0 without /proc. The ring buffer is the kernel's
+    /// memory; the part of it that the process has read is included.
     pub resident_bytes: u64,
-    /// The most that it had, bytes (`VmHWM`).
+    /// Largest amount of memory until now, in bytes (`VmHWM`).
     pub most_resident_bytes: u64,
 }
 
 impl ProcessUsage {
-    /// That of this process.
+    /// Reads the usage of this process.
     #[must_use]
     pub fn now() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -27,11 +27,11 @@ impl ProcessUsage {
     }
 }
 
-/// CPU time of this process so far.
+/// Returns the CPU time of this process until now.
 #[must_use]
 pub fn cpu() -> Duration {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the kernel writes a rusage to it, for which all zeros is valid too. The call cannot fail for
+    // SAFETY: the kernel writes an rusage to the pointer, for which all zeros is valid too. The call cannot fail for
     // this process.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
@@ -43,7 +43,7 @@ pub fn cpu() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// A line of `/proc/PID/status`, which is in KiB.
+/// Returns the bytes of a line of `/proc/PID/status`, whose unit is KiB.
 fn bytes(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -68,7 +68,7 @@ mod tests {
         assert!(before.resident_bytes > 0);
         assert!(before.most_resident_bytes >= before.resident_bytes);
         let mut sum = 0_u64;
-        // As long as that takes: the clock of the CPU time decides.
+        // Loops until the clock of the CPU time has moved.
         while cpu() <= before.cpu {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }

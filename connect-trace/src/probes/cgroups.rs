@@ -1,5 +1,5 @@
-//! The traced cgroups, followed by their paths: one that is removed and made again, as the restart of a service does, is
-//! another one to the kernel.
+//! The traced cgroups, followed by their paths: a cgroup that is removed and created again, as when a service restarts,
+//! is a different one to the kernel.
 
 use std::{
     fs::{self, File},
@@ -15,16 +15,16 @@ use crate::{filter::Cgroup, term::printable::printable};
 
 /// The cgroups that are traced.
 pub(super) struct Cgroups {
-    /// `CGROUPS`
+    /// The map `CGROUPS`.
     map: CgroupArray<MapData>,
-    /// In the order of the map.
+    /// The cgroups of `--cgroup`, in the order of the map.
     asked_for: Vec<Followed>,
 }
 
-/// A path of the hierarchy.
+/// A path of the cgroup hierarchy that is followed.
 struct Followed {
     folder: PathBuf,
-    /// The cgroup that is there; `None` after it was removed.
+    /// Id of the cgroup at this path; `None` after it was removed.
     id: Option<u64>,
 }
 
@@ -32,7 +32,7 @@ impl Cgroups {
     /// Puts cgroups into the map.
     ///
     /// # Errors
-    /// If there are too many, or one is not there any more.
+    /// If there are too many cgroups, or one no longer exists.
     pub(super) fn fill(mut map: CgroupArray<MapData>, cgroups: &[Cgroup]) -> Result<Self> {
         ensure!(
             cgroups.len() <= MOST_CGROUPS,
@@ -50,10 +50,10 @@ impl Cgroups {
         Ok(Self { map, asked_for })
     }
 
-    /// Looks at the paths: a cgroup that has been made anew takes the place of the one that was there. Says so.
+    /// Looks at the paths: a cgroup that was created again takes the place of the earlier one, with a warning.
     ///
     /// # Errors
-    /// If the map does not take it.
+    /// If the map refuses the cgroup.
     pub(super) fn follow(&mut self) -> Result<()> {
         for (index, followed) in (0..).zip(&mut self.asked_for) {
             let Followed { folder, id } = followed;
@@ -62,7 +62,7 @@ impl Cgroups {
                 continue;
             }
             let shown = printable(folder);
-            // It may be removed again at any time.
+            // The cgroup may be removed again at any time.
             let opened = found.and_then(|_| File::open(&*folder).ok());
             if let Some(opened) = opened {
                 let new = put(&mut self.map, index, &opened, folder)?;

@@ -1,4 +1,4 @@
-//! How much is traced, changed while a trace runs: what a budget is kept by.
+//! Switching between levels while a trace runs, to keep the overhead limit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::overhead::limiter::Level;
 
-/// Goes from one level to another; a handle for the thread that does it.
+/// Switches from one level to another; a handle for the thread that does it.
 #[derive(Clone)]
 pub struct LevelSwitch {
     pub(super) attachment: Arc<Mutex<Attachment>>,
@@ -21,11 +21,11 @@ pub struct LevelSwitch {
 }
 
 impl LevelSwitch {
-    /// Goes from one level to the next. Returns the burst that it ended, where nobody else waits for it. Blocks
-    /// while the kernel attaches and detaches, up to seconds.
+    /// Switches from one level to another. Returns the burst that it ended, if nobody else waits for it. Blocks while
+    /// the kernel attaches and detaches, up to seconds.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// If the kernel refuses to attach or detach.
     pub fn go(&self, from: Level, to: Level) -> Result<Option<Burst>> {
         self.change(from, to)
             .with_context(|| format!("keep --max-overhead: change to {to}"))

@@ -1,5 +1,5 @@
-//! The eBPF programs in the kernel: loading them with what the kernel shows, attaching them in one of
-//! two ways, and reading their maps. Nothing here knows what is done with a record.
+//! The eBPF programs in the kernel: loading them with the properties of the kernel, attaching them in one of two ways,
+//! and reading their maps. The use of a record is decided elsewhere.
 //!
 //! Attached: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect` (entry and return each) and the
 //! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
@@ -55,7 +55,7 @@ use crate::kernel::{
 };
 use crate::overhead::ProgramRuns;
 
-/// The attached programs. Dropping it detaches them.
+/// The attached programs. Dropping this value detaches them.
 pub struct Probes {
     ebpf: Arc<Mutex<Ebpf>>,
     mode: AttachMode,
@@ -71,10 +71,10 @@ pub struct Probes {
     records: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
-    /// Where the kernel counts the misses of the return events, where there are any.
+    /// The tracefs in which the kernel counts the misses of the return events, if there are any.
     tracefs: Option<Folder>,
     stats: Option<Arc<RunStats>>,
-    /// Dropped after the programs: the return events must be free when they are removed.
+    /// Dropped after the programs: a return event can be removed only when no program uses it.
     attachment: Arc<Mutex<Attachment>>,
 }
 
@@ -82,10 +82,10 @@ impl Probes {
     /// Loads the programs and attaches them.
     ///
     /// # Errors
-    /// Says what this kernel lacks, or which call was refused.
+    /// States what this kernel lacks, or which call was refused.
     pub fn attach(config: &ProbeConfig) -> Result<Self> {
         limits::files()?;
-        // Before the kernel is looked at: the ids are those of now.
+        // The processes are opened before the kernel is inspected, so that each id means the process that has it now.
         let asked_for = config.filters.pids.iter();
         let asked_for: Result<_> = asked_for.map(|&pid| Process::asked_for(pid)).collect();
         let asked_for = asked_for.map_err(limits::named)?;
@@ -94,7 +94,7 @@ impl Probes {
         let mut functions = Functions::of_running_kernel()?;
         functions.fit(&btf)?;
         limits::memory(&btf, config.ring_buffer_bytes)?;
-        // Not needed any more, and megabytes.
+        // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
         let config = &ProbeConfig {
@@ -122,7 +122,7 @@ impl Probes {
         layout: &Layout,
         functions: &Functions,
     ) -> Result<Self> {
-        // Before any program runs: every run is counted.
+        // Enabled before any program runs, so that every run is counted.
         let stats = config.run_stats.then(RunStats::enable).transpose()?;
         let (mut ebpf, variables) = load(config, layout, functions)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
@@ -194,32 +194,32 @@ impl Probes {
         })
     }
 
-    /// How the programs are attached.
+    /// Returns the mode in which the programs are attached.
     #[must_use]
     pub fn mode(&self) -> AttachMode {
         self.mode
     }
 
-    /// Why this way to attach, and what does not work with it.
+    /// Returns the reason for the way to attach, and its restrictions.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The layout that the records were made with.
+    /// Returns the layout with which the programs were loaded.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The maps.
+    /// Returns the maps.
     #[must_use]
     pub fn maps(&self) -> &Maps {
         &self.maps
     }
 
-    /// Returns if any process of `--pid` is left, with its children if they are followed. To be asked again and again:
-    /// those that have ended are forgotten.
+    /// Returns whether any process of `--pid` is left, with its children if they are followed. To be called repeatedly:
+    /// processes that have ended are forgotten.
     ///
     /// # Errors
     /// If the map or the kernel's counters cannot be read.
@@ -229,15 +229,15 @@ impl Probes {
         self.processes.any_left(any_missed)
     }
 
-    /// Looks if the cgroups of `--cgroup` were made anew, and traces these then. To be asked again and again.
+    /// Checks whether cgroups of `--cgroup` were created again, and traces the new ones. To be called repeatedly.
     ///
     /// # Errors
-    /// If the map does not take one.
+    /// If the map refuses a cgroup.
     pub fn follow_cgroups(&mut self) -> Result<()> {
         self.cgroups.follow()
     }
 
-    /// The ids of the traced processes that are left.
+    /// Returns the ids of the traced processes that are left.
     ///
     /// # Errors
     /// If the map cannot be read.
@@ -245,12 +245,12 @@ impl Probes {
         self.processes.left()
     }
 
-    /// Watches `__inet{,6}_check_established`.
+    /// Returns the watcher of `__inet{,6}_check_established`.
     pub fn watcher(&mut self) -> &mut Watcher {
         &mut self.watcher
     }
 
-    /// Traces less for a while, and more again. To be used where the programs were loaded with
+    /// Returns a handle that switches between levels. To be used only if the programs were loaded with
     /// [`ProbeConfig::may_sample`].
     #[must_use]
     pub fn level_switch(&self) -> LevelSwitch {
@@ -262,30 +262,30 @@ impl Probes {
         }
     }
 
-    /// The runs of the programs, by name; `None` where the kernel does not count them.
+    /// Returns the runs of the programs, by name; `None` if the kernel does not count them.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If the counts cannot be read.
     pub fn runs(&self) -> Result<Option<Vec<ProgramRuns>>> {
         self.stats.as_ref().map(|stats| stats.read()).transpose()
     }
 
-    /// The ring buffer of the records; the first call has it.
+    /// Returns the ring buffer of the records, on the first call only.
     pub fn take_records(&mut self) -> Option<RingBuf<MapData>> {
         self.records.take()
     }
 
-    /// Passes on what the programs logged.
+    /// Passes log messages of the programs on to the log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.flush();
         }
     }
 
-    /// Calls that the kernel did not hand to a program, by its own counters.
+    /// Returns the number of calls that the kernel did not pass to a program, by its own counters.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If the counters cannot be read.
     pub fn misses(&self) -> Result<Misses> {
         Misses::read(
             &self.programs,
@@ -295,11 +295,11 @@ impl Probes {
         )
     }
 
-    /// Runs of the programs of `__inet{,6}_check_established` that the kernel left out; `None` if it does not count
-    /// them.
+    /// Returns the number of skipped runs of the programs of `__inet{,6}_check_established`; `None` if the kernel does
+    /// not count them.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// If the counters cannot be read.
     pub fn missed_checks(&self) -> Result<Option<u64>> {
         self.programs_of_checks.recursion_misses()
     }
@@ -307,9 +307,9 @@ impl Probes {
     /// Detaches every program. The maps can still be read.
     ///
     /// # Errors
-    /// Where a program is not let go.
+    /// If a program cannot be detached.
     pub fn detach(&mut self) -> Result<()> {
-        // A step that is under way ends first.
+        // The lock waits until a level switch that is under way has ended.
         let mut attachment = level_switch::attachment(&self.attachment);
         self.maps.close()?;
         self.watcher.stop()?;
@@ -323,7 +323,7 @@ impl Probes {
     }
 }
 
-/// Creates the maps and variables, which must stay until the programs are loaded; none is yet.
+/// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
 fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
     let variables = Variables::new()?;

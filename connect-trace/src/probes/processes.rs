@@ -1,5 +1,5 @@
-//! The traced processes: which of them are left. Their ends are known by pidfds; a program takes each out of the map
-//! `PIDS` as it ends, but the kernel may skip it (since 7.0 tracepoints can be preempted).
+//! The traced processes, and which of them are left. Their ends are known by pidfds; a program removes each from the
+//! map `PIDS` as it ends, but the kernel may skip that program (since 7.0 tracepoints can be preempted).
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use aya::maps::{HashMap, MapData};
 use super::object::filters::FOLLOWED;
 use crate::kernel::process::{self, Process};
 
-/// Between two looks at all processes of the map.
+/// Interval between two looks at all processes of the map.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 const READ: &str = "read map PIDS";
 
 /// The processes that are traced.
 pub(super) struct Processes {
-    /// The processes that were asked for, as far as they have not ended.
+    /// The processes of `--pid` that have not ended.
     asked_for: Vec<Process>,
-    /// `PIDS`: all that are traced, by id.
+    /// The map `PIDS`: all traced processes, by id.
     traced: HashMap<MapData, u32, u8>,
-    /// When the map was last looked through.
+    /// Time of the last look at the whole map.
     swept: Instant,
 }
 
@@ -34,13 +34,13 @@ impl Processes {
         }
     }
 
-    /// Adds those that were asked for, opened before the programs were attached.
+    /// Adds the processes of `--pid`, opened before the programs were attached.
     pub(super) fn ask_for(&mut self, processes: Vec<Process>) {
         self.asked_for = processes;
     }
 
-    /// Takes those that have ended out of the map, and returns if any is left. `skipped` is asked once a second, if the
-    /// kernel may have skipped the program that does so.
+    /// Removes processes that have ended from the map, and returns whether any is left. `skipped` is called once a
+    /// second, and returns whether the kernel may have skipped the program that removes them.
     pub(super) fn any_left(&mut self, skipped: impl FnOnce() -> Result<bool>) -> Result<bool> {
         let Self {
             asked_for, traced, ..
@@ -48,7 +48,7 @@ impl Processes {
         asked_for.retain(|process| {
             let has_ended = process.has_ended();
             if has_ended {
-                // It is there only if the program was skipped.
+                // The process is in the map only if the program was skipped.
                 let _ = traced.remove(&process.pid);
             }
             !has_ended
@@ -62,7 +62,7 @@ impl Processes {
         if !self.asked_for.is_empty() {
             return Ok(true);
         }
-        // Children, if they are followed.
+        // Only children, if they are followed, can be left.
         for _ in 0..FOLLOWED {
             let Some(pid) = self.traced.keys().next().transpose().context(READ)? else {
                 return Ok(false);
@@ -75,9 +75,9 @@ impl Processes {
         Ok(true)
     }
 
-    /// Takes those that have ended out of the map, and returns the ids of the others.
+    /// Removes processes that have ended from the map, and returns the ids of the others.
     pub(super) fn left(&mut self) -> Result<Vec<u32>> {
-        // No more than that: while ids come and go, the kernel may begin again from the first one.
+        // The number is limited: while ids come and go, the kernel may begin again from the first one.
         let ids = self.traced.keys().take(FOLLOWED);
         let ids = ids.collect::<Result<Vec<u32>, _>>().context(READ)?;
         let (left, ended): (Vec<u32>, _) =

@@ -1,5 +1,5 @@
-//! Loading the programs without attaching them: whether the kernel's verifier takes them, at no cost
-//! to anybody's connect().
+//! Loading the programs without attaching them: shows whether the kernel's verifier accepts them, at no cost to any
+//! connect().
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::kernel::layout::Layout;
 
-/// What the kernel took.
+/// Result of loading the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// Number of programs.
     pub(crate) programs: usize,
-    /// Whether the kernel counts the runs of a program that it skips.
+    /// True if the kernel counts the runs of a program that it skips.
     pub(crate) counts_skipped: bool,
 }
 
-/// Creates the maps and loads every program that a trace by this way attaches, and lets go of them.
+/// Creates the maps, loads every program that a trace with this mode attaches, and unloads them.
 pub(crate) fn load_all(
     mode: AttachMode,
     config: &ProbeConfig,

@@ -18,20 +18,18 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
         return Ok(());
     }
     writeln!(text)?;
-    if checks.mode == CheckMode::Sampled && checks.bursts == 0 {
-        writeln!(
-            text,
-            "port checks, sampled: the first burst has not ended; watched in {}",
-            counted(summary.checks_watched, "connect() call", "connect() calls"),
-        )?;
-    } else if checks.mode == CheckMode::Sampled {
-        writeln!(
-            text,
-            "port checks, sampled: {} of {:.1} ms in all; watched in {}",
-            counted(checks.bursts, "burst", "bursts"),
-            checks.watched.as_secs_f64() * 1e3,
-            counted(summary.checks_watched, "connect() call", "connect() calls"),
-        )?;
+    if checks.mode == CheckMode::Sampled {
+        let bursts = match checks.bursts {
+            0 => "the first burst has not ended".to_owned(),
+            bursts => format!(
+                "{} of {:.1} ms in all",
+                counted(bursts, "burst", "bursts"),
+                checks.watched.as_secs_f64() * 1e3
+            ),
+        };
+        let watched = counted(summary.checks_watched, "connect() call", "connect() calls");
+        let words = format!("{bursts}; watched in {watched}");
+        wrapped(text, "port checks, sampled:", "  ", &words)?;
     } else {
         writeln!(
             text,
@@ -42,7 +40,7 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
     if summary.checks_counted > 0 {
         writeln!(
             text,
-            "{:.1} calls for each connect()",
+            "{:.1} calls per connect()",
             summary.checks as f64 / summary.checks_counted as f64
         )?;
     }

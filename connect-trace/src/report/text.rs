@@ -230,6 +230,9 @@ mod tests {
             by_parity: true,
         };
         report.summary.ranges.insert(range, u64::from(u32::MAX));
+        report.summary.checks_watched = u64::from(u32::MAX);
+        assert_fits(&render(&report));
+        report.checks.bursts = 0;
         assert_fits(&render(&report));
     }
 

@@ -1,5 +1,4 @@
-//! Where every call of connect() is accounted for:
-//! entered = reported + left out + not sampled + lost, by reason + in flight.
+//! The account of every call of connect(): entered = reported + left out + not sampled + lost, by reason + in flight.
 
 use std::{fmt, time::Duration};
 
@@ -12,33 +11,32 @@ pub struct Accounting {
     pub kernel: Counters,
     /// Records that were decoded and are in the report.
     pub decoded: u64,
-    /// Entries of the ring buffer that were no records.
+    /// Entries of the ring buffer that could not be decoded.
     pub undecodable: u64,
     /// Calls that have not returned.
     pub in_flight: u64,
-    /// Runs of a program that the kernel left out; `None` where it does not count them.
+    /// Runs of a program that the kernel skipped; `None` if it does not count them.
     pub recursion_misses: Option<u64>,
-    /// Returns that found no free slot, by the kernel's count; `None` where there are no kretprobes of
-    /// ours to count.
+    /// Returns that found no free slot, by the kernel's count; `None` if there are no return events of ours.
     pub kretprobe_misses: Option<u64>,
-    /// Forks that the kernel left the program out at; `None` if it does not count them, or children are not followed.
+    /// Forks at which the kernel skipped the program; `None` if it does not count them, or children are not followed.
     pub fork_misses: Option<u64>,
-    /// Ends of threads that the kernel left the program out at; `None` if it does not count them.
+    /// Ends of threads at which the kernel skipped the program; `None` if it does not count them.
     pub thread_end_misses: Option<u64>,
-    /// How far the counters moved while they were read; 0 when the probes are detached.
+    /// Sum of the counters' movements while they were read; 0 when the probes are detached.
     pub moved: u64,
-    /// For how long the probes were detached, and no call was seen, so that the trace kept its budget.
+    /// Time during which the probes were detached to keep the overhead limit, and no call was seen.
     pub blind: Duration,
-    /// Why none of this is known: it is of a recording, and is zero.
+    /// Reason why a recording has no account; all numbers are then zero.
     pub unknown: Option<Unknown>,
 }
 
-/// Why a recording does not tell what became of every call.
+/// Reason why the account of a recording is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// It was cut, and the account stands at the end.
+    /// The recording was cut, and the account is at its end.
     Cut,
-    /// This is the report of an interval of it, and the account is that of the whole.
+    /// The report is of an interval of the recording, and the account is that of the whole.
     Interval,
 }
 
@@ -54,13 +52,13 @@ impl fmt::Display for Unknown {
 }
 
 impl Accounting {
-    /// Records written by the kernel that have not been decoded yet.
+    /// Returns the number of records written by the kernel that have not been decoded yet.
     #[must_use]
     pub fn in_ring(&self) -> u64 {
         self.kernel.reported.saturating_sub(self.decoded)
     }
 
-    /// Calls that entered and will never be in a report.
+    /// Returns the number of calls that entered and will never be in a report.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.kernel.ring_full
@@ -69,19 +67,19 @@ impl Accounting {
             + self.undecodable
     }
 
-    /// Calls without a record because none was wanted: of a success, or of a fast call.
+    /// Returns the number of calls without a record because none was wanted: successful calls, or fast ones.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.kernel.succeeded + self.kernel.fast
     }
 
-    /// Whether calls got no record because records were made of some alone.
+    /// Returns whether calls got no record because of sampling.
     #[must_use]
     pub fn sampled(&self) -> bool {
         self.kernel.unsampled > 0
     }
 
-    /// Everything that the calls that entered have become.
+    /// Returns the number of calls that are accounted for.
     #[must_use]
     pub fn accounted(&self) -> u64 {
         self.decoded + self.in_ring() + self.left_out() + self.kernel.unsampled + self.lost()
@@ -89,17 +87,17 @@ impl Accounting {
             + self.in_flight
     }
 
-    /// Whether every call is accounted for. While probes are attached, a difference of no more than
-    /// what moved between the readings is none.
+    /// Returns whether every call is accounted for. While probes are attached, a difference of up to `moved` is
+    /// allowed.
     #[must_use]
     pub fn adds_up(&self) -> bool {
         self.kernel.entered.abs_diff(self.accounted()) <= self.moved
             && (self.moved > 0 || self.in_ring() == self.undecodable)
     }
 
-    /// Returns if every call was seen: the counters add up, the kernel ran every program, every child that was to be
-    /// followed was, and the probes were attached all the time. A thread's end that was not seen matters only if calls
-    /// count as in flight, for they may be of that thread.
+    /// Returns whether every call was seen: the counters add up, the kernel skipped no program, every child that had to
+    /// be followed was followed, and the probes were attached all the time. A missed end of a thread matters only if
+    /// calls count as in flight, which may belong to that thread.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.unknown.is_none()
@@ -111,8 +109,8 @@ impl Accounting {
             && self.blind.is_zero()
     }
 
-    /// Returns if calls that count as in flight may be of threads that have ended. Told at the end alone: while a trace
-    /// runs, calls are in flight anyway.
+    /// Returns whether calls that count as in flight may belong to threads that have ended. Known at the end only:
+    /// while a trace runs, calls are in flight anyway.
     #[must_use]
     pub fn ends_may_be_missing(&self) -> bool {
         self.moved == 0 && self.in_flight > 0 && self.thread_end_misses.unwrap_or(0) > 0

@@ -1,12 +1,12 @@
-//! The connects that `--min-latency` leaves no record of. The kernel counts and buckets them, so that
-//! these figures stay those of all connects.
+//! The connect() calls that get no record because of `--min-latency`. The kernel counts and buckets them, so that these
+//! statistics still cover all calls.
 
 use connect_trace_common::{FastGroup, Times, power_of_ten};
 
 use super::{Group, Parity};
 use crate::connect::Connect;
 
-/// Connects below `--min-latency`, by what became of their source ports; nothing without that option.
+/// Calls below `--min-latency`, by the outcome of their source ports; all zero without that option.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BelowMinimum {
     /// Successful, with an even port found by the search.
@@ -15,12 +15,12 @@ pub struct BelowMinimum {
     pub odd: FastGroup,
     /// Successful, with a port that the socket had before.
     pub bound: FastGroup,
-    /// Failed, by whatever errno.
+    /// Failed, with any errno.
     pub failed: FastGroup,
 }
 
 impl From<[FastGroup; FastGroup::GROUPS as usize]> for BelowMinimum {
-    /// In the order of the constants of [`FastGroup`].
+    /// Takes the groups in the order of the constants of [`FastGroup`].
     fn from([even, odd, bound, failed]: [FastGroup; FastGroup::GROUPS as usize]) -> Self {
         Self {
             even,
@@ -32,13 +32,13 @@ impl From<[FastGroup; FastGroup::GROUPS as usize]> for BelowMinimum {
 }
 
 impl BelowMinimum {
-    /// How many there are.
+    /// Returns the number of calls.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.groups().iter().map(|group| group.connect.count).sum()
     }
 
-    /// Adds a connect to the sums, as the kernel does for those that it makes no record of.
+    /// Adds a connect() to the sums, as the kernel does for a call without a record.
     pub fn record(&mut self, connect: &Connect) {
         let group = match Parity::of(connect) {
             Parity::Even => &mut self.even,
@@ -67,7 +67,7 @@ impl BelowMinimum {
         }
     }
 
-    /// What has come since an earlier reading of the same sums. The longest time stays that of both.
+    /// Returns the difference from an earlier reading of the same sums. The longest time stays that of both.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl BelowMinimum {
         }
     }
 
-    /// All of them as one group, which has no percentiles.
+    /// Returns all calls as one group, which has no percentiles.
     #[must_use]
     pub fn together(&self) -> Group {
         let mut all = Group::default();

@@ -1,8 +1,8 @@
-//! What the connects of a report are split by.
+//! Keys by which the connections of a report are split.
 
 use clap::ValueEnum;
 
-/// `--by`
+/// The value of `--by`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum By {
     /// even and odd source port

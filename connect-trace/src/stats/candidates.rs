@@ -1,8 +1,9 @@
-//! The time that long searches take for each candidate port: watched ones take longer, and this says by how much.
+//! The time that long searches take for each candidate port: the comparison of watched and unwatched searches shows how
+//! much longer watching makes them.
 
 use crate::connect::Connect;
 
-/// Fewer candidate ports say little: what a search does once weighs more.
+/// Fewest candidate ports of a long search: in a shorter one, the fixed part of the time weighs too much.
 const LONG: u32 = 100;
 
 /// Searches that went through at least a hundred candidate ports, added up.
@@ -15,13 +16,13 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Returns whether a connect had a long search, or one of unknown length.
+    /// Returns whether a connect() had a long search, or one of unknown length.
     #[must_use]
     pub fn may_have(connect: &Connect) -> bool {
         connect.search_ns.is_some() && connect.scanned.is_none_or(|ports| ports >= LONG)
     }
 
-    /// Adds the search of a connect, if it was a long one and its length is known.
+    /// Adds the search of a connect(), if it was long and its length is known.
     pub fn record(&mut self, connect: &Connect) {
         if let (Some(ports @ LONG..), Some(ns)) = (connect.scanned, connect.search_ns) {
             self.ports += u64::from(ports);
@@ -29,7 +30,7 @@ impl Candidates {
         }
     }
 
-    /// Adds those of another.
+    /// Adds the searches of another sum.
     pub fn merge(&mut self, other: &Self) {
         self.ports += other.ports;
         self.ns = self.ns.saturating_add(other.ns);

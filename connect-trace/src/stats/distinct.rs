@@ -1,4 +1,4 @@
-//! How many different keys were seen, in bounded memory.
+//! Number of different keys that were seen, in bounded memory.
 
 use std::{
     collections::HashSet,
@@ -6,10 +6,10 @@ use std::{
     hash::{BuildHasher as _, Hash, RandomState},
 };
 
-/// Most keys that are told apart: half a MiB of hashes.
+/// Largest number of keys that are distinguished: half a MiB of hashes.
 const MOST_KEYS: usize = 1 << 15;
 
-/// Counts keys, each once however often it comes: exactly up to `MOST_KEYS` of them.
+/// Counts different keys, exactly up to `MOST_KEYS` of them.
 #[derive(Clone, Debug, Default)]
 pub struct Distinct {
     hasher: RandomState,
@@ -20,14 +20,14 @@ pub struct Distinct {
 /// A number of different keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Number {
-    /// How many there are.
+    /// Number of keys that were distinguished.
     pub count: u64,
-    /// There may be more of them.
+    /// True if there may be more.
     pub or_more: bool,
 }
 
 impl Distinct {
-    /// Adds a key, unless it is there.
+    /// Adds a key, unless it is present.
     pub fn insert(&mut self, key: &impl Hash) {
         let hash = self.hasher.hash_one(key);
         if self.hashes.len() < MOST_KEYS {
@@ -37,19 +37,19 @@ impl Distinct {
         }
     }
 
-    /// Takes a key away, if it is there.
+    /// Removes a key, if it is present.
     pub fn remove(&mut self, key: &impl Hash) {
         let hash = self.hasher.hash_one(key);
         self.hashes.remove(&hash);
     }
 
-    /// Returns true if the key is there.
+    /// Returns whether the key is present.
     #[must_use]
     pub fn contains(&self, key: &impl Hash) -> bool {
         self.hashes.contains(&self.hasher.hash_one(key))
     }
 
-    /// Returns how many keys there are.
+    /// Returns the number of keys.
     #[must_use]
     pub fn number(&self) -> Number {
         Number {
@@ -60,7 +60,7 @@ impl Distinct {
 }
 
 impl Number {
-    /// Returns true if there are none.
+    /// Returns whether the number is exactly zero.
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.count == 0 && !self.or_more

@@ -1,5 +1,5 @@
-//! Ranges of source ports that run out, noticed long before connect() fails: a search that went through
-//! half of the ports towards a destination, and found them all taken, shows that half are.
+//! Ranges of source ports that run out, noticed long before connect() fails: a search towards a destination that went
+//! through half of the ports, and found them all taken, shows that half of them are.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,13 @@ use std::{
 use super::distinct::{Distinct, Number};
 use crate::connect::{Connect, Pass, PortChoice, SearchRange};
 
-/// Most routes that are kept apart, a hundred bytes each.
+/// Largest number of routes that are kept apart, a hundred bytes each.
 pub const MOST_ROUTES: usize = 1_024;
 
 /// The share of the ports that one search must have found taken, in percent.
 const SHARE: u32 = 50;
 
-/// From where to where connects go. Ports are taken for each of these apart.
+/// Source and destination of connections. Each route has its own ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Route {
     /// Inode number of the network namespace.
@@ -25,66 +25,66 @@ pub struct Route {
     pub source: IpAddr,
     /// Destination.
     pub destination: SocketAddr,
-    /// Whether the ports are those of the sockets' own ranges, which can be narrow.
+    /// True if the ports come from the sockets' own ranges, which can be narrow.
     pub own_range: bool,
 }
 
-/// What is known of a route.
+/// Evidence that the ports of a route run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The range that the fullest search went through.
+    /// The range of the search that found the largest share taken.
     pub range: SearchRange,
-    /// Ports of it that this search found taken, at least, in percent of those that it goes through.
+    /// Share of the ports that this search found taken, at least, in percent of those that it goes through.
     pub percent_taken: u32,
-    /// Connects that found half of the ports taken or more.
+    /// Number of connect() calls that found half of the ports taken or more.
     pub connects: u64,
-    /// Those of them that failed, for want of a port.
+    /// Number of these calls that failed for lack of a port.
     pub failed: u64,
 }
 
 /// A route whose ports run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhaustion {
-    /// Which.
+    /// The route.
     pub route: Route,
-    /// How it is seen.
+    /// The evidence.
     pub evidence: Evidence,
 }
 
-/// The routes whose ports run out, in bounded memory: only these are kept, and of them the latest.
+/// The routes whose ports run out, in bounded memory: others are not kept, and of these only the latest.
 #[derive(Clone, Debug, Default)]
 pub struct Exhaustions {
     routes: HashMap<Route, Kept>,
-    /// The route that came last, one of `routes`, and what has come of it since another did: to look for it
-    /// anew each time would cost a connect() more than all else that is done here.
+    /// The latest route, one of `routes`, with its evidence since another route was the latest: a look-up at each
+    /// connect() would cost more than all other work here.
     latest: Option<(Route, Evidence)>,
-    /// Increases with each search, to tell the latest.
+    /// Incremented with each change of the route, to find the oldest one.
     turn: u64,
-    /// Routes that were told.
+    /// Routes that were logged.
     told: Distinct,
-    /// Routes that were let go for want of room, with what had come of them since the last report.
+    /// Routes that were dropped for lack of room, with evidence since the last report.
     dropped: Distinct,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     last: u64,
-    /// Since the last report; `None` where nothing came since then.
+    /// Evidence since the last report; `None` without any.
     evidence: Option<Evidence>,
 }
 
-/// What is known of the routes since the last report.
+/// Routes with evidence since the last report.
 #[derive(Clone, Debug, Default)]
 pub struct Exhausted {
-    /// The fullest first.
+    /// The routes, the fullest first.
     pub routes: Vec<Exhaustion>,
-    /// Routes that were let go for want of room, and are not among these.
+    /// Number of other routes, which were dropped for lack of room.
     pub dropped: Number,
 }
 
 impl Exhaustions {
-    /// Takes a connect. Gives its route where this is the first time that half of the ports are seen
-    /// to be taken; no more than [`MOST_ROUTES`] are ever given, so that no log is flooded.
+    /// Adds a connect(). Returns its route if half of its ports are seen to be taken for the first time; returns no
+    /// more than [`MOST_ROUTES`] in total, so that no log is flooded.
     pub fn record(&mut self, connect: &Connect) -> Option<Exhaustion> {
         let seen = evidence(connect)?;
         match &mut self.latest {
@@ -96,7 +96,7 @@ impl Exhaustions {
         }
     }
 
-    /// Takes what a search showed of a route that is not the latest one.
+    /// Adds the evidence of a search on a route that is not the latest one.
     fn record_other(&mut self, route: Route, seen: Evidence) -> Option<Exhaustion> {
         self.keep_latest();
         self.turn += 1;
@@ -124,7 +124,7 @@ impl Exhaustions {
         })
     }
 
-    /// Takes what came since the last time. What was told once is still known.
+    /// Returns the evidence since the last call. Routes that were returned once stay known.
     pub fn take(&mut self) -> Exhausted {
         self.keep_latest();
         let mut routes: Vec<Exhaustion> = self
@@ -146,7 +146,7 @@ impl Exhaustions {
         }
     }
 
-    /// Puts what has come of the latest route to what there was of it.
+    /// Adds the evidence of the latest route to its entry.
     fn keep_latest(&mut self) {
         if let Some((route, seen)) = self.latest.take()
             && let Some(kept) = self.routes.get_mut(&route)
@@ -170,7 +170,7 @@ impl Exhaustions {
 }
 
 impl Evidence {
-    /// Adds what others show: the range is that of the fuller.
+    /// Adds other evidence: the range is that of the fuller search.
     fn add(&mut self, other: &Self) {
         self.connects += other.connects;
         self.failed += other.failed;
@@ -191,7 +191,7 @@ impl Route {
         })
     }
 
-    /// Returns true if [`Route::of`] gives this one.
+    /// Returns whether [`Route::of`] a connect() is this route.
     fn is_of(&self, connect: &Connect) -> bool {
         connect.destination == Some(self.destination)
             && connect.source == Some(self.source)
@@ -200,8 +200,8 @@ impl Route {
     }
 }
 
-/// What one search shows, if it went through half of the ports. All that it passed over were taken, by
-/// connections on this route, by sockets that are bound to them, or reserved.
+/// Returns the evidence of one search, if it went through half of the ports. All ports that it skipped were taken, by
+/// connections on this route or by sockets that are bound to them, or reserved.
 fn evidence(connect: &Connect) -> Option<Evidence> {
     let range = connect.range?;
     let all = crate::connect::scan::all(range)?;
@@ -209,11 +209,11 @@ fn evidence(connect: &Connect) -> Option<Evidence> {
     let taken = match connect.scanned {
         _ if failed => all,
         Some(scanned) => scanned.saturating_sub(1),
-        // Where the number is not known, the pass is.
+        // If the number is not known, the pass still is.
         None if connect.pass() == Some(Pass::Second) => all / 2,
         None => return None,
     };
-    // Nearly no search has gone through half, and needs a division.
+    // Almost no search has gone through half, so the division is rarely needed.
     (taken * 100 >= SHARE * all).then(|| Evidence {
         range,
         percent_taken: taken * 100 / all,
@@ -223,7 +223,7 @@ fn evidence(connect: &Connect) -> Option<Evidence> {
 }
 
 impl fmt::Display for Exhaustion {
-    /// In words, without a line feed.
+    /// Writes the finding as a sentence, without a line feed.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { route, evidence } = self;
         write!(
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::{connect::SourcePort, fixtures::connect_from};
 
-    /// Of the 2,000 ports from 20000 on.
+    /// Returns a connect() that scanned this number of the 2,000 ports from 20000 on.
     fn scanning(ports: u32) -> Connect {
         let port = if ports > 1_000 { 20_001 } else { 20_000 };
         Connect {
@@ -361,7 +361,7 @@ mod tests {
         };
         for netns in 0..5_000 {
             exhaustions.record(&of(netns));
-            // One that always comes is never let go.
+            // A route with steady traffic is never dropped.
             assert_eq!(exhaustions.record(&of(0)), None);
             assert!(exhaustions.routes.len() <= MOST_ROUTES);
         }
@@ -387,7 +387,7 @@ mod tests {
         let taken = exhaustions.take();
         assert_eq!(taken.routes.len(), MOST_ROUTES);
         assert_eq!(taken.dropped, 1.into());
-        // Those of an earlier report are none of the next one's.
+        // Dropped routes of an earlier report are not in the next one.
         exhaustions.record(&of(7_000));
         let taken = exhaustions.take();
         assert_eq!((taken.routes.len(), taken.dropped), (1, 0.into()));

@@ -1,4 +1,4 @@
-//! The connects of one report by `--by`, in bounded memory.
+//! The connect() calls of one report by `--by`, in bounded memory.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -9,60 +9,60 @@ use super::{
 };
 use crate::connect::{Comm, Connect};
 
-/// Most groups that are kept apart at once: 10 MiB where all have times of up to ten seconds. Half of
-/// them are as many as `--top` can show.
+/// Largest number of groups that are kept apart at once: 10 MiB if all have times of up to ten seconds. Half of it is
+/// the limit of `--top`.
 pub const MOST_GROUPS: usize = 2_048;
 
-/// The connects of one report, by what they have in common.
+/// The connect() calls of one report, grouped by a key.
 ///
-/// All figures are exact until [`MOST_GROUPS`] groups are there. When one more comes, the half with the
-/// least time goes to the rest; a group that comes again after that begins anew.
+/// All values are exact until there are [`MOST_GROUPS`] groups. When one more comes, the half with the least time moves
+/// to the rest; if a group that was moved occurs again, it starts from zero.
 #[derive(Clone, Debug)]
 pub struct Groups {
     by: By,
     kept: HashMap<Key, Named>,
-    /// What went to the rest.
+    /// Sum of the groups that moved to the rest.
     evicted: Group,
     evicted_keys: Distinct,
     evictions: u64,
     fast: Option<Group>,
 }
 
-/// A group and what it is called.
+/// A group with its key.
 #[derive(Clone, Debug)]
 pub struct Named {
-    /// What its connects have in common.
+    /// The key that its calls have in common.
     pub key: Key,
-    /// The thread that came last, where the key is a process.
+    /// The thread of the latest call, if the key is a process.
     pub comm: Option<Comm>,
-    /// Their times.
+    /// Times of its calls.
     pub group: Group,
 }
 
 /// The groups with the most time, and all others.
 #[derive(Clone, Debug)]
 pub struct Top {
-    /// The most time first.
+    /// The groups, the most time first.
     pub groups: Vec<Named>,
-    /// All other groups as one; `None` where there are none.
+    /// All other groups as one; `None` if there are none.
     pub rest: Option<Rest>,
-    /// Those of which the kernel only kept sums, whatever their groups; `None` without them.
+    /// The calls of which the kernel only kept sums, and whose groups are not known; `None` if there are none.
     pub fast: Option<Group>,
 }
 
-/// The groups that are not shown each.
+/// The groups that are not shown individually.
 #[derive(Clone, Debug)]
 pub struct Rest {
-    /// How many there are, each once however often it was moved here.
+    /// Number of different groups.
     pub groups: Number,
-    /// How often a group was moved here for want of room.
+    /// Number of times that a group was moved here for lack of room.
     pub evictions: u64,
-    /// Their times.
+    /// Times of their calls.
     pub group: Group,
 }
 
 impl Groups {
-    /// None yet.
+    /// Creates an empty set of groups.
     #[must_use]
     pub fn new(by: By) -> Self {
         Self {
@@ -75,19 +75,19 @@ impl Groups {
         }
     }
 
-    /// What they are split by.
+    /// Returns the key by which the calls are split.
     #[must_use]
     pub fn by(&self) -> By {
         self.by
     }
 
-    /// How exact the percentiles are.
+    /// Returns the precision of the percentiles.
     #[must_use]
     pub fn precision(&self) -> Precision {
         precision(self.by)
     }
 
-    /// Adds one connect.
+    /// Adds one connect().
     pub fn record(&mut self, connect: &Connect) {
         let key = Key::of(connect, self.by);
         if self.kept.len() >= MOST_GROUPS && !self.kept.contains_key(&key) {
@@ -104,7 +104,7 @@ impl Groups {
         }
     }
 
-    /// Moves the half with the least time to the rest: all at once, so that this is seldom.
+    /// Moves the half with the least time to the rest: half at once, so that this happens rarely.
     fn make_room(&mut self) {
         for named in sorted(std::mem::take(&mut self.kept)) {
             if self.kept.len() < MOST_GROUPS / 2 {
@@ -117,14 +117,14 @@ impl Groups {
         }
     }
 
-    /// Adds the connects that were too fast for a record: no key of them is known.
+    /// Adds the calls that were too fast for a record: their keys are not known.
     pub fn merge_fast(&mut self, fast: &BelowMinimum) {
         if fast.count() > 0 {
             self.fast = Some(fast.together());
         }
     }
 
-    /// The `most` groups with the most time in connect(), and the rest.
+    /// Returns the `most` groups with the most time in connect(), and the rest.
     #[must_use]
     pub fn top(self, most: usize) -> Top {
         let mut groups = sorted(self.kept);
@@ -133,7 +133,7 @@ impl Groups {
             group.merge(&named.group);
             keys.insert(&named.key);
         }
-        // Part of one that came again is in the rest too, but it is no further group.
+        // A group that occurred again is partly in the rest, but is not counted there.
         for named in &groups {
             keys.remove(&named.key);
         }
@@ -149,7 +149,7 @@ impl Groups {
     }
 }
 
-/// Keys that are few by nature have fine percentiles.
+/// Returns fine precision for keys that have few values.
 fn precision(by: By) -> Precision {
     match by {
         By::Parity | By::Pass | By::Family => Precision::Fine,
@@ -157,8 +157,8 @@ fn precision(by: By) -> Precision {
     }
 }
 
-/// The most time in connect() first; where it is the same, an order that does not change from one
-/// report to the next.
+/// Sorts groups by time in connect(), the most first; groups with equal times in an order that is the same in each
+/// report.
 fn sorted(kept: HashMap<Key, Named>) -> Vec<Named> {
     let mut all: Vec<Named> = kept.into_values().collect();
     all.sort_by_cached_key(|named| {
@@ -224,7 +224,7 @@ mod tests {
         for pid in 0..30_000 {
             groups.record(&of_pid(pid, u64::from(pid % 7)));
             ns += u128::from(pid % 7);
-            // One that always comes is never moved to the rest.
+            // A group with steady traffic is never moved to the rest.
             groups.record(&of_pid(30_000, 1_000));
             ns += 1_000;
             assert!(groups.kept.len() <= MOST_GROUPS);

@@ -1,22 +1,23 @@
-//! Times on their way into a histogram of the crate hdrhistogram: counted in its buckets, which is all that a connect()
-//! waits for. The histogram itself, which keeps sums and limits of its own, is made when a percentile is asked for.
+//! Times counted in the buckets of a histogram of the crate hdrhistogram: counting is all that happens for each
+//! connect(). The histogram itself, which keeps sums and limits of its own, is made when a percentile is needed.
 
 use hdrhistogram::Histogram;
 
-/// Counts of times by the buckets of a histogram. The memory grows with the longest.
+/// Counts of times, by the buckets of a histogram. The memory grows with the longest time.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Counts {
     /// Decimal digits to which the histogram is exact.
     digits: u8,
-    /// Each power of two from here on has 2^`bits` buckets; below it each time has its own.
+    /// From 2^`bits` on, each power of two has 2^`bits` buckets; below, each time has its own.
     bits: u32,
     counts: Vec<u64>,
 }
 
 impl Counts {
-    /// Returns empty counts for a histogram that is exact to so many decimal digits, 1 to 5.
+    /// Creates empty counts for a histogram that is exact to `digits` decimal digits, 1 to 5.
     pub(super) fn new(digits: u8) -> Self {
-        // As `hdrhistogram::Histogram::new_with_bounds` chooses its `sub_bucket_half_count_magnitude`.
+        // The formula by which `hdrhistogram::Histogram::new_with_bounds` chooses its
+        // `sub_bucket_half_count_magnitude`.
         let distinct = 2 * 10_u64.pow(digits.into());
         Self {
             digits,
@@ -43,7 +44,7 @@ impl Counts {
         self.counts[index] = more;
     }
 
-    /// Adds the times of others, which are not coarser: each of their buckets lies within one of these.
+    /// Adds other counts, which must not be coarser: each of their buckets then lies within one of these.
     pub(super) fn merge(&mut self, others: &Self) {
         for (index, &count) in others.counts.iter().enumerate() {
             if count > 0 {
@@ -52,7 +53,7 @@ impl Counts {
         }
     }
 
-    /// Returns the histogram of the times. Times beyond the longest that it takes, 292 years, count as that.
+    /// Returns the histogram of the times. Times beyond the histogram's maximum of 292 years count as that maximum.
     pub(super) fn histogram(&self) -> Histogram<u64> {
         const LONGEST: u64 = i64::MAX as u64;
         let longest = self.longest(self.counts.len()).clamp(2, LONGEST);

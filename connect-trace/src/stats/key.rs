@@ -1,22 +1,22 @@
-//! What a connect has in common with the others of its group.
+//! Keys of groups of connect() calls.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::by::By;
 use crate::connect::{Comm, Connect, Family, Pass, PortChoice, SourcePort};
 
-/// What the connects of one group have in common.
+/// The key that the calls of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// What became of the source port.
+    /// Outcome for the source port.
     Parity(Parity),
-    /// The pass of the search that found the port; `None` where none did.
+    /// Pass of the search that found the port; `None` if none did.
     Pass(Option<Pass>),
-    /// What the kernel's function returned, 0 for success.
+    /// Return value of the kernel's function, 0 for success.
     Errno(i32),
-    /// Destination; `None` where the call failed before the port search.
+    /// Destination; `None` if the call failed before the port search.
     Destination(Option<SocketAddr>),
-    /// Source address; `None` where the call failed before the port search.
+    /// Source address; `None` if the call failed before the port search.
     Source(Option<IpAddr>),
     /// Process (thread-group) id.
     Pid(u32),
@@ -30,23 +30,23 @@ pub enum Key {
     Netns(Option<u32>),
     /// Family of the socket.
     Family(Family),
-    /// How the source port is chosen; `None` where that is not known.
+    /// Port choice; `None` if it is not known.
     PortChoice(Option<PortChoiceKey>),
 }
 
-/// How the source port is chosen, the same for all ranges of sockets' own that are as wide.
+/// Port choice, the same for all sockets' own ranges of equal width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortChoiceKey {
-    /// The choice.
+    /// The port choice.
     pub port_choice: PortChoice,
-    /// Number of ports of the socket's own range, as far as it is in force; 0 for other choices.
+    /// Number of ports of the socket's own range, within the namespace's; 0 for other choices.
     pub width: u32,
-    /// Whether an address was bound as well; false for other choices.
+    /// True if an address was bound as well; false for other choices.
     pub address_bound: bool,
 }
 
 impl PortChoiceKey {
-    /// That of a connect.
+    /// Returns the key of a connect(); `None` if the port choice is not known.
     #[must_use]
     pub fn of(connect: &Connect) -> Option<Self> {
         let port_choice = connect.port_choice?;
@@ -59,21 +59,21 @@ impl PortChoiceKey {
     }
 }
 
-/// What became of the source port.
+/// Outcome for the source port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Parity {
     /// The search found an even port.
     Even,
     /// The search found an odd port.
     Odd,
-    /// The socket had its port before.
+    /// The socket had its port before connect().
     Bound,
-    /// The connect failed.
+    /// The call failed.
     Failed,
 }
 
 impl Parity {
-    /// That of a connect.
+    /// Returns the outcome of a connect().
     #[must_use]
     pub fn of(connect: &Connect) -> Self {
         match connect.port {
@@ -86,7 +86,7 @@ impl Parity {
 }
 
 impl Key {
-    /// That of a connect.
+    /// Returns the key of a connect().
     #[must_use]
     pub fn of(connect: &Connect, by: By) -> Self {
         match by {

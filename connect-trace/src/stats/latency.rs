@@ -4,17 +4,17 @@ use connect_trace_common::{BUCKETS, Times, buckets::lower_edge_ns};
 
 use super::histogram::Counts;
 
-/// How exact percentiles are, which decides the memory of a [`Latency`].
+/// Precision of percentiles, which decides the memory of a [`Latency`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// To a thousandth, in about 100 KiB.
+    /// Exact to a thousandth, in about 100 KiB.
     Fine,
-    /// To a sixteenth, in 2 to 4 KiB, for thousands of groups.
+    /// Exact to a sixteenth, in 2 to 4 KiB, for thousands of groups.
     Coarse,
 }
 
 impl Precision {
-    /// How much larger a percentile may be shown than it is, as a share of it.
+    /// Returns the largest error of a percentile, as a share of its true value; it is never shown too small.
     #[must_use]
     pub fn error(self) -> f64 {
         match self {
@@ -23,7 +23,7 @@ impl Precision {
         }
     }
 
-    /// Returns the decimal digits to which they are exact.
+    /// Returns the decimal digits to which percentiles are exact.
     fn digits(self) -> u8 {
         match self {
             Self::Fine => 3,
@@ -37,10 +37,10 @@ impl Precision {
 pub struct Latency {
     buckets: [u64; BUCKETS],
     precision: Precision,
-    /// The times that percentiles are taken from.
+    /// The times from which percentiles are taken.
     times: Counts,
     count: u64,
-    /// Times of all these that are not among `times`.
+    /// Number of times that are not in `times`.
     only_in_sums: u64,
     total_ns: u128,
     max_ns: u64,
@@ -53,7 +53,7 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// No time yet.
+    /// Creates an empty distribution.
     #[must_use]
     pub fn new(precision: Precision) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Latency {
         self.max_ns = self.max_ns.max(ns);
     }
 
-    /// Adds the times of another one. If that is the coarser, there are no percentiles any more, as after
+    /// Adds the times of another distribution. If that is the coarser, there are no percentiles any more, as after
     /// [`merge_fast`](Self::merge_fast).
     pub fn merge(&mut self, other: &Self) {
         if (self.precision, other.precision) == (Precision::Fine, Precision::Coarse) {
@@ -104,59 +104,59 @@ impl Latency {
         }
     }
 
-    /// Number of times by power of ten; see [`connect_trace_common::power_of_ten`].
+    /// Returns the number of times by power of ten; see [`connect_trace_common::power_of_ten`].
     #[must_use]
     pub fn buckets(&self) -> &[u64; BUCKETS] {
         &self.buckets
     }
 
-    /// Number of times.
+    /// Returns the number of times.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Sum of the times in nanoseconds, exact.
+    /// Returns the sum of the times in nanoseconds, exact.
     #[must_use]
     pub fn total_ns(&self) -> u128 {
         self.total_ns
     }
 
-    /// Mean in nanoseconds, exact; `None` where there is no time.
+    /// Returns the mean in nanoseconds, exact; `None` if there are no times.
     #[must_use]
     pub fn mean_ns(&self) -> Option<f64> {
         (self.count > 0).then(|| self.total_ns as f64 / self.count as f64)
     }
 
-    /// The time that a share of all (0 to 1) does not exceed, in nanoseconds, by [`Precision`]; `None`
-    /// where there is no time, or where some are only known as sums.
+    /// Returns the time that a share of all (0 to 1) does not exceed, in nanoseconds, with the distribution's
+    /// [`Precision`]; `None` if there are no times, or if some are only known as sums.
     #[must_use]
     pub fn quantile_ns(&self, share: f64) -> Option<u64> {
         let ns = || self.times.histogram().value_at_quantile(share);
         self.has_percentiles().then(|| ns().min(self.max_ns))
     }
 
-    /// How many times are above what [`quantile_ns`](Self::quantile_ns) gave; none where it gave nothing.
+    /// Returns the number of times above a result of [`quantile_ns`](Self::quantile_ns).
     #[must_use]
     pub fn count_above(&self, quantile_ns: u64) -> u64 {
         let up_to = self.times.histogram().count_between(0, quantile_ns);
         self.count - self.only_in_sums - up_to
     }
 
-    /// Whether there are times, and percentiles of them.
+    /// Returns whether there are times, with percentiles.
     #[must_use]
     pub fn has_percentiles(&self) -> bool {
         self.count > 0 && self.only_in_sums == 0
     }
 
-    /// Longest time in nanoseconds, exact; `None` where there is no time.
+    /// Returns the longest time in nanoseconds, exact; `None` if there are no times.
     #[must_use]
     pub fn max_ns(&self) -> Option<u64> {
         (self.count > 0).then_some(self.max_ns)
     }
 }
 
-/// Returns what [`connect_trace_common::power_of_ten`] does, without the loop that only the verifier needs.
+/// Returns the same as [`connect_trace_common::power_of_ten`], without the loop that only the verifier needs.
 fn bucket(ns: u64) -> usize {
     const EDGES: [u64; BUCKETS] = {
         let mut edges = [0; BUCKETS];
@@ -167,9 +167,9 @@ fn bucket(ns: u64) -> usize {
         }
         edges
     };
-    // 1,233 / 4,096 is the common logarithm of 2: it is this bucket or the one before.
+    // 1,233 / 4,096 is the common logarithm of 2, so the result is this bucket or the one before.
     let bits = u64::BITS - ns.leading_zeros();
-    let last = (bits as usize * 1_233 >> 12).min(BUCKETS - 1);
+    let last = ((bits as usize * 1_233) >> 12).min(BUCKETS - 1);
     last - usize::from(ns < EDGES[last])
 }
 

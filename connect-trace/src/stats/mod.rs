@@ -1,5 +1,5 @@
-//! What is kept of the connects: counts, buckets and percentiles, in memory that does not grow with
-//! their number.
+//! Statistics of connect() calls: counts, buckets and percentiles, in memory that does not grow with the number of
+//! calls.
 
 pub mod accounting;
 pub mod below_minimum;

@@ -1,29 +1,29 @@
-//! The connects of one report, by how their source ports were chosen.
+//! The connect() calls of one report, by port choice.
 
 use std::collections::BTreeMap;
 
 use super::{Group, Precision, key::PortChoiceKey, summary::MOST_KINDS};
 use crate::connect::Connect;
 
-/// Connects by how their source ports were chosen, in bounded memory.
+/// Calls by port choice, in bounded memory.
 #[derive(Clone, Debug, Default)]
 pub struct PortChoices {
     known: BTreeMap<PortChoiceKey, ChosenPorts>,
-    /// Beyond [`MOST_KINDS`] of them, as where each socket has a range of another width.
+    /// Calls beyond [`MOST_KINDS`] choices, for example if each socket has a range of another width.
     others: Option<ChosenPorts>,
 }
 
-/// The connects whose ports were chosen in one way.
+/// The calls with one port choice.
 #[derive(Clone, Debug)]
 pub struct ChosenPorts {
-    /// All of them.
+    /// All of these calls.
     pub group: Group,
-    /// Those that failed.
+    /// Number of them that failed.
     pub failed: u64,
 }
 
 impl PortChoices {
-    /// Adds one connect. One that failed before the port search has no strategy.
+    /// Adds one connect(). A call that failed before the port search has no port choice.
     pub fn record(&mut self, connect: &Connect) {
         let Some(choice) = PortChoiceKey::of(connect) else {
             return;
@@ -33,7 +33,7 @@ impl PortChoices {
         chosen.failed += u64::from(connect.errno != 0);
     }
 
-    /// Adds successful connects of one choice, with fine percentiles.
+    /// Adds successful calls of one choice, with fine percentiles.
     pub fn merge(&mut self, choice: Option<PortChoiceKey>, group: &Group) {
         if let Some(choice) = choice {
             self.chosen(choice).group.merge(group);
@@ -51,7 +51,7 @@ impl PortChoices {
         }
     }
 
-    /// What they are, the most connects first, and at the end those that were not kept apart, as `None`.
+    /// Returns the choices, the one with the most calls first; those that were not kept apart come last, as `None`.
     #[must_use]
     pub fn all(&self) -> Vec<(Option<PortChoiceKey>, &ChosenPorts)> {
         let mut all: Vec<_> = self

@@ -1,4 +1,4 @@
-//! What a report is made from: the connections of its time, and what the kernel's side knows.
+//! Contents of a report: the connect() calls of its time, and the data of the kernel's side.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,61 +18,61 @@ use crate::{
 pub struct Report {
     /// The kernel's release.
     pub kernel: String,
-    /// How the programs are attached, in words.
+    /// The way in which the programs are attached, in words.
     pub attached: String,
-    /// The options that say which connects are wanted; none for all.
+    /// The filter options; none if all calls are traced.
     pub filters: Vec<String>,
-    /// When it was made.
+    /// Time at which the report was made.
     pub at: SystemTime,
-    /// The time that it covers.
+    /// Length of the time that the report covers.
     pub elapsed: Duration,
-    /// The connects of that time.
+    /// The calls of that time.
     pub summary: Summary,
-    /// What the groups are split by.
+    /// The key by which the groups are split.
     pub by: By,
-    /// How exact the groups' percentiles are.
+    /// Precision of the groups' percentiles.
     pub precision: Precision,
-    /// The connects of that time by `by`.
+    /// The calls of that time, split by `by`.
     pub top: Top,
-    /// What was seen of `__inet{,6}_check_established` since the probes were attached.
+    /// Measurements of `__inet{,6}_check_established` since the probes were attached.
     pub checks: Checks,
-    /// Every call since the probes were attached.
+    /// The account of every call since the probes were attached.
     pub accounting: Accounting,
-    /// Where ports ran out in that time.
+    /// Routes whose ports ran out in that time.
     pub exhausted: Exhausted,
-    /// By how many nanoseconds the time of day was set within that time; `None` where it was not.
+    /// Nanoseconds by which the time of day was set within that time; `None` if it was not set.
     pub clock_step_ns: Option<i128>,
-    /// What the trace cost in that time, where that was asked for.
+    /// Overhead of the trace in that time, if it was requested.
     pub overhead: Option<Overhead>,
-    /// How its budget was kept in that time, where there is one.
+    /// Use of the overhead limit in that time, if there is one.
     pub budget: Option<LimitUse>,
 }
 
-/// What the kernel's side knows when a report is made. All of it counts from the time that the probes
-/// were attached, but what it cost. Of the fast connects a report has those that came since the last one.
+/// Data of the kernel's side for a report. Checks, account and fast calls count from the time at which the probes were
+/// attached. A report contains the fast calls since the last report only.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSide {
-    /// What was seen of `__inet{,6}_check_established`.
+    /// Measurements of `__inet{,6}_check_established`.
     pub checks: Checks,
-    /// Every call.
+    /// The account of every call.
     pub accounting: Accounting,
-    /// Those below `--min-latency`, which have no records.
+    /// Calls below `--min-latency`, which have no records.
     pub fast: BelowMinimum,
-    /// What it cost since the last report; `None` where that is not measured.
+    /// Overhead since the last report; `None` if it is not measured.
     pub overhead: Option<Overhead>,
-    /// How its budget was kept since the last report; `None` without one.
+    /// Use of the overhead limit since the last report; `None` without a limit.
     pub budget: Option<LimitUse>,
 }
 
-/// What was seen of `__inet{,6}_check_established`.
+/// Measurements of `__inet{,6}_check_established`.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
-    /// How they were watched.
+    /// The mode of watching.
     pub mode: CheckMode,
-    /// Number of bursts that have ended, where it is sampled.
+    /// Number of bursts that have ended, in sampled mode.
     pub bursts: u64,
-    /// How long they lasted.
+    /// Total time of the bursts.
     pub watched: Duration,
-    /// What was seen, by function.
+    /// Counts and times, by function.
     pub functions: Vec<(&'static str, CheckEstablished)>,
 }

@@ -1,13 +1,13 @@
-//! How many ports searches went through.
+//! Number of ports that searches went through.
 
 /// Sums of [`crate::connect::Connect::scanned`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// Connects of which it is known.
+    /// Number of searches whose length is known.
     pub count: u64,
-    /// Ports that their searches went through.
+    /// Number of ports that these searches went through.
     pub total: u64,
-    /// The most of one search; 0 where there is none.
+    /// Number of ports of the longest search; 0 without any.
     pub max: u32,
 }
 
@@ -19,14 +19,14 @@ impl Scanned {
         self.max = self.max.max(ports);
     }
 
-    /// Adds the searches of another one.
+    /// Adds the searches of another sum.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.total += other.total;
         self.max = self.max.max(other.max);
     }
 
-    /// Ports for each search; `None` where there is none.
+    /// Returns the mean number of ports per search; `None` without any.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.total as f64 / self.count as f64)

@@ -1,4 +1,4 @@
-//! The connects of one report, by what became of their source ports.
+//! The connect() calls of one report, by the outcome of their source ports.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::{
 };
 use crate::connect::{Connect, Pass, SearchRange};
 
-/// Most ranges and errnos that are kept apart. The kernel's connect() knows fewer errnos, and a host
-/// has few ranges, unless somebody gives every socket its own.
+/// Largest number of ranges and errnos that are kept apart. The kernel's connect() has fewer errnos, and a host has few
+/// ranges, unless sockets are given their own.
 pub const MOST_KINDS: usize = 32;
 
-/// The connects of one report.
+/// The connect() calls of one report.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Every connect.
+    /// Number of all calls.
     pub connects: u64,
     /// Successful, with an even port found by the search.
     pub even: Group,
@@ -34,30 +34,30 @@ pub struct Summary {
     pub failed: BTreeMap<i32, Group>,
     /// Failed, and below `--min-latency`, so that the errno is not known.
     pub failed_fast: Group,
-    /// Connects below `--min-latency`: part of all figures but percentiles, passes, errnos and ranges.
+    /// Number of calls below `--min-latency`: part of all values but percentiles, passes, errnos and ranges.
     pub fast: u64,
-    /// Connects by the range that was searched, up to [`MOST_KINDS`] ranges.
+    /// Number of calls by the range that was searched, up to [`MOST_KINDS`] ranges.
     pub ranges: BTreeMap<SearchRange, u64>,
-    /// Connects by how their ports were chosen; without the fast ones.
+    /// Calls by port choice; without the fast ones.
     pub port_choices: PortChoices,
-    /// Connects that failed before the port search.
+    /// Number of calls that failed before the port search.
     pub without_search: u64,
-    /// Connects of which calls of `__inet{,6}_check_established` were seen.
+    /// Number of calls whose calls of `__inet{,6}_check_established` were watched.
     pub checks_watched: u64,
-    /// The watched connects with a long search, or one of unknown length: a short one is hardly made longer.
+    /// Number of watched calls with a long search, or one of unknown length: a short one is hardly made longer.
     pub searches_watched: u64,
-    /// The long searches of the watched connects.
+    /// The long searches of the watched calls.
     pub candidates_watched: Candidates,
-    /// The long searches of all others.
+    /// The long searches of all other calls.
     pub candidates: Candidates,
-    /// Calls of `__inet{,6}_check_established` by connects that counted them.
+    /// Number of calls of `__inet{,6}_check_established` by the connect() calls that counted them.
     pub checks: u64,
-    /// Connects that counted them.
+    /// Number of connect() calls that counted them.
     pub checks_counted: u64,
 }
 
 impl Summary {
-    /// Adds one connect.
+    /// Adds one connect().
     pub fn record(&mut self, connect: &Connect) {
         self.connects += 1;
         self.port_choices.record(connect);
@@ -92,7 +92,7 @@ impl Summary {
         }
     }
 
-    /// Adds connects that found ports of one parity (even or odd), in one range and by one strategy.
+    /// Adds calls that found ports of one parity (even or odd), in one range and with one port choice.
     pub fn merge_found(
         &mut self,
         parity: Parity,
@@ -128,7 +128,7 @@ impl Summary {
         }
     }
 
-    /// Adds the connects that were too fast for a record, of which the kernel kept sums.
+    /// Adds the calls that were too fast for a record, of which the kernel kept sums.
     pub fn merge_fast(&mut self, fast: &BelowMinimum) {
         self.connects += fast.count();
         self.fast += fast.count();
@@ -138,7 +138,7 @@ impl Summary {
         self.failed_fast.merge_fast(&fast.failed);
     }
 
-    /// The connects by parity, as [`super::Groups`] would have them.
+    /// Returns the calls by parity, in the form of [`super::Groups::top`].
     #[must_use]
     pub fn by_parity(&self) -> Top {
         let groups = [
@@ -161,7 +161,7 @@ impl Summary {
         }
     }
 
-    /// All connects that failed, as one group.
+    /// Returns all calls that failed, as one group.
     #[must_use]
     pub fn failures(&self) -> Group {
         let mut all = self.failed_fast.clone();

@@ -1,31 +1,31 @@
-//! The connects that nearly all are like: those that found a port. Each is counted once here, by the range,
-//! the strategy and the parity of its port, and comes into all groups that have it when there is a report.
+//! Fast path for the common case: successful connections with a searched port. Each is counted once here, by the range,
+//! the port choice and the parity of its port, and added to all its groups when there is a report.
 
 use super::{Candidates, Group, Parity, Summary, key::PortChoiceKey};
 use crate::connect::{Connect, PortChoice, SearchRange, SourcePort};
 
-/// Most kinds that are kept, up to 1 MiB each. A host has few, unless sockets have ranges of their own.
+/// Largest number of kinds that are kept, up to 1 MiB each. A host has few, unless sockets have ranges of their own.
 const MOST: usize = 16;
 
-/// What is yet to be put into a [`Summary`], in bounded memory.
+/// Calls that are yet to be added to a [`Summary`], in bounded memory.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     kinds: Vec<Kind>,
-    /// Index of the one that came last.
+    /// Index of the kind of the latest call.
     latest: usize,
 }
 
-/// Connects that found a port, in one range and by one strategy.
+/// Calls that found a port, in one range and with one port choice.
 #[derive(Clone, Debug)]
 struct Kind {
     like: Like,
     choice: Option<PortChoiceKey>,
-    /// By even and odd port.
+    /// Groups for even and for odd ports.
     groups: [Group; 2],
     candidates: Candidates,
 }
 
-/// What decides, with the port's parity, in which groups such a connect is.
+/// Properties that decide, together with the port's parity, on the groups of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Like {
     range: SearchRange,
@@ -34,7 +34,7 @@ struct Like {
 }
 
 impl Tally {
-    /// Takes a connect: to be put into this summary, or put there at once.
+    /// Counts a connect(), to be added to this summary later, or adds it to the summary at once.
     pub fn record(&mut self, connect: &Connect, summary: &mut Summary) {
         let (SourcePort::Searched(port), Some(range), 0, None, false) = (
             connect.port,
@@ -62,8 +62,8 @@ impl Tally {
         kind.candidates.record(connect);
     }
 
-    /// Makes its range and strategy known in the summary, in the order in which they come, and keeps those
-    /// like it from now on, if there is room.
+    /// Adds the first call of a kind to the summary, so that ranges and port choices appear there in the order of their
+    /// calls, and keeps the kind for later calls, if there is room.
     #[cold]
     fn first_of(&mut self, like: Like, connect: &Connect, summary: &mut Summary) {
         if self.kinds.len() < MOST {
@@ -78,7 +78,7 @@ impl Tally {
         summary.record(connect);
     }
 
-    /// Puts what has come into the summary, and starts anew.
+    /// Adds everything that was counted to the summary, and starts again from zero.
     pub fn settle(&mut self, summary: &mut Summary) {
         for kind in std::mem::take(self).kinds {
             summary.candidates.merge(&kind.candidates);
@@ -100,7 +100,7 @@ mod tests {
     use crate::connect::PortRange;
     use crate::fixtures::{any_connect, connect_from};
 
-    /// All that a report is made from.
+    /// Returns everything from which a report is made, as text.
     fn contents(summary: &Summary) -> String {
         let Summary {
             even,
@@ -145,7 +145,7 @@ mod tests {
         text + &format!("{choices:?} {counts:?} {errnos:?} {:?}", summary.ranges)
     }
 
-    /// Such as there are on a host, and a few of any sort.
+    /// Generates calls like those on a host, and a few of any sort.
     fn connects() -> impl proptest::strategy::Strategy<Value = Vec<Connect>> {
         let usual = (
             prop_oneof![0..1_000_u64, 0..100_000_000_u64, any::<u64>()],
@@ -178,7 +178,7 @@ mod tests {
     }
 
     proptest! {
-        // Histograms are slow to compare without optimisation.
+        // Comparing histograms is slow without optimisation.
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn a_summary_is_the_same_as_if_each_had_been_put_there_at_once(connects in connects()) {

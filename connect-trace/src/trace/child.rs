@@ -1,5 +1,5 @@
-//! The command that is traced: its process exists before the probes, so that they can be told of it, and
-//! runs when they are attached.
+//! The command that is traced: its process is created before the probes, so that they know its id, and runs once they
+//! are attached.
 
 use std::{
     ffi::{CString, OsString},
@@ -22,9 +22,9 @@ use crate::term::printable::printable;
 pub struct Command {
     name: String,
     process: libc::pid_t,
-    /// Closed without a word, it ends the process.
+    /// The end of a pipe on which the process waits: closed without a byte, it makes the process exit.
     gate: Option<PipeWriter>,
-    /// Where the process says why it could not become the command.
+    /// Pipe through which the process reports why it could not become the command.
     failure: io::PipeReader,
     ended: Option<ExitStatus>,
 }
@@ -33,12 +33,11 @@ impl Command {
     /// Forks the process that will become the command, with its arguments.
     ///
     /// # Errors
-    /// Where the system has no room for it, or an argument contains a zero byte.
+    /// If the process cannot be created, or an argument contains a zero byte.
     pub fn hold(arguments: &[OsString]) -> Result<Self> {
         let name = arguments.first().context("there is no command")?;
         let name = printable(name).to_string();
-        // Everything that the child needs is made before the fork: after it, only async-signal-safe
-        // calls are allowed.
+        // Everything that the child needs is made before the fork: after it, only async-signal-safe calls are allowed.
         let texts: Vec<CString> = arguments
             .iter()
             .map(|argument| CString::new(argument.as_bytes()))
@@ -49,7 +48,7 @@ impl Command {
         pointers.push(ptr::null());
         let (wait, gate) = io::pipe().context("make a pipe")?;
         let (failure, failed) = io::pipe().context("make a pipe")?;
-        // SAFETY: the child calls async-signal-safe functions only, and never returns.
+        // SAFETY: the child calls only async-signal-safe functions, and never returns.
         let process = match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()).context("start a process"),
             // SAFETY: this is the child; the pipes are open in it, and the pointers end with a null.
@@ -68,13 +67,13 @@ impl Command {
         })
     }
 
-    /// Its name, as it was typed.
+    /// Returns the name of the command, as it was typed.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.unsigned_abs()
@@ -83,7 +82,7 @@ impl Command {
     /// Lets the command begin.
     ///
     /// # Errors
-    /// Where there is no such command, or it cannot be run.
+    /// If there is no such command, or it cannot be run.
     pub fn release(&mut self) -> Result<()> {
         if let Some(mut gate) = self.gate.take() {
             gate.write_all(&[1])
@@ -91,7 +90,7 @@ impl Command {
         }
         let mut errno = [0; 4];
         match self.failure.read_exact(&mut errno) {
-            // The descriptor closes as the process becomes the command.
+            // The pipe closes when the process becomes the command.
             Err(_) => Ok(()),
             Ok(()) => {
                 let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
@@ -100,10 +99,10 @@ impl Command {
         }
     }
 
-    /// Its status, once it has ended.
+    /// Returns the exit status, once the command has ended.
     ///
     /// # Errors
-    /// Where it cannot be waited for.
+    /// If the process cannot be waited for.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.wait(libc::WNOHANG)
@@ -112,10 +111,10 @@ impl Command {
         Ok(self.ended)
     }
 
-    /// Waits for its end, but no longer than that.
+    /// Waits for the end of the command, but no longer than `longest`.
     ///
     /// # Errors
-    /// As [`Self::ended`].
+    /// The same as for [`Self::ended`].
     pub fn wait_at_most(&mut self, longest: Duration) -> Result<()> {
         const PAUSE: Duration = Duration::from_millis(10);
         let start = Instant::now();
@@ -127,7 +126,7 @@ impl Command {
 
     fn wait(&mut self, options: libc::c_int) -> io::Result<()> {
         let mut status = 0;
-        // SAFETY: our own child, which has not been waited for, and room for its status.
+        // SAFETY: the process is our own child, which has not been waited for, and there is room for its status.
         match unsafe { libc::waitpid(self.process, &raw mut status, options) } {
             0 => {}
             -1 => return Err(io::Error::last_os_error()),
@@ -136,12 +135,12 @@ impl Command {
         Ok(())
     }
 
-    /// Passes a signal on; but Ctrl-C comes from the terminal to both.
+    /// Passes a signal on to the command, except SIGINT by Ctrl-C, which the terminal sends to both.
     pub fn pass_on(&self, signal: libc::c_int) {
         if self.ended.is_some() || signal == libc::SIGINT && in_foreground() {
             return;
         }
-        // SAFETY: no pointers; the child has not been waited for, so the id is its own.
+        // SAFETY: no pointers; the child has not been waited for, so the id is still its own.
         if unsafe { libc::kill(self.process, signal) } < 0 {
             log::warn!(
                 "cannot pass signal {signal} on to {}: {}",
@@ -153,7 +152,7 @@ impl Command {
 }
 
 impl Drop for Command {
-    /// One that was never released goes; one that runs is left alone.
+    /// Ends a process that was never released; leaves a running command alone.
     fn drop(&mut self) {
         if self.gate.take().is_some() {
             let _ = self.wait(0);
@@ -161,16 +160,16 @@ impl Drop for Command {
     }
 }
 
-/// Ends this process as the command ended: with its exit status, or by its signal.
+/// Ends this process like the command: with its exit status, or by its signal.
 pub fn exit_as(status: ExitStatus) -> ExitCode {
     if let Some(signal) = status.signal() {
-        // SAFETY: no pointers but the default handler, and our own process.
+        // SAFETY: no pointer but the default handler, and the signal is sent to our own process.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);
         }
     }
-    // Where the signal does not end a process: as a shell says it.
+    // If the signal does not end this process: the status that a shell would report.
     let code = status
         .code()
         .or(status.signal().map(|signal| 128 + signal))
@@ -178,7 +177,7 @@ pub fn exit_as(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Whether this process is in the foreground of its terminal.
+/// Returns whether this process is in the foreground of its terminal.
 fn in_foreground() -> bool {
     let Ok(terminal) = File::open("/dev/tty") else {
         return false;
@@ -187,17 +186,17 @@ fn in_foreground() -> bool {
     unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
 }
 
-/// The life of the child until it is the command.
+/// Runs the child: waits for the release, then becomes the command.
 ///
 /// # Safety
-/// Only in the child of a fork, with both descriptors open, and `arguments` ending with a null. Calls
-/// nothing that is not async-signal-safe (signal-safety(7)) and never returns.
+/// Call only in the child of a fork, with both descriptors open, and `arguments` ending with a null. Calls only
+/// async-signal-safe functions (signal-safety(7)) and never returns.
 unsafe fn become_command(
     wait: libc::c_int,
     failed: libc::c_int,
     arguments: &[*const libc::c_char],
 ) -> ! {
-    // SAFETY: system calls on our own descriptors and memory.
+    // SAFETY: the system calls act on our own descriptors and memory.
     unsafe {
         let mut byte = 0_u8;
         let read = loop {
@@ -209,7 +208,7 @@ unsafe fn become_command(
         if read != 1 {
             libc::_exit(0);
         }
-        // Rust ignores it in this process, and a command does not expect that.
+        // Rust ignores SIGPIPE in this process; a command expects the default action.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::execvp(arguments[0], arguments.as_ptr());
         let errno = *libc::__errno_location();

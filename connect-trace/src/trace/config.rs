@@ -1,4 +1,4 @@
-//! What to do, checked: made from the command line, and all that the daemon is told.
+//! The settings of a trace, made from the command line and checked against this host.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -12,22 +12,22 @@ use crate::{
     report::OutputArgs,
 };
 
-/// What to do.
+/// The settings of a trace.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What to attach, and how.
+    /// Settings of the probes.
     pub probes: ProbeConfig,
     /// The command to start and to trace, with its arguments; empty for none.
     pub command: Vec<OsString>,
-    /// When to end; `None` for a signal, or the end of the command.
+    /// Time after which the trace ends; `None` to wait for a signal, or the end of the command.
     pub duration: Option<Duration>,
-    /// What comes out.
+    /// Settings of the output.
     pub output: OutputArgs,
-    /// Where every connect() is kept.
+    /// File to which every connect() is recorded.
     pub record: Option<PathBuf>,
-    /// Whether to print nothing but errors and warnings on stderr.
+    /// True to print only errors and warnings on stderr.
     pub quiet: bool,
-    /// The most that the trace may cost, in percent of one core, before it traces less.
+    /// The overhead limit in percent of one core. Above it, less is traced.
     pub max_overhead: Option<f64>,
 }
 

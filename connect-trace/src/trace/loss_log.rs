@@ -1,14 +1,13 @@
-//! The first loss of each kind, told in the log while a trace goes on: the report, which has them all, may be hours
-//! away.
+//! Logs the first loss of each kind while a trace goes on: the report, which lists all losses, may be hours away.
 
 use std::time::{Duration, Instant};
 
 use connect_trace_common::Counters;
 
-/// Between two looks at the counters.
+/// Interval between two readings of the counters.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A kind of loss: its counter, and the words of the log.
+/// A kind of loss: its counter, and the log message.
 type Kind = (fn(&Counters) -> u64, &'static str);
 
 const KINDS: [Kind; 3] = [
@@ -26,7 +25,7 @@ const KINDS: [Kind; 3] = [
     ),
 ];
 
-/// The kinds that were told.
+/// The kinds of loss that were logged.
 #[derive(Default)]
 pub(crate) struct LossLog {
     told: [bool; KINDS.len()],
@@ -34,7 +33,7 @@ pub(crate) struct LossLog {
 }
 
 impl LossLog {
-    /// Looks at the counters once a second, and logs each kind of loss that has begun.
+    /// Reads the counters once a second, and logs each kind of loss that has begun.
     pub(crate) fn look(&mut self, counters: impl FnOnce() -> Counters) {
         if self
             .looked

@@ -1,4 +1,4 @@
-//! The running daemon: drains the ring buffer, watches in bursts, prints reports, and ends well.
+//! The running daemon: drains the ring buffer, watches candidate checks in bursts, prints reports, and ends in order.
 
 pub mod args;
 pub mod child;
@@ -49,36 +49,36 @@ use crate::{
     },
 };
 
-/// Between two looks at the ring buffer. At 100,000 connects a second and 128 bytes each, 600 KiB come
+/// Interval between two readings of the ring buffer. At 100,000 records a second and 128 bytes each, 600 KiB come
 /// together: an eighth of the default buffer.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
-/// Longest that one look may take before the signals are looked at.
+/// Longest time that one reading may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
-/// Until the next look, after one that did not come to the end.
+/// Time until the next reading, if the last one did not empty the buffer.
 const DRAIN_SOON: Duration = Duration::from_millis(1);
 
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-/// For a command to end, after it was told that its time is over.
+/// Time that a command has to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Pause after a burst as a multiple of the time that it took. Attaching and detaching wait for grace
-/// periods of the kernel, mostly 50 to 200 ms, at times more than a second, in which connects are two to
-/// four times as long.
+/// Pause after a burst as a multiple of the burst's duration. Attaching and detaching wait for grace periods of the
+/// kernel, mostly 50 to 200 ms, at times more than a second, during which connect() calls take two to four times as
+/// long.
 const BURST_PAUSE: u32 = 200;
-/// The first one is attached before the connects, so its time says little.
+/// Shortest pause after a burst: the first burst is attached before any connect(), so its duration says little.
 const BURST_PAUSE_LEAST: Duration = Duration::from_secs(60);
 
-/// Traces until the end and prints the reports. The status is that of the command, where there is one.
+/// Traces until the end and prints the reports. The exit status is that of the command, if there is one.
 ///
 /// # Errors
-/// Where tracing cannot start, or a report cannot be written.
+/// If tracing cannot start, or a report cannot be written.
 pub fn run(config: &Config) -> Result<ExitCode> {
     access::check()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // Before anybody is told that there is a trace to end.
+    // Caught before any message says that there is a trace to end.
     let signals = {
         let _context = runtime.enter();
         Signals::catch()?
@@ -92,7 +92,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         config.probes.filters.follow = true;
         command = Some(held);
     }
-    // After the command, which is not to inherit it.
+    // Set after the command was forked, which must not inherit it.
     without_huge_pages();
     let mut daemon = Daemon::start(&config, recording)?;
     if let Some(command) = &mut command {
@@ -103,7 +103,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     if let Some(command) = command.as_ref().filter(|_| timed_out) {
         command.pass_on(libc::SIGTERM);
     }
-    // Whatever ended it: what was measured is printed.
+    // The results are printed no matter what ended the trace.
     let last = daemon.finish();
     let kept = !daemon.recording.failed() && !daemon.refused;
     let mut status = None;
@@ -127,13 +127,13 @@ pub fn run(config: &Config) -> Result<ExitCode> {
 
 /// The reason why a trace ended.
 enum Cause {
-    /// `--duration`
+    /// The time of `--duration` is over.
     Time,
-    /// A signal, or the end of all that is traced.
+    /// A signal, or the end of all traced processes.
     Other,
 }
 
-/// Says which processes of a command go on, if any do.
+/// Returns a message about the processes of a command that still run, if any do.
 fn left_behind(processes: &[u32]) -> Option<String> {
     const SHOWN: usize = 4;
     let ids: Vec<String> = processes.iter().take(SHOWN).map(u32::to_string).collect();
@@ -152,13 +152,13 @@ fn left_behind(processes: &[u32]) -> Option<String> {
     })
 }
 
-/// The signals that a trace answers.
+/// The signals that a trace handles.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
     child: Signal,
-    /// Caught so that it does not end us where files may not grow (`ulimit -f`): writing fails then.
+    /// Caught so that it does not end this process if files may not grow (`ulimit -f`): writes then fail with an error.
     _file_size: Signal,
 }
 
@@ -174,19 +174,19 @@ impl Signals {
     }
 }
 
-/// A trace and what has come of it since the last report.
+/// A trace, and its results since the last report.
 struct Daemon {
     tracer: Tracer,
     output: Output,
-    /// When the report that is being collected began.
+    /// Start of the period of the next report.
     since: Instant,
     schedule: BurstSchedule,
-    /// What it had cost by the last report, where that is measured.
+    /// Overhead until the last report, if it is measured.
     overhead: Overhead,
-    /// Where there is a budget.
+    /// Set if there is an overhead limit.
     overhead_control: Option<OverheadControl>,
     recording: Recorder,
-    /// Set once stdout has refused something.
+    /// True once stdout has refused a write.
     refused: bool,
     precedence: Priority,
 }
@@ -202,7 +202,7 @@ impl Daemon {
             (None, None) => "... Press Ctrl-C to stop.",
             _ => ".",
         };
-        // Before it is said that tracing goes on: from then on the clock may be set.
+        // Created before the message that tracing goes on: after the message, the clock may be set.
         let output = Output::new(&config.output, kernel::release(), attached.clone())
             .with_filters(filter_words(&config.probes.filters));
         let output = if config.record.as_deref().is_some_and(files::is_standard) {
@@ -214,7 +214,7 @@ impl Daemon {
             .max_overhead
             .map(|limit| OverheadControl::new(limit, &mut tracer));
         let overhead = tracer.overhead()?.unwrap_or_default();
-        // What comes when it is said that tracing goes on is within the time of the report.
+        // The period of the report includes every call after the message.
         let since = Instant::now();
         if !config.quiet {
             say!("Attached by {attached}: {notes}.");
@@ -233,7 +233,7 @@ impl Daemon {
         })
     }
 
-    /// Until a signal, the end of the time, or that of all that is traced.
+    /// Traces until a signal, the end of the time, or the end of all traced processes.
     async fn trace(
         &mut self,
         config: &Config,
@@ -256,12 +256,12 @@ impl Daemon {
         tokio::pin!(end);
         let bursts = self.tracer.probes().watcher().bursts();
         let mut burst = None;
-        // The first one begins after a second, in which what is used is still that of the start.
+        // The first window begins after a second, during which CPU time is still that of the start.
         let mut window = interval_at(start + WINDOW, WINDOW);
         window.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut step = None;
 
-        // It may have ended before SIGCHLD was waited for.
+        // The command may have ended before SIGCHLD was waited for.
         if let Some(command) = &mut command
             && command.ended()?.is_some()
         {
@@ -287,7 +287,7 @@ impl Daemon {
                         drain.reset_after(DRAIN_SOON);
                     }
                     self.tracer.probes().follow_cgroups()?;
-                    // The trace of a command ends as the command does.
+                    // The trace of a command ends when the command ends.
                     if only_some && !self.tracer.probes().any_process()? && command.is_none() {
                         if !config.quiet {
                             drop(status_line.take());
@@ -347,7 +347,7 @@ impl Daemon {
                     None
                 }
             };
-            // A command decides for itself what a signal is to it; the second one is for us.
+            // The command decides how to react to the first signal; the second one ends the trace.
             match (received, &command) {
                 (Some(signal), Some(command)) if !signalled => {
                     command.pass_on(signal);
@@ -360,7 +360,7 @@ impl Daemon {
         Ok(Cause::Other)
     }
 
-    /// Takes what has come, and says whether that was all.
+    /// Processes the records in the ring buffer, and returns whether that was all.
     fn drain(&mut self, budget: Duration) -> Result<bool> {
         let Self {
             tracer,
@@ -384,8 +384,8 @@ impl Daemon {
         Ok(is_empty)
     }
 
-    /// Goes on where stdout refuses, as a full disk does until there is room again, and says so once: nothing
-    /// that is counted or recorded is lost. A reader that went away ends the trace.
+    /// Continues if stdout refuses a write, for example because the disk is full, and says so once: nothing that is
+    /// counted or recorded is lost. A reader that has closed the pipe ends the trace.
     fn printed(&mut self, result: Result<()>) -> Result<()> {
         match result {
             Err(error) if Refused::of(&error).is_some_and(|refused| !refused.is_closed()) => {
@@ -398,16 +398,16 @@ impl Daemon {
         }
     }
 
-    /// Detaches, and prints what has come since the last report.
+    /// Detaches, and prints the results since the last report.
     fn finish(&mut self) -> Result<()> {
         let stopped = self.tracer.stop();
-        // Nothing more comes: all that is left is read, however much.
+        // No more records come: all that are left are read, no matter how long it takes.
         let drained = self.drain(Duration::MAX);
         let reported = self.report(true);
         stopped.and(drained).and(reported)
     }
 
-    /// What it cost since the last report.
+    /// Returns the overhead since the last report.
     fn new_overhead(&mut self) -> Result<Option<Overhead>> {
         let Some(now) = self.tracer.overhead()? else {
             return Ok(None);
@@ -416,7 +416,7 @@ impl Daemon {
         Ok(Some(now.since(&earlier)))
     }
 
-    /// Prints what has come since the last report.
+    /// Prints the results since the last report.
     fn report(&mut self, is_last: bool) -> Result<()> {
         let drained = self.drain(DRAIN_BUDGET);
         let probes = self.tracer.probes();
@@ -441,7 +441,7 @@ impl Daemon {
         let kernel_side = KernelSide {
             checks,
             accounting: self.tracer.accounting()?,
-            // Since the start: the output takes what it had before from it.
+            // The sum since the start: the output subtracts the sum at the last report.
             fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
             overhead: self.new_overhead()?,
             budget,
@@ -454,24 +454,24 @@ impl Daemon {
     }
 }
 
-/// When `__inet{,6}_check_established` is watched: from the start until there was something to see,
-/// and then not without traffic, and not for more than a two-hundredth of the time.
+/// Schedule for watching `__inet{,6}_check_established`: from the start until enough calls were seen; after that only
+/// with traffic, and for at most a two-hundredth of the time.
 #[derive(Default)]
 struct BurstSchedule {
     /// The families that searched for a port since the last burst.
     families: Families,
-    /// When the next burst may come; `None` while the first one runs.
+    /// Earliest time of the next burst; `None` while the first one runs.
     next: Option<Instant>,
     bursts: u64,
     watched: Duration,
 }
 
-/// What is to be done about bursts.
+/// Next step of the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
-    /// The first one, which runs since the start, is to end when it has seen enough.
+    /// The first burst, which runs since the start, must end once it has seen enough calls.
     EndOfFirst,
-    /// Another one, of these families.
+    /// Another burst must begin, for these families.
     Burst(Families),
 }
 
@@ -486,7 +486,7 @@ impl BurstSchedule {
         }
     }
 
-    /// What to do now.
+    /// Returns the step that is due now.
     fn due(&mut self) -> Option<Due> {
         if !self.families.any() || self.next.is_some_and(|next| next > Instant::now()) {
             return None;

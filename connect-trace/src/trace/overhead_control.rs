@@ -1,4 +1,5 @@
-//! A trace within its limiter: measures what it costs, lets `limiter.rs` decide, and has the probes follow.
+//! Keeps a trace below its overhead limit: measures the overhead, lets `overhead/limiter.rs` decide, and switches the
+//! probes to the decided level.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::{
     trace::tracer::Tracer,
 };
 
-/// The time that one decision is made of.
+/// Length of a measurement, on which one decision is based.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 
 /// Keeps a trace within `--max-overhead`.
@@ -26,19 +27,19 @@ pub(crate) struct OverheadControl {
     level_switch: LevelSwitch,
     start: Instant,
     history: LevelHistory,
-    /// When the window began, and the time of the programs and of this process by then; none before the first
-    /// one.
+    /// Start of the window, and the run time of the programs and the CPU time of this process until then; `None` before
+    /// the first window.
     window: Option<(Instant, Duration, Duration)>,
-    /// The step that is under way: from where, to where, and the cost that led to it.
+    /// The level change that is under way: from which level, to which, and the overhead that caused it.
     going: Option<(Level, Level, Cost)>,
-    /// Since when the probes are detached, as far as that is not told yet.
+    /// Time since which the probes are detached, if it has not been added to the account yet.
     detached_since: Option<Instant>,
-    /// The kernel's counters by the last report.
+    /// The kernel's counters at the last report.
     counters: Counters,
 }
 
 impl OverheadControl {
-    /// Of so many percent of one core.
+    /// Creates the control for a limit in percent of one core.
     pub(crate) fn new(limit: f64, tracer: &mut Tracer) -> Self {
         let probes = tracer.probes();
         let watches = probes.watcher().mode() != CheckMode::Off;
@@ -54,13 +55,13 @@ impl OverheadControl {
         }
     }
 
-    /// Whether port checks may be watched: not while a step is under way.
+    /// Returns whether candidate checks may be watched: not while a level change is under way.
     pub(crate) fn may_watch(&self) -> bool {
         self.limiter.level() == Level::Full && self.going.is_none()
     }
 
-    /// A window has ended, or the first one begins. What it returns is under way, and [`Self::arrived`] is to
-    /// be called when it is done.
+    /// Ends a window, or begins the first one. Returns a level change that is under way, if one was decided; call
+    /// [`Self::arrived`] when it is done.
     pub(crate) fn window(
         &mut self,
         tracer: &mut Tracer,
@@ -97,7 +98,7 @@ impl OverheadControl {
         })))
     }
 
-    /// The step is done. What it cost is in no window.
+    /// Records that a level change is done. Its own cost is in no window.
     pub(crate) fn arrived(&mut self, tracer: &mut Tracer) -> Result<()> {
         if let Some((from, to, cost)) = self.going.take() {
             log::warn!("{}", announcement(self.limiter.limit(), cost, from, to));
@@ -112,7 +113,7 @@ impl OverheadControl {
         self.window(tracer).map(|_| ())
     }
 
-    /// What there is to say of the time since the last report.
+    /// Returns the levels and counts since the last report.
     pub(crate) fn report(&mut self, tracer: &mut Tracer) -> Result<LimitUse> {
         let now = Instant::now();
         self.report_detached(tracer, now);
@@ -145,7 +146,7 @@ impl OverheadControl {
     }
 }
 
-/// What is said of a step.
+/// Returns the log message for a level change.
 fn announcement(limit: f64, cost: Cost, from: Level, to: Level) -> String {
     let figures = format!(
         "{:.3} % of a core in the last second (programs {:.3}, connect-trace itself {:.3})",

@@ -1,20 +1,20 @@
-//! Keeps the daemon reading on a machine that is kept busy by the programs that it watches. Its share of the
-//! CPU may not be enough to read what they cause: then it takes precedence until it has caught up.
+//! Keeps the daemon reading on a machine that the traced programs keep busy. If its share of the CPU is too small to
+//! read the records that they cause, it raises its priority until it has caught up.
 
 use std::io;
 
-/// The nice value that precedes every other.
+/// The nice value of the highest priority.
 const FIRST: libc::c_int = -20;
 
-/// The precedence of the calling thread, which must always be the same one.
+/// The priority of the calling thread, which must always be the same one.
 #[derive(Debug, Default)]
 pub(crate) struct Priority {
-    /// The nice value to go back to, while precedence is taken.
+    /// The original nice value, while the priority is raised.
     before: Option<libc::c_int>,
 }
 
 impl Priority {
-    /// Takes precedence, or gives it back. Who may not (`CAP_SYS_NICE`) stays as it was.
+    /// Raises the priority, or restores it. Without the privilege (`CAP_SYS_NICE`) nothing changes.
     pub(crate) fn set(&mut self, wanted: bool) {
         match (wanted, self.before) {
             (true, None) => match nice().and_then(|before| set_nice(FIRST).map(|()| before)) {
@@ -25,7 +25,7 @@ impl Priority {
                 Err(error) => log::debug!("cannot raise the priority of connect-trace: {error}"),
             },
             (false, Some(before)) => {
-                // Lowering it is always allowed.
+                // Lowering the priority is always allowed.
                 match set_nice(before) {
                     Ok(()) => self.before = None,
                     Err(error) => {
@@ -38,9 +38,9 @@ impl Priority {
     }
 }
 
-/// Keeps the kernel from making huge pages of this process's memory. `khugepaged`, which does that, holds the
-/// lock of our address space meanwhile, and has the lowest precedence of all: where others want the CPU, that
-/// stops us at our next page fault, for many seconds. Children inherit it.
+/// Keeps the kernel from making huge pages of this process's memory. `khugepaged`, which makes them, holds the lock of
+/// our address space meanwhile, and has the lowest priority: if other threads want the CPU, our next page fault waits
+/// for that lock, for many seconds. Children inherit the setting.
 pub(crate) fn without_huge_pages() {
     // SAFETY: this option of prctl has no memory effects.
     let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
@@ -52,9 +52,9 @@ pub(crate) fn without_huge_pages() {
     }
 }
 
-/// The calling thread's nice value.
+/// Returns the nice value of the calling thread.
 fn nice() -> io::Result<libc::c_int> {
-    // A nice value may be -1, as an error is: errno tells.
+    // A nice value may be -1, like an error, so errno decides.
     // SAFETY: errno of the calling thread may be written to, and getpriority has no memory effects.
     let nice = unsafe {
         *libc::__errno_location() = 0;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_given_back() {
-        // The thread is this test's own.
+        // The thread belongs to this test alone.
         let before = nice().unwrap();
         let mut precedence = Priority::default();
         precedence.set(true);

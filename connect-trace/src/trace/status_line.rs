@@ -1,4 +1,4 @@
-//! The line on a terminal's stderr that says that tracing goes on.
+//! The status line on a terminal's stderr, which shows that tracing goes on.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -8,12 +8,12 @@ use std::{
 use super::config::Config;
 use crate::term::status_line::Line;
 
-/// The line, where there is a place for it.
+/// The status line.
 pub struct StatusLine(Line);
 
 impl StatusLine {
-    /// None where stderr is no terminal, where it would be in the way of what is printed on stdout, and
-    /// with `--quiet`.
+    /// Creates the line; `None` if stderr is no terminal, if the line would mix with the output on stdout, or with
+    /// `--quiet`.
     #[must_use]
     pub fn new(config: &Config) -> Option<Self> {
         let streams = config.output.events || config.output.interval.is_some();
@@ -22,7 +22,7 @@ impl StatusLine {
         wanted.then(Line::on_terminal).flatten().map(Self)
     }
 
-    /// Shows how it stands.
+    /// Shows the time since the start and the counts.
     pub fn update(&mut self, elapsed: Duration, connects: u64, lost: u64) {
         self.0.show(&text(elapsed, connects, lost));
     }

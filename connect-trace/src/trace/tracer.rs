@@ -1,4 +1,4 @@
-//! The probes, their ring buffer and the decoder together: connects come out of it.
+//! The probes, their ring buffer and the decoder together: a source of [`Connect`]s.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub struct Tracer {
     blind: Duration,
 }
 
-/// A ring buffer of records and what makes connects of them.
+/// A ring buffer of records, and the decoder that turns them into [`Connect`]s.
 pub struct Records {
     ring: RingBuf<MapData>,
     decoder: Decoder,
@@ -37,7 +37,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Of this ring buffer, by this decoder.
+    /// Creates a reader of this ring buffer with this decoder.
     #[must_use]
     pub fn new(ring: RingBuf<MapData>, decoder: Decoder) -> Self {
         Self {
@@ -48,12 +48,12 @@ impl Records {
         }
     }
 
-    /// Hands over every connect that is in the ring buffer.
+    /// Passes every connect() in the ring buffer to `each`.
     ///
-    /// Stops after `budget`, so that a flood cannot keep the caller from everything else. Says whether it came
-    /// to the end before.
+    /// Stops after `budget`, so that a flood cannot keep the caller from its other work. Returns whether the buffer was
+    /// emptied.
     pub fn drain(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
-        /// Records between two looks at the clock.
+        /// Number of records between two readings of the clock.
         const BATCH: u32 = 1024;
         let start = Instant::now();
         let mut batch = 0;
@@ -73,7 +73,7 @@ impl Records {
         true
     }
 
-    /// Number of connects that were handed over.
+    /// Returns the number of connect() calls that were passed on.
     #[must_use]
     pub fn decoded(&self) -> u64 {
         self.decoded
@@ -84,7 +84,7 @@ impl Tracer {
     /// Attaches the probes; from here on every connect() is recorded.
     ///
     /// # Errors
-    /// As [`Probes::attach`].
+    /// The same as for [`Probes::attach`].
     pub fn start(config: &ProbeConfig) -> Result<Self> {
         let mut probes = Probes::attach(config)?;
         let ring = probes
@@ -101,13 +101,13 @@ impl Tracer {
         })
     }
 
-    /// The probes.
+    /// Returns the probes.
     pub fn probes(&mut self) -> &mut Probes {
         &mut self.probes
     }
 
-    /// Hands over every connect that is in the ring buffer, as [`Records::drain`] does, and passes on
-    /// what the programs logged. Says whether that was all.
+    /// Passes every connect() in the ring buffer to `each`, as [`Records::drain`] does, and passes the programs'
+    /// messages on to the log. Returns whether the buffer was emptied.
     pub fn drain(&mut self, budget: Duration, each: impl FnMut(&Connect)) -> bool {
         let is_empty = if self.probes.watcher().mode().counts() {
             self.drain_counted(budget, each)
@@ -120,9 +120,10 @@ impl Tracer {
         is_empty
     }
 
-    /// As [`Records::drain`], without the count of port checks in connects for which a program may have been skipped.
+    /// Drains like [`Records::drain`], but removes the count of candidate checks from a connect() for which a program
+    /// may have been skipped.
     fn drain_counted(&mut self, budget: Duration, mut each: impl FnMut(&Connect)) -> bool {
-        // A miss is only known to belong to a connect() once the counter is read after that connect() has ended.
+        // Only a reading of the counter after the end of a connect() shows that no run was skipped for it.
         let mut connects = Vec::new();
         let is_empty = self
             .records
@@ -140,21 +141,21 @@ impl Tracer {
         is_empty
     }
 
-    /// Number of connects that were handed over.
+    /// Returns the number of connect() calls that were passed on.
     #[must_use]
     pub fn decoded(&self) -> u64 {
         self.records.decoded()
     }
 
-    /// No call was seen for so long more, because the probes were detached for a while.
+    /// Adds to the time during which the probes were detached.
     pub fn add_detached(&mut self, time: Duration) {
         self.blind += time;
     }
 
-    /// What it costs, since the start; `None` where the kernel does not count that.
+    /// Returns the overhead since the start; `None` if the kernel does not measure it.
     ///
     /// # Errors
-    /// Where the counts cannot be read.
+    /// If the counts cannot be read.
     pub fn overhead(&self) -> Result<Option<Overhead>> {
         let Some(programs) = self.probes.runs()? else {
             return Ok(None);
@@ -167,11 +168,11 @@ impl Tracer {
         }))
     }
 
-    /// What all programs have run for, and the CPU time of this process, since the start; `None` where the
-    /// kernel does not count that.
+    /// Returns the total run time of all programs, and the CPU time of this process, since the start; `None` if the
+    /// kernel does not measure them.
     ///
     /// # Errors
-    /// Where the counts cannot be read.
+    /// If the counts cannot be read.
     pub fn cpu_times(&self) -> Result<Option<(Duration, Duration)>> {
         let programs = self.probes.runs()?;
         Ok(programs.map(|programs| {
@@ -180,10 +181,10 @@ impl Tracer {
         }))
     }
 
-    /// Detaches the probes. What is in the ring buffer can still be drained.
+    /// Detaches the probes. The records in the ring buffer can still be drained.
     ///
     /// # Errors
-    /// As [`Probes::detach`].
+    /// The same as for [`Probes::detach`].
     pub fn stop(&mut self) -> Result<()> {
         self.probes.detach()?;
         self.detached = true;
@@ -193,15 +194,15 @@ impl Tracer {
     /// Accounts for every call since the start.
     ///
     /// # Errors
-    /// Where a map cannot be read.
+    /// If a map cannot be read.
     pub fn accounting(&self) -> Result<Accounting> {
         let maps = self.probes.maps();
         let before = maps.counters();
         let in_flight = maps.in_flight()?;
         let after = maps.counters();
         let misses = self.probes.misses()?;
-        // Between the two readings calls may have entered, and calls in flight returned. A reading of
-        // all CPUs takes its time too: one call more is within the tolerance.
+        // Between the two readings calls may have entered, and calls in flight may have returned. Reading the counters
+        // of all CPUs takes time too: one more call is within the tolerance.
         let ended = |counters: &Counters| {
             counters.reported
                 + counters.ring_full
@@ -227,16 +228,16 @@ impl Tracer {
     }
 }
 
-/// Misses of the programs that count port checks: the kernel says how many there were, not of which connect().
+/// Skipped runs of the programs that count candidate checks: the kernel counts them, but not for each connect().
 #[derive(Default)]
 struct MissedChecks {
     count: u64,
-    /// When the last one was noticed, nanoseconds of `CLOCK_MONOTONIC`; 0 before the first.
+    /// Time at which the last one was noticed, in nanoseconds of `CLOCK_MONOTONIC`; 0 before the first.
     noticed_ns: u64,
 }
 
 impl MissedChecks {
-    /// Notes the kernel's count.
+    /// Updates the kernel's count.
     fn are(&mut self, count: u64) {
         if count != self.count {
             self.count = count;
@@ -244,8 +245,8 @@ impl MissedChecks {
         }
     }
 
-    /// Returns whether a miss may be of this connect: it began before the last one was noticed, and had not been handed
-    /// over by then.
+    /// Returns whether a skipped run may belong to a connect() that has not been passed on yet: true if the call began
+    /// before the last skipped run was noticed.
     fn may_concern(&self, connect: &Connect) -> bool {
         connect.start_ns < self.noticed_ns
     }

@@ -316,7 +316,7 @@ fn an_interval_gives_a_report_at_its_end((): ()) -> Result<()> {
         .stdout
         .lines()
         .filter_map(|line| line.split_once(" connect()"))
-        .filter(|(_, rest)| rest.starts_with(" in ") || rest.starts_with("s in "))
+        .filter(|(_, rest)| rest.starts_with(" call in ") || rest.starts_with(" calls in "))
         .map(|(number, _)| Ok(number.parse()?))
         .collect::<Result<_>>()?;
     assert!((4..=6).contains(&connects.len()), "{ended}");

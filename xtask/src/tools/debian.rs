@@ -57,6 +57,7 @@ impl Suite {
             name,
             folder: workspace::tools().join("apt").join(name),
         };
+        suite.prepare()?;
         let marker = suite.folder.join("updated");
         let fresh = fs::metadata(&marker)
             .and_then(|metadata| metadata.modified())
@@ -121,9 +122,10 @@ impl Suite {
         let path = |name: &str| self.folder.join(name).display().to_string();
         for (option, value) in [
             ("Dir::Etc::sourcelist", path("sources.list")),
-            ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
+            ("Dir::Etc::sourceparts", path("sources.list.d")),
             ("Dir::State::lists", path("lists")),
-            ("Dir::State::status", "/dev/null".to_owned()),
+            // A file of its own, which apt may replace: as root it would replace /dev/null too.
+            ("Dir::State::status", path("status")),
             ("Dir::Cache", path("cache")),
             // Otherwise an archive out of reach is no more than a warning.
             ("APT::Update::Error-Mode", "any".to_owned()),
@@ -134,6 +136,17 @@ impl Suite {
         }
         command.env("LC_ALL", "C");
         command
+    }
+
+    /// Creates the folders and files that apt expects.
+    fn prepare(&self) -> Result<()> {
+        for name in ["lists/partial", "cache/archives/partial", "sources.list.d"] {
+            let folder = self.folder.join(name);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let status = self.folder.join("status");
+        fs::write(&status, "").with_context(|| format!("cannot write {}", status.display()))
     }
 
     fn write_sources(&self) -> Result<()> {
@@ -148,11 +161,6 @@ impl Suite {
                 )
             })?;
         let archive = archive()?;
-        for name in ["lists/partial", "cache/archives/partial"] {
-            let folder = self.folder.join(name);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
-        }
         let options = format!("arch=amd64 signed-by={keyring} target=Packages");
         let sources = format!("deb [{options}] {archive} {} main\n", self.name);
         let path = self.folder.join("sources.list");

@@ -1,5 +1,5 @@
-//! The programs of connect() and of its search on their functions: put there at the start, and, where a
-//! trace keeps a budget, taken off for a while and put there again.
+//! The programs of connect() and the port search on their functions: attached at the start and, if a trace has an
+//! overhead limit, detached for a while and attached again.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,13 +18,13 @@ pub(crate) struct Attachment {
     ebpf: Arc<Mutex<Ebpf>>,
     mode: AttachMode,
     functions: Vec<&'static Function>,
-    /// Of kretprobes, where they could be made.
+    /// The events of the kretprobes, if they could be created.
     return_events: Option<ReturnEvents>,
     links: Vec<Link>,
 }
 
 impl Attachment {
-    /// Of programs that are loaded.
+    /// Creates an attachment of loaded programs, which are not attached yet.
     pub(crate) fn new(
         ebpf: Arc<Mutex<Ebpf>>,
         mode: AttachMode,
@@ -40,8 +40,8 @@ impl Attachment {
         }
     }
 
-    /// Attaches. The order matters to nobody: until calls are let in ([`Maps::open`](super::maps::Maps::open)), no
-    /// program looks at one.
+    /// Attaches the programs. Their order does not matter: until calls are let in
+    /// ([`Maps::open`](super::maps::Maps::open)), every program ignores them.
     pub(crate) fn attach(&mut self, stats: Option<&RunStats>) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
         for &function in &self.functions {
@@ -60,11 +60,11 @@ impl Attachment {
             let link = Link::to_entry(&mut ebpf, self.mode, program, function)?;
             self.links.push(link);
         }
-        // A program may have been loaded anew for it.
+        // Attaching may have loaded a program again.
         stats.map_or(Ok(()), |stats| stats.look_at(&ebpf))
     }
 
-    /// Detaches, after calls were kept out ([`Maps::close`](super::maps::Maps::close)).
+    /// Detaches the programs. Calls must be kept out already ([`Maps::close`](super::maps::Maps::close)).
     pub(crate) fn detach(&mut self) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
         for link in self.links.drain(..) {
@@ -75,7 +75,7 @@ impl Attachment {
         Ok(())
     }
 
-    /// Detaches from the return events, where there are any.
+    /// Detaches from the return events, if there are any.
     pub(crate) fn let_go_of_returns(&mut self) {
         if let Some(events) = &mut self.return_events {
             events.detach();

@@ -1,4 +1,4 @@
-//! Which way to attach is taken, and why: one decision for tracing, which attaches, and for
+//! The choice between the ways to attach, and its reason: one decision for a trace, which attaches, and for
 //! `connect-trace check`, which only loads.
 
 use anyhow::{Error, Result, anyhow};
@@ -6,18 +6,18 @@ use anyhow::{Error, Result, anyhow};
 use super::AttachMode;
 use crate::kernel::{cast, layout::Layout, limits};
 
-/// The way that was taken.
+/// The way that was chosen.
 #[derive(Debug)]
 pub(crate) struct Chosen<T> {
-    /// Which one.
+    /// Attach mode of the way.
     pub(crate) mode: AttachMode,
-    /// What taking it gave.
+    /// Value that the trial of the way returned.
     pub(crate) taken: T,
-    /// Why this one, for people.
+    /// Reason for the choice, for people.
     pub(crate) reason: String,
 }
 
-/// A way to attach, and what it is not taken without.
+/// A way to attach, with its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// fentry and fexit.
@@ -29,8 +29,8 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The ways to try, the best first. A kernel that preempts within itself skips programs of fentry at times;
-    /// kretprobes without slots of their own lose most returns where more threads search than there are CPUs.
+    /// Returns the ways to try, the best first. A kernel that preempts within itself skips fentry programs at times;
+    /// kretprobes without slots of their own lose most returns if more threads search than there are CPUs.
     fn ranked(asked: Option<AttachMode>, preempts: bool) -> &'static [Self] {
         match (asked, preempts) {
             (Some(AttachMode::Fentry), _) => &[Self::Fentry],
@@ -40,7 +40,7 @@ impl Way {
         }
     }
 
-    /// How it attaches.
+    /// Returns the attach mode of this way.
     pub(crate) fn mode(self) -> AttachMode {
         match self {
             Self::Fentry => AttachMode::Fentry,
@@ -49,13 +49,13 @@ impl Way {
     }
 }
 
-/// Takes the way that was asked for, or else the first that can be taken.
+/// Attaches with the requested mode, or in the first way that succeeds.
 ///
-/// `preempting` says that the kernel preempts threads within itself, where it does or that is not known;
-/// `take` tries a way.
+/// `preempting` says that the kernel preempts threads within itself, if it does or that is not known; `take` tries a
+/// way.
 ///
 /// # Errors
-/// Says why none could be taken, or not the one that was asked for.
+/// States why every way failed, or why the requested one did.
 pub(crate) fn choose<T>(
     asked: Option<AttachMode>,
     preempting: Option<&str>,
@@ -71,7 +71,7 @@ pub(crate) fn choose<T>(
                     reason: reason(asked, way, preempting, &refused),
                 });
             }
-            // The other ways would meet it too.
+            // A limit would stop the other ways too.
             Err(error) if limits::is_named(&error) => return Err(error),
             Err(error) => {
                 log::info!("{way:?} is not available: {error:#}");
@@ -91,7 +91,7 @@ pub(crate) fn choose<T>(
     })
 }
 
-/// Says why a way was taken, and what speaks against it. `refused` has why those before it were not.
+/// Returns the reason for a way, and its drawback. `refused` holds the errors of the ways before it.
 fn reason(
     asked: Option<AttachMode>,
     way: Way,
@@ -117,11 +117,11 @@ fn reason(
     }
 }
 
-/// Takes a way with the programs giving types to addresses, where the kernel has the function for it, or else
-/// without: that costs more and records the same.
+/// Tries a way with programs that give types to addresses, if the kernel has the function for it, then without. Without
+/// types the programs cost more and record the same.
 ///
 /// # Errors
-/// Says why it could not be taken without either.
+/// If the way fails without types too; the error says why.
 pub(crate) fn with_types_or_without<T>(
     layout: &Layout,
     mut take: impl FnMut(&Layout) -> Result<T>,
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::kernel::cast::Cast;
 
-    /// Takes the first of these ways that is tried.
+    /// Chooses the first of these ways that is tried.
     fn choose_among(
         ways: &[Way],
         asked: Option<AttachMode>,
@@ -236,7 +236,7 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("ulimit -n"));
     }
 
-    /// What each attempt was made with, and what came of it, where such attempts fail.
+    /// Returns the `cast` of each attempt, and the outcome, when the attempts for which `fails` holds fail.
     fn attempts(cast: Option<Cast>, fails: impl Fn(&Layout) -> bool) -> (Vec<Option<Cast>>, bool) {
         let mut attempts = Vec::new();
         let layout = Layout {

@@ -14,7 +14,7 @@ use crate::kernel::{
 };
 use crate::probes::object;
 
-/// Loads entry and return of each function.
+/// Loads the entry program and the return program of each function.
 pub(crate) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
     offered()?;
     let btf = kernel_types()?;
@@ -26,13 +26,13 @@ pub(crate) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<(
     Ok(())
 }
 
-/// Whether the kernel lets functions be entered.
+/// Checks that the kernel lets programs enter functions by ftrace.
 pub(crate) fn offered() -> Result<()> {
     sysctls::ftrace()
 }
 
-/// The kernel's numbers of the functions, in the form that aya asks for. It would read the kernel's types whole, and
-/// compare names with each of them for each program.
+/// Returns the kernel's numbers of the functions, in the form that aya takes. On its own, aya would read all of the
+/// kernel's types, and compare names with each of them for each program.
 pub(crate) fn kernel_types() -> Result<Btf> {
     let names = CONNECT.iter().chain(&CHECKS).map(|function| function.name);
     let blob = btf::Btf::of_running_kernel()?.with_only(names);
@@ -98,18 +98,19 @@ pub(crate) fn attach_exit(ebpf: &mut Ebpf, function: &Function) -> Result<FExitL
     attached.with_context(|| refused("fexit", function))
 }
 
-/// Whether the kernel attaches a program only once after it was loaded: so it was before Linux 5.13.
+/// Returns whether an error says that the program cannot be attached again until it is reloaded: so it is before Linux
+/// 5.13.
 fn is_spent(error: &ProgramError) -> bool {
     matches!(error, ProgramError::SyscallError(error)
         if error.io_error.raw_os_error() == Some(libc::ENOENT))
 }
 
-/// Name of the program for the return of a function.
+/// Returns the name of the program for the return of a function.
 pub(crate) fn exit_program(function: &Function) -> String {
     format!("fexit_{}", function.program)
 }
 
-/// What a refused attachment is told with.
+/// Returns the error context for an attachment that failed.
 pub(crate) fn refused(kind: &str, function: &Function) -> String {
     format!("attach {kind} to {}", function.name)
 }

@@ -10,25 +10,25 @@ use crate::kernel::{
     symbols::{Pointer, Symbols},
 };
 
-/// Those of the probed functions that this kernel has, and a variable of theirs.
+/// The probed functions that this kernel has, and a variable that they use.
 pub(crate) struct Functions {
     connect: Vec<&'static Function>,
     checks: Vec<&'static Function>,
-    /// The functions that are not traced, and why.
+    /// Notes on the functions that are not traced, with reasons.
     pub(crate) notes: Vec<String>,
-    /// The first function of connect() that the kernel's types lack, without which there is no fentry.
+    /// The first function of connect() that the kernel's types lack. If there is one, fentry cannot be used.
     without_type: Option<&'static str>,
-    /// True if the functions of IPv6 are there.
+    /// True if the kernel has the functions of IPv6.
     pub(crate) ipv6: bool,
-    /// What the port search takes its start from.
+    /// The variable from which the port search takes its start.
     pub(crate) table_perturb: Pointer,
 }
 
 impl Functions {
-    /// Looks for them.
+    /// Looks for the functions.
     ///
     /// # Errors
-    /// Names the function that nothing can be traced without.
+    /// Names the required function that the kernel lacks.
     pub(crate) fn of_running_kernel() -> Result<Self> {
         let all = CONNECT.iter().chain(&CHECKS);
         let names: Vec<&'static str> = all.map(|function| function.name).collect();
@@ -74,10 +74,10 @@ impl Functions {
         })
     }
 
-    /// Checks the prototypes. Of the functions that look at one candidate port those stay that fit.
+    /// Checks the prototypes. Candidate checks whose prototype does not fit are dropped, with a note.
     ///
     /// # Errors
-    /// Says how a function of connect() differs from what the programs assume.
+    /// States how a function of connect() differs from what the programs assume.
     pub(crate) fn fit(&mut self, btf: &Btf) -> Result<()> {
         for function in &self.connect {
             if !function.check(btf)? {
@@ -97,18 +97,18 @@ impl Functions {
         Ok(())
     }
 
-    /// Those of connect() and its search.
+    /// Returns the functions of connect() and the port search.
     pub(crate) fn connect(&self) -> Vec<&'static Function> {
         self.connect.clone()
     }
 
-    /// Those that look at one candidate port.
+    /// Returns the functions that check one candidate port.
     pub(crate) fn checks(&self) -> Vec<&'static Function> {
         self.checks.clone()
     }
 
-    /// Checks that the kernel's types and this process's privileges offer a way to attach, as far as that is known
-    /// before it is tried.
+    /// Checks that the kernel's types and this process's privileges allow a way to attach, if that is known before it
+    /// is tried.
     pub(crate) fn offer(&self, way: Way) -> Result<()> {
         match (way, self.without_type) {
             (Way::Fentry, Some(name)) => Err(MissingRequirement::new(
@@ -121,7 +121,7 @@ impl Functions {
         }
     }
 
-    /// All of them, or all but those of IPv6.
+    /// Returns all functions, or all but those of IPv6.
     #[cfg(test)]
     pub(crate) fn all(ipv6: bool) -> Self {
         let all = CONNECT.iter().chain(&CHECKS);
@@ -135,7 +135,7 @@ impl Functions {
     }
 }
 
-/// The functions that the kernel has, with its symbols for them.
+/// Returns the functions that the kernel has, with its symbols for them.
 fn present(functions: &'static [Function], symbols: &Symbols) -> Vec<&'static Function> {
     let with_symbol = |function: &'static Function| {
         let symbol = symbols.functions.get(function.name)?;
@@ -144,7 +144,7 @@ fn present(functions: &'static [Function], symbols: &Symbols) -> Vec<&'static Fu
     functions.iter().filter_map(with_symbol).collect()
 }
 
-/// The note of a function that looks at candidate ports and is not watched.
+/// Returns the note on a candidate check that is not watched.
 fn unwatched(function: &Function, why: &str) -> String {
     format!("calls of {} are not seen: {why}", function.name)
 }

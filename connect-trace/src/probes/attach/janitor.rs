@@ -1,8 +1,8 @@
-//! A small process that outlives the daemon by a moment and removes what would outlive both: the
-//! events in tracefs, which the kernel keeps after `kill -9`.
+//! A small process that outlives the daemon by a moment and removes the events in tracefs, which the kernel would keep
+//! even after `kill -9`.
 //!
-//! It waits for the end of a pipe whose other end only the daemon holds, so it acts whichever way the
-//! daemon ends, and is the only one that removes events: every run tests it.
+//! It waits for the end of a pipe whose other end only the daemon holds, so it acts no matter how the daemon ends.
+//! Nothing else removes the events of this run, so every run tests it.
 
 use std::{
     fs::File,
@@ -11,38 +11,38 @@ use std::{
     ptr,
 };
 
-/// How often a removal is tried while the event is still in use, and the pause between.
+/// Number of attempts to remove an event while it is still in use, and the pause between them.
 const TRIES: u32 = 200;
 static PAUSE: libc::timespec = libc::timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
 
-/// The process. Dropping it lets it do its work and waits for its end.
+/// The janitor process. Dropping this value ends the pipe and waits until the process has removed the events.
 pub(crate) struct Janitor {
     pipe: Option<OwnedFd>,
     process: libc::pid_t,
 }
 
 impl Janitor {
-    /// Forks the process, which will write each of the commands to `file`, and holds it open with the locks
-    /// that are on it.
+    /// Forks the process. When it acts, it writes each of the commands to `file`; until then it holds the file open
+    /// with the locks that are on it.
     pub(crate) fn spawn(file: &File, commands: impl Iterator<Item = String>) -> io::Result<Self> {
-        // Everything that the child needs is made before the fork: after it, in a process that had
-        // threads, only async-signal-safe calls are allowed.
+        // Everything that the child needs is made before the fork: after it, in a process that had threads, only
+        // async-signal-safe calls are allowed.
         let commands: Vec<String> = commands.collect();
         let mut ends = [0; 2];
-        // SAFETY: room for two descriptors.
+        // SAFETY: the array has room for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: new descriptors that nobody else owns.
+        // SAFETY: the descriptors are new, and nothing else owns them.
         let (read, write) =
             unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
-        // SAFETY: the child calls async-signal-safe functions only, and never returns.
+        // SAFETY: the child calls only async-signal-safe functions, and never returns.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            // SAFETY: this is the child, and the pipe's end and the file are open in it.
+            // SAFETY: this is the child, in which the end of the pipe and the file are open.
             0 => unsafe { wait_and_remove(ends[0], file.as_raw_fd(), &commands) },
             process => {
                 drop(read);
@@ -59,7 +59,7 @@ impl Drop for Janitor {
     fn drop(&mut self) {
         self.pipe = None;
         let mut status = 0;
-        // SAFETY: our own child, and room for its status.
+        // SAFETY: the process is our own child, and there is room for its status.
         while unsafe { libc::waitpid(self.process, &raw mut status, 0) } < 0
             && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
         {}
@@ -69,21 +69,21 @@ impl Drop for Janitor {
     }
 }
 
-/// The life of the child.
+/// Runs the child: waits for the end of the pipe, then removes the events.
 ///
 /// # Safety
-/// Only in the child of a fork, with `pipe` open for reading and `file` for writing. Calls nothing that is not
-/// async-signal-safe (signal-safety(7)) and never returns.
+/// Call only in the child of a fork, with `pipe` open for reading and `file` for writing. Calls only async-signal-safe
+/// functions (signal-safety(7)) and never returns.
 unsafe fn wait_and_remove(pipe: libc::c_int, file: libc::c_int, commands: &[String]) -> ! {
     const FILE: libc::c_int = 1;
-    // SAFETY: system calls on our own descriptors and memory.
+    // SAFETY: the system calls act on our own descriptors and memory.
     unsafe {
-        // Ctrl-C or a service manager's SIGTERM end the daemon first, and the pipe with it.
+        // Ctrl-C or a service manager's SIGTERM ends the daemon first, and with it the pipe.
         libc::setsid();
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             libc::signal(signal, libc::SIG_IGN);
         }
-        // Holds nothing of the daemon's open, its end of the pipe and its perf events least of all.
+        // Closes everything inherited from the daemon, above all its end of the pipe and its perf events.
         libc::dup2(pipe, 0);
         libc::dup2(file, FILE);
         libc::syscall(libc::SYS_close_range, FILE + 1, libc::c_uint::MAX, 0);
@@ -101,24 +101,24 @@ unsafe fn wait_and_remove(pipe: libc::c_int, file: libc::c_int, commands: &[Stri
     }
 }
 
-/// Writes one command, again while the kernel finds the event busy.
+/// Writes one command, and repeats it while the kernel reports the event as busy.
 ///
 /// # Safety
-/// As [`wait_and_remove`].
+/// The same conditions as for [`wait_and_remove`].
 unsafe fn remove(file: libc::c_int, command: &str) -> bool {
     for _ in 0..TRIES {
-        // SAFETY: a buffer of the length given.
+        // SAFETY: the buffer has the given length.
         let written = unsafe { libc::write(file, command.as_ptr().cast(), command.len()) };
-        // SAFETY: each thread has one.
+        // SAFETY: every thread has an errno.
         let errno = unsafe { *libc::__errno_location() };
-        // It may never have been made.
+        // ENOENT: the event may never have been created.
         if written >= 0 || errno == libc::ENOENT {
             return true;
         }
         if errno != libc::EBUSY {
             return false;
         }
-        // SAFETY: no remainder is asked for.
+        // SAFETY: the remainder is not asked for, so its pointer may be null.
         unsafe { libc::nanosleep(&raw const PAUSE, ptr::null_mut()) };
     }
     false

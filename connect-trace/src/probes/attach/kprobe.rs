@@ -9,12 +9,12 @@ use super::{AttachMode, perf_event, return_events::ReturnEvents};
 use crate::kernel::{mounts, prototypes::Function, requirement::MissingRequirement, sysctls};
 use crate::probes::object;
 
-/// Through which perf_event_open(2) makes a kprobe.
+/// Folder of the PMU through which perf_event_open(2) creates a kprobe.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
-/// Loads entry and return of each function. The returns go through events of our own that hold enough
-/// calls in flight; where those cannot be made, and are not a must, through the kernel's default, which loses
-/// returns under load and is noted.
+/// Loads the entry program and the return program of each function. Returns go through events of our own, which hold
+/// enough calls in flight. If these cannot be created and are not required, returns go through the kernel's default,
+/// which loses returns under load and is noted.
 pub(crate) fn prepare(
     ebpf: &mut Ebpf,
     functions: &[&'static Function],
@@ -45,12 +45,12 @@ pub(crate) fn prepare(
     Ok(events)
 }
 
-/// Name of the program for the return of a function.
+/// Returns the name of the program for the return of a function.
 pub(crate) fn return_program(function: &Function) -> String {
     format!("kretprobe_{}", function.program)
 }
 
-/// Whether the kernel has kprobes, they are not turned off, and this process may attach to them.
+/// Checks that the kernel has kprobes, that they are not turned off, and that this process may attach to them.
 pub(crate) fn offered() -> Result<()> {
     mounts::sysfs()?;
     ensure!(
@@ -75,7 +75,7 @@ pub(crate) fn load<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut KPro
     Ok(probe)
 }
 
-/// What a refused attachment is told with.
+/// Returns the error context for an attachment that failed.
 pub(crate) fn refused(kind: &str, function: &Function) -> String {
     format!(
         "attach {kind} to {}: it may be blacklisted (/sys/kernel/debug/kprobes/blacklist)",

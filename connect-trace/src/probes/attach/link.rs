@@ -1,4 +1,4 @@
-//! A program on a function, until it is taken off again. The program stays loaded.
+//! A program attached to a function, until it is detached. The program stays loaded.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -12,7 +12,7 @@ use super::{AttachMode, fentry, kprobe};
 use crate::kernel::prototypes::Function;
 use crate::probes::object;
 
-/// A program that is attached, by its name.
+/// An attached program, with its name.
 pub(crate) enum Link {
     Entry(String, FEntryLinkId),
     Exit(String, FExitLinkId),
@@ -36,8 +36,8 @@ impl Link {
         }
     }
 
-    /// Attaches the loaded program to the return of a function, for the first time or again. Kretprobes get
-    /// the kernel's default of slots.
+    /// Attaches the loaded program to the return of a function, for the first time or again. Kretprobes get the
+    /// kernel's default number of slots.
     pub(crate) fn to_return(
         ebpf: &mut Ebpf,
         mode: AttachMode,
@@ -59,7 +59,7 @@ impl Link {
         Ok(Self::Probe(program, link))
     }
 
-    /// Detaches. It can wait for grace periods of the kernel, up to seconds.
+    /// Detaches the program. The call can wait for grace periods of the kernel, up to seconds.
     pub(crate) fn detach(self, ebpf: &mut Ebpf) -> Result<()> {
         let (name, detached) = match self {
             Self::Entry(name, link) => {

@@ -12,17 +12,16 @@ use super::return_events;
 use crate::kernel::mounts::Folder;
 use crate::probes::read::program_info;
 
-/// The kernel's counts; `None` where this kernel does not count.
+/// The kernel's counts; `None` if this kernel does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Misses {
-    /// Runs of a program that were left out because it was already running on the CPU,
-    /// `bpf_prog_info.recursion_misses`.
+    /// Runs of a program that were skipped because it was already running on the CPU, `bpf_prog_info.recursion_misses`.
     pub recursion: Option<u64>,
     /// Returns that found every slot of a kretprobe taken, `kprobe_profile`.
     pub returns: Option<u64>,
-    /// Forks at which the program for them was left out, as in `recursion`; `None` also if children are not followed.
+    /// Forks at which the fork program was skipped, as in `recursion`; `None` also if children are not followed.
     pub forks: Option<u64>,
-    /// Ends of threads at which the program for them was left out, as in `recursion`.
+    /// Ends of threads at which the program for them was skipped, as in `recursion`.
     pub thread_ends: Option<u64>,
 }
 
@@ -31,29 +30,29 @@ const FORK: &str = "process_fork";
 /// The program at `sched_process_exit`.
 const THREAD_END: &str = "thread_exit";
 
-/// Descriptors of programs, of our own: the counts can be read after the programs are detached, when they do not change
-/// any more.
+/// Descriptors of programs, of our own: the counts can be read after the programs are detached, when they no longer
+/// change.
 pub(crate) struct Programs(Vec<ProgramFd>);
 
 impl Programs {
-    /// Takes the loaded programs of connect().
+    /// Returns the loaded programs of connect().
     pub(crate) fn of(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| {
             !is_of_checks(name) && ![FORK, THREAD_END].contains(&name)
         })
     }
 
-    /// Takes the program at forks, if it is loaded.
+    /// Returns the program at forks, if it is loaded.
     pub(crate) fn of_forks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| name == FORK)
     }
 
-    /// Takes the program at the ends of threads.
+    /// Returns the program at the ends of threads.
     pub(crate) fn of_thread_ends(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| name == THREAD_END)
     }
 
-    /// Takes the loaded programs of check_established.
+    /// Returns the loaded programs of the candidate checks.
     pub(crate) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, is_of_checks)
     }
@@ -76,7 +75,8 @@ impl Programs {
         Ok(Self(descriptors))
     }
 
-    /// Returns how many runs of them were left out; `None` if there are none of them, or the kernel does not count that.
+    /// Returns the number of skipped runs; `None` if there are no such programs, or the kernel does not count skipped
+    /// runs.
     pub(crate) fn recursion_misses(&self) -> Result<Option<u64>> {
         let mut recursion = None;
         for program in &self.0 {
@@ -95,7 +95,7 @@ fn is_of_checks(program: &str) -> bool {
 }
 
 impl Misses {
-    /// Reads the counts. `tracefs` has those of the return events, where there are any.
+    /// Reads the counts. `tracefs` holds the counts of the return events, if there are any.
     pub(crate) fn read(
         connect: &Programs,
         forks: &Programs,

@@ -1,4 +1,4 @@
-//! Putting programs on the kernel's functions, in one of two ways, and taking them off.
+//! Attaching programs to the kernel's functions, in one of two ways, and detaching them.
 
 pub(crate) mod attachment;
 pub(crate) mod choice;
@@ -15,18 +15,19 @@ use std::fmt;
 
 use crate::kernel::prototypes::Function;
 
-/// How the programs are attached.
+/// Way in which the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// fentry and fexit: a trampoline at the function. No return is lost for lack of room, but those of calls in flight
-    /// are when another tracer comes or goes (`bpf_tramp_image_put`, kernel/bpf/trampoline.c), and are counted.
+    /// fentry and fexit: a trampoline at the function. No return is lost for lack of slots. Returns of calls in flight
+    /// are lost, and counted, when another tracer attaches or detaches (`bpf_tramp_image_put`,
+    /// kernel/bpf/trampoline.c).
     Fentry,
     /// kprobe and kretprobe.
     Kprobe,
 }
 
 impl AttachMode {
-    /// Name of the program for the entry of a function.
+    /// Returns the name of the program for the entry of a function.
     pub(crate) fn entry_program(self, function: &Function) -> String {
         let kind = match self {
             Self::Fentry => "fentry",

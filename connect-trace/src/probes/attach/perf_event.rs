@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::kernel::requirement::MissingRequirement;
 
-// linux/perf_event.h; the libc crate has none of these.
+// From linux/perf_event.h; the libc crate lacks these constants.
 const PERF_TYPE_SOFTWARE: u32 = 1;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_COUNT_SW_DUMMY: u64 = 9;
@@ -17,7 +17,7 @@ const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
 const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 
-/// The beginning of `struct perf_event_attr`, `PERF_ATTR_SIZE_VER0`; all that these events need.
+/// The beginning of `struct perf_event_attr`, `PERF_ATTR_SIZE_VER0`; these events need no more.
 #[repr(C)]
 #[derive(Default)]
 struct PerfEventAttr {
@@ -27,10 +27,10 @@ struct PerfEventAttr {
     rest: [u64; 6],
 }
 
-/// Whether this process may open perf events, tried with one that counts nothing.
+/// Checks that this process may open perf events, by opening one that counts nothing.
 ///
 /// # Errors
-/// Where it may not: kernels of Debian ask for CAP_SYS_ADMIN by default.
+/// If it may not: Debian's kernels require CAP_SYS_ADMIN by default.
 pub(crate) fn offered() -> Result<()> {
     match open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY) {
         Ok(_) => Ok(()),
@@ -58,9 +58,9 @@ fn open(kind: u32, config: u64) -> io::Result<OwnedFd> {
         config,
         ..PerfEventAttr::default()
     };
-    // The program runs on every CPU, whatever CPU the event is opened on (as libbpf does it).
+    // The program runs on every CPU, no matter which CPU the event is opened on (as libbpf does it).
     let (any_process, cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
-    // SAFETY: `attr` is a valid perf_event_attr of the size it names.
+    // SAFETY: `attr` is a valid perf_event_attr of the size that it names.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -74,7 +74,7 @@ fn open(kind: u32, config: u64) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else owns; the kernel's are ints.
+    // SAFETY: the descriptor is new, and nothing else owns it; the kernel's descriptors are ints.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 

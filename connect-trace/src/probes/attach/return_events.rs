@@ -1,10 +1,9 @@
 //! Kretprobes that hold enough calls in flight.
 //!
-//! A kretprobe attached through the perf PMU has the kernel's default number of slots, twice the
-//! CPUs: with more threads in the search loop than that, most returns are lost. Only an event of
-//! tracefs (`kprobe_events`, Documentation/trace/kprobetrace.rst) can ask for more. Such an event
-//! outlives its maker, so a janitor removes it. What outlives both, where they are killed at once
-//! (`cgroup.kill`), the next maker removes.
+//! A kretprobe attached through the perf PMU has the kernel's default number of slots, twice the CPUs: if more threads
+//! than that are in the search loop, most returns are lost. Only an event of tracefs (`kprobe_events`,
+//! Documentation/trace/kprobetrace.rst) can have more slots. Such an event outlives the process that created it, so a
+//! janitor removes it. If both are killed at once (`cgroup.kill`), the next trace that creates events removes it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,11 +23,11 @@ use crate::{
     term::printable::printable,
 };
 
-/// Where tracefs is mounted: its own place, and the older one within debugfs.
+/// Mount points of tracefs: its own, and the older one within debugfs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// The file of tracefs that events are written to, one command a write, and listed in.
+/// The file of tracefs that lists the events, and to which commands are written, one per write.
 const LIST: &str = "kprobe_events";
-/// Group of our events. Each is named after its function and its maker.
+/// Group of our events. Each event is named after its function and the process that created it.
 const GROUP: &str = "connect_trace";
 
 /// Return events of this process.
@@ -40,17 +39,16 @@ pub(crate) struct ReturnEvents {
 }
 
 impl ReturnEvents {
-    /// Calls of one function that can be in flight at once: the most that the kernel allows,
-    /// `KRETPROBE_MAXACTIVE_MAX`.
+    /// Number of calls of one function that can be in flight at once: the kernel's maximum, `KRETPROBE_MAXACTIVE_MAX`.
     pub(crate) const MAX_ACTIVE: u32 = 4096;
 
-    /// Makes an event for the return of each function.
+    /// Creates an event for the return of each function.
     pub(crate) fn create(functions: &[&Function]) -> Result<Self> {
         let Offered { tracefs, list } = offered()?;
         let shown = list_of(&tracefs);
         remove_left_over(&tracefs, &list)
             .with_context(|| format!("lock {shown}, which traces share"))?;
-        // The janitor comes first: whatever is made from here on is removed.
+        // The janitor is started first: it removes everything that is created from here on.
         let removals = functions
             .iter()
             .map(|function| format!("-:{GROUP}/{}", event(function)));
@@ -71,7 +69,7 @@ impl ReturnEvents {
         })
     }
 
-    /// Lets a loaded program run at the return of a function.
+    /// Attaches a loaded program to the return of a function.
     pub(crate) fn attach(&mut self, function: &Function, program: &ProgramFd) -> Result<()> {
         let folder = self.tracefs.path().join("events").join(GROUP);
         let path = folder.join(event(function)).join("id");
@@ -86,19 +84,19 @@ impl ReturnEvents {
         Ok(())
     }
 
-    /// Lets go of every program.
+    /// Detaches every program.
     pub(crate) fn detach(&mut self) {
         self.attached.clear();
     }
 
-    /// The folder of tracefs.
+    /// Returns the folder of tracefs.
     pub(crate) fn tracefs(&self) -> &Folder {
         &self.tracefs
     }
 }
 
-/// Returns of this process's events that found no free slot, by the kernel's count (`kprobe_profile`:
-/// event, hits, misses).
+/// Returns the number of returns that found no free slot in this process's events, by the kernel's count
+/// (`kprobe_profile`: event, hits, misses).
 pub(crate) fn missed(tracefs: &Folder) -> Result<u64> {
     let path = tracefs.path().join("kprobe_profile");
     let profile =
@@ -106,15 +104,15 @@ pub(crate) fn missed(tracefs: &Folder) -> Result<u64> {
     Ok(missed_in(&profile, &maker()))
 }
 
-/// A tracefs in which events can be made.
+/// A tracefs in which events can be created.
 pub(crate) struct Offered {
     /// The folder of tracefs.
     pub(crate) tracefs: Folder,
-    /// Its list of events, for additions.
+    /// The file that lists its events, open for additions.
     list: File,
 }
 
-/// Opens the list of events, as for an addition; that alone changes nothing.
+/// Opens the list of events as for an addition; opening alone changes nothing.
 ///
 /// # Errors
 /// If tracefs can be neither found nor mounted, or this process may not write to it.
@@ -128,7 +126,7 @@ pub(crate) fn offered() -> Result<Offered> {
             "run as root, or mount it (mount -t tracefs none /sys/kernel/tracing)",
         )
     })?;
-    // Not truncated, which would remove everything.
+    // The file is not truncated: that would remove every event.
     match OpenOptions::new()
         .append(true)
         .open(tracefs.path().join(LIST))
@@ -142,7 +140,7 @@ pub(crate) fn offered() -> Result<Offered> {
     }
 }
 
-/// The list of events, for people.
+/// Returns the name of the list of events, for people.
 pub(crate) fn list_of(tracefs: &Folder) -> String {
     if tracefs.is_own() {
         format!("{LIST} of a tracefs mounted for this process")
@@ -152,30 +150,30 @@ pub(crate) fn list_of(tracefs: &Folder) -> String {
 }
 
 impl Offered {
-    /// The events of traces that were killed together with their janitors; none while another trace runs.
+    /// Returns the events of traces that were killed together with their janitors; none while another trace runs.
     pub(crate) fn left_over(&self) -> Vec<String> {
         let found = match self.list.try_lock() {
             Ok(()) => ours(&self.tracefs),
             Err(_) => Vec::new(),
         };
-        // It fails only where there is none.
+        // Unlocking fails only if there is no lock.
         let _ = self.list.unlock();
         found
     }
 }
 
-/// Name of the event of a function's return; with its maker, because `kprobe_profile` prints no groups.
+/// Returns the name of a function's return event. The creator is part of it, because `kprobe_profile` prints no groups.
 fn event(function: &Function) -> String {
     format!("{}{}", function.name, maker())
 }
 
-/// The end of the names of this process's events: its id, and the namespace that has it.
+/// Returns the suffix of the names of this process's events: its id, and the namespace of that id.
 fn maker() -> String {
     let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
     format!("_{}_{namespace}", std::process::id())
 }
 
-/// Sum of the misses of a maker's events.
+/// Returns the sum of the misses of one process's events.
 fn missed_in(profile: &str, maker: &str) -> u64 {
     let own = |line: &&str| {
         let event = line.split_whitespace().next();
@@ -185,8 +183,8 @@ fn missed_in(profile: &str, maker: &str) -> u64 {
     profile.lines().filter(own).filter_map(missed).sum()
 }
 
-/// Removes the events of traces that were killed together with their janitors, if no other trace runs. Each
-/// trace and its janitor hold a lock on the list, in whichever container they are: this one does from here on.
+/// Removes the events of traces that were killed together with their janitors, if no other trace runs. Each trace and
+/// its janitor hold a shared lock on the list, in whichever container they are; from here on this trace does too.
 fn remove_left_over(tracefs: &Folder, list: &File) -> io::Result<()> {
     if list.try_lock().is_ok() {
         for event in ours(tracefs) {
@@ -198,7 +196,7 @@ fn remove_left_over(tracefs: &Folder, list: &File) -> io::Result<()> {
     list.lock_shared()
 }
 
-/// Returns the events that are of this program.
+/// Returns the events of this program's group.
 fn ours(tracefs: &Folder) -> Vec<String> {
     let all = fs::read_to_string(tracefs.path().join(LIST)).unwrap_or_default();
     all.lines()
@@ -207,7 +205,7 @@ fn ours(tracefs: &Folder) -> Vec<String> {
         .collect()
 }
 
-/// `group/name` of a line of the list that is of our group.
+/// Returns `group/name` of a line of the list, if the group is ours.
 fn of_group(line: &str) -> Option<&str> {
     let event = line.split_whitespace().next()?.split_once(':')?.1;
     (event.split_once('/')?.0 == GROUP).then_some(event)

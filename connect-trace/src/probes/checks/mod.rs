@@ -1,8 +1,8 @@
 //! Watching `__inet_check_established` and `__inet6_check_established`.
 //!
-//! A connect() on an exhausted range calls them tens of thousands of times, and even a program that
-//! returns at once costs half of what such a call takes. So by default they are watched in short
-//! bursts, and between these nothing is attached to them at all.
+//! A connect() on an exhausted range calls them tens of thousands of times, and even a program that returns at once
+//! costs half as much as such a call. So by default they are watched in short bursts, and nothing is attached to them
+//! between bursts.
 
 use std::{
     cmp::Reverse,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{connect::CheckMode, kernel::prototypes::Function};
 
-/// Attaches to the two functions as the mode wants.
+/// Watches the two functions as the mode requires.
 pub struct Watcher {
     mode: CheckMode,
     bursts: Bursts,
@@ -34,32 +34,32 @@ pub struct Watcher {
 #[derive(Clone)]
 pub struct Bursts {
     inner: Arc<Mutex<Inner>>,
-    /// Set when no burst is to last any longer.
+    /// Set when a burst has to end.
     stop: Arc<AtomicBool>,
 }
 
 /// A burst that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Burst {
-    /// How long the functions were watched.
+    /// Time during which the functions were watched.
     pub watched: Duration,
-    /// How long attaching and detaching took: mostly the kernel's waiting for its own grace periods.
+    /// Time that attaching and detaching took: mostly the kernel's waiting for its own grace periods.
     pub attaching: Duration,
 }
 
-/// The address families whose function is worth watching: each one costs grace periods.
+/// The address families whose function is watched: each one costs grace periods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Families {
-    /// `__inet_check_established`, which v4-mapped connects call too.
+    /// The function `__inet_check_established`, which connect() to a v4-mapped address calls too.
     pub v4: bool,
-    /// `__inet6_check_established`
+    /// The function `__inet6_check_established`.
     pub v6: bool,
 }
 
 impl Families {
     const ALL: Self = Self { v4: true, v6: true };
 
-    /// Whether there is any.
+    /// Returns whether any family is watched.
     #[must_use]
     pub fn any(self) -> bool {
         self.v4 || self.v6
@@ -76,17 +76,18 @@ struct Inner {
     functions: Vec<&'static Function>,
     maps: Arc<Maps>,
     stats: Option<Arc<RunStats>>,
-    /// None while nothing is attached.
+    /// Empty while nothing is attached.
     links: Vec<Link>,
-    /// How many times all was attached.
+    /// Number of times that the programs were attached.
     epoch: u64,
-    /// How long the last attaching took, and when it was done.
+    /// Duration of the last attaching; `since` is the time of its end.
     attaching: Duration,
     since: Instant,
 }
 
 impl Watcher {
-    /// Loads the programs that the mode needs, and attaches them where it watches all the time.
+    /// Loads the programs that the mode needs, and attaches them (for [`CheckMode::Sampled`], until the first burst
+    /// ends).
     pub(super) fn start(
         mode: CheckMode,
         attach: AttachMode,
@@ -126,19 +127,19 @@ impl Watcher {
         })
     }
 
-    /// What is watched.
+    /// Returns the mode.
     #[must_use]
     pub fn mode(&self) -> CheckMode {
         self.mode
     }
 
-    /// The bursts, where the mode has them.
+    /// Returns the bursts, if the mode has them.
     #[must_use]
     pub fn bursts(&self) -> Option<Bursts> {
         (self.mode == CheckMode::Sampled).then(|| self.bursts.clone())
     }
 
-    /// Turns watching off and on again.
+    /// Returns a handle that turns watching off and on again.
     #[must_use]
     pub(super) fn switch(&self) -> Switch {
         Switch {
@@ -162,8 +163,8 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    /// Detaches, and ends the burst that may be running; that of the start, which nobody waits for yet, is
-    /// handed back. No other may be begun before [`on`](Self::on). Blocks meanwhile.
+    /// Detaches, and ends the burst that may be running. Returns the burst if it is the first one, which nobody waits
+    /// for yet. No other burst may begin before [`on`](Self::on). Blocks meanwhile.
     pub(super) fn off(&self) -> Result<Option<Burst>> {
         self.bursts.stop.store(true, Ordering::Relaxed);
         let mut inner = self.bursts.lock();
@@ -179,7 +180,7 @@ impl Switch {
         Ok((self.mode == CheckMode::Sampled).then_some(burst))
     }
 
-    /// Attaches again, where watching is all the time; bursts may come again. Blocks meanwhile.
+    /// Attaches again if the mode watches all the time; allows bursts again. Blocks meanwhile.
     pub(super) fn on(&self) -> Result<()> {
         self.bursts.stop.store(false, Ordering::Relaxed);
         match self.mode {
@@ -190,26 +191,26 @@ impl Switch {
     }
 }
 
-/// Calls of a burst: a thousandth of a second's, plenty for a histogram of them.
+/// Number of calls in a burst: a thousandth of those in a second, enough for a histogram.
 const ENOUGH_CALLS: u64 = 2_000;
 
 impl Bursts {
-    /// Ends the burst that runs since the start, once it has seen enough calls, or after ten seconds of
-    /// few: those cost little. To be called when connects come. Blocks meanwhile.
+    /// Ends the burst that runs since the start, once it has seen enough calls, or after ten seconds with few: those
+    /// cost little. To be called when records of connect() calls arrive. Blocks meanwhile.
     ///
     /// # Errors
-    /// Where the kernel refuses to detach.
+    /// If the kernel refuses to detach.
     pub fn end_first(&self) -> Result<Burst> {
         const LONGEST: Duration = Duration::from_secs(10);
         const LOOK_EVERY: Duration = Duration::from_millis(5);
         self.finish(self.lock(), ENOUGH_CALLS, LONGEST, LOOK_EVERY)
     }
 
-    /// Watches the functions of these families until enough calls are seen, or until it is clear that
-    /// none come, which costs nobody anything. Blocks meanwhile.
+    /// Watches the functions of these families until enough calls are seen, or until it is clear that none come, which
+    /// costs no call anything. Blocks meanwhile.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// If the kernel refuses to attach or detach.
     pub fn run(&self, families: Families) -> Result<Burst> {
         const LONGEST: Duration = Duration::from_millis(100);
         const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -222,7 +223,7 @@ impl Bursts {
         self.finish(inner, before + ENOUGH_CALLS, LONGEST, LOOK_EVERY)
     }
 
-    /// Detaches once so many calls are timed, or after the longest time.
+    /// Detaches once `calls` calls are timed, or after the longest time.
     fn finish(
         &self,
         mut inner: MutexGuard<'_, Inner>,
@@ -251,7 +252,7 @@ impl Bursts {
 }
 
 impl Inner {
-    /// Loads entry and return (`timed`), or the entry that only counts.
+    /// Loads the programs for entry and return (`timed`), or the entry program that only counts.
     fn load(&mut self, timed: bool) -> Result<()> {
         let mut ebpf = lock(&self.ebpf);
         match self.attach {
@@ -281,7 +282,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Attaches what was loaded for these families, the returns first.
+    /// Attaches the loaded programs of these families, the return programs first.
     fn attach(&mut self, timed: bool, families: Families) -> Result<()> {
         let start = Instant::now();
         let functions = self
@@ -291,7 +292,7 @@ impl Inner {
         let mut ebpf = lock(&self.ebpf);
         if timed {
             for function in functions.clone() {
-                // The kernel's default of slots is enough: this function does not sleep.
+                // The kernel's default number of slots is enough: this function does not sleep.
                 let link = Link::to_return(&mut ebpf, self.attach, function)?;
                 self.links.push(link);
             }
@@ -312,21 +313,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Calls that were timed since the start.
+    /// Returns the number of calls that were timed since the start.
     fn timed(&self) -> u64 {
         let checks = self.maps.checks();
         checks.iter().map(|function| function.timed).sum()
     }
 
-    /// Detaches, the entries first, and one function after the other: a step can wait for grace periods of
-    /// the kernel, in which what is still attached makes connects longer.
+    /// Detaches, the entry program before the return program, and one function after the other: each detaching can wait
+    /// for grace periods of the kernel, and until then every program that is still attached makes connect() slower.
     fn detach(&mut self) -> Result<()> {
         if self.links.is_empty() {
             return Ok(());
         }
         self.maps.set_checks_epoch(0);
         let mut ebpf = lock(&self.ebpf);
-        // Attached were all returns, and then all entries.
+        // The links are in the order of attaching: all returns, then all entries.
         let functions = self.links.len().div_ceil(2);
         let mut links: Vec<_> = self.links.drain(..).rev().enumerate().collect();
         links.sort_by_key(|(position, _)| Reverse(position % functions));
@@ -337,7 +338,7 @@ impl Inner {
     }
 }
 
-/// Name of the program for the entry of a function.
+/// Returns the name of the program for the entry of a function.
 fn entry(mode: AttachMode, function: &Function, timed: bool) -> String {
     let program = mode.entry_program(function);
     if timed { program } else { program + "_count" }

@@ -1,5 +1,5 @@
-//! What the programs of the object declare and the daemon has: constants, variables that are maps of its own, and a
-//! function of the kernel's. aya links with none of them.
+//! Names that the programs declare and the object does not define: constants, variables (maps that the daemon creates)
+//! and a kernel function. aya does not link them.
 
 use anyhow::{Context as _, Result, ensure};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
@@ -10,28 +10,28 @@ use crate::kernel::btf::TypeId;
 /// Codes of instructions, linux/bpf.h.
 const CALL: u8 = 0x85;
 const MOVE: u8 = 0xbf;
-/// `BPF_PSEUDO_MAP_VALUE` and `BPF_PSEUDO_KFUNC_CALL`, where an instruction has its source register.
+/// `BPF_PSEUDO_MAP_VALUE` and `BPF_PSEUDO_KFUNC_CALL`, at the place of the source register in an instruction.
 const MAP_VALUE: u8 = 2 << 4;
 const KERNEL_FUNCTION: u8 = 2 << 4;
 
-/// What a name that the programs declare is.
+/// A name that the programs declare, with its definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extern {
     /// The name.
     pub(crate) name: &'static str,
-    /// What it is.
+    /// The definition of the name.
     pub(crate) is: Is,
 }
 
-/// What there is to link with.
+/// A definition to link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Is {
     /// A constant.
     Constant(u64),
-    /// The value of a map of one, by its descriptor, which must be open when the programs are loaded.
+    /// The value of a map with one element, by the map's descriptor, which must be open when the programs are loaded.
     Variable(i32),
-    /// A function of the kernel's, by its number in the kernel's BTF; `None` where the kernel lacks it, and the
-    /// programs do not come to calling it.
+    /// A kernel function, by its number in the kernel's BTF; `None` if the kernel lacks it. The programs then never
+    /// reach the call.
     Function(Option<TypeId>),
 }
 
@@ -58,8 +58,8 @@ pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
                 second[4..].copy_from_slice(&value[4..]);
             }
             (Is::Variable(map), [first, second, ..]) => {
-                // The first half has the map, the second the place within its value, which the compiler has left in
-                // the first.
+                // The first half holds the map, the second half the offset within its value, which the compiler has
+                // left in the first.
                 first[1] = first[1] & 0x0f | MAP_VALUE;
                 second[4..].copy_from_slice(&first[4..]);
                 first[4..].copy_from_slice(&map.to_le_bytes());
@@ -68,7 +68,7 @@ pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
                 *call = [CALL, KERNEL_FUNCTION, 0, 0, 0, 0, 0, 0];
                 call[4..].copy_from_slice(&id.to_le_bytes());
             }
-            // An instruction that the verifier knows, should it look: r0 = r1.
+            // The verifier accepts this instruction even if it reaches it: r0 = r1.
             (Is::Function(None), [call, ..]) => *call = [MOVE, 1 << 4, 0, 0, 0, 0, 0, 0],
             (_, _) => anyhow::bail!("the eBPF object is cut short"),
         }
@@ -76,7 +76,7 @@ pub(crate) fn link(object: &mut [u8], externs: &[Extern]) -> Result<()> {
     Ok(())
 }
 
-/// Where in an object the instructions lie that refer to something that it declares and has not.
+/// Returns the positions of the instructions in an object that refer to undefined names, with these names.
 fn references(object: &[u8], externs: &[Extern]) -> Result<Vec<(usize, Extern)>> {
     let file = instructions::parse(object)?;
     let mut found = Vec::new();
@@ -123,7 +123,7 @@ mod tests {
         ]
     }
 
-    /// An object that is linked, and where that changed it.
+    /// Returns an object that is linked, and the positions of the linked instructions.
     fn linked(object: &[u8], function: Option<TypeId>) -> (Vec<u8>, Vec<(usize, Extern)>) {
         let externs = externs(function);
         let found = references(object, &externs).unwrap();
@@ -146,7 +146,7 @@ mod tests {
         let (_, found) = linked(OBJECT, None);
         let is_variable = |known: &Extern| matches!(known.is, Is::Variable(_));
         let (first, _) = *found.iter().find(|(_, known)| is_variable(known)).unwrap();
-        // As if the compiler had wanted a place within the variable.
+        // The same instruction with an offset within the variable, as a compiler may emit it.
         let mut before = OBJECT.to_vec();
         before[first + 4] = 96;
         let (after, _) = linked(&before, None);

@@ -1,5 +1,5 @@
-//! The offsets of the kernel's fields, put into the programs where a [`Field`]'s stand-in is: what the compiler of C
-//! and libbpf do by relocations (CO-RE), for which rustc has none.
+//! The offsets of the kernel's fields, written into the programs in place of each [`Field`]'s stand-in. The C compiler
+//! and libbpf do this by relocations (CO-RE), which rustc lacks.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ const JMP32: u8 = 0x06;
 const ADD_64_CONSTANT: u8 = 0x07;
 const MOVE_32_CONSTANT: u8 = 0xb4;
 
-/// Puts the offsets into an object. A load of a field that is not among them becomes a zero.
+/// Writes the offsets into an object. A load of a field without an offset becomes a zero.
 pub(crate) fn place(object: &mut [u8], offsets: &[(Field, u32)]) -> Result<()> {
     for range in executable(object)? {
         let section = object
@@ -40,7 +40,7 @@ pub(crate) fn place(object: &mut [u8], offsets: &[(Field, u32)]) -> Result<()> {
     Ok(())
 }
 
-/// Where the instructions lie in an object.
+/// Returns the ranges of the instructions in an object.
 fn executable(object: &[u8]) -> Result<Vec<Range<usize>>> {
     let file = instructions::parse(object)?;
     let ranges = instructions::executable(&file).filter_map(|section| section.file_range());
@@ -63,7 +63,7 @@ fn place_in(instruction: &mut [u8; INSTRUCTION], offsets: &[(Field, u32)]) -> Re
         found.map(|&(_, offset)| offset)
     };
     let is_jump = matches!(code & CLASS, JMP | JMP32);
-    // What of the two is the number of an address: the offset of a load or a store, else the constant.
+    // The number of an address is the offset in a load or a store, else the constant.
     let number = match code & CLASS {
         LDX | ST | STX => offset.into(),
         _ => constant,
@@ -100,7 +100,7 @@ fn place_in(instruction: &mut [u8; INSTRUCTION], offsets: &[(Field, u32)]) -> Re
             code == ADD_64_CONSTANT,
             "the eBPF object has the stand-in of {field:?} in an instruction {code:#x}"
         );
-        // Of a field that is absent nothing is read: the programs look first.
+        // An absent field is never read: the programs test for it first.
         let offset = of(field).map_or(0, |offset| offset + u32::from(at));
         instruction[4..].copy_from_slice(&offset.to_le_bytes());
     }
@@ -188,7 +188,7 @@ mod tests {
             let error = place_in(&mut derived.clone(), &[]).unwrap_err();
             assert!(error.to_string().contains("another"), "{error}");
         }
-        // A jump as far, and a number in memory.
+        // A jump of the same distance, and a number in memory.
         for untouched in [instruction(JMP, between, 0), instruction(0x62, 8, between)] {
             let mut now = untouched;
             place_in(&mut now, &[]).unwrap();
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// The name of each section of the object, and the stand-ins in it, with the codes of their instructions.
+    /// Returns the name of each section of the object, and the stand-ins in it, with the codes of their instructions.
     fn stand_ins() -> Vec<(String, u8, Field)> {
         let file = instructions::parse(OBJECT).unwrap();
         let ranges = executable(OBJECT).unwrap();
@@ -244,7 +244,7 @@ mod tests {
             .collect();
         assert!(typed.len() > 20, "{typed:?}");
         for (section, code, field) in typed {
-            // Before 5.11 nothing gives a type to the thread, and this is read of it all the same.
+            // Before 5.11 no helper gives a type to the thread, but this field is read all the same.
             if field == Field::TaskFlags && code == ADD_64_CONSTANT {
                 continue;
             }

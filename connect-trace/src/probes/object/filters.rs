@@ -1,4 +1,4 @@
-//! The filters as the programs take them: bits, and maps with what is wanted.
+//! The filters in the form of the programs: bits, and maps of values.
 
 use std::hash::Hash;
 
@@ -14,10 +14,10 @@ use connect_trace_common::FilterBits;
 
 use crate::filter::{Filters, IpVersion};
 
-/// Room for the children of a traced process.
+/// Number of entries in the map `PIDS` for the children of traced processes.
 pub(crate) const FOLLOWED: usize = 32_768;
 
-/// The bits that the programs are loaded with.
+/// Returns the filter bits with which the programs are loaded.
 pub(crate) fn bits(filters: &Filters) -> FilterBits {
     let mut bits = FilterBits::default();
     for (wanted, bit) in [
@@ -38,7 +38,7 @@ pub(crate) fn bits(filters: &Filters) -> FilterBits {
     bits
 }
 
-/// The one process that is traced, where no other can join it.
+/// Returns the single process that is traced, if no other can join it.
 pub(crate) fn only_process(filters: &Filters) -> Option<u32> {
     match filters.pids[..] {
         [pid] if !filters.follow => Some(pid),
@@ -46,7 +46,7 @@ pub(crate) fn only_process(filters: &Filters) -> Option<u32> {
     }
 }
 
-/// Sizes of the maps, by name.
+/// Returns the sizes of the maps, by name.
 pub(crate) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
     let followed = if filters.follow { FOLLOWED } else { 0 };
     [
@@ -58,7 +58,7 @@ pub(crate) fn sizes(filters: &Filters) -> [(&'static str, usize); 5] {
     ]
 }
 
-/// Fills the maps. They stay in the object: the programs that are loaded later refer to them.
+/// Fills the maps. They stay in the object: programs that are loaded later refer to them.
 pub(crate) fn fill(ebpf: &mut Ebpf, filters: &Filters) -> Result<()> {
     fill_set(ebpf, "PIDS", &filters.pids)?;
     fill_set(ebpf, "UIDS", &filters.uids)?;

@@ -23,25 +23,25 @@ use self::externs::{Extern, Is};
 use crate::filter::Filters;
 use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
 
-/// What the object is loaded with.
+/// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
-    /// Where the running kernel keeps what the programs read.
+    /// Offsets of the kernel fields that the programs read.
     pub(crate) layout: &'a Layout,
     /// The variables that the programs share with the daemon.
     pub(crate) variables: [Extern; 3],
-    /// Address of the kernel's variable `table_perturb`; 0 where it is not known.
+    /// Address of the kernel's variable `table_perturb`; 0 if it is not known.
     pub(crate) table_perturb: u64,
-    /// Which connects are wanted.
+    /// Filters that select the connect() calls to trace.
     pub(crate) filters: &'a Filters,
     /// Size of the map `RECORDS` in bytes.
     pub(crate) ring_buffer_bytes: u32,
-    /// Number of calls that can be in flight at least.
+    /// Number of calls that can at least be in flight.
     pub(crate) max_in_flight: u32,
-    /// Whether each connect() counts its calls of `__inet{,6}_check_established`.
+    /// True if each connect() counts its calls of `__inet{,6}_check_established`.
     pub(crate) count_checks: bool,
-    /// Whether they are counted and not timed.
+    /// True if these calls are counted and not timed.
     pub(crate) checks_add_up: bool,
-    /// Whether [`connect_trace_common::Control::sample_every`] is looked at.
+    /// True if the programs read [`connect_trace_common::Control::sample_every`].
     pub(crate) may_sample: bool,
 }
 
@@ -93,11 +93,11 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
     externs.extend(options.variables);
     externs.push(function);
     externs::link(&mut object, &externs)?;
-    // Where more threads connect than there are places, the others take the map.
+    // If more threads than this call connect(), the others use the map.
     let places = options.max_in_flight.min(PLACES as u32);
     let only_process = only_process.unwrap_or(0);
     let mut loader = EbpfLoader::new();
-    // The kernel's types, megabytes that it reads unasked, are for relocations, of which there are none.
+    // aya reads the kernel's types (megabytes) by default, for relocations, of which the object has none.
     loader
         .btf(None)
         .override_global("ONLY_PROCESS", &only_process, true)
@@ -112,7 +112,7 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .context("the kernel refused the maps of the eBPF object")
 }
 
-/// Takes a map out of the object.
+/// Removes a map from the object and returns it.
 pub(crate) fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
 where
     M: TryFrom<Map, Error = MapError>,
@@ -123,7 +123,7 @@ where
     M::try_from(map).with_context(|| format!("map {name} of the eBPF object is of another type"))
 }
 
-/// A program of the object.
+/// Returns a program of the object.
 pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
@@ -134,8 +134,8 @@ where
         .map_err(|error| anyhow!("program {name} of the eBPF object is of another type: {error}"))
 }
 
-/// What a program was refused for: the error alone where the verifier had nothing to say, else the end
-/// of what it said, which names the reason.
+/// Returns the reason why a program was refused: the error alone if the verifier wrote no log, else the end of its log,
+/// which names the reason.
 pub(crate) fn refusal(error: ProgramError) -> Error {
     const LAST_LINES: usize = 4;
     match error {
@@ -146,7 +146,7 @@ pub(crate) fn refusal(error: ProgramError) -> Error {
             let log = verifier_log.to_string();
             log::debug!("the verifier's log:\n{log}");
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            // The verifier took it, and there was no room for the program.
+            // The verifier accepted the program, but there was no room for it.
             if matches!(
                 io_error.raw_os_error(),
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
@@ -188,12 +188,12 @@ pub(crate) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// The programs, whatever happened to a thread that held them.
+/// Locks the object, ignoring poisoning.
 pub fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
     ebpf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The descriptor of a loaded program.
+/// Returns the descriptor of a loaded program.
 pub fn descriptor(fd: Result<&ProgramFd, ProgramError>) -> Result<&ProgramFd> {
     fd.context("the program is not loaded")
 }

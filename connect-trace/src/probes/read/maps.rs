@@ -23,18 +23,18 @@ use connect_trace_common::{
 use super::shared::Shared;
 use crate::probes::object::{self, externs::Extern};
 
-/// Plain data of `connect-trace-common`, as aya takes it.
+/// Plain data of `connect-trace-common`, in the form that aya takes.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Plain<T>(T);
 
-// SAFETY: bytemuck's Pod promises all that aya's does: any bytes are a value, and no padding.
+// SAFETY: bytemuck's Pod guarantees what aya's Pod requires: any bytes are a value, and there is no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
-/// The CPUs that this machine can have, `cpu_possible_mask`: their numbers may have gaps.
+/// List of the CPUs that this machine can have, `cpu_possible_mask`: their numbers may have gaps.
 const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
-/// The variables that the programs and the daemon share, to be made before the programs are loaded.
+/// The variables that the programs and the daemon share, created before the programs are loaded.
 pub(crate) struct Variables {
     per_cpu: Shared<PerCpu>,
     threads: Shared<u64>,
@@ -44,9 +44,9 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    /// Creates them, all zero.
+    /// Creates the variables, all zero.
     pub(crate) fn new() -> Result<Self> {
-        // An unreadable list costs time, no figures: the copies of CPUs that there are not stay zero.
+        // An unreadable list costs time but no counts: the copies of absent CPUs stay zero.
         let possible = fs::read_to_string(POSSIBLE_CPUS).unwrap_or_default();
         Ok(Self {
             per_cpu: Shared::new("PER_CPU", COPIES)?,
@@ -56,7 +56,7 @@ impl Variables {
         })
     }
 
-    /// Returns what the programs are linked with.
+    /// Returns the definitions with which the programs are linked.
     pub(crate) fn linked(&self) -> [Extern; 3] {
         [
             self.per_cpu.linked(),
@@ -79,7 +79,7 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Takes the maps out of an object that was loaded with the variables.
+    /// Takes the maps from an object that was loaded with the variables.
     pub(crate) fn take(ebpf: &mut Ebpf, variables: Variables) -> Result<Self> {
         Ok(Self {
             variables,
@@ -87,14 +87,13 @@ impl Maps {
         })
     }
 
-    /// Tells the programs to make records of one call in so many, a power of two; see
-    /// [`Control::sample_every`].
+    /// Makes the programs record one call in `sample_every`, a power of two; see [`Control::sample_every`].
     pub(crate) fn set_sample_every(&self, sample_every: u32) {
         self.control(offset_of!(Control, sample_every), sample_every.into());
     }
 
-    /// Tells the programs how many times those of `__inet{,6}_check_established` have been attached, 0 when they
-    /// are not; see [`Control::checks_epoch`].
+    /// Tells the programs how many times the programs of `__inet{,6}_check_established` have been attached, 0 while
+    /// they are detached; see [`Control::checks_epoch`].
     pub(crate) fn set_checks_epoch(&self, epoch: u64) {
         self.control(offset_of!(Control, checks_epoch), epoch);
     }
@@ -104,8 +103,8 @@ impl Maps {
         self.control(offset_of!(Control, open), 1);
     }
 
-    /// Lets no more calls in, and waits for the return of those in flight: a program that is detached meanwhile would
-    /// not see it. Whatever has not returned after two seconds stays in flight.
+    /// Lets no more calls in, and waits until those in flight have returned: a program that is detached earlier would
+    /// miss the return. A call that has not returned after two seconds stays in flight.
     ///
     /// # Errors
     /// If the map of the calls cannot be read.
@@ -129,7 +128,7 @@ impl Maps {
         self.variables.per_cpu.iter().take(self.variables.cpus)
     }
 
-    /// The counters of all CPUs together.
+    /// Returns the counters, summed over all CPUs.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
@@ -149,7 +148,7 @@ impl Maps {
         sum
     }
 
-    /// `__inet_check_established` and `__inet6_check_established`, all CPUs together.
+    /// Returns the counts of `__inet_check_established` and `__inet6_check_established`, summed over all CPUs.
     #[must_use]
     pub fn checks(&self) -> [CheckEstablished; 2] {
         let mut sums = [CheckEstablished::zeroed(); 2];
@@ -167,8 +166,8 @@ impl Maps {
         sums
     }
 
-    /// The connects that were too fast for a record, all CPUs together, in the order of the constants of
-    /// [`FastGroup`].
+    /// Returns the connect() calls that were too fast for a record, summed over all CPUs, in the order of the constants
+    /// of [`FastGroup`].
     #[must_use]
     pub fn fast(&self) -> [FastGroup; FastGroup::GROUPS as usize] {
         let mut sums = [FastGroup::zeroed(); FastGroup::GROUPS as usize];
@@ -181,7 +180,8 @@ impl Maps {
         sums
     }
 
-    /// Returns how many threads have a place of their own for their calls; see `in_flight.rs` of the programs.
+    /// Returns the number of threads that have a place of their own for their calls; see `in_flight.rs` of the
+    /// programs.
     #[must_use]
     pub fn places(&self) -> usize {
         self.variables
@@ -191,10 +191,10 @@ impl Maps {
             .count()
     }
 
-    /// Number of calls in flight.
+    /// Returns the number of calls in flight.
     ///
     /// # Errors
-    /// Where the map cannot be read.
+    /// If the map cannot be read.
     pub fn in_flight(&self) -> Result<u64> {
         let threads = self.variables.threads.iter();
         let inside = threads.filter(|thread| thread & INSIDE != 0);

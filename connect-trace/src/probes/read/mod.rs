@@ -1,4 +1,4 @@
-//! Reading what the programs and the kernel count: maps, variables and statistics of runs.
+//! Reading the counts of the programs and the kernel: maps, variables and statistics of runs.
 
 pub mod maps;
 pub mod program_info;

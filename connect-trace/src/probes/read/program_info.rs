@@ -1,5 +1,5 @@
-//! What the kernel says of a program, `struct bpf_prog_info`. aya's `ProgramInfo` takes a program that
-//! nobody else is using, and has no count of skipped runs.
+//! The kernel's information about a program, `struct bpf_prog_info`. aya's `ProgramInfo` needs exclusive access to the
+//! program, and lacks the count of skipped runs.
 
 use std::{io, time::Duration};
 
@@ -15,17 +15,17 @@ const RECURSION_MISSES: usize = 208;
 /// The counters of a loaded program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProgramInfo {
-    /// Unlike a descriptor, never the same for two programs (`id`).
+    /// Id of the program (`id`): unlike a descriptor, never the same for two programs.
     pub(crate) id: u32,
-    /// Time of its runs while statistics were enabled, `run_time_ns`.
+    /// Total time of its runs while statistics were enabled, `run_time_ns`.
     pub(crate) run_time: Duration,
-    /// Its runs while statistics were enabled, `run_cnt`.
+    /// Number of its runs while statistics were enabled, `run_cnt`.
     pub(crate) runs: u64,
-    /// Runs that were left out because the program was already running on the CPU; `None` before 5.12.
+    /// Number of runs that were skipped because the program was already running on the CPU; `None` before 5.12.
     pub(crate) recursion_misses: Option<u64>,
 }
 
-/// Reads them of the program with this descriptor.
+/// Reads the counters of the program with this descriptor.
 pub(crate) fn read(program: libc::c_int) -> io::Result<ProgramInfo> {
     #[repr(C)]
     struct Attr {
@@ -51,7 +51,7 @@ pub(crate) fn read(program: libc::c_int) -> io::Result<ProgramInfo> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // The kernel lowers the length to what it knows.
+    // The kernel lowers the length to the part that it knows.
     let knows_misses = attr.length as usize >= size_of_val(&info);
     let id = info[ID / 8].to_ne_bytes();
     Ok(ProgramInfo {

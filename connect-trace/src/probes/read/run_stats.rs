@@ -1,5 +1,5 @@
-//! How often each program ran and for how long, by the kernel's own statistics. They are enabled for as long
-//! as this lives, for every BPF program of the host, and cost two readings of the clock for each run.
+//! Number and duration of each program's runs, by the kernel's own statistics. They are enabled for every BPF program
+//! of the host while a [`RunStats`] exists, and cost two clock readings per run.
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -19,22 +19,22 @@ use crate::{kernel::requirement::MissingRequirement, overhead::ProgramRuns};
 
 /// The statistics of our programs.
 pub(crate) struct RunStats {
-    /// The kernel counts until it is closed.
+    /// The kernel counts until this descriptor is closed.
     _enabled: OwnedFd,
     programs: Mutex<Vec<Known>>,
 }
 
-/// A program, with a descriptor of our own: the object may be in use for as long as an attachment takes.
+/// A program, with a descriptor of our own: an attachment may hold the object locked for a while.
 struct Known {
     name: String,
     id: u32,
     fd: ProgramFd,
-    /// Of programs that had this name and were loaded anew, as some kernels want it (`fentry.rs`).
+    /// Runs of earlier programs of this name: some kernels need a program to be loaded again (`fentry.rs`).
     earlier: (u64, Duration),
 }
 
 impl RunStats {
-    /// Enables them. No program is known yet.
+    /// Enables the statistics. No program is known yet.
     pub(crate) fn enable() -> Result<Self> {
         let enabled = enable_stats(Stats::RunTime).map_err(|error| {
             MissingRequirement::new(
@@ -51,7 +51,7 @@ impl RunStats {
         })
     }
 
-    /// Looks which programs are loaded. To be called when any was loaded.
+    /// Registers the programs that are loaded. To be called after any was loaded.
     pub(crate) fn look_at(&self, ebpf: &Ebpf) -> Result<()> {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, program) in ebpf.programs() {
@@ -77,7 +77,7 @@ impl RunStats {
         Ok(())
     }
 
-    /// The runs of every program since it was loaded, by name.
+    /// Returns the runs of every program since it was loaded, by name.
     pub(crate) fn read(&self) -> Result<Vec<ProgramRuns>> {
         let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::with_capacity(programs.len());
@@ -104,7 +104,7 @@ impl Known {
     }
 }
 
-/// That of a loaded program.
+/// Returns the descriptor of a loaded program.
 pub(crate) fn descriptor(program: &Program) -> Option<&ProgramFd> {
     let fd = match program {
         Program::FEntry(program) => program.fd(),

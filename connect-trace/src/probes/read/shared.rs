@@ -1,7 +1,7 @@
-//! The variables that the programs and the daemon share: maps of one value each that lie in the daemon's memory too,
-//! so that it reads and writes them without a system call. While a process is in one that looks at a map, the kernel runs no
-//! kprobe program on its CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c); on a kernel that preempts threads
-//! within itself that can last, and calls would go unseen.
+//! The variables that the programs and the daemon share: maps of one value each that also lie in the daemon's memory,
+//! so that it reads and writes them without a system call. During a system call that reads a map, the kernel runs no
+//! kprobe program on that CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c); on a kernel that preempts threads
+//! within itself this can last, and calls would be missed.
 
 use std::{
     io,
@@ -28,15 +28,15 @@ pub(crate) struct Shared<T> {
     of: PhantomData<T>,
 }
 
-// SAFETY: the memory is the kernel's, stays where it is, and is only used through atomic words.
+// SAFETY: the memory belongs to the kernel, does not move, and is used only through atomic words.
 unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
+// SAFETY: the reason for Send holds here too.
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T: Pod> Shared<T> {
     const WORDS: usize = size_of::<T>() / size_of::<u64>();
 
-    /// Makes an array of zeros, for the programs' variable of this name. `T` consists of whole words.
+    /// Creates an array of zeros, for the programs' variable of this name. `T` consists of whole words.
     pub(crate) fn new(name: &'static str, length: usize) -> Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
         let bytes = length * size_of::<T>();
@@ -49,12 +49,13 @@ impl<T: Pod> Shared<T> {
         );
         let map = MapData::create(definition, name, None)
             .with_context(|| format!("the kernel refused the map {name}"))?;
-        // SAFETY: a new mapping, of a descriptor that is open.
+        // SAFETY: the mapping is new, and its descriptor is open.
         let memory = unsafe {
             libc::mmap(
                 ptr::null_mut(),
                 bytes,
-                // Writable although most is only read: an acquiring load of memory that is not may be undefined.
+                // Writable although most of it is only read: an acquiring load of read-only memory may be undefined
+                // behaviour.
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 map.fd().as_fd().as_raw_fd(),
@@ -74,13 +75,13 @@ impl<T: Pod> Shared<T> {
         })
     }
 
-    /// The words of all elements. The programs write each whole.
+    /// Returns the words of all elements. The programs write each word whole.
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: so many words are mapped, page by page, for as long as `self` is.
+        // SAFETY: this number of words is mapped, in whole pages, for as long as `self` exists.
         unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.length * Self::WORDS) }
     }
 
-    /// The word at an offset in bytes, as `offset_of!` gives it, of the first element.
+    /// Returns the word of the first element at an offset in bytes, as `offset_of!` gives it.
     ///
     /// # Panics
     /// If the element has no word there.
@@ -88,20 +89,20 @@ impl<T: Pod> Shared<T> {
         &self.words()[offset / size_of::<u64>()]
     }
 
-    /// The elements as they are now: each word of one is read whole, and one after the other.
+    /// Returns the present elements: each word of an element is read whole, one after the other.
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> {
         self.words().chunks_exact(Self::WORDS).map(|words| {
             let mut element = T::zeroed();
             let copy = bytemuck::bytes_of_mut(&mut element);
             for (bytes, word) in copy.as_chunks_mut().0.iter_mut().zip(words) {
-                // In this order: what is counted in one is not missing in a later one.
+                // Acquire keeps the order: a call counted in one word is not missing in a later one.
                 *bytes = word.load(Ordering::Acquire).to_ne_bytes();
             }
             element
         })
     }
 
-    /// What the programs are linked with.
+    /// Returns the definition with which the programs are linked.
     pub(crate) fn linked(&self) -> Extern {
         Extern {
             name: self.name,
@@ -112,7 +113,7 @@ impl<T: Pod> Shared<T> {
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        // SAFETY: what was mapped, and nothing borrows it any more.
+        // SAFETY: the range is the one that was mapped, and nothing borrows it any more.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), self.length * size_of::<T>()) };
     }
 }
