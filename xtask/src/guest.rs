@@ -62,16 +62,22 @@ impl Kit {
     /// # Errors
     /// If a part cannot be fetched or built.
     pub fn prepare(build: bool) -> Result<Self> {
-        qemu::ensure()?;
-        let tools = GuestTools::ensure()?;
-        let programs = if build {
+        Self::with_programs(if build {
             binaries::build()?
         } else {
             binaries::built()?
-        };
+        })
+    }
+
+    /// Gets what is missing of QEMU and the guests' tools.
+    ///
+    /// # Errors
+    /// Says what cannot be fetched.
+    pub(crate) fn with_programs(programs: Vec<PathBuf>) -> Result<Self> {
+        qemu::ensure()?;
         Ok(Self {
             programs,
-            tools,
+            tools: GuestTools::ensure()?,
             clients: None,
             peers: None,
         })

@@ -12,24 +12,58 @@ use crate::workspace::{self, GUEST_TARGET};
 /// File name of init's program.
 pub(crate) const INIT: &str = "guest-init";
 
+/// The profiles that programs of guests are built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Profile {
+    /// The profile that users get.
+    Release,
+    /// The same, except that the programs share their dependencies with the tests.
+    Guest,
+}
+
+impl Profile {
+    /// Returns the name, which is also that of its folder.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Guest => "guest",
+        }
+    }
+}
+
 /// Builds all programs for guests except the tests. The output of cargo is shown.
 pub(crate) fn build() -> Result<Vec<PathBuf>> {
-    let mut command = cargo("build");
-    command.args([
-        "--package",
-        "connect-trace",
-        "--package",
-        "connect-trace-guest",
-        "--bins",
-    ]);
-    process::shown(&mut command)
+    process::shown(&mut cargo(Profile::Release))
         .context("cannot build the programs that run in guests (cargo's messages say why)")?;
     built()
 }
 
 /// Returns the programs of the last build; an error if init is missing.
 pub(crate) fn built() -> Result<Vec<PathBuf>> {
-    let folder = workspace::guest_target().join(GUEST_TARGET).join("release");
+    built_with(Profile::Release)
+}
+
+/// Builds everything that guests run for the tests, and returns it and the tests' program.
+pub(crate) fn build_with_tests() -> Result<(Vec<PathBuf>, PathBuf)> {
+    let mut command = cargo(Profile::Guest);
+    command.args(["--test", "guest"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run `{}`", process::line(&command)))?;
+    if !output.status.success() {
+        bail!("cannot build the tests that run in guests (cargo's messages say why)");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let program = messages.lines().rev().find_map(executable_in);
+    let program = program.context("cargo names no program of the tests that run in guests")?;
+    Ok((built_with(Profile::Guest)?, program))
+}
+
+fn built_with(profile: Profile) -> Result<Vec<PathBuf>> {
+    let folder = workspace::guest_target().join(GUEST_TARGET);
+    let folder = folder.join(profile.name());
     let names = ["connect-trace", "truth", INIT];
     let programs: Vec<_> = names
         .iter()
@@ -45,32 +79,13 @@ pub(crate) fn built() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Builds the tests that run in guests, and returns their program.
-pub(crate) fn build_tests() -> Result<PathBuf> {
-    let mut command = cargo("test");
-    command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    command.args(["--package", "connect-trace", "--test", "guest"]);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run `{}`", process::line(&command)))?;
-    if !output.status.success() {
-        bail!("cannot build the tests that run in guests (cargo's messages say why)");
-    }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let program = messages.lines().rev().find_map(executable_in);
-    program.context("cargo names no program of the tests that run in guests")
-}
-
-fn cargo(subcommand: &str) -> Command {
+/// The build of the programs. Arguments may be added.
+fn cargo(profile: Profile) -> Command {
     let mut command = workspace::cargo();
-    command.args([
-        subcommand,
-        "--release",
-        "--target",
-        GUEST_TARGET,
-        "--target-dir",
-    ]);
+    command.args(["build", "--profile", profile.name()]);
+    command.args(["--package", "connect-trace"]);
+    command.args(["--package", "connect-trace-guest", "--bins"]);
+    command.args(["--target", GUEST_TARGET, "--target-dir"]);
     command.arg(workspace::guest_target());
     // A variable of one target applies to the guests' programs and not to build scripts.
     command.env(

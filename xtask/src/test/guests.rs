@@ -78,8 +78,9 @@ pub(super) fn test(
         return Ok(Vec::new());
     }
     let (kit, program) = durations.measure(BUILD, || {
-        let kit = Kit::prepare(true)?.with_clients()?;
-        anyhow::Ok((kit, binaries::build_tests()?))
+        let (programs, tests) = binaries::build_with_tests()?;
+        let kit = Kit::with_programs(programs)?.with_clients()?;
+        anyhow::Ok((kit, tests))
     })?;
     let silence = Duration::from_secs(options.silence);
 
