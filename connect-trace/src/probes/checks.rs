@@ -5,7 +5,6 @@
 //! bursts, and between these nothing is attached to them at all.
 
 use std::{
-    cmp::Reverse,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,10 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
-use super::{AttachMode, fentry, kprobe, link::Link, lock, maps::Maps, run_stats::RunStats};
+use super::{
+    AttachMode, fentry, kprobe,
+    link::{Detach, Link},
+    lock,
+    maps::Maps,
+    run_stats::RunStats,
+};
 use crate::kernel::prototypes::Function;
 
 /// What is paid for watching `__inet{,6}_check_established`.
@@ -349,23 +354,36 @@ impl Inner {
         checks.iter().map(|function| function.timed).sum()
     }
 
-    /// Detaches, the entries first, and one function after the other: a step can wait for grace periods of
-    /// the kernel, in which what is still attached makes connects longer.
+    /// Detaches one function after the other, entry and return of each at once: detaching waits for grace periods of the
+    /// kernel, in which what is still attached makes connects longer.
     fn detach(&mut self) -> Result<()> {
         if self.links.is_empty() {
             return Ok(());
         }
         self.maps.set_checks_epoch(0);
         let mut ebpf = lock(&self.ebpf);
+        let links = self.links.drain(..).map(|link| link.take(&mut ebpf));
+        let links = links.collect::<Result<Vec<_>>>()?;
+        drop(ebpf);
         // Attached were all returns, and then all entries.
-        let functions = self.links.len().div_ceil(2);
-        let mut links: Vec<_> = self.links.drain(..).rev().enumerate().collect();
-        links.sort_by_key(|(position, _)| Reverse(position % functions));
-        for (_, link) in links {
-            link.detach(&mut ebpf)?;
+        let functions = links.len().div_ceil(2);
+        let mut of_functions: Vec<Vec<Detach>> = (0..functions).map(|_| Vec::new()).collect();
+        for (position, detach) in links.into_iter().enumerate() {
+            of_functions[position % functions].push(detach);
         }
-        Ok(())
+        of_functions.into_iter().try_for_each(at_once)
     }
+}
+
+/// Detaches all of these, each in a thread of its own.
+fn at_once(links: Vec<Detach>) -> Result<()> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = links.into_iter().map(|link| scope.spawn(link)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .map(|ended| ended.unwrap_or_else(|_| bail!("a thread that detaches has panicked")))
+            .fold(Ok(()), Result::and)
+    })
 }
 
 /// Name of the program for the entry of a function.
