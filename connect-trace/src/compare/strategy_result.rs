@@ -1,6 +1,10 @@
 //! Results of the runs of one strategy.
 
-use crate::load::{Done, occupancy::Curve, strategy::Strategy};
+use crate::load::{
+    Done,
+    occupancy::{OccupancyCurve, STEPS},
+    strategy::Strategy,
+};
 
 /// The runs of a strategy.
 #[derive(Clone, Debug)]
@@ -10,7 +14,7 @@ pub struct StrategyResult {
     /// Runs, in the order in which they were made.
     pub samples: Vec<Sample>,
     /// Occupancy curve of all runs.
-    pub curve: Curve,
+    pub curve: OccupancyCurve<STEPS>,
 }
 
 /// Results of one run. Times are those of a whole connection: connect(), and everything that the strategy
@@ -81,7 +85,7 @@ impl StrategyResult {
         Self {
             strategy,
             samples: Vec::new(),
-            curve: Curve::default(),
+            curve: OccupancyCurve::default(),
         }
     }
 

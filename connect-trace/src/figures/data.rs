@@ -5,16 +5,17 @@ use serde_json::{Value, json};
 use super::{
     charts::axis::Span,
     dataset::{Dataset, Detail},
-    point::KINDS,
+    point,
 };
+use crate::connect::Outcome;
 use crate::term::errno;
 
 /// Returns the data of a page.
 pub(super) fn json(sets: &[Dataset], span: Span) -> String {
     let sets: Vec<Value> = sets.iter().map(of_set).collect();
-    let kinds: Vec<_> = KINDS
+    let kinds: Vec<_> = Outcome::ALL
         .iter()
-        .map(|kind| json!({"name": kind.name(), "class": kind.class()}))
+        .map(|outcome| json!({"name": point::name(*outcome), "class": point::class(*outcome)}))
         .collect();
     let all = json!({"kinds": kinds, "sets": sets, "low": span.low, "high": span.high});
     super::escape::json(&all.to_string())
@@ -40,7 +41,7 @@ fn of_set(set: &Dataset) -> Value {
     let numbers = points.iter().flat_map(|point| point.number.to_le_bytes());
     json!({
         "name": set.name,
-        "counts": KINDS.map(|kind| set.count_of(kind)),
+        "counts": Outcome::ALL.map(|outcome| set.count_of(outcome)),
         "fast": set.fast,
         "lines": set.lines(),
         "unit": unit_ns / 1e9,
@@ -56,7 +57,7 @@ fn of_set(set: &Dataset) -> Value {
 /// Returns a detail as a list, which is short: there can be many.
 fn of_detail(detail: &Detail) -> Value {
     json!([
-        detail.kind.index(),
+        detail.outcome.index(),
         if detail.errno == 0 {
             String::new()
         } else {

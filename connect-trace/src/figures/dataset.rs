@@ -9,10 +9,11 @@ use anyhow::Result;
 
 use super::{
     downsample::{Downsampling, Parts, Thinner},
-    occupancy::Occupancy,
-    point::{KINDS, Kind, Point},
+    occupancy,
+    point::Point,
     regression::{Fits, Lines},
 };
+use crate::connect::Outcome;
 use crate::{
     connect::Comm,
     stats::{BelowMinimum, Latency},
@@ -30,7 +31,7 @@ pub(super) trait Connects {
 /// Information that is shown when the mouse is over a point, besides its own numbers; points share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Detail {
-    pub kind: Kind,
+    pub outcome: Outcome,
     pub errno: i32,
     pub source: Option<IpAddr>,
     pub comm: Option<Comm>,
@@ -59,15 +60,15 @@ pub(super) struct Dataset {
     pub notes: Vec<String>,
     /// Duration of the recording or the run in nanoseconds; absent if it is not known.
     pub total_ns: Option<u64>,
-    /// Times by [`Kind::index`].
-    pub by_kind: [Latency; KINDS.len()],
+    /// Times by [`Outcome::index`].
+    pub by_outcome: [Latency; Outcome::ALL.len()],
     /// Failures by errno; those beyond [`MOST_ERRNOS`] are under 0.
     pub errnos: BTreeMap<i32, u64>,
     /// Times of the successful connections, with everything that the strategy does.
     pub whole: Latency,
     fits: Fits,
     /// Occupancy curve, by the share of the range in use.
-    pub occupancy: Occupancy,
+    pub occupancy: occupancy::Curve,
     /// Connections that are drawn, by time.
     pub points: Vec<Drawn>,
     /// Details that the points refer to.
@@ -121,8 +122,8 @@ impl Dataset {
     }
 
     fn count(&mut self, point: &Point) {
-        self.by_kind[point.kind.index()].record(point.latency_ns);
-        if point.kind == Kind::Failed {
+        self.by_outcome[point.outcome.index()].record(point.latency_ns);
+        if point.outcome == Outcome::Failed {
             let known = self.errnos.len() < MOST_ERRNOS || self.errnos.contains_key(&point.errno);
             let errno = if known { point.errno } else { 0 };
             *self.errnos.entry(errno).or_default() += 1;
@@ -130,13 +131,13 @@ impl Dataset {
             self.whole.record(point.whole_ns);
             self.fits.add(point.at_ns, point.number, point.latency_ns);
         }
-        self.occupancy.add(point);
+        occupancy::add(&mut self.occupancy, point);
     }
 
     /// Adds the kernel's sums of calls below `--min-latency`.
     pub(super) fn merge_fast(&mut self, fast: &BelowMinimum) {
         let groups = [&fast.even, &fast.odd, &fast.bound, &fast.failed];
-        for (all, fast) in self.by_kind.iter_mut().zip(groups) {
+        for (all, fast) in self.by_outcome.iter_mut().zip(groups) {
             all.merge_fast(&fast.connect);
         }
         self.fast = fast.count();
@@ -144,19 +145,19 @@ impl Dataset {
 
     /// Number of all connections: those that were read, and those that were only counted.
     pub(super) fn connects(&self) -> u64 {
-        self.by_kind.iter().map(Latency::count).sum()
+        self.by_outcome.iter().map(Latency::count).sum()
     }
 
-    /// Number of connections of a kind.
-    pub(super) fn count_of(&self, kind: Kind) -> u64 {
-        self.by_kind[kind.index()].count()
+    /// Number of connections of an outcome.
+    pub(super) fn count_of(&self, outcome: Outcome) -> u64 {
+        self.by_outcome[outcome.index()].count()
     }
 
     /// Times of all successful connections.
     pub(super) fn successes(&self) -> Latency {
         let mut all = Latency::default();
-        for kind in [Kind::Even, Kind::Odd, Kind::Other] {
-            all.merge(&self.by_kind[kind.index()]);
+        for outcome in [Outcome::Even, Outcome::Odd, Outcome::Bound] {
+            all.merge(&self.by_outcome[outcome.index()]);
         }
         all
     }
@@ -177,7 +178,7 @@ struct Details {
 impl Details {
     fn index(&mut self, point: &Point) -> u16 {
         let mut detail = Detail {
-            kind: point.kind,
+            outcome: point.outcome,
             errno: point.errno,
             source: point.source,
             comm: point.comm,
@@ -186,8 +187,8 @@ impl Details {
             detail.source = None;
             detail.comm = None;
             if self.all.len() > MOST_DETAILS + MOST_ERRNOS && !self.places.contains_key(&detail) {
-                // There are too many errnos: only the kind is kept, and there is room for every kind.
-                detail.errno = i32::from(point.kind == Kind::Failed);
+                // There are too many errnos: only the outcome is kept, and there is room for every outcome.
+                detail.errno = i32::from(point.outcome == Outcome::Failed);
             }
         }
         let all = &mut self.all;
@@ -218,7 +219,7 @@ mod tests {
         let later = Point {
             at_ns: 900,
             port: Some(9_025),
-            kind: Kind::Odd,
+            outcome: Outcome::Odd,
             ..point(0)
         };
         let earlier = Point {
@@ -233,8 +234,8 @@ mod tests {
             .collect();
         assert_eq!(drawn, [(100, 1, earlier.port.unwrap()), (900, 0, 9_025)]);
         assert_eq!(
-            set.details[usize::from(set.points[1].detail)].kind,
-            Kind::Odd
+            set.details[usize::from(set.points[1].detail)].outcome,
+            Outcome::Odd
         );
         assert_eq!(set.connects(), 2);
     }
@@ -245,7 +246,7 @@ mod tests {
             .map(|number| Point {
                 source: Some(IpAddr::from(number.to_be_bytes())),
                 errno: (number % 1_000) as i32,
-                kind: Kind::Failed,
+                outcome: Outcome::Failed,
                 ..point(number.into())
             })
             .collect();

@@ -1,7 +1,8 @@
 //! Decides which of many connections are drawn: every failure, the slowest and the fastest of each part of the time,
 //! and a random sample of the rest that fills the remaining room. Memory does not grow with their number.
 
-use super::point::{KINDS, Kind, Point};
+use super::point::Point;
+use crate::connect::Outcome;
 use crate::stats::{Latency, Precision};
 
 /// Maximum number of parts that the time of a run is divided into.
@@ -18,8 +19,8 @@ const OUTLIERS: f64 = 0.01;
 pub(super) struct Parts {
     /// Number of times that [`NARROWEST_NS`] was doubled.
     doublings: u32,
-    parts: Vec<[Option<Box<Part>>; KINDS.len()]>,
-    counts: [u64; KINDS.len()],
+    parts: Vec<[Option<Box<Part>>; Outcome::ALL.len()]>,
+    counts: [u64; Outcome::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ struct Part {
 impl Parts {
     /// Adds a connection.
     pub(super) fn add(&mut self, point: &Point) {
-        self.counts[point.kind.index()] += 1;
+        self.counts[point.outcome.index()] += 1;
         while self.index(point.at_ns) >= PARTS {
             self.double();
         }
@@ -39,7 +40,7 @@ impl Parts {
         if self.parts.len() <= index {
             self.parts.resize_with(index + 1, Default::default);
         }
-        let part = self.parts[index][point.kind.index()].get_or_insert_with(|| {
+        let part = self.parts[index][point.outcome.index()].get_or_insert_with(|| {
             Box::new(Part {
                 latency: Latency::new(Precision::Coarse),
                 min_ns: u64::MAX,
@@ -78,7 +79,7 @@ impl Parts {
 #[derive(Debug)]
 pub(super) struct Thinner {
     doublings: u32,
-    limits: Vec<[Limits; KINDS.len()]>,
+    limits: Vec<[Limits; Outcome::ALL.len()]>,
     /// `None` if all are drawn.
     rule: Option<Rule>,
     of: u64,
@@ -127,14 +128,14 @@ impl Thinner {
     /// Draws `most` connections at most, except for the fastest and slowest of each part of the time.
     pub(super) fn new(parts: &Parts, most: u64) -> Self {
         let of: u64 = parts.counts.iter().sum();
-        let failures = parts.counts[Kind::Failed.index()];
+        let failures = parts.counts[Outcome::Failed.index()];
         let every_failure = failures <= most / 2;
         let share = OUTLIERS.min(most as f64 / 4.0 / of as f64);
         let rule = (of > most).then_some(Rule {
             quantile: 1.0 - share,
             every_failure,
         });
-        let limits: Vec<[Limits; KINDS.len()]> = match rule {
+        let limits: Vec<[Limits; Outcome::ALL.len()]> = match rule {
             None => Vec::new(),
             Some(rule) => parts.parts.iter().map(|part| limits(part, rule)).collect(),
         };
@@ -167,7 +168,7 @@ impl Thinner {
             self.room -= u64::from(chosen);
             chosen
         };
-        if point.kind != Kind::Failed || !rule.every_failure {
+        if point.outcome != Outcome::Failed || !rule.every_failure {
             self.left = self.left.saturating_sub(1);
         }
         self.drawn += u64::from(draws);
@@ -176,7 +177,7 @@ impl Thinner {
     }
 
     fn stands_out(&mut self, point: &Point, rule: Rule) -> bool {
-        if point.kind == Kind::Failed && rule.every_failure {
+        if point.outcome == Outcome::Failed && rule.every_failure {
             return true;
         }
         let part = point.at_ns / (NARROWEST_NS << self.doublings);
@@ -186,7 +187,7 @@ impl Thinner {
         else {
             return true;
         };
-        let limits = &mut part[point.kind.index()];
+        let limits = &mut part[point.outcome.index()];
         let is_min = limits
             .min_ns
             .take_if(|ns| *ns == point.latency_ns)
@@ -218,13 +219,16 @@ impl Thinner {
     }
 }
 
-fn limits(part: &[Option<Box<Part>>; KINDS.len()], rule: Rule) -> [Limits; KINDS.len()] {
+fn limits(
+    part: &[Option<Box<Part>>; Outcome::ALL.len()],
+    rule: Rule,
+) -> [Limits; Outcome::ALL.len()] {
     std::array::from_fn(|kind| {
         let Some(part) = &part[kind] else {
             return Limits::default();
         };
         let above_ns = part.latency.quantile_ns(rule.quantile).unwrap_or(0);
-        let all = kind == Kind::Failed.index() && rule.every_failure;
+        let all = kind == Outcome::Failed.index() && rule.every_failure;
         Limits {
             count: match all {
                 true => part.latency.count(),
@@ -263,10 +267,10 @@ mod tests {
                     _ if number % 5_000 == 17 => 3_000_000,
                     _ => 20_000 + number * 7_919 % 1_000,
                 },
-                kind: match number {
-                    _ if number % 7_001 == 3 => Kind::Failed,
-                    _ if number % 3 == 0 => Kind::Odd,
-                    _ => Kind::Even,
+                outcome: match number {
+                    _ if number % 7_001 == 3 => Outcome::Failed,
+                    _ if number % 3 == 0 => Outcome::Odd,
+                    _ => Outcome::Even,
                 },
                 ..point(number)
             })
@@ -279,7 +283,7 @@ mod tests {
         let (drawn, thinning) = thinned(&points, 20_000);
         let thinning = thinning.unwrap();
         for point in &points {
-            let stands_out = point.latency_ns > 1_000_000 || point.kind == Kind::Failed;
+            let stands_out = point.latency_ns > 1_000_000 || point.outcome == Outcome::Failed;
             assert!(!stands_out || drawn.contains(&point.number), "{point:?}");
         }
         assert_eq!(thinning.of, 500_000);
@@ -300,12 +304,12 @@ mod tests {
         let (drawn, _) = thinned(&points, 10);
         let width = NARROWEST_NS << parts.doublings;
         for part in 0..=points[points.len() - 1].at_ns / width {
-            for kind in [Kind::Even, Kind::Odd] {
+            for kind in [Outcome::Even, Outcome::Odd] {
                 let latency = |point: &&Point| point.latency_ns;
                 let here = || {
                     points
                         .iter()
-                        .filter(|point| point.at_ns / width == part && point.kind == kind)
+                        .filter(|point| point.at_ns / width == part && point.outcome == kind)
                 };
                 for extreme in [here().min_by_key(latency), here().max_by_key(latency)] {
                     let ns = extreme.unwrap().latency_ns;
@@ -331,7 +335,7 @@ mod tests {
             .map(|number| Point {
                 at_ns: number * 1_000,
                 latency_ns: if number == 777 { 9_000_000 } else { 2_000_000 },
-                kind: Kind::Failed,
+                outcome: Outcome::Failed,
                 ..point(number)
             })
             .collect();

@@ -24,7 +24,6 @@ use self::{
     dataset::Dataset,
     downsample::{Downsampling, PARTS},
     html::Page,
-    occupancy::Occupancy,
 };
 use crate::{
     clock::Time,
@@ -101,7 +100,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
 
 /// Returns a curve for each strategy that has successful connections, with all of its repeats.
 fn curves(strategies: &[String], sets: &[Dataset]) -> Vec<Curve> {
-    let mut all: Vec<(&String, Occupancy)> = Vec::new();
+    let mut all: Vec<(&String, occupancy::Curve)> = Vec::new();
     for (strategy, set) in strategies.iter().zip(sets) {
         match all.iter_mut().find(|(name, _)| *name == strategy) {
             Some((_, occupancy)) => occupancy.merge(&set.occupancy),
@@ -214,11 +213,9 @@ fn command(arguments: impl Iterator<Item = OsString>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        dataset::Connects,
-        point::{Kind, Point},
-        *,
-    };
+    use crate::connect::Outcome;
+
+    use super::{dataset::Connects, point::Point, *};
 
     /// A name that breaks every context that does not escape it.
     pub(super) const HOSTILE: &str =
@@ -231,7 +228,7 @@ mod tests {
             at_ns: 0,
             latency_ns: 20_000,
             whole_ns: 21_000,
-            kind: Kind::Even,
+            outcome: Outcome::Even,
             port: Some(20_000),
             errno: 0,
             source: Some([127, 0, 0, 1].into()),
@@ -253,10 +250,10 @@ mod tests {
                     } else {
                         20_000 + number
                     },
-                    kind: match number % 100 {
-                        99 => Kind::Failed,
-                        _ if odd => Kind::Odd,
-                        _ => Kind::Even,
+                    outcome: match number % 100 {
+                        99 => Outcome::Failed,
+                        _ if odd => Outcome::Odd,
+                        _ => Outcome::Even,
                     },
                     share: Some(number as f64 / self.0 as f64),
                     ..point(number)

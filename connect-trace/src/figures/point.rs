@@ -3,58 +3,27 @@
 use std::net::IpAddr;
 
 use crate::{
-    connect::{Comm, Connect, SourcePort},
+    connect::{Comm, Connect, Outcome},
     load::attempt::Attempt,
 };
 
-/// Outcome of a connect(), which decides its colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    /// Successful, with an even port.
-    Even,
-    /// Successful, with an odd port.
-    Odd,
-    /// Successful, with a port that the socket already had, or an unknown port.
-    Other,
-    /// Failed.
-    Failed,
+/// Returns the name of an outcome in legends.
+pub(super) fn name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Even => "even port",
+        Outcome::Odd => "odd port",
+        Outcome::Bound => "bound before",
+        Outcome::Failed => "failed",
+    }
 }
 
-/// Every kind, in the order of legends and of [`Kind::index`].
-pub(super) const KINDS: [Kind; 4] = [Kind::Even, Kind::Odd, Kind::Other, Kind::Failed];
-
-impl Kind {
-    /// Index in [`KINDS`].
-    pub(super) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Name in legends.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Even => "even port",
-            Self::Odd => "odd port",
-            Self::Other => "bound before",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Class in the style sheet.
-    pub(super) fn class(self) -> &'static str {
-        match self {
-            Self::Even => "even",
-            Self::Odd => "odd",
-            Self::Other => "other",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn of_port(port: u16) -> Self {
-        if port.is_multiple_of(2) {
-            Self::Even
-        } else {
-            Self::Odd
-        }
+/// Returns the class of an outcome in the style sheet.
+pub(super) fn class(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Even => "even",
+        Outcome::Odd => "odd",
+        Outcome::Bound => "other",
+        Outcome::Failed => "failed",
     }
 }
 
@@ -71,7 +40,7 @@ pub(super) struct Point {
     /// tries), in nanoseconds.
     pub whole_ns: u64,
     /// Outcome.
-    pub kind: Kind,
+    pub outcome: Outcome,
     /// Source port.
     pub port: Option<u16>,
     /// 0, or the errno.
@@ -87,17 +56,13 @@ pub(super) struct Point {
 impl Point {
     /// Creates the point of a connect() of a recording that began at `began_ns` of `CLOCK_MONOTONIC`.
     pub(super) fn of_connect(number: u64, began_ns: u64, connect: &Connect) -> Self {
-        let kind = match (connect.errno, connect.port) {
-            (0, SourcePort::Searched(port)) => Kind::of_port(port),
-            (0, _) => Kind::Other,
-            _ => Kind::Failed,
-        };
+        let outcome = Outcome::of(connect);
         Self {
             number,
             at_ns: connect.start_ns.saturating_sub(began_ns),
             latency_ns: connect.connect_ns,
             whole_ns: connect.connect_ns,
-            kind,
+            outcome,
             port: connect.port.number(),
             errno: connect.errno,
             source: connect.source,
@@ -108,10 +73,10 @@ impl Point {
 
     /// Creates the point of an attempt of a run that can hold `capacity` connections.
     pub(super) fn of_attempt(attempt: &Attempt, capacity: u32) -> Self {
-        let kind = match (attempt.errno, attempt.port) {
-            (0, Some(port)) => Kind::of_port(port),
-            (0, None) => Kind::Other,
-            _ => Kind::Failed,
+        let outcome = match (attempt.errno, attempt.port) {
+            (0, Some(port)) => Outcome::of_port(port),
+            (0, None) => Outcome::Bound,
+            _ => Outcome::Failed,
         };
         let share = f64::from(attempt.held) / f64::from(capacity);
         Self {
@@ -119,7 +84,7 @@ impl Point {
             at_ns: attempt.start_ns,
             latency_ns: attempt.connect_ns,
             whole_ns: attempt.connect_ns.saturating_add(attempt.prepare_ns),
-            kind,
+            outcome,
             port: attempt.port,
             errno: attempt.errno,
             source: attempt.source,

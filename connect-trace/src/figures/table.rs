@@ -6,14 +6,14 @@ use super::{
     charts::axis::{count, time},
     dataset::Dataset,
     escape::markup,
-    point::Kind,
 };
+use crate::connect::Outcome;
 use crate::term::errno;
 
 /// Returns the table as HTML. `whole` adds the time of everything that the strategies do besides connect(),
 /// which is known only for a workload.
 pub(super) fn table(sets: &[Dataset], whole: bool) -> String {
-    let bound = sets.iter().any(|set| set.count_of(Kind::Other) > 0);
+    let bound = sets.iter().any(|set| set.count_of(Outcome::Bound) > 0);
     let mut heads = vec!["run", "even", "odd"];
     heads.extend(bound.then_some("bound"));
     heads.extend([
@@ -38,17 +38,17 @@ pub(super) fn table(sets: &[Dataset], whole: bool) -> String {
 
 fn row(set: &Dataset, bound: bool, whole: bool) -> String {
     let successes = set.successes();
-    let mean = |kind: Kind| set.by_kind[kind.index()].mean_ns();
+    let mean = |outcome: Outcome| set.by_outcome[outcome.index()].mean_ns();
     let quantile = |share| successes.quantile_ns(share).map(|ns| ns as f64);
     let mut cells = vec![
-        count(set.count_of(Kind::Even)),
-        count(set.count_of(Kind::Odd)),
+        count(set.count_of(Outcome::Even)),
+        count(set.count_of(Outcome::Odd)),
     ];
-    cells.extend(bound.then(|| count(set.count_of(Kind::Other))));
+    cells.extend(bound.then(|| count(set.count_of(Outcome::Bound))));
     cells.push(errors(set));
     let times = [
-        mean(Kind::Even),
-        mean(Kind::Odd),
+        mean(Outcome::Even),
+        mean(Outcome::Odd),
         successes.mean_ns(),
         quantile(0.5),
         quantile(0.9),
@@ -73,7 +73,7 @@ fn row(set: &Dataset, bound: bool, whole: bool) -> String {
 
 /// Returns the number of failures, and their errnos.
 fn errors(set: &Dataset) -> String {
-    let mut cell = count(set.count_of(Kind::Failed));
+    let mut cell = count(set.count_of(Outcome::Failed));
     for (&errno, &failures) in &set.errnos {
         let name = markup(&errno::name(errno));
         match set.errnos.len() {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{attempt::Attempt, occupancy::Curve};
+use super::{
+    attempt::Attempt,
+    occupancy::{OccupancyCurve, STEPS},
+};
 use crate::connect::PortRange;
 use crate::stats::Latency;
 
@@ -53,7 +56,7 @@ pub struct Figures {
     /// Maximum number of connections that were open at once.
     pub most_held: u32,
     /// Times by the number of open connections.
-    pub curve: Curve,
+    pub curve: OccupancyCurve<STEPS>,
 }
 
 impl Figures {

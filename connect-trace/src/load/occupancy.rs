@@ -3,14 +3,14 @@
 use super::attempt::Attempt;
 use crate::connect::PortRange;
 
-/// Number of steps that the whole range is divided into.
+/// Number of steps of the curves of `load` and `compare`.
 pub(crate) const STEPS: usize = 20;
 
-/// The steps, beginning with an empty range. If several addresses allow more open connections than the range
-/// has ports, there are further steps.
-#[derive(Clone, Debug, Default)]
-pub struct Curve {
-    /// Each step is a twentieth of the range's ports.
+/// Times by the share of the range in use, in `STEPS` steps that begin with an empty range. If several addresses allow
+/// more open connections than the range has ports, there are further steps.
+#[derive(Clone, Debug)]
+pub struct OccupancyCurve<const STEPS: usize> {
+    /// The steps up to the last one that an attempt is in.
     pub steps: Vec<Step>,
 }
 
@@ -20,7 +20,7 @@ pub struct Step {
     /// Number of successful attempts.
     pub count: u64,
     /// Total time of the successful attempts.
-    pub total_ns: u64,
+    pub total_ns: u128,
     /// Number of failed attempts.
     pub errors: u64,
 }
@@ -41,19 +41,25 @@ impl Step {
     }
 }
 
-impl Curve {
-    /// Adds an attempt.
-    pub fn record(&mut self, attempt: &Attempt, range: PortRange) {
-        let step = (attempt.held as usize * STEPS) / range.ports() as usize;
+impl<const STEPS: usize> Default for OccupancyCurve<STEPS> {
+    fn default() -> Self {
+        Self { steps: Vec::new() }
+    }
+}
+
+impl<const STEPS: usize> OccupancyCurve<STEPS> {
+    /// Adds an attempt to a step, by its time, or `None` if it failed.
+    pub(crate) fn add(&mut self, step: usize, time_ns: Option<u64>) {
         if self.steps.len() <= step {
             self.steps.resize(step + 1, Step::default());
         }
         let step = &mut self.steps[step];
-        if attempt.errno == 0 {
-            step.count += 1;
-            step.total_ns += attempt.whole_ns();
-        } else {
-            step.errors += 1;
+        match time_ns {
+            Some(ns) => {
+                step.count += 1;
+                step.total_ns += u128::from(ns);
+            }
+            None => step.errors += 1,
         }
     }
 
@@ -64,6 +70,20 @@ impl Curve {
         for (step, &more) in self.steps.iter_mut().zip(&other.steps) {
             *step = step.with(more);
         }
+    }
+
+    /// Returns the middle of each step that has connections, as a share of the range, and their mean time in nanoseconds.
+    pub(crate) fn means(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.steps.iter().enumerate().filter_map(|(index, step)| {
+            let middle = (index as f64 + 0.5) / STEPS as f64;
+            Some((middle, step.mean_ns()?))
+        })
+    }
+
+    /// Adds an attempt of a run with this range.
+    pub fn record(&mut self, attempt: &Attempt, range: PortRange) {
+        let step = (attempt.held as usize * STEPS) / range.ports() as usize;
+        self.add(step, (attempt.errno == 0).then(|| attempt.whole_ns()));
     }
 
     /// Merges each two neighbouring steps into one.
@@ -115,7 +135,7 @@ mod tests {
 
     #[test]
     fn attempts_are_in_the_step_of_what_was_open_when_they_ended() {
-        let mut curve = Curve::default();
+        let mut curve = OccupancyCurve::<STEPS>::default();
         for number in 0..200 {
             let slow = if number < 100 { 1 } else { 10 };
             let attempt = Attempt {
@@ -133,7 +153,7 @@ mod tests {
         assert_eq!(curve.rises_by(2.0), Some(0.5));
         assert_eq!(curve.rises_by(20.0), None);
         assert_eq!(curve.fails_from(), Some(0.95));
-        let mut both = Curve::default();
+        let mut both = OccupancyCurve::<STEPS>::default();
         both.merge(&curve);
         both.merge(&curve);
         assert_eq!((both.steps[0].count, both.steps[19].errors), (20, 20));
@@ -141,9 +161,9 @@ mod tests {
 
     #[test]
     fn more_connections_than_ports_have_steps_beyond() {
-        let mut curve = Curve::default();
+        let mut curve = OccupancyCurve::<STEPS>::default();
         curve.record(&attempt(399, Some(20_000)), RANGE);
         assert_eq!((curve.steps.len(), curve.steps[39].count), (40, 1));
-        assert_eq!(Curve::default().rises_by(2.0), None);
+        assert_eq!(OccupancyCurve::<STEPS>::default().rises_by(2.0), None);
     }
 }

@@ -1,14 +1,11 @@
 //! Names of the kinds of connections, in text and JSON alike.
 
+use crate::connect::Outcome;
 use crate::term::errno;
 use crate::{
     connect::{Family, Pass, PortChoice, SourcePort},
     overhead::limiter::Level,
-    stats::{
-        Key,
-        by::By,
-        key::{Parity, PortChoiceKey},
-    },
+    stats::{Key, by::By, key::PortChoiceKey},
 };
 
 pub(super) fn family(family: Family) -> &'static str {
@@ -66,10 +63,10 @@ pub(super) fn by(by: By) -> &'static str {
 pub(super) fn key(key: Key) -> String {
     let none = || "none".to_owned();
     match key {
-        Key::Parity(Parity::Even) => "even".to_owned(),
-        Key::Parity(Parity::Odd) => "odd".to_owned(),
-        Key::Parity(Parity::Bound) => "bound".to_owned(),
-        Key::Parity(Parity::Failed) => "failed".to_owned(),
+        Key::Parity(Outcome::Even) => "even".to_owned(),
+        Key::Parity(Outcome::Odd) => "odd".to_owned(),
+        Key::Parity(Outcome::Bound) => "bound".to_owned(),
+        Key::Parity(Outcome::Failed) => "failed".to_owned(),
         Key::Pass(found) => found.map_or_else(none, |found| pass(found).to_owned()),
         Key::Errno(0) => "ok".to_owned(),
         Key::Errno(errno) => errno::name(errno),

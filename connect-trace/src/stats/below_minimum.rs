@@ -3,8 +3,9 @@
 
 use connect_trace_common::{FastGroup, Times, power_of_ten};
 
-use super::{Group, Parity};
+use super::Group;
 use crate::connect::Connect;
+use crate::connect::Outcome;
 
 /// Calls below `--min-latency`, by the outcome of their source ports; all zero without that option.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,11 +41,11 @@ impl BelowMinimum {
 
     /// Adds a connect() to the sums, as the kernel does for a call without a record.
     pub fn record(&mut self, connect: &Connect) {
-        let group = match Parity::of(connect) {
-            Parity::Even => &mut self.even,
-            Parity::Odd => &mut self.odd,
-            Parity::Bound => &mut self.bound,
-            Parity::Failed => &mut self.failed,
+        let group = match Outcome::of(connect) {
+            Outcome::Even => &mut self.even,
+            Outcome::Odd => &mut self.odd,
+            Outcome::Bound => &mut self.bound,
+            Outcome::Failed => &mut self.failed,
         };
         add(&mut group.connect, connect.connect_ns);
         if let Some(ns) = connect.search_ns {

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::by::By;
-use crate::connect::{Comm, Connect, Family, Pass, PortChoice, SourcePort};
+use crate::connect::{Comm, Connect, Family, Outcome, Pass, PortChoice};
 
 /// The key that the calls of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// Outcome for the source port.
-    Parity(Parity),
+    Parity(Outcome),
     /// Pass of the search that found the port; `None` if none did.
     Pass(Option<Pass>),
     /// Return value of the kernel's function, 0 for success.
@@ -59,38 +59,12 @@ impl PortChoiceKey {
     }
 }
 
-/// Outcome for the source port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Parity {
-    /// The search found an even port.
-    Even,
-    /// The search found an odd port.
-    Odd,
-    /// The socket had its port before connect().
-    Bound,
-    /// The call failed.
-    Failed,
-}
-
-impl Parity {
-    /// Returns the outcome of a connect().
-    #[must_use]
-    pub fn of(connect: &Connect) -> Self {
-        match connect.port {
-            _ if connect.errno != 0 => Self::Failed,
-            SourcePort::Searched(port) if port % 2 == 0 => Self::Even,
-            SourcePort::Searched(_) => Self::Odd,
-            SourcePort::Bound(_) | SourcePort::None => Self::Bound,
-        }
-    }
-}
-
 impl Key {
     /// Returns the key of a connect().
     #[must_use]
     pub fn of(connect: &Connect, by: By) -> Self {
         match by {
-            By::Parity => Self::Parity(Parity::of(connect)),
+            By::Parity => Self::Parity(Outcome::of(connect)),
             By::Pass => Self::Pass(connect.pass()),
             By::Errno => Self::Errno(connect.errno),
             By::Destination => Self::Destination(connect.destination),

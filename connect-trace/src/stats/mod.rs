@@ -23,7 +23,7 @@ pub use candidates::Candidates;
 pub use exhaustion::Exhaustions;
 pub use group::Group;
 pub use groups::Groups;
-pub use key::{Key, Parity};
+pub use key::Key;
 pub use latency::{Latency, Precision};
 pub use port_choices::PortChoices;
 pub use scanned::Scanned;

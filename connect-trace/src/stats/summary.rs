@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BelowMinimum, Candidates, Group, Key, Parity, PortChoices,
+    BelowMinimum, Candidates, Group, Key, PortChoices,
     groups::{Named, Top},
     key::PortChoiceKey,
 };
-use crate::connect::{Connect, Pass, SearchRange};
+use crate::connect::{Connect, Outcome, Pass, SearchRange};
 
 /// Largest number of ranges and errnos that are kept apart. The kernel's connect() has fewer errnos, and a host has few
 /// ranges, unless sockets are given their own.
@@ -82,10 +82,10 @@ impl Summary {
             self.failed.entry(errno).or_default().record(connect);
             return;
         }
-        match Parity::of(connect) {
-            Parity::Even => self.even.record(connect),
-            Parity::Odd => self.odd.record(connect),
-            Parity::Bound | Parity::Failed => self.bound.record(connect),
+        match Outcome::of(connect) {
+            Outcome::Even => self.even.record(connect),
+            Outcome::Odd => self.odd.record(connect),
+            Outcome::Bound | Outcome::Failed => self.bound.record(connect),
         }
         if let Some(pass) = connect.pass() {
             self.of_pass(pass).record(connect);
@@ -95,7 +95,7 @@ impl Summary {
     /// Adds calls that found ports of one parity (even or odd), in one range and with one port choice.
     pub fn merge_found(
         &mut self,
-        parity: Parity,
+        parity: Outcome,
         range: SearchRange,
         choice: Option<PortChoiceKey>,
         found: &Group,
@@ -107,7 +107,7 @@ impl Summary {
         self.connects += connects;
         self.port_choices.merge(choice, found);
         self.count_range(range, connects);
-        let odd = parity == Parity::Odd;
+        let odd = parity == Outcome::Odd;
         if odd { &mut self.odd } else { &mut self.even }.merge(found);
         self.of_pass(range.pass(u16::from(odd))).merge(found);
     }
@@ -142,10 +142,10 @@ impl Summary {
     #[must_use]
     pub fn by_parity(&self) -> Top {
         let groups = [
-            (Parity::Even, self.even.clone()),
-            (Parity::Odd, self.odd.clone()),
-            (Parity::Bound, self.bound.clone()),
-            (Parity::Failed, self.failures()),
+            (Outcome::Even, self.even.clone()),
+            (Outcome::Odd, self.odd.clone()),
+            (Outcome::Bound, self.bound.clone()),
+            (Outcome::Failed, self.failures()),
         ];
         let groups = groups.into_iter().map(|(parity, group)| Named {
             key: Key::Parity(parity),

@@ -1,8 +1,8 @@
 //! Fast path for the common case: successful connections with a searched port. Each is counted once here, by the range,
 //! the port choice and the parity of its port, and added to all its groups when there is a report.
 
-use super::{Candidates, Group, Parity, Summary, key::PortChoiceKey};
-use crate::connect::{Connect, PortChoice, SearchRange, SourcePort};
+use super::{Candidates, Group, Summary, key::PortChoiceKey};
+use crate::connect::{Connect, Outcome, PortChoice, SearchRange, SourcePort};
 
 /// Largest number of kinds that are kept, up to 1 MiB each. A host has few, unless sockets have ranges of their own.
 const MOST: usize = 16;
@@ -88,7 +88,7 @@ impl Tally {
     pub fn settle(&mut self, summary: &mut Summary) {
         for kind in std::mem::take(self).kinds {
             summary.candidates.merge(&kind.candidates);
-            for (parity, group) in [Parity::Even, Parity::Odd].into_iter().zip(&kind.groups) {
+            for (parity, group) in [Outcome::Even, Outcome::Odd].into_iter().zip(&kind.groups) {
                 summary.merge_found(parity, kind.like.range, kind.choice, group);
             }
         }

@@ -7,26 +7,26 @@ use super::{
     bar_key,
     svg::{Chart, Place},
 };
-use crate::figures::{
-    dataset::Dataset,
-    point::{KINDS, Kind},
-};
+use crate::connect::Outcome;
+use crate::figures::{dataset::Dataset, point};
 
 /// Draws the number of connections in each bucket, side by side for even and odd ports, and for the other
 /// kinds if there are any.
 pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
-    let kinds: Vec<Kind> = KINDS
+    let kinds: Vec<Outcome> = Outcome::ALL
         .into_iter()
-        .filter(|&kind| matches!(kind, Kind::Even | Kind::Odd) || set.count_of(kind) > 0)
+        .filter(|&outcome| {
+            matches!(outcome, Outcome::Even | Outcome::Odd) || set.count_of(outcome) > 0
+        })
         .collect();
-    let of = |kind: Kind| set.by_kind[kind.index()].buckets();
+    let of = |outcome: Outcome| set.by_outcome[outcome.index()].buckets();
     let entries: Vec<_> = kinds
         .iter()
-        .map(|&kind| (bar_key(kind), named(kind, set)))
+        .map(|&outcome| (bar_key(outcome), named(outcome, set)))
         .collect();
     let mut chart = Chart::new(400.0, 200.0, &entries);
 
-    let filled = |&row: &usize| KINDS.iter().any(|&kind| of(kind)[row] > 0);
+    let filled = |&row: &usize| Outcome::ALL.iter().any(|&outcome| of(outcome)[row] > 0);
     let rows = 0..connect_trace_common::BUCKETS;
     let (first, last) = match (rows.clone().find(filled), rows.rev().find(filled)) {
         (Some(first), Some(last)) => (first, last),
@@ -36,7 +36,7 @@ pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
     let first = first.saturating_sub(1);
     let last = (last + 1).min(connect_trace_common::BUCKETS - 1);
     let most = (first..=last)
-        .flat_map(|row| kinds.iter().map(move |&kind| of(kind)[row]))
+        .flat_map(|row| kinds.iter().map(move |&outcome| of(outcome)[row]))
         .max();
     let span = Span::up_to(most.unwrap_or(0) as f64 * 1.08);
     let ticks: Vec<_> = span
@@ -51,20 +51,25 @@ pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
     let bar = width * 0.84 / kinds.len() as f64;
     for row in first..=last {
         let left = chart.left + (row - first) as f64 * width + width * 0.08;
-        for (place, &kind) in kinds.iter().enumerate() {
-            let count = of(kind)[row];
+        for (place, &outcome) in kinds.iter().enumerate() {
+            let count = of(outcome)[row];
             if count == 0 {
                 continue;
             }
             let (x, y) = (left + place as f64 * bar, chart.y(span.share(count as f64)));
             // Even the smallest count must be visible.
             let y = y.min(chart.y(0.0) - 2.0);
-            let what = format!("{}, {}: {}", kind.name(), range(row), axis::count(count));
+            let what = format!(
+                "{}, {}: {}",
+                point::name(outcome),
+                range(row),
+                axis::count(count)
+            );
             let (x, width) = (x + 1.0, (bar - 2.0).max(1.0));
             let height = chart.y(0.0) - y;
             chart.add(format!(
                 r#"<rect class="bar {}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}">"#,
-                kind.class(),
+                point::class(outcome),
             ));
             chart.add(format!("<title>{what}</title></rect>"));
         }
@@ -80,8 +85,12 @@ pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
     chart.finish(place, &label)
 }
 
-fn named(kind: Kind, set: &Dataset) -> String {
-    format!("{} {}", kind.name(), axis::count(set.count_of(kind)))
+fn named(outcome: Outcome, set: &Dataset) -> String {
+    format!(
+        "{} {}",
+        point::name(outcome),
+        axis::count(set.count_of(outcome))
+    )
 }
 
 fn range(row: usize) -> String {

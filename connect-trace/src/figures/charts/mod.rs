@@ -12,22 +12,24 @@ pub(super) use self::{
     scatter::{Across, scatter},
     svg::Place,
 };
-use super::point::Kind;
 
-/// Returns the shape of a kind in the legend, so that colour is not the only difference.
-fn key(kind: Kind) -> String {
-    let class = kind.class();
-    match kind {
-        Kind::Even => format!(r#"<circle class="{class}" cx="8" cy="-4" r="4"/>"#),
-        Kind::Odd => format!(r#"<path class="{class} cross" d="M4 -8l8 8m0 -8l-8 8"/>"#),
-        Kind::Other => format!(r#"<path class="{class}" d="M8 -9l5 5l-5 5l-5 -5z"/>"#),
-        Kind::Failed => format!(r#"<rect class="{class}" x="4" y="-8" width="8" height="8"/>"#),
+use super::point;
+use crate::connect::Outcome;
+
+/// Returns the shape of an outcome in the legend, so that colour is not the only difference.
+fn key(outcome: Outcome) -> String {
+    let class = point::class(outcome);
+    match outcome {
+        Outcome::Even => format!(r#"<circle class="{class}" cx="8" cy="-4" r="4"/>"#),
+        Outcome::Odd => format!(r#"<path class="{class} cross" d="M4 -8l8 8m0 -8l-8 8"/>"#),
+        Outcome::Bound => format!(r#"<path class="{class}" d="M8 -9l5 5l-5 5l-5 -5z"/>"#),
+        Outcome::Failed => format!(r#"<rect class="{class}" x="4" y="-8" width="8" height="8"/>"#),
     }
 }
 
-/// Returns the bar of a kind for the legend of the buckets.
-fn bar_key(kind: Kind) -> String {
-    let class = kind.class();
+/// Returns the bar of an outcome for the legend of the buckets.
+fn bar_key(outcome: Outcome) -> String {
+    let class = point::class(outcome);
     format!(r#"<rect class="bar {class}" x="3" y="-9" width="10" height="10"/>"#)
 }
 

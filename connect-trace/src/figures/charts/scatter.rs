@@ -8,9 +8,10 @@ use super::{
     key,
     svg::{Chart, Place},
 };
+use crate::connect::Outcome;
 use crate::figures::{
     dataset::{Dataset, Drawn},
-    point::{KINDS, Kind},
+    point,
 };
 
 /// Side of a spot, in pixels: large enough to show the shape that is drawn on it.
@@ -32,9 +33,9 @@ pub(in crate::figures) fn scatter(
     across: Across,
     span: Span,
 ) -> String {
-    let kinds: Vec<Kind> = KINDS
+    let kinds: Vec<Outcome> = Outcome::ALL
         .into_iter()
-        .filter(|&kind| set.count_of(kind) > 0)
+        .filter(|&outcome| set.count_of(outcome) > 0)
         .collect();
     let value = |point: &Drawn| match across {
         Across::Time => point.at_ns as f64 / 1e9,
@@ -48,9 +49,9 @@ pub(in crate::figures) fn scatter(
     };
     let mut entries: Vec<_> = kinds
         .iter()
-        .map(|&kind| {
-            let count = axis::count(set.count_of(kind));
-            (key(kind), format!("{} {count}", kind.name()))
+        .map(|&outcome| {
+            let count = axis::count(set.count_of(outcome));
+            (key(outcome), format!("{} {count}", point::name(outcome)))
         })
         .collect();
     if let Some(line) = line {
@@ -80,25 +81,25 @@ pub(in crate::figures) fn scatter(
         let column = place_of(x_span.share(value(point)), columns);
         let power = (point.latency_ns.max(1) as f64).log10();
         let row = place_of(1.0 - span.share(power), rows);
-        let kind = set.details[usize::from(point.detail)].kind;
-        spots[row * columns + column] |= 1 << kind.index();
+        let outcome = set.details[usize::from(point.detail)].outcome;
+        spots[row * columns + column] |= 1 << outcome.index();
     }
     let (left, top) = (chart.left, chart.top);
-    for kind in kinds {
+    for outcome in kinds {
         let mut path = String::new();
         for (number, &kinds) in spots.iter().enumerate() {
             let (column, row) = (number % columns, number / columns);
-            if shown(kinds, row + column) == Some(kind) {
+            if shown(kinds, row + column) == Some(outcome) {
                 let _ = write!(
                     path,
                     "M{} {}{}",
                     left as usize + column * SPOT,
                     top as usize + row * SPOT,
-                    mark(kind)
+                    mark(outcome)
                 );
             }
         }
-        let class = kind.class();
+        let class = point::class(outcome);
         chart.add(format!(r#"<path class="{class} marks" d="{path}"/>"#));
     }
     if let Some(line) = line {
@@ -117,25 +118,28 @@ pub(in crate::figures) fn scatter(
 }
 
 /// Returns the path from the upper left corner of a spot, in the shape of the legend.
-fn mark(kind: Kind) -> &'static str {
-    match kind {
+fn mark(outcome: Outcome) -> &'static str {
+    match outcome {
         // A point, drawn with round ends.
-        Kind::Even => "m2 2h.01",
-        Kind::Odd => "l4 4m0-4l-4 4",
-        Kind::Other => "m2 1l1 1l-1 1l-1-1z",
+        Outcome::Even => "m2 2h.01",
+        Outcome::Odd => "l4 4m0-4l-4 4",
+        Outcome::Bound => "m2 1l1 1l-1 1l-1-1z",
         // A single failure among many thousands must be visible.
-        Kind::Failed => "m-.5 2h5",
+        Outcome::Failed => "m-.5 2h5",
     }
 }
 
-/// Returns the kind that is shown on a spot: a failure, or else each kind on its share of the spots.
-fn shown(kinds: u8, spot: usize) -> Option<Kind> {
-    let has = |kind: &Kind| kinds >> kind.index() & 1 == 1;
-    if has(&Kind::Failed) {
-        return Some(Kind::Failed);
+/// Returns the outcome that is shown on a spot: a failure, or else each outcome on its share of the spots.
+fn shown(kinds: u8, spot: usize) -> Option<Outcome> {
+    let has = |outcome: &Outcome| kinds >> outcome.index() & 1 == 1;
+    if has(&Outcome::Failed) {
+        return Some(Outcome::Failed);
     }
     let count = kinds.count_ones() as usize;
-    KINDS.into_iter().filter(has).nth(spot % count.max(1))
+    Outcome::ALL
+        .into_iter()
+        .filter(has)
+        .nth(spot % count.max(1))
 }
 
 #[cfg(test)]
@@ -145,12 +149,12 @@ mod tests {
     #[test]
     fn no_kind_hides_another_and_failures_are_always_seen() {
         assert_eq!(shown(0, 0), None);
-        let both = 1 << Kind::Even.index() | 1 << Kind::Odd.index();
+        let both = 1 << Outcome::Even.index() | 1 << Outcome::Odd.index();
         let seen = [0, 1, 2].map(|spot| shown(both, spot).unwrap());
-        assert_eq!(seen, [Kind::Even, Kind::Odd, Kind::Even]);
+        assert_eq!(seen, [Outcome::Even, Outcome::Odd, Outcome::Even]);
         assert_eq!(
-            shown(both | 1 << Kind::Failed.index(), 1),
-            Some(Kind::Failed)
+            shown(both | 1 << Outcome::Failed.index(), 1),
+            Some(Outcome::Failed)
         );
     }
 }

@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     programs::{
-        FEntry, FExit, KProbe, fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId,
+        FEntry, FExit, KProbe, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId,
+        kprobe::KProbeLinkId, links,
     },
 };
 
@@ -61,20 +62,36 @@ impl Link {
 
     /// Detaches the program. The call can wait for grace periods of the kernel, up to seconds.
     pub(crate) fn detach(self, ebpf: &mut Ebpf) -> Result<()> {
-        let (name, detached) = match self {
+        self.take(ebpf)?()
+    }
+
+    /// Takes the link from its program, and returns what detaches it, so that several can be detached at once.
+    pub(crate) fn take(self, ebpf: &mut Ebpf) -> Result<Detach> {
+        match self {
             Self::Entry(name, link) => {
-                let detached = object::program::<FEntry>(ebpf, &name)?.detach(link);
-                (name, detached)
+                let link = object::program::<FEntry>(ebpf, &name)?.take_link(link);
+                detach(name, link)
             }
             Self::Exit(name, link) => {
-                let detached = object::program::<FExit>(ebpf, &name)?.detach(link);
-                (name, detached)
+                let link = object::program::<FExit>(ebpf, &name)?.take_link(link);
+                detach(name, link)
             }
             Self::Probe(name, link) => {
-                let detached = object::program::<KProbe>(ebpf, &name)?.detach(link);
-                (name, detached)
+                let link = object::program::<KProbe>(ebpf, &name)?.take_link(link);
+                detach(name, link)
             }
-        };
-        detached.with_context(|| format!("detach program {name}"))
+        }
     }
+}
+
+/// Detaches a link.
+pub(crate) type Detach = Box<dyn FnOnce() -> Result<()> + Send>;
+
+fn detach<L: links::Link + Send + 'static>(
+    name: String,
+    link: Result<L, ProgramError>,
+) -> Result<Detach> {
+    let failed = format!("detach program {name}");
+    let link = link.context(failed.clone())?;
+    Ok(Box::new(move || link.detach().context(failed)))
 }

@@ -5,7 +5,6 @@
 //! between bursts.
 
 use std::{
-    cmp::Reverse,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,11 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 
 use super::{
-    attach::{AttachMode, fentry, kprobe, link::Link},
+    attach::{
+        AttachMode, fentry, kprobe,
+        link::{Detach, Link},
+    },
     object::lock,
     read::{maps::Maps, run_stats::RunStats},
 };
@@ -319,7 +321,7 @@ impl Inner {
         checks.iter().map(|function| function.timed).sum()
     }
 
-    /// Detaches, the entry program before the return program, and one function after the other: each detaching can wait
+    /// Detaches one function after the other, and the entry and return programs of each function at once: detaching waits
     /// for grace periods of the kernel, and until then every program that is still attached makes connect() slower.
     fn detach(&mut self) -> Result<()> {
         if self.links.is_empty() {
@@ -327,15 +329,28 @@ impl Inner {
         }
         self.maps.set_checks_epoch(0);
         let mut ebpf = lock(&self.ebpf);
+        let links = self.links.drain(..).map(|link| link.take(&mut ebpf));
+        let links = links.collect::<Result<Vec<_>>>()?;
+        drop(ebpf);
         // The links are in the order of attaching: all returns, then all entries.
-        let functions = self.links.len().div_ceil(2);
-        let mut links: Vec<_> = self.links.drain(..).rev().enumerate().collect();
-        links.sort_by_key(|(position, _)| Reverse(position % functions));
-        for (_, link) in links {
-            link.detach(&mut ebpf)?;
+        let functions = links.len().div_ceil(2);
+        let mut of_functions: Vec<Vec<Detach>> = (0..functions).map(|_| Vec::new()).collect();
+        for (position, detach) in links.into_iter().enumerate() {
+            of_functions[position % functions].push(detach);
         }
-        Ok(())
+        of_functions.into_iter().try_for_each(at_once)
     }
+}
+
+/// Detaches the links, each in a thread of its own.
+fn at_once(links: Vec<Detach>) -> Result<()> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = links.into_iter().map(|link| scope.spawn(link)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .map(|ended| ended.unwrap_or_else(|_| bail!("a thread that detaches has panicked")))
+            .fold(Ok(()), Result::and)
+    })
 }
 
 /// Returns the name of the program for the entry of a function.

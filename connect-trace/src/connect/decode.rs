@@ -1,0 +1,532 @@
+//! The kernel's record of a connect(), decoded.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytemuck::Zeroable as _;
+use connect_trace_common::{ConnectRecord, Flags};
+
+use super::{Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort, scan};
+use crate::kernel::layout::Layout;
+
+/// Turns the kernel's records into [`Connect`]s.
+///
+/// Clients often make many similar connections in a row, so most of a record is the same as in the one before it; that
+/// part is decoded once.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    kernel: Shown,
+    /// The shared part of the record that was decoded last; `latest` is the result.
+    shared: [u8; ConnectRecord::SHARED],
+    latest: Connect,
+}
+
+/// The properties of the kernel that decide what a record means.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    socket_range_has_no_parity: bool,
+    has_namespaces: bool,
+    shows_port_range: bool,
+    user_locks_bit: Option<u32>,
+    kernel_sock: Option<u32>,
+}
+
+/// `SOCK_BINDADDR_LOCK`, a bit of `sk_userlocks`.
+const ADDRESS_LOCK: u8 = 4;
+/// `SOCK_BINDPORT_LOCK`, a bit of `sk_userlocks`.
+const PORT_LOCK: u8 = 8;
+
+impl Decoder {
+    /// Creates a decoder for the records of programs that were loaded with this layout.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Self::of(Shown {
+            socket_range_has_no_parity: layout.socket_range_has_no_parity,
+            has_namespaces: layout.has_namespaces,
+            shows_port_range: layout.shows_port_range,
+            user_locks_bit: layout.user_locks_bit,
+            kernel_sock: layout.kernel_sock,
+        })
+    }
+
+    fn of(kernel: Shown) -> Self {
+        let none = ConnectRecord::zeroed();
+        Self {
+            kernel,
+            shared: *none.shared(),
+            latest: kernel.connect(&none),
+        }
+    }
+
+    /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
+    pub fn decode(&mut self, bytes: &[u8]) -> Option<&Connect> {
+        // A record in the ring buffer is aligned, and need not be copied.
+        let copy: ConnectRecord;
+        let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
+            Ok(record) => record,
+            Err(_) => {
+                copy = bytemuck::try_pod_read_unaligned(bytes).ok()?;
+                &copy
+            }
+        };
+        if *record.shared() == self.shared {
+            self.latest.take_own(record);
+        } else {
+            self.shared = *record.shared();
+            self.latest = self.kernel.connect(record);
+        }
+        Some(&self.latest)
+    }
+}
+
+impl Connect {
+    /// Takes all values from a record that are not shared with the record before.
+    fn take_own(&mut self, record: &ConnectRecord) {
+        let flags = record.flags;
+        self.start_ns = record.start_ns;
+        self.connect_ns = record.connect_ns;
+        self.search_ns = flags.has(Flags::SEARCH_TIMED).then_some(record.search_ns);
+        self.port = match record.source_port {
+            0 => SourcePort::None,
+            // A socket whose connect() fails keeps only a port that it was bound to.
+            port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
+            port => SourcePort::Searched(port),
+        };
+        self.pid = (record.pid_tgid >> 32) as u32;
+        self.tid = record.pid_tgid as u32;
+        self.comm = Comm(bytemuck::cast(record.comm));
+        self.uid = record.uid;
+        self.scanned = self.range.and_then(|range| scanned(record, range));
+        self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
+        self.checks_watched = record.checks != 0;
+    }
+}
+
+impl Shown {
+    /// Decodes a record.
+    fn connect(&self, record: &ConnectRecord) -> Connect {
+        let searched = record.flags.has(Flags::SEARCH_ENTERED);
+        let locks = self.user_locks_bit.filter(|_| searched);
+        let locks = locks.map(|bit| record.user_locks >> bit);
+        let family = match (record.family, record.flags.has(Flags::MAPPED)) {
+            (AF_INET6, true) => Family::Mapped,
+            (AF_INET6, false) => Family::V6,
+            _ => Family::V4,
+        };
+        let is_v6 = family == Family::V6;
+        let mut connect = Connect {
+            family,
+            source: searched.then(|| address(record.source, is_v6)),
+            destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
+                SocketAddr::new(address(record.destination, is_v6), record.destination_port)
+            }),
+            errno: record.ret.saturating_neg(),
+            netns: self.has_namespaces.then_some(record.netns),
+            cgroup_id: record.cgroup_id,
+            owner: self
+                .kernel_sock
+                .map(|kernel_sock| owner(record, kernel_sock)),
+            range: (searched && self.shows_port_range).then(|| self.range(record)),
+            port_choice: locks.map(|locks| port_choice(record, locks)),
+            address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
+            // The following fields belong to each record: `take_own` sets them.
+            start_ns: 0,
+            connect_ns: 0,
+            search_ns: None,
+            port: SourcePort::None,
+            pid: 0,
+            tid: 0,
+            comm: Comm([0; 16]),
+            uid: 0,
+            scanned: None,
+            checks: None,
+            checks_watched: false,
+        };
+        connect.take_own(record);
+        connect
+    }
+
+    /// Returns the range of the namespace, narrowed by the socket's own range as in `inet_sk_get_local_port_range`: an
+    /// end that lies outside counts as not set.
+    fn range(&self, record: &ConnectRecord) -> SearchRange {
+        let [mut low, mut high] = record.netns_range;
+        let [socket_low, socket_high] = record.socket_range;
+        if (low..=high).contains(&socket_low) {
+            low = socket_low;
+        }
+        if (low..=high).contains(&socket_high) {
+            high = socket_high;
+        }
+        let own = record.socket_range != [0; 2];
+        SearchRange {
+            ports: PortRange { low, high },
+            by_parity: !(own && self.socket_range_has_no_parity),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Shown {
+    /// The properties of a kernel that shows everything.
+    const EXAMPLE: Self = Self {
+        socket_range_has_no_parity: true,
+        has_namespaces: true,
+        shows_port_range: true,
+        user_locks_bit: Some(4),
+        kernel_sock: Some(2),
+    };
+}
+
+#[cfg(test)]
+impl Decoder {
+    /// Returns a decoder for a kernel that shows everything.
+    pub(crate) fn example() -> Self {
+        Self::of(Shown::EXAMPLE)
+    }
+}
+
+/// Returns the owner, from the bit of `sk_kern_sock`.
+fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
+    if record.bits_of_sock() & kernel_sock == 0 {
+        Owner::Process
+    } else if record.flags.has(Flags::KERNEL_THREAD) {
+        Owner::Worker
+    } else {
+        Owner::Kernel
+    }
+}
+
+/// Returns the port choice, from the state of the socket when `__inet_hash_connect` was entered. The source address is
+/// no evidence: the route has filled it in by then.
+fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
+    if record.flags.has(Flags::PORT_BOUND) {
+        return if locks & PORT_LOCK != 0 {
+            PortChoice::ExplicitPort
+        } else {
+            PortChoice::Bind
+        };
+    }
+    if record.socket_range != [0; 2] {
+        PortChoice::Range
+    } else if locks & ADDRESS_LOCK != 0 {
+        PortChoice::Address
+    } else {
+        PortChoice::Default
+    }
+}
+
+/// Returns the number of ports that the search went through, if there was a search and the number can be known.
+fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
+    let flags = record.flags;
+    // The programs do not read the start of a search with random steps (net.ipv4.ip_local_port_step_width).
+    if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
+        return None;
+    }
+    if record.ret == -libc::EADDRNOTAVAIL {
+        return scan::all(range);
+    }
+    let found = record.ret == 0 && record.source_port != 0 && flags.has(Flags::SEARCH_TIMED);
+    let start = scan::Start {
+        sum: record.scan_start,
+        advance: record.scan_advance,
+    };
+    found
+        .then(|| scan::until(range, start, record.source_port))
+        .flatten()
+}
+
+const AF_INET6: u16 = 10;
+
+/// Converts a kernel address in network order. Tests all bytes at once, while [`Ipv6Addr::to_canonical`] tests each.
+fn address(words: [u32; 4], is_v6: bool) -> IpAddr {
+    if !is_v6 {
+        return IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(words[0])));
+    }
+    let bits = u128::from_be_bytes(bytemuck::cast(words));
+    match (bits >> 32, bits as u32) {
+        (0xffff, v4) => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::connect::Pass;
+
+    fn decoder() -> Decoder {
+        Decoder::example()
+    }
+
+    fn record(change: impl FnOnce(&mut ConnectRecord)) -> Connect {
+        let mut record = ConnectRecord::zeroed();
+        record.family = 2;
+        record.flags = Flags::SEARCH_ENTERED;
+        record.netns_range = [20_000, 21_999];
+        change(&mut record);
+        *decoder().decode(bytemuck::bytes_of(&record)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_connect_is_the_same_whatever_came_before(
+            mut bytes in proptest::collection::vec(any::<u8>(), size_of::<ConnectRecord>()),
+            changes in proptest::collection::vec((0..size_of::<ConnectRecord>(), any::<u8>()), 1..20),
+        ) {
+            let mut decoder = decoder();
+            // Each record differs from the one before in one byte, in the shared part or outside of it.
+            for (at, byte) in changes {
+                bytes[at] = byte;
+                let alone = *self::decoder().decode(&bytes).unwrap();
+                prop_assert_eq!(decoder.decode(&bytes), Some(&alone));
+            }
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_record() {
+        assert_eq!(decoder().decode(&[]), None);
+        assert_eq!(decoder().decode(&[0; 17]), None);
+    }
+
+    #[test]
+    fn a_call_that_failed_before_the_search_has_the_destination_that_was_passed() {
+        let passed = |family, flags: Flags, destination: [u32; 4]| {
+            let connect = record(|record| {
+                record.family = family;
+                record.flags = Flags(flags.0 | Flags::DESTINATION_PASSED.0);
+                record.ret = -101;
+                record.destination = destination;
+                record.destination_port = 80;
+            });
+            assert_eq!((connect.source, connect.search_ns), (None, None));
+            (connect.family, connect.destination.unwrap().to_string())
+        };
+        let v4 = [u32::from_ne_bytes([192, 0, 2, 1]), 7, 7, 7];
+        let expected = |family, destination: &str| (family, destination.to_owned());
+        assert_eq!(
+            passed(2, Flags(0), v4),
+            expected(Family::V4, "192.0.2.1:80")
+        );
+        assert_eq!(
+            passed(10, Flags::MAPPED, v4),
+            expected(Family::Mapped, "192.0.2.1:80")
+        );
+        let v6 = [0, 0, 0, 1_u32.to_be()];
+        assert_eq!(passed(10, Flags(0), v6), expected(Family::V6, "[::1]:80"));
+    }
+
+    #[test]
+    fn a_call_that_failed_before_the_search_has_nothing_of_it() {
+        let early = record(|record| {
+            record.flags = Flags(0);
+            record.ret = -101;
+        });
+        assert_eq!(early.errno, 101);
+        assert_eq!(
+            (early.search_ns, early.source, early.destination),
+            (None, None, None)
+        );
+        assert_eq!(
+            (early.port, early.range, early.pass()),
+            (SourcePort::None, None, None)
+        );
+    }
+
+    #[test]
+    fn the_parity_of_the_lowest_port_is_tried_first() {
+        let pass = |low, port| {
+            record(|record| {
+                record.netns_range = [low, low + 999];
+                record.source_port = port;
+            })
+            .pass()
+        };
+        assert_eq!(pass(20_000, 20_002), Some(Pass::First));
+        assert_eq!(pass(20_000, 20_003), Some(Pass::Second));
+        assert_eq!(pass(20_001, 20_003), Some(Pass::First));
+        assert_eq!(pass(20_001, 20_002), Some(Pass::Second));
+    }
+
+    #[test]
+    fn a_bound_or_a_failed_port_was_in_no_pass() {
+        let bound = record(|record| {
+            record.flags.set(Flags::PORT_BOUND);
+            record.source_port = 20_001;
+        });
+        assert_eq!(
+            (bound.port, bound.pass()),
+            (SourcePort::Bound(20_001), None)
+        );
+        let taken = record(|record| {
+            record.ret = -99;
+            record.source_port = 20_001;
+        });
+        assert_eq!(
+            (taken.port, taken.pass()),
+            (SourcePort::Bound(20_001), None)
+        );
+    }
+
+    #[test]
+    fn the_range_of_a_socket_narrows_that_of_the_namespace() {
+        let range = |low, high| {
+            record(|record| record.socket_range = [low, high])
+                .range
+                .unwrap()
+        };
+        let expect = |low, high, by_parity| SearchRange {
+            ports: PortRange { low, high },
+            by_parity,
+        };
+        assert_eq!(range(0, 0), expect(20_000, 21_999, true));
+        assert_eq!(range(20_101, 20_200), expect(20_101, 20_200, false));
+        // An end outside of the namespace's range counts as not set; the search still ignores parity.
+        assert_eq!(range(20_101, 0), expect(20_101, 21_999, false));
+        assert_eq!(range(1, 60_000), expect(20_000, 21_999, false));
+    }
+
+    #[test]
+    fn the_strategy_is_what_was_done_with_the_socket_before() {
+        let of = |port_bound: bool, locks: u8, socket_range| {
+            let connect = record(|record| {
+                record.socket_range = socket_range;
+                // The bits beside the bit field belong to other members.
+                record.user_locks = locks << 4 | 0xf;
+                if port_bound {
+                    record.flags.set(Flags::PORT_BOUND);
+                }
+            });
+            (
+                connect.port_choice.unwrap().name(),
+                connect.address_bound.unwrap(),
+            )
+        };
+        let (address, port) = (ADDRESS_LOCK, PORT_LOCK);
+        assert_eq!(of(false, 0, [0; 2]), ("default", false));
+        assert_eq!(of(false, address, [0; 2]), ("address", true));
+        assert_eq!(of(false, 0, [20_100, 20_599]), ("range", false));
+        assert_eq!(of(false, address, [0, 20_599]), ("range", true));
+        assert_eq!(of(true, address, [0; 2]), ("bind", true));
+        assert_eq!(of(true, port, [0; 2]), ("explicit-port", false));
+        assert_eq!(of(true, port, [1, 2]), ("explicit-port", false));
+        for strategy in PortChoice::ALL {
+            let same = PortChoice::ALL
+                .iter()
+                .filter(|s| s.name() == strategy.name());
+            assert_eq!(same.count(), 1, "{}", strategy.name());
+        }
+    }
+
+    #[test]
+    fn the_owner_is_told_by_the_socket_and_the_thread() {
+        let owner = |user_locks, kernel_sock, flags, bit| {
+            let record = ConnectRecord {
+                user_locks,
+                kernel_sock,
+                flags,
+                ..ConnectRecord::zeroed()
+            };
+            let mut decoder = Decoder::of(Shown {
+                kernel_sock: bit,
+                ..Shown::EXAMPLE
+            });
+            decoder.decode(bytemuck::bytes_of(&record)).unwrap().owner
+        };
+        let none = Flags(0);
+        // The bits beside it are other members.
+        for (with_locks, own) in [(2, !2), (!2, 2)] {
+            let of = |byte| Some([Owner::Process, Owner::Kernel][usize::from(byte == 2)]);
+            assert_eq!(owner(with_locks, own, none, Some(2)), of(with_locks));
+            assert_eq!(owner(with_locks, own, none, Some(2 << 8)), of(own));
+            assert_eq!(owner(with_locks, own, none, None), None);
+        }
+        let in_thread = Flags::KERNEL_THREAD;
+        assert_eq!(owner(2, 0, in_thread, Some(2)), Some(Owner::Worker));
+    }
+
+    #[test]
+    fn a_kernel_whose_sockets_show_no_locks_has_no_strategies() {
+        let mut blind = Decoder::of(Shown {
+            user_locks_bit: None,
+            ..Shown::EXAMPLE
+        });
+        let mut bytes = ConnectRecord::zeroed();
+        bytes.flags = Flags::SEARCH_ENTERED;
+        bytes.user_locks = ADDRESS_LOCK << 4;
+        let unknown = blind.decode(bytemuck::bytes_of(&bytes)).unwrap();
+        assert_eq!((unknown.port_choice, unknown.address_bound), (None, None));
+        let early = record(|record| record.flags = Flags(0));
+        assert_eq!((early.port_choice, early.address_bound), (None, None));
+    }
+
+    #[test]
+    fn the_ports_of_a_search_are_known_where_its_start_is() {
+        let scanned = |change: fn(&mut ConnectRecord)| {
+            record(|record| {
+                record.flags.set(Flags::SCAN_STARTED);
+                record.flags.set(Flags::SEARCH_TIMED);
+                record.scan_start = 100;
+                record.scan_advance = 42;
+                record.source_port = 20_140;
+                change(record);
+            })
+            .scanned
+        };
+        assert_eq!(scanned(|_| {}), Some(21));
+        // The first pass tried half of the ports.
+        assert_eq!(scanned(|record| record.source_port = 20_141), Some(1_021));
+        assert_eq!(scanned(|record| record.scan_advance = 0), None);
+        assert_eq!(
+            scanned(|record| (record.ret, record.source_port) = (-99, 0)),
+            Some(2_000)
+        );
+        assert_eq!(
+            scanned(|record| (record.ret, record.source_port) = (-12, 0)),
+            None
+        );
+        assert_eq!(
+            scanned(|record| record.flags.set(Flags::PORT_BOUND)),
+            None,
+            "nothing was searched"
+        );
+        assert_eq!(
+            scanned(|record| record.flags.0 &= !Flags::SCAN_STARTED.0),
+            None
+        );
+        assert_eq!(
+            scanned(|record| record.flags.0 &= !Flags::SEARCH_TIMED.0),
+            None
+        );
+    }
+
+    #[test]
+    fn addresses_are_what_people_write() {
+        let mapped = record(|record| {
+            record.family = 10;
+            record.flags.set(Flags::MAPPED);
+            record.destination[0] = u32::from_ne_bytes([127, 0, 0, 1]);
+            record.destination_port = 443;
+        });
+        assert_eq!(mapped.family, Family::Mapped);
+        assert_eq!(mapped.destination.unwrap().to_string(), "127.0.0.1:443");
+    }
+
+    #[test]
+    fn an_address_is_the_standard_librarys_canonical_one() {
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        assert_eq!(
+            address(bytemuck::cast(mapped), true),
+            IpAddr::from([192, 0, 2, 1])
+        );
+        // Any other bit makes it another address.
+        for bit in 0..128 {
+            let mut bytes = mapped;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let expected = IpAddr::from(bytes).to_canonical();
+            assert_eq!(address(bytemuck::cast(bytes), true), expected, "bit {bit}");
+            assert_eq!(expected.is_ipv4(), bit >= 96);
+        }
+    }
+}
