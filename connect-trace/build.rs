@@ -1,7 +1,7 @@
-//! Makes the eBPF object and hands its path to the crate as `CONNECT_TRACE_BPF_OBJECT_PATH`.
+//! Builds the eBPF object and hands its path to the crate as `CONNECT_TRACE_BPF_OBJECT_PATH`.
 //!
-//! Built by the nightly toolchain into one target folder that every build of the workspace shares, or
-//! taken ready-made from `CONNECT_TRACE_BPF_OBJECT`, for packagers without a nightly.
+//! The nightly toolchain builds the object in one target folder that every build of the workspace shares. For packagers
+//! without a nightly, `CONNECT_TRACE_BPF_OBJECT` names a ready-made object.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed={OBJECT}");
     let object = match env::var_os(OBJECT) {
         Some(path) => {
-            // A relative path is one from the workspace's folder, wherever cargo runs this.
+            // A relative path is resolved from the workspace's folder, wherever cargo runs this script.
             let path = workspace().join(path);
             assert!(path.is_file(), "{OBJECT}={}: no such file", path.display());
             println!("cargo:rerun-if-changed={}", path.display());
@@ -43,7 +43,7 @@ fn build() -> PathBuf {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
-    // The daemon puts offsets into instructions of this byte order (probes/fields.rs).
+    // The daemon puts offsets into instructions of this byte order (probes/object/fields.rs).
     let target = "bpfel-unknown-none";
     let folder = root.join("target/bpf");
 
@@ -62,9 +62,9 @@ fn build() -> PathBuf {
         .arg(&folder)
         .current_dir(root)
         .env("PATH", path_with_linker(root))
-        // The linker turns debug information into BTF; core needs it too, or the verifier finds that
-        // the number of functions does not match. What the daemon links is exported: the linker takes a
-        // function that it sees no body of for one that needs no arguments.
+        // The linker turns debug information into BTF; core needs debug information too, or the verifier finds that the
+        // number of functions does not match. Functions that the daemon links are exported: the linker takes a function
+        // without a visible body for one that needs no arguments.
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
             [
@@ -75,7 +75,7 @@ fn build() -> PathBuf {
             ]
             .join("\x1f"),
         );
-    // What cargo and a wrapper such as clippy set for the host's compiler.
+    // Variables that cargo and a wrapper such as clippy set for the host's compiler.
     for name in [
         "RUSTC",
         "RUSTDOC",
@@ -95,7 +95,7 @@ fn build() -> PathBuf {
     folder.join(target).join("release/connect-trace-ebpf")
 }
 
-/// `PATH` with the folder where `cargo xtask setup` puts bpf-linker.
+/// Returns `PATH` with the folder into which `cargo xtask setup` puts bpf-linker.
 fn path_with_linker(root: &Path) -> std::ffi::OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     env::join_paths(

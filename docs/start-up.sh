@@ -1,8 +1,8 @@
-# Start-up of connect-trace, and the memory of a trace after a load: see docs/performance.md.
+# Measures the start-up of connect-trace, and the memory of a trace after a load: see docs/performance.md.
 uptime_s() { cut -d' ' -f1 /proc/uptime; }
 
 for mode in fentry kprobe; do
-    # The first time, the files are not in the page cache and the kernel's code is not translated yet.
+    # In the first run, the files are not in the page cache and the kernel's code is not translated yet.
     for run in first second third; do
         begin=$(uptime_s)
         connect-trace --attach $mode -d 0.001 --check-established off 2>&1 >/dev/null | {

@@ -32,14 +32,12 @@ pub enum Field {
     NetPortStepWidth,
     /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3).
     InetPortRange,
-    /// `task_struct.comm`; absent, as the next three, where there is no helper `bpf_get_current_task_btf`.
+    /// `task_struct.comm`; absent, as the next two, where there is no helper `bpf_get_current_task_btf`.
     TaskComm,
     /// `task_struct.cred`
     TaskCred,
     /// `cred.uid`
     CredUid,
-    /// `task_struct.pid`: the thread id.
-    TaskPid,
     /// `task_struct.flags`
     TaskFlags,
     /// `task_struct.tgid`
@@ -52,7 +50,7 @@ pub enum Field {
 
 impl Field {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::SockAddresses,
         Self::SockPorts,
         Self::SockSourcePort,
@@ -69,7 +67,6 @@ impl Field {
         Self::TaskComm,
         Self::TaskCred,
         Self::CredUid,
-        Self::TaskPid,
         Self::TaskFlags,
         Self::TaskTgid,
         Self::TaskSignal,

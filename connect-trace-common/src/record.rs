@@ -57,10 +57,8 @@ pub struct ConnectRecord {
     pub connect_ns: u64,
     /// Time in `__inet_hash_connect`; 0 without [`Flags::SEARCH_TIMED`].
     pub search_ns: u64,
-    /// Thread id.
-    pub tid: u32,
-    /// Process (thread-group) id.
-    pub pid: u32,
+    /// Process (thread-group) id in the upper half, thread id in the lower.
+    pub pid_tgid: u64,
     /// Name of the calling thread, `task_struct.comm`: its bytes up to the first zero.
     pub comm: [u64; COMM_WORDS],
     /// Real user id of the caller, as the initial user namespace counts (`bpf_get_current_uid_gid`).
@@ -128,8 +126,8 @@ impl ConnectRecord {
 /// The number of places for the calls of threads.
 pub const PLACES: usize = 16_384;
 
-/// In the word of a thread, the address of its `struct task_struct`, which is even: a call is in flight.
-pub const INSIDE: u64 = 1;
+/// In the word of a thread, the address of its `struct task_struct`, which is even: no call is in flight.
+pub const IDLE: u64 = 1;
 
 /// Where a thread's connect() is kept from its entry to its return.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

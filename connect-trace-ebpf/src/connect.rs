@@ -90,6 +90,7 @@ pub fn entered<M: Memory>(
         call.checks_epoch = control!(checks_epoch);
     }
     let record = &mut call.record;
+    record.pid_tgid = bpf_get_current_pid_tgid();
     record.family = family;
     record.flags = Flags(0);
     record.checks = 0;
@@ -127,7 +128,7 @@ fn is_sampled() -> bool {
 #[inline(always)]
 fn without_record(thread: Thread) {
     if let Some(call) = thread.call() {
-        thread.leave(call);
+        call.leave();
         count(counter!(return_missed));
     }
 }
@@ -139,9 +140,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
         return;
     };
     let record = &mut call.record;
-    // Set together at the end: each store is seen by the verifier, so none is left out.
-    let mut flags = record.flags;
-    if record.family == AF_INET6 && !flags.has(Flags::MAPPED) {
+    if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
         [record.source, record.destination] = sock.addresses_v6();
     } else {
         [record.source[0], record.destination[0]] = sock.addresses_v4();
@@ -154,6 +153,8 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     let net = sock.net();
     record.netns = net.inode();
     record.netns_range = net.port_range();
+    // Set together at the end: each store is seen by the verifier, so none is left out.
+    let mut flags = record.flags;
     if source_port != 0 {
         flags.set(Flags::PORT_BOUND);
     } else if net.port_step_width() == 0
@@ -206,8 +207,7 @@ pub trait Return {
 /// At the return of `tcp_v4_connect` or `tcp_v6_connect`.
 #[inline(always)]
 pub fn returned<R: Return>(function: Function, probe: &R) {
-    let thread = Thread::current();
-    let Some(in_flight) = thread.call() else {
+    let Some(in_flight) = Thread::current().call() else {
         return;
     };
     let call = &mut *in_flight.kept;
@@ -222,7 +222,7 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     let ret = probe.value();
     if has_options() && filter::filters().any(FilterBits::FAILED) && ret == 0 {
         count(counter!(succeeded));
-        thread.leave(in_flight);
+        in_flight.leave();
         return;
     }
     let record = &mut call.record;
@@ -231,7 +231,6 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     let sock = probe.sock(call.sock);
     record.source_port = sock.source_port();
     let task = Task::current(has_options());
-    [record.tid, record.pid] = task.ids();
     record.uid = task.uid();
     record.comm = task.comm();
     // SAFETY: a helper without preconditions.
@@ -265,7 +264,7 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     if has_options() && record.connect_ns < param!(min_latency_ns) {
         fast::add_call(record);
         count(counter!(fast));
-        thread.leave(in_flight);
+        in_flight.leave();
         return;
     }
     let written = RECORDS
@@ -276,7 +275,7 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     } else {
         count(counter!(ring_full));
     }
-    thread.leave(in_flight);
+    in_flight.leave();
 }
 
 /// Takes the destination of a call without a search from the address that was passed: the socket has none.

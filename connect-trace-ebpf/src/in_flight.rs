@@ -2,8 +2,8 @@
 //!
 //! A thread has a place for its calls, which the hash of its `struct task_struct`'s address leads to, from its first
 //! connect() to its end: finding it is a few instructions, but an entry of a hash map that comes and goes with each
-//! call costs a thousand. [`THREADS`] has for each place the thread that owns it until the thread ends, with [`INSIDE`]
-//! while a call is in flight; 0 if it is nobody's. It is apart from the places, because the daemon looks at all of it.
+//! call costs a thousand. [`THREADS`] has for each place the thread that owns it until the thread ends, with [`IDLE`]
+//! while no call is in flight; 0 if it is nobody's. It is apart from the places, because the daemon looks at all of it.
 //! If the hashes of two threads lead to one place, the second thread has another one; if that is taken too, its calls are
 //! in the hash map `IN_FLIGHT`. A place is taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
 
@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_current_task};
 use connect_trace_common::{
     InFlight,
-    record::{INSIDE, PLACES},
+    record::{IDLE, PLACES},
 };
 
 use crate::{
@@ -40,6 +40,19 @@ pub struct Call {
     pub kept: &'static mut InFlight,
     /// The word in [`THREADS`]; `None` in the hash map.
     owner: Option<Owner>,
+}
+
+impl Call {
+    /// Ends it. The calling thread is the one that is in it.
+    #[inline(always)]
+    pub fn leave(self) {
+        match self.owner {
+            Some(owner) => owner.store(owner.load() | IDLE),
+            None => {
+                Thread::current().leave_map();
+            }
+        }
+    }
 }
 
 /// A call that may begin.
@@ -70,7 +83,7 @@ impl Thread {
         let first = self.place();
         let before = first.owner().load();
         if self.owns(before) {
-            return Some(self.enter_place(first, before & INSIDE != 0));
+            return Some(self.enter_place(first, before & IDLE == 0));
         }
         self.enter_displaced(first)
     }
@@ -78,12 +91,12 @@ impl Thread {
     /// Returns whether it is the thread in the word of a place.
     #[inline(always)]
     fn owns(self, owner: u64) -> bool {
-        owner & !INSIDE == self.0
+        owner & !IDLE == self.0
     }
 
     #[inline(always)]
     fn enter_place(self, place: Place, return_missed: bool) -> Entered {
-        place.owner().store(self.0 | INSIDE);
+        place.owner().store(self.0);
         Entered {
             call: place.call(),
             return_missed,
@@ -96,7 +109,7 @@ impl Thread {
         let second = self.second_place();
         let before = second.owner().load();
         if self.owns(before) {
-            return Some(self.enter_place(second, before & INSIDE != 0));
+            return Some(self.enter_place(second, before & IDLE == 0));
         }
         let is_first = first.owner().load() == 0 && self.takes(first);
         if is_first || before == 0 && self.takes(second) {
@@ -144,10 +157,10 @@ impl Thread {
     pub fn call(self) -> Option<Call> {
         let first = self.place();
         let owner = first.owner().load();
-        if owner == self.0 | INSIDE {
+        if owner == self.0 {
             return Some(first.call());
         }
-        if owner == self.0 {
+        if owner == self.0 | IDLE {
             return None;
         }
         self.displaced()
@@ -160,10 +173,10 @@ impl Thread {
         }
         let second = self.second_place();
         let owner = second.owner().load();
-        if owner == self.0 | INSIDE {
+        if owner == self.0 {
             return Some(second.call());
         }
-        if owner == self.0 {
+        if owner == self.0 | IDLE {
             return None;
         }
         let kept = IN_FLIGHT.get_ptr_mut(&self.0)?;
@@ -172,17 +185,6 @@ impl Thread {
             kept: unsafe { &mut *kept },
             owner: None,
         })
-    }
-
-    /// Ends the call that it is in.
-    #[inline(always)]
-    pub fn leave(self, call: Call) {
-        match call.owner {
-            Some(owner) => owner.store(self.0),
-            None => {
-                self.leave_map();
-            }
-        }
     }
 
     /// Removes its call from the hash map, and returns whether it was there.
@@ -202,7 +204,7 @@ impl Thread {
         let before = first.owner().load();
         if self.owns(before) {
             first.give_up();
-            return before & INSIDE != 0;
+            return before & IDLE == 0;
         }
         if !any_displaced() {
             return false;
@@ -212,7 +214,7 @@ impl Thread {
         if self.owns(before) {
             second.give_up();
             add(&raw mut DISPLACED, 1_u64.wrapping_neg());
-            return before & INSIDE != 0;
+            return before & IDLE == 0;
         }
         self.leave_map()
     }

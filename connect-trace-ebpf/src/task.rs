@@ -3,7 +3,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated};
+use aya_ebpf::helpers::{bpf_get_current_uid_gid, generated};
 use connect_trace_common::{Field, record::COMM_WORDS};
 
 use crate::{
@@ -22,18 +22,6 @@ impl Task {
         // SAFETY: a helper without preconditions.
         let task = || Typed(unsafe { generated::bpf_get_current_task_btf() } as *const u8);
         Self((!has_options || has(Field::TaskComm)).then(task))
-    }
-
-    /// The ids of the thread and of its process.
-    #[inline(always)]
-    pub fn ids(self) -> [u32; 2] {
-        match self.0 {
-            Some(task) => [task.read(Field::TaskPid), task.read(Field::TaskTgid)],
-            None => {
-                let pid_tgid = bpf_get_current_pid_tgid();
-                [pid_tgid as u32, (pid_tgid >> 32) as u32]
-            }
-        }
     }
 
     /// `comm`: the name.

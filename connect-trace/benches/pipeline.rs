@@ -1,6 +1,6 @@
-//! How many connects a core decodes and aggregates in a second of CPU time: `cargo bench -p connect-trace`.
+//! Number of connections that a core decodes and aggregates in a second of CPU time: `cargo bench -p connect-trace`.
 //!
-//! The records are real (see [`records`]), in the order in which they came, again and again.
+//! The records are real (see [`records`]), in their original order, repeated over and over.
 
 mod records;
 
@@ -63,7 +63,7 @@ fn pipeline(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// What a trace with these options does with its connects.
+/// Returns the output of a trace with these options.
 fn output(options: &str) -> Output {
     let arguments = ["connect-trace"]
         .into_iter()
@@ -72,7 +72,7 @@ fn output(options: &str) -> Output {
     Output::new(&args, "6.12".to_owned(), "nothing".to_owned())
 }
 
-/// Measures what this thread had of a CPU.
+/// Measures the CPU time of this thread.
 struct CpuTime;
 
 impl Measurement for CpuTime {

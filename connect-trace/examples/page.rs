@@ -1,7 +1,7 @@
-//! Files to try `connect-trace report --html` on, and what a page of millions costs.
+//! Writes files to try `connect-trace report --html` on, and to measure the cost of a page of millions.
 //!
-//! `cargo run --release -p connect-trace --example page -- log FILE` makes the log of seven runs,
-//! `… -- recording FILE CONNECTS` a recording.
+//! `cargo run --release -p connect-trace --example page -- log FILE` writes a log of seven runs, `… -- recording FILE
+//! CONNECTS` a recording.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
@@ -13,7 +13,7 @@ use connect_trace::load::log::Run;
 
 use self::fixtures::recording::write_recording;
 
-/// Ports of the article's range.
+/// Number of ports in the article's range.
 const PORTS: u32 = 56_512;
 
 fn main() -> Result<()> {
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Every strategy of the article, once, and select-test-repeat three times.
+/// Returns a run of every strategy of the article, and three of select-test-repeat.
 fn strategies() -> Vec<Run> {
     let mut runs = Vec::new();
     for (strategy, repeats) in [

@@ -1,4 +1,4 @@
-//! What a recording of a million connects costs: to write, on the disk, and to report.
+//! Cost of a recording of a million connections: to write, on disk, and to report.
 //!
 //! `cargo run --release -p connect-trace --example recording -- FILE [connect-trace report's options]`
 
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Six programs on one range, of which a third find an odd port after a long search, and 1% none.
+/// Returns connections of six programs on one range: a third find an odd port after a long search, and 1% find none.
 fn connects() -> impl Iterator<Item = Connect> {
     const NAMES: [&str; 6] = [
         "curl",
@@ -119,7 +119,7 @@ fn connects() -> impl Iterator<Item = Connect> {
     })
 }
 
-/// Xorshift: the same numbers in every run.
+/// Xorshift generator: the same numbers in every run.
 fn random(mut state: u64) -> impl FnMut() -> u64 {
     move || {
         state ^= state << 13;
@@ -129,13 +129,13 @@ fn random(mut state: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// CPU time of this process, user and system.
+/// Returns the CPU time of this process, user and system.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid timespec, and this clock is there on every Linux.
+    // SAFETY: `time` is a valid timespec, and every Linux has this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -1,24 +1,24 @@
-//! Times of day: of the kernel's `CLOCK_MONOTONIC`, for people, and for programs.
+//! Times of day: computed from the kernel's `CLOCK_MONOTONIC`, and formatted for people and for programs.
 
 use std::time::{Duration, SystemTime};
 
-/// Nanoseconds of a second.
+/// Nanoseconds per second.
 const SECOND: i128 = 1_000_000_000;
 
-/// A smaller difference between two readings is not a step: reading takes its time on a loaded host.
+/// Smaller differences between two readings are not a step: reading takes time on a loaded host.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Turns `CLOCK_MONOTONIC`, which the records have, into the time of day.
+/// Converts `CLOCK_MONOTONIC`, which the records use, to the time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// The time of day, since 1970, less `CLOCK_MONOTONIC`.
+    /// Time of day since 1970 minus `CLOCK_MONOTONIC`.
     offset_ns: i128,
-    /// Whether it is that of the running kernel, which can change.
+    /// True for the clock of the running kernel, which can be set.
     live: bool,
 }
 
 impl Clock {
-    /// That of the running kernel, as it is set now.
+    /// Returns the clock of the running kernel, as currently set.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -27,8 +27,8 @@ impl Clock {
         }
     }
 
-    /// That of a recording: the time of day (since 1970) less `CLOCK_MONOTONIC`, in nanoseconds, as
-    /// [`offset_ns`](Self::offset_ns) gave it.
+    /// Returns the clock of a recording: the time of day (since 1970) minus `CLOCK_MONOTONIC`, in
+    /// nanoseconds, as returned by [`offset_ns`](Self::offset_ns).
     #[must_use]
     pub fn fixed(offset_ns: i64) -> Self {
         Self {
@@ -37,13 +37,13 @@ impl Clock {
         }
     }
 
-    /// The time of day (since 1970) less `CLOCK_MONOTONIC`, in nanoseconds.
+    /// Time of day (since 1970) minus `CLOCK_MONOTONIC`, in nanoseconds.
     #[must_use]
     pub fn offset_ns(&self) -> i64 {
         i64::try_from(self.offset_ns).unwrap_or(i64::MAX)
     }
 
-    /// The time of day of a `CLOCK_MONOTONIC`.
+    /// Returns the time of day of a `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn at(&self, monotonic_ns: u64) -> Time {
         Time {
@@ -51,8 +51,8 @@ impl Clock {
         }
     }
 
-    /// Follows the kernel's clock, and says by how many nanoseconds it was set since it was last looked
-    /// at; `None` where it was not. A host that slept counts: `CLOCK_MONOTONIC` stands still then.
+    /// Follows the kernel's clock, and returns by how many nanoseconds it was set since the last call; `None` if it
+    /// was not set. A suspended host counts as a change, because `CLOCK_MONOTONIC` stands still meanwhile.
     pub fn follow(&mut self) -> Option<i128> {
         if !self.live {
             return None;
@@ -70,7 +70,7 @@ impl Clock {
     }
 }
 
-/// The least of a few readings' uncertainties decides: another thread may run between the two clocks.
+/// Returns the offset from the most precise of a few readings: another thread may run between reading the two clocks.
 fn offset_ns() -> i128 {
     let reading = || {
         let before = read(libc::CLOCK_MONOTONIC);
@@ -87,15 +87,15 @@ fn read(clock: libc::clockid_t) -> i128 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a timespec that outlives the call. Both clocks are in every kernel, so that the
-    // call does not fail; if it did, the time would be 0.
+    // SAFETY: `time` is a timespec that outlives the call. Both clocks exist in every kernel, so the call
+    // does not fail; if it did, the time would be 0.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec)
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`, and so of the records.
 #[must_use]
-pub fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     // The time since the boot is not negative.
     u64::try_from(read(libc::CLOCK_MONOTONIC)).unwrap_or(0)
 }
@@ -118,7 +118,7 @@ impl From<SystemTime> for Time {
 }
 
 impl Time {
-    /// So much earlier.
+    /// Returns the time that is earlier by this duration.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         Self {
@@ -129,7 +129,7 @@ impl Time {
     fn local(self) -> libc::tm {
         let seconds = self.unix_ns.div_euclid(SECOND);
         let seconds = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
-        // SAFETY: all zeros is a valid tm, and localtime_r fills it or leaves it so.
+        // SAFETY: all zeros is a valid tm, and localtime_r fills it or leaves it unchanged.
         unsafe {
             let mut local: libc::tm = std::mem::zeroed();
             libc::localtime_r(&raw const seconds, &raw mut local);
@@ -137,7 +137,7 @@ impl Time {
         }
     }
 
-    /// Local date and time as `YYYY-MM-DD HH:MM:SS`.
+    /// Returns local date and time as `YYYY-MM-DD HH:MM:SS`.
     #[must_use]
     pub fn date_and_time(self) -> String {
         let local = self.local();
@@ -150,7 +150,7 @@ impl Time {
         )
     }
 
-    /// Local time as `HH:MM:SS`.
+    /// Returns local time as `HH:MM:SS`.
     #[must_use]
     pub fn of_day(self) -> String {
         let local = self.local();
@@ -160,14 +160,14 @@ impl Time {
         )
     }
 
-    /// Local time as `HH:MM:SS.mmm`.
+    /// Returns local time as `HH:MM:SS.mmm`.
     #[must_use]
     pub fn of_day_with_ms(self) -> String {
         let ms = self.unix_ns.rem_euclid(SECOND) / 1_000_000;
         format!("{}.{ms:03}", self.of_day())
     }
 
-    /// `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`, as RFC 3339 has it; UTC.
+    /// Returns UTC as `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ` (RFC 3339).
     #[must_use]
     pub fn rfc3339(self) -> String {
         let (seconds, ns) = (
@@ -181,8 +181,8 @@ impl Time {
     }
 }
 
-/// Year, month and day of a day since 1970, in the Gregorian calendar. Counts from the first of March of
-/// the year 0, so that a leap day is the last of its year.
+/// Returns year, month and day of a day since 1970, in the Gregorian calendar. The calculation begins at the
+/// first of March of the year 0, so that a leap day is the last day of its year.
 fn date(days: i128) -> (i128, i128, i128) {
     const DAYS_TO_1970: i128 = 719_468;
     const DAYS_OF_400_YEARS: i128 = 146_097;
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_time_for_programs_is_utc_of_the_gregorian_calendar() {
-        // By date(1): `date -u -d @951782400 --rfc-3339=seconds`.
+        // Expected values by date(1): `date -u -d @951782400 --rfc-3339=seconds`.
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00.000000000Z"),
             (951_782_399, "2000-02-28T23:59:59.000000000Z"),

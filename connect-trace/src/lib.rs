@@ -1,19 +1,23 @@
 //! connect-trace shows why connect() is slow: its latency by the source port that the kernel chose.
 //!
-//! Data goes one way: [`probes`] (the eBPF programs in the kernel) → their ring buffer →
-//! [`event`] (a record, decoded) → [`aggregate`] (bounded memory) → [`report`] (text). [`tracer`]
-//! is these together and [`daemon`] runs it, [`kernel`] is what the running kernel shows, [`accounting`]
-//! is where every call is accounted for, [`overhead`] what it all costs and [`budget`] how that is limited; [`recording`] is the connects in a file, and [`replay`] their
-//! reports from there, [`page`] their figures. [`load`] makes connections by a strategy, and [`compare`]
-//! compares strategies. The command line is [`cli`], checked into a [`config`]; [`check`] says what a trace
-//! would find here. [`term`] is stdout and the messages on stderr.
+//! A record goes one way, and no step knows the steps after it: [`probes`] (the eBPF programs in the kernel, and
+//! their ring buffer) → [`trace::tracer`] (reads the records) → [`connect`] (one connection, decoded) → [`stats`]
+//! (counts connections in bounded memory) → [`report`] (text and JSON), [`recording`] (a file with every connection)
+//! and [`figures`] (a page and charts).
+//!
+//! The commands are [`trace`], [`replay`] (`connect-trace report`), [`check`] (the requirements on this host), [`load`]
+//! (a workload of connections with a strategy) and [`compare`] (several strategies). [`cli`] is the command line,
+//! [`options`] has the values of its options, and [`filter`] selects connections. [`kernel`] finds out the features
+//! of the running kernel, [`overhead`] measures and limits the cost of a trace, [`clock`] converts times, and
+//! [`term`] prints on stdout and stderr.
 
-// These panic where they cannot write: `say!` and `writeln!` do not.
+// `print!` and its like panic if they cannot write; `say!` and `writeln!` do not.
+#![warn(unreachable_pub)]
 #![warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
 
 pub mod check;
 pub mod cli;
-pub mod clock;
+mod clock;
 pub mod compare;
 pub mod connect;
 pub mod figures;
@@ -23,7 +27,7 @@ pub mod filter;
 mod fixtures;
 pub mod kernel;
 pub mod load;
-pub mod options;
+mod options;
 pub mod overhead;
 pub mod probes;
 pub mod recording;

@@ -1,5 +1,5 @@
-//! `connect-trace check` on any machine, whatever can be traced there: its parts agree with each other
-//! and with docs/check.md. What it says of particular kernels is tested in guests.
+//! `connect-trace check` on any machine, whatever can be traced there: its parts agree with each other and with
+//! docs/check.md. Guests test its findings on particular kernels.
 
 mod command;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use self::command::{connect_trace, text};
 
-/// Every finding there is.
+/// Names of all findings.
 const FINDINGS: [&str; 21] = [
     "capabilities",
     "lockdown",

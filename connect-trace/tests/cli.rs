@@ -1,5 +1,4 @@
-//! The command line as a user meets it, on any machine; what needs a kernel that can be probed is
-//! tested in guests.
+//! The command line as a user runs it, on any machine; parts that need a kernel with probes are tested in guests.
 
 mod command;
 #[path = "fixtures/folder.rs"]
@@ -119,7 +118,7 @@ fn a_mistyped_subcommand_is_told_which_was_meant_and_a_command_how_it_is_traced(
         );
         assert!(message.contains(tip), "{line}: {message}");
     }
-    // These are arguments of subcommands, or options.
+    // Arguments of subcommands, and options.
     for line in ["check chek", "man lod", "--chek", "completions"] {
         let output = connect_trace(&line.split(' ').collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2), "{line}");
@@ -129,7 +128,7 @@ fn a_mistyped_subcommand_is_told_which_was_meant_and_a_command_how_it_is_traced(
     }
 }
 
-/// A name is looked up in /etc/passwd, and then by the `getent` on the PATH.
+/// Looks a name up in /etc/passwd, and then by the `getent` on the PATH.
 #[test]
 fn a_user_may_be_known_to_the_hosts_other_sources_alone() {
     let folder = Folder::new("getent");
@@ -143,7 +142,7 @@ fn a_user_may_be_known_to_the_hosts_other_sources_alone() {
     fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let nowhere = folder.path("nowhere");
     for (user, path, expected) in [
-        // Its report would be next.
+        // The user is found; the missing recording is the next error.
         (
             "ada",
             folder.path(""),
@@ -182,7 +181,7 @@ fn a_user_may_be_known_to_the_hosts_other_sources_alone() {
 
 #[test]
 fn an_unknown_process_is_named_and_exit_status_1() {
-    // The largest process id that Linux allows: as good as never given out.
+    // The largest process id that Linux allows, practically never in use.
     let output = connect_trace(&["--pid", "4194304"]);
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);
@@ -211,7 +210,7 @@ fn what_a_filter_names_and_does_not_exist_is_named_and_exit_status_1() {
     }
 }
 
-/// The help of every command, as it is; `UPDATE_SNAPSHOTS=1` writes it anew.
+/// The help of every command, compared with a snapshot; `UPDATE_SNAPSHOTS=1` writes the snapshots again.
 #[test]
 fn the_help_is_as_it_was_last_looked_at() {
     for (name, arguments) in [
@@ -232,7 +231,7 @@ fn the_help_is_as_it_was_last_looked_at() {
     }
 }
 
-/// The script in a shell itself: tests/shells.
+/// The tests in tests/shells run the script in a shell.
 #[test]
 fn completions_know_the_options_of_every_shell_and_no_hidden_subcommand() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
@@ -246,7 +245,7 @@ fn completions_know_the_options_of_every_shell_and_no_hidden_subcommand() {
     }
 }
 
-/// The pages of `connect-trace man`, by the names of their files.
+/// Returns the pages of `connect-trace man` by file name.
 fn pages() -> BTreeMap<String, String> {
     let folder = Folder::new("man");
     let written = folder.path("share/man1");
@@ -262,7 +261,7 @@ fn pages() -> BTreeMap<String, String> {
     files.map(read).collect()
 }
 
-/// The same formatted: tests/shells.
+/// The tests in tests/shells format the pages.
 #[test]
 fn each_subcommand_has_a_manual_page_with_its_options() {
     let pages = pages();

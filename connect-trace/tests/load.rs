@@ -1,7 +1,7 @@
-//! `connect-trace load` and `compare` as a user meets them, on this machine's own kernel: it needs no BPF,
-//! and no root where the kernel lets users make namespaces.
+//! `connect-trace load` and `compare` as a user runs them, on the kernel of this machine. The tests need no BPF, and no
+//! root if the kernel lets users create namespaces.
 //!
-//! The runs are of few ports, and their attempts are compared with what the kernel's search is known to do.
+//! The runs use few ports. Their attempts are compared with the known behaviour of the kernel's search.
 
 mod command;
 #[path = "load/compare.rs"]
@@ -25,10 +25,10 @@ use libtest_mimic::{Arguments, Trial};
 
 use self::command::{command, connect_trace, text};
 
-/// A test, and whether it makes a private namespace.
+/// A test: its name, its function, and true if it creates a private namespace.
 type Test = (&'static str, fn(), bool);
 
-/// Tests that need a namespace are ignored, and counted as such, where the kernel gives this process none.
+/// Ignores the tests that need a namespace, and counts them as ignored, if the kernel gives this process none.
 fn main() -> ExitCode {
     let tests: &[Test] = &[
         (
@@ -170,17 +170,17 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Why this process can have no namespace; none where it can.
+/// Returns the reason why this process can have no namespace, or `None` if it can.
 fn no_namespace() -> Option<String> {
     let output = connect_trace(&["load", "-c", "1", "--range", RANGE]);
     let why = text(&output.stderr);
     (!output.status.success() && why.contains("namespace")).then_some(why)
 }
 
-/// 200 ports.
+/// A range of 200 ports.
 const RANGE: &str = "20000-20199";
 
-/// A folder of a test's own, which goes with it.
+/// A folder for one test, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -207,7 +207,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs a workload on 200 ports, unless others are given, and reads its attempts.
+/// Runs a workload, on 200 ports by default, and reads its attempts.
 fn attempts_of(test: &str, arguments: &[&str]) -> (Head, Vec<Attempt>) {
     let folder = Folder::new(test);
     let csv = folder.path("attempts.csv");
@@ -255,7 +255,7 @@ fn an_odd_lowest_port_has_the_odd_ports_first() {
     assert!(ports[100..].iter().all(|port| port % 2 == 0), "{ports:?}");
 }
 
-/// The kernel of this machine may be older than either change: then the command says so.
+/// The kernel of this machine may be older than either change: then the command must report it.
 fn the_full_range_takes_ports_of_both_parities_from_the_start_or_says_that_it_cannot() {
     let output = connect_trace(&["load", "full-range", "--range", RANGE]);
     let (out, message) = (text(&output.stdout), text(&output.stderr));
@@ -344,7 +344,7 @@ fn threads_share_the_ports() {
     );
 }
 
-/// The truth is in the times of the attempts: when each of them ended.
+/// The expected order follows from the end times of the attempts.
 fn many_threads_have_their_attempts_in_the_order_in_which_these_ended() {
     let folder = Folder::new("order");
     for command in ["load", "compare"] {
@@ -399,7 +399,7 @@ fn many_threads_have_their_attempts_in_the_order_in_which_these_ended() {
 }
 
 fn closing_takes_no_more_memory_the_longer_it_lasts() {
-    /// Far less than the attempts of the long run take in memory: some 17 MB.
+    /// Far below the memory of the attempts of the long run: some 17 MB.
     const MORE_KB: i64 = 12 << 10;
     let peak_kb = |connections: &str| {
         let mut asked = command();
@@ -453,7 +453,7 @@ fn a_file_of_attempts_is_never_overwritten() {
     let folder = Folder::new("kept");
     let csv = folder.path("attempts.csv");
     let mut asked = vec!["load", "-c", "10", "--range", RANGE, "--csv", &csv];
-    // An empty one, as of mktemp, is taken.
+    // An empty file, as created by mktemp, is accepted.
     fs::write(&csv, "").expect("the folder takes a file");
     let output = connect_trace(&asked);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -502,7 +502,7 @@ fn more_connections_than_open_files_are_held_all_the_same() {
     );
 }
 
-/// With so many open files at most.
+/// Limits a command to `files` open files.
 fn limited(command: &mut Command, files: u64) -> &mut Command {
     let limit = libc::rlimit {
         rlim_cur: files,
@@ -620,7 +620,7 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--yes"],
         &["--target", "127.0.0.1", "--yes"],
         &["--target", "127.0.0.1:80", "--range", RANGE, "--yes"],
-        // Nobody can be asked here.
+        // Without a terminal nobody can confirm.
         &["--target", "127.0.0.1:80"],
     ] {
         let output = connect_trace(&[&["load"], wrong].concat());

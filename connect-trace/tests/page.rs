@@ -1,5 +1,4 @@
-//! `connect-trace report --html` and `--svg` as a user meets them; what a browser makes of the page is
-//! tested in `browser`.
+//! `connect-trace report --html` and `--svg` as a user runs them. The `browser` tests show the page in a browser.
 
 mod command;
 mod fixtures;
@@ -19,7 +18,7 @@ use self::{
     report::report,
 };
 
-/// What is said on stderr of a success that prints nothing on stdout.
+/// Asserts success with an empty stdout, and returns stderr.
 #[track_caller]
 fn said(arguments: &[&str]) -> String {
     let output = report(arguments);
@@ -28,7 +27,7 @@ fn said(arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
-/// The one line that is said of a failure that prints nothing on stdout.
+/// Asserts failure with an empty stdout, and returns the one line on stderr.
 #[track_caller]
 fn complaint(arguments: &[&str]) -> String {
     let (out, message) = report::complaint(arguments);
@@ -36,7 +35,7 @@ fn complaint(arguments: &[&str]) -> String {
     message
 }
 
-/// Names of all files of a folder, hidden ones too.
+/// Returns the names of all files in a folder, hidden files included.
 fn names(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("the folder is there");
     let name = |entry: std::io::Result<fs::DirEntry>| {
@@ -51,7 +50,7 @@ fn names(folder: &str) -> Vec<String> {
     names
 }
 
-/// A log of 400 attempts by default and as many by two repeats of select-test-repeat.
+/// Writes a log of 400 attempts with the default and 400 with each of two repeats of select-test-repeat.
 fn log_of_three(folder: &Folder) -> String {
     let runs = [
         ("default", 1),
@@ -353,7 +352,7 @@ fn a_recording_from_a_pipe_is_refused_with_what_to_do() {
         .spawn()
         .expect("the command was built with this test");
     let mut pipe = child.stdin.take().expect("it is piped");
-    // It may be closed before all is read.
+    // The reader may close the pipe before all is written.
     let _ = pipe.write_all(&fs::read(file).unwrap());
     drop(pipe);
     let output = child.wait_with_output().expect("it ends");

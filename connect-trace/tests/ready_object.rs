@@ -1,5 +1,5 @@
-//! The build with a ready eBPF object, as packagers do it: `CONNECT_TRACE_BPF_OBJECT=path`, no nightly
-//! toolchain and no rustup.
+//! A build with a ready eBPF object, as packagers do it: `CONNECT_TRACE_BPF_OBJECT=path`, no nightly toolchain and no
+//! rustup.
 
 use std::{
     env, fs,
@@ -12,11 +12,11 @@ use serde_json::Value;
 
 const VARIABLE: &str = "CONNECT_TRACE_BPF_OBJECT";
 
-/// The object that this test was built with; it stands for one that comes with a source package.
+/// The object that this test was built with; stands for one in a source package.
 const OBJECT: &str = env!("CONNECT_TRACE_BPF_OBJECT_PATH");
 
-/// Everything that this makes, from the workspace's folder. It is kept: the dependencies are checked
-/// once.
+/// Folder of all build output of this test, relative to the workspace. Kept between runs, so that the dependencies are
+/// checked once.
 const FOLDER: &str = "target/ready-object";
 
 #[test]
@@ -24,7 +24,7 @@ fn a_ready_object_is_built_with_and_rustup_is_not_called() {
     let root = workspace();
     let folder = root.join(FOLDER);
     fs::create_dir_all(&folder).expect("target/ can be written to");
-    // A relative path, which is one from the workspace's folder.
+    // A relative path, resolved from the workspace's folder.
     let ready = format!("{FOLDER}/ready.o");
     fs::copy(OBJECT, root.join(&ready)).expect("the object was built with this test");
     let rustup_called = folder.join("rustup-was-called");
@@ -50,12 +50,12 @@ fn workspace() -> PathBuf {
     root.expect("the crate lies in the workspace").to_owned()
 }
 
-/// `cargo check` of connect-trace with this object, by a toolchain that rustup has no part in.
+/// Runs `cargo check` of connect-trace with this object, by a toolchain without rustup.
 fn cargo_check(object: &str, rustup_called: &Path) -> Output {
     let root = workspace();
     let toolchain = toolchain();
     let mut cargo = Command::new(toolchain.join("cargo"));
-    // Offline: everything was fetched to build this test.
+    // Offline: building this test has fetched all dependencies.
     cargo
         .args(["check", "--package", "connect-trace", "--lib", "--offline"])
         .args(["--message-format", "json", "--target-dir", FOLDER])
@@ -63,7 +63,7 @@ fn cargo_check(object: &str, rustup_called: &Path) -> Output {
         .env(VARIABLE, object)
         .env("RUSTC", toolchain.join("rustc"))
         .env("PATH", path_without_rustup(&toolchain, rustup_called));
-    // What the cargo and the rustup that run this test have set.
+    // Variables set by the cargo and the rustup that run this test.
     for name in [
         "CARGO",
         "CARGO_TARGET_DIR",
@@ -78,7 +78,7 @@ fn cargo_check(object: &str, rustup_called: &Path) -> Output {
     cargo.output().expect("the toolchain has a cargo")
 }
 
-/// The folder of cargo and rustc themselves, which rustup's proxies of the same names lead to.
+/// Returns the folder of the real cargo and rustc, behind rustup's proxies of the same names.
 fn toolchain() -> PathBuf {
     let sysroot = Command::new("rustc")
         .args(["--print", "sysroot"])
@@ -88,8 +88,8 @@ fn toolchain() -> PathBuf {
     Path::new(sysroot.trim()).join("bin")
 }
 
-/// `PATH` with the toolchain, and without the folders that have rustup, unless they have the linker
-/// too. Comes first a rustup that does nothing but leave a mark.
+/// Returns a `PATH` with the toolchain and without the folders that have rustup, unless they have the linker too. In
+/// its first folder, `rustup` only leaves a mark.
 fn path_without_rustup(toolchain: &Path, rustup_called: &Path) -> std::ffi::OsString {
     let folder = workspace().join(FOLDER).join("bin");
     fs::create_dir_all(&folder).expect("target/ can be written to");
@@ -104,7 +104,7 @@ fn path_without_rustup(toolchain: &Path, rustup_called: &Path) -> std::ffi::OsSt
     env::join_paths(all).expect("the workspace's path has no colon")
 }
 
-/// The object that the build script handed to the crate.
+/// Returns the object that the build script handed to the crate.
 fn path_of_object(built: &Output) -> Option<PathBuf> {
     let messages = String::from_utf8_lossy(&built.stdout);
     let messages = messages
@@ -119,7 +119,7 @@ fn path_of_object(built: &Output) -> Option<PathBuf> {
     path[1].as_str().map(PathBuf::from)
 }
 
-/// What it had to say for people.
+/// Returns the messages of a build for people.
 fn shown(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

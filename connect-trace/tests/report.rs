@@ -1,4 +1,4 @@
-//! `connect-trace report` as a user meets it, on recordings that are made here.
+//! `connect-trace report` as a user runs it, on recordings that the tests write.
 
 mod command;
 #[path = "fixtures/recording.rs"]
@@ -22,7 +22,7 @@ use self::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A recording in the folder: of three seconds, with an even connect in the first and odd ones in the last.
+/// Writes a recording of three seconds, with an even port in the first second and odd ports in the last.
 fn recording(folder: &Folder, name: &str, filters: &str) -> String {
     let path = folder.path(name);
     let connects = [(0, 20_000), (2, 20_001), (2, 20_003)].map(|(second, port)| Connect {
@@ -43,7 +43,7 @@ fn recording(folder: &Folder, name: &str, filters: &str) -> String {
     path
 }
 
-/// What it prints of a good recording.
+/// Returns the output of `connect-trace report` for a good recording.
 #[track_caller]
 fn reported(arguments: &[&str]) -> String {
     let output = report(arguments);
@@ -56,7 +56,7 @@ fn reported(arguments: &[&str]) -> String {
 fn a_recording_is_reported_as_its_trace_was() {
     let folder = Folder::new("whole");
     let out = reported(&[&recording(&folder, "a", "")]);
-    // The date is a local one.
+    // The date is in local time.
     let (origin, report) = out.split_once('\n').expect("there are lines");
     assert!(origin.starts_with("web1, 2023-11-1"), "{out}");
     assert!(report.starts_with("3 connect() calls in 3.00 s\n"), "{out}");
@@ -68,7 +68,7 @@ fn a_recording_is_reported_as_its_trace_was() {
         out.contains("\nentered 3 = reported 3 + lost 0 + in flight 0\n"),
         "{out}"
     );
-    // One of the ports is of the second pass, which is not logged, but in the report.
+    // One of the ports is of the second pass: the pass is not logged, but is in the report.
     let warning = "\nwarning: ports are running out from 127.0.0.1 to 127.0.0.1:443 ";
     assert!(out.contains(warning), "{out}");
 }
@@ -166,7 +166,7 @@ fn a_minimum_counts_the_faster_ones_beside_the_groups_as_a_trace_does() {
     let some = [2, 1, 1, 1].map(Value::from);
     let none = [json!(0), json!(0), Value::Null, Value::Null];
     assert_eq!(counts, [some.clone(), none, some]);
-    // By parity they are among the others, without percentiles.
+    // By parity, calls below --min-latency are counted with the others, without percentiles.
     let out = reported(&[&path, "--min-latency", "1ms"]);
     assert!(
         out.contains("\nbelow --min-latency: 2 are part of counts, "),

@@ -1,5 +1,5 @@
-//! The rooms of the daemon, which are the folders of `src`: imports between them go one way, so that each can be read
-//! with those below it and without those above.
+//! The modules of the daemon that are folders of `src` ("rooms"): imports between them form no cycle, so that each can
+//! be read with the rooms below it and without those above.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// For each room, the rooms that its files name.
+/// The rooms that the files of each room import from.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -54,17 +54,22 @@ fn source() -> PathBuf {
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let entries = fs::read_dir(folder).expect("the folder is there");
+    entries
+        .map(|entry| entry.expect("the folder can be read").path())
+        .collect()
 }
 
-/// Reads the imports of all rooms but the one that is for tests.
+/// Reads the imports of all rooms except the one for tests.
 fn imports() -> Imports {
     let folders = entries(&source()).into_iter().filter(|path| path.is_dir());
     let rooms: BTreeMap<_, _> = folders
         .map(|path| {
             (
-                path.file_name().unwrap().to_string_lossy().into_owned(),
+                path.file_name()
+                    .expect("an entry has a name")
+                    .to_string_lossy()
+                    .into_owned(),
                 path,
             )
         })
@@ -72,7 +77,7 @@ fn imports() -> Imports {
         .collect();
     let imports_of = |(room, path): (&String, &PathBuf)| {
         let named = files(path).into_iter().flat_map(|file| {
-            let code = fs::read_to_string(file).unwrap();
+            let code = fs::read_to_string(file).expect("code is text");
             rooms_named(&code)
         });
         let others = named.filter(|other| other != room && rooms.contains_key(other));
@@ -81,7 +86,7 @@ fn imports() -> Imports {
     rooms.iter().map(imports_of).collect()
 }
 
-/// Returns the files of code in a room, without those that are for tests.
+/// Returns the source files of a room, except those for tests.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let all = entries(folder)
         .into_iter()
@@ -96,7 +101,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     all.filter(is_code).collect()
 }
 
-/// Returns the first segments of the paths that begin with `crate`, those of a tree `crate::{a, b}` each.
+/// Returns the first segment of each path that begins with `crate`, including each branch of a tree `crate::{a, b}`.
 fn rooms_named(code: &str) -> BTreeSet<String> {
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code: String = code
@@ -129,7 +134,7 @@ fn rooms_named(code: &str) -> BTreeSet<String> {
     named
 }
 
-/// Returns a circle of rooms, if there is one.
+/// Returns a cycle of rooms, if there is one.
 fn circle(imports: &Imports) -> Option<String> {
     fn visit<'a>(
         room: &'a str,

@@ -1,5 +1,5 @@
-//! Every command on a stdout or stderr that cannot be written, as on a full disk or a pipe that nobody reads;
-//! and names that would do harm to a terminal. No command needs BPF here: a trace is tested in guests.
+//! Every command with a stdout or stderr that cannot be written, as on a full disk or a pipe without a reader; and
+//! names that would harm a terminal. No command here needs BPF: traces are tested in guests.
 
 mod command;
 #[path = "fixtures/recording.rs"]
@@ -22,14 +22,14 @@ use self::{
     folder::Folder,
 };
 
-/// A line of arguments, its words apart.
+/// Returns the command for a line of arguments, split into words.
 fn run(line: &str) -> Command {
     let mut command = command();
     command.args(line.split(' '));
     command
 }
 
-/// A recording in the folder, and the same without its end.
+/// Writes a recording into the folder, and a copy without its end.
 fn recordings(folder: &Folder) -> [String; 2] {
     let path = folder.path("whole");
     let connects = (0..2_000).map(|number| connect(number * 1_000, 20_000, 20_000));
@@ -38,7 +38,7 @@ fn recordings(folder: &Folder) -> [String; 2] {
     [path, folder.file("cut", &bytes[..bytes.len() - 10])]
 }
 
-/// Lines of arguments that print on stdout, and the exit status of each.
+/// Returns lines of arguments that print on stdout, each with its exit status.
 fn printing(folder: &Folder) -> Vec<(String, i32)> {
     let [whole, cut] = recordings(folder);
     let check = connect_trace(&["check"]).status.code().expect("no signal");
@@ -81,7 +81,7 @@ fn full() -> File {
     options.write(true).open("/dev/full").expect("Linux has it")
 }
 
-/// A pipe whose reader has gone.
+/// Returns a pipe whose reader has gone.
 fn closed() -> PipeWriter {
     let (_, writer) = io::pipe().expect("there is room for a pipe");
     writer
@@ -123,7 +123,7 @@ fn a_reader_of_stdout_that_goes_away_changes_no_exit_status_and_is_no_message() 
         let output = run(&line).stdout(closed()).output().expect("it runs");
         no_panic(&line, &output);
         let messages = text(&output.stderr);
-        // A report ends with its reader: before that is what it has found.
+        // A report stops when its reader goes away, perhaps before it finds the cut.
         let status = if line.contains("cut") {
             0..=1
         } else {
@@ -161,7 +161,7 @@ fn a_stderr_that_cannot_be_written_changes_neither_status_nor_stdout() {
             command.env("RUST_LOG", "trace").stderr(stderr);
             let output = command.output().expect("it runs");
             assert_eq!(output.status.code(), Some(status), "{line}: {output:?}");
-            // Times are those of the run.
+            // The times differ from run to run.
             if !line.starts_with("load") && !line.starts_with("compare") {
                 assert_eq!(output.stdout, good.stdout, "{line}");
             }
@@ -204,10 +204,10 @@ fn a_log_of_a_workload_is_kept_where_stdout_refuses() {
     }
 }
 
-/// Bytes that a name of a file may have.
+/// Bytes that the name of a file may have.
 const NAME: &[u8] = b"\x1b[2J\x1b]0;x\x07\n\r\x7f\xc2\x9b31m\xe2\x80\xae\xff";
 
-/// Names the argument that is `@` with [`NAME`].
+/// Replaces the argument `@` with [`NAME`].
 fn harmful(line: &str, name: &OsStr) -> Command {
     let mut command = command();
     for word in line.split(' ') {

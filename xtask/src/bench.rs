@@ -1,4 +1,4 @@
-//! `cargo xtask bench`, `bench-load` and `bench-parts`, which the crate in `xtask/bench` does: it is built for
+//! `cargo xtask bench`, `bench-load` and `bench-parts`, implemented by the crate in `xtask/bench`, which is built for
 //! these commands only.
 
 use std::env;
@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 
 use crate::{process, workspace};
 
-/// Options of a benchmark, which its own program reads.
+/// Options of a benchmark; its own program parses them.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// See `--help`
@@ -22,15 +22,15 @@ pub(crate) struct Options {
     _arguments: Vec<OsString>,
 }
 
-/// Runs the benchmarks' program with the command line of this one, `--` included, which clap drops.
+/// Runs the benchmark program with xtask's command line, including the `--` that clap drops.
 pub(crate) fn bench() -> Result<ExitCode> {
     let mut command = workspace::cargo();
     command
-        // Files are named from there.
+        // Paths on the command line are relative to the current folder.
         .current_dir(env::current_dir()?)
         .args(["run", "--quiet", "--package", "connect-trace-bench", "--"])
         .args(env::args_os().skip(1));
-    // Only an error returns: otherwise the program takes our place.
+    // On success the program replaces this process: only an error returns.
     let error = command.exec();
     Err(anyhow!("cannot run `{}`: {error}", process::line(&command)))
 }

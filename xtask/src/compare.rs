@@ -1,4 +1,4 @@
-//! `cargo xtask compare`: the strategies of choosing source ports on several kernels, side by side.
+//! `cargo xtask compare`: compares the strategies for source ports on several kernels.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,20 +15,20 @@ use crate::{stdout, tools};
 
 /// Compare strategies on several kernels, side by side
 ///
-/// Runs `connect-trace compare` under trace in a virtual machine for each kernel. Its one CPU's clock counts
-/// instructions, so that times are the same in every run: what counts is how they relate, not how long they
-/// are.
+/// Runs `connect-trace compare` under trace in a virtual machine for each kernel. The clock of its one CPU counts
+/// instructions, so that times are the same in every run: compare them with each other, not with times on real
+/// hardware.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     kernels: AllKernels,
-    /// Ports to choose from
+    /// Range of source ports
     #[arg(long, value_name = "LOW-HIGH", default_value = "20000-21999")]
     range: String,
-    /// Compare only this strategy with the default, on kernels that have it; repeatable
+    /// Compare only this strategy with the default, on kernels that support it; repeatable
     #[arg(long = "strategy", value_name = "STRATEGY")]
     strategies: Vec<String>,
-    /// Keep every attempt in this folder, a log for each kernel, for `connect-trace report --from-load`
+    /// Write every attempt into this folder, a log for each kernel, for `connect-trace report --from-load`
     #[arg(long, value_name = "FOLDER")]
     csv: Option<PathBuf>,
     /// More arguments for `connect-trace compare`
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// Where a guest keeps its log.
+/// Path of the log in a guest.
 const LOG: &str = "/tmp/log.csv";
 
 pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
@@ -58,12 +58,12 @@ pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the comparison on one kernel, as docs/load.md describes it, and keeps its log.
+/// Returns the comparison on one kernel, in the format of docs/load.md, and saves its log.
 fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
     let mut command = vec!["connect-trace", "compare", "--skip-refused"];
     command.extend(["--repeats", "1", "--format", "json", "--csv", LOG]);
     command.extend(["--range", &options.range]);
-    // Every kernel has the default, so that none is without a run.
+    // Every kernel supports the default, so that each has a run.
     let named =
         !options.strategies.is_empty() && !options.strategies.iter().any(|name| name == "default");
     command.extend(named.then_some("default"));
@@ -96,10 +96,10 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
     serde_json::from_slice(&stdout).context("what connect-trace printed is no JSON")
 }
 
-/// A figure of a strategy's run, as it stands in a cell.
+/// Formats a figure of a strategy's run for a table cell.
 type Cell = fn(&Value) -> Option<String>;
 
-/// The blocks of the table, with the figure of each.
+/// Blocks of the table, with the figure of each.
 const BLOCKS: [(&str, Cell); 4] = [
     ("mean us, even / odd ports", even_and_odd),
     ("candidate ports, mean", |run| {
@@ -153,7 +153,7 @@ fn table(columns: &[(String, Value)]) -> String {
     text
 }
 
-/// Returns the one run of a strategy, with what is known of the strategy as a whole.
+/// Returns the single run of a strategy, together with the fields of the strategy as a whole.
 fn run_of(comparison: &Value, strategy: &str) -> Option<Value> {
     let mut strategies = comparison["strategies"].as_array()?.iter();
     let found = strategies.find(|other| other["strategy"] == *strategy)?;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: shows on a real kernel what connect-trace is about.
+//! `cargo xtask demo`: shows on a real kernel how connect() becomes slow.
 
 use std::process::ExitCode;
 
@@ -9,23 +9,23 @@ use crate::tools;
 use crate::tools::kernels::{Kernel, Series};
 use crate::vm::pass_on;
 
-/// The guest's part.
+/// The script that runs in the guest.
 const SCRIPT: &str = include_str!("demo.sh");
 
-/// Below the kernel's own usual range, so that nothing else is there.
+/// First port of the range, below the kernel's default range, so that no other program uses these ports.
 const FIRST_PORT: u16 = 20_000;
 
 /// Watch connect() slow down in a virtual machine
 ///
-/// A program connects to one destination from every port of a range, one connection after the other,
-/// while connect-trace watches. The kernel hands out the even ports first; when they are used up, it
-/// searches long for each odd one. Nothing is needed but this command: it gets what is missing.
+/// A program connects to one destination from every port of a range, one connection after the other, while
+/// connect-trace watches. The kernel hands out the even ports first; when they are used up, it searches long for each
+/// odd one. The command fetches all that it needs.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Series of the kernel to boot
     #[arg(long, value_name = "SERIES", default_value = "6.12")]
     kernel: Series,
-    /// How many ports the range has; half of them are odd
+    /// Number of ports in the range; half of them are odd
     #[arg(long, value_name = "N", default_value_t = 6000, value_parser = clap::value_parser!(u16).range(100..=28_000))]
     ports: u16,
 }

@@ -1,10 +1,10 @@
-# The guest's part of the demo: uses a range of ports up while connect-trace watches.
-# The argument is the range, as in 20000-23999.
+# The guest's part of the demo: uses a range of ports up while connect-trace watches. The argument is the range, such as
+# 20000-23999.
 set -eu
 range=$1
 cd /tmp
 
-# They are there before the programs that write them have started.
+# The files must exist before the programs that write them have started.
 : >pid >seen >messages
 
 truth --pid-file pid --wait-file go exhaust --quiet --set-range "$range" >seen 2>&1 &

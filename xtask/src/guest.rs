@@ -1,5 +1,5 @@
-//! Guests: virtual machines that boot a kernel of Debian's from memory, run one command as root with
-//! our programs at hand, and end.
+//! Guests: virtual machines that boot a kernel of Debian from memory, run one command as root with the workspace's
+//! programs installed, and end.
 
 pub(crate) mod binaries;
 mod cpio;
@@ -24,43 +24,43 @@ use crate::tools::kernels::Kernel;
 use crate::tools::peers::Peers;
 use crate::tools::qemu;
 
-/// Where our own programs lie in a guest. It comes first on the PATH.
+/// Folder of the workspace's programs in a guest. It comes first on the PATH.
 pub(crate) const PROGRAMS: &str = "/usr/local/bin";
 
-/// The programs and tools that all guests of one run have.
+/// The programs and tools of all guests of one run.
 pub struct Kit {
     programs: Vec<PathBuf>,
     tools: GuestTools,
-    /// None unless they are asked for.
+    /// Present only if requested.
     clients: Option<GuestClients>,
-    /// None unless they are asked for.
+    /// Present only if requested.
     peers: Option<Peers>,
 }
 
 /// The task of one guest.
 #[derive(Default)]
 pub struct Task {
-    /// The command to run and its arguments.
+    /// Command to run, and its arguments.
     pub command: Vec<String>,
-    /// The machine to run it on.
+    /// Machine to run it on.
     pub hardware: Hardware,
-    /// How long the command may take; forever by default.
+    /// Time limit of the command; none by default.
     pub timeout: Option<Duration>,
-    /// How long the command may write nothing; forever by default.
+    /// Longest time without output from the command; unlimited by default.
     pub silence: Option<Duration>,
     /// Kernel modules to load first.
     pub modules: Vec<String>,
-    /// Files to put into the guest: from the host, to there.
+    /// Files to copy into the guest: path on the host, path in the guest.
     pub inputs: Vec<(PathBuf, String)>,
-    /// Files to bring out of the guest.
+    /// Files to copy out of the guest.
     pub outputs: Vec<String>,
 }
 
 impl Kit {
-    /// Gets what is missing: QEMU, the guests' tools, and (unless told not to build) our programs.
+    /// Fetches or builds missing parts: QEMU, the guests' tools, and (if `build` is true) the workspace's programs.
     ///
     /// # Errors
-    /// Says what cannot be fetched or built.
+    /// If a part cannot be fetched or built.
     pub fn prepare(build: bool) -> Result<Self> {
         Self::with_programs(if build {
             binaries::build()?
@@ -83,10 +83,10 @@ impl Kit {
         })
     }
 
-    /// Also gives guests the clients that tests compare with: curl, wrk, nginx and Python.
+    /// Adds the clients that tests compare with: curl, wrk, nginx and Python.
     ///
     /// # Errors
-    /// Says what cannot be fetched.
+    /// If a client cannot be fetched.
     pub fn with_clients(self) -> Result<Self> {
         Ok(Self {
             clients: Some(GuestClients::ensure()?),
@@ -94,10 +94,10 @@ impl Kit {
         })
     }
 
-    /// Also gives guests the tracers of others: bpftrace and tcpconnlat.
+    /// Adds the tracers to compare with: bpftrace and tcpconnlat.
     ///
     /// # Errors
-    /// Says what cannot be fetched.
+    /// If a tracer cannot be fetched.
     pub fn with_peers(self) -> Result<Self> {
         Ok(Self {
             peers: Some(Peers::ensure()?),
@@ -105,10 +105,10 @@ impl Kit {
         })
     }
 
-    /// Boots a kernel, does the task and passes on what its command writes.
+    /// Boots a kernel, runs the task and passes on the output of its command.
     ///
     /// # Errors
-    /// Says what became of the guest; and what `listener` returns.
+    /// If the guest fails, with its last messages; and errors of `listener`.
     pub fn run(
         &self,
         kernel: &Kernel,
@@ -123,10 +123,10 @@ impl Kit {
         machine::run(kernel, &image, &task.hardware, limits, listener)
     }
 
-    /// Does the task as [`Kit::run`] does, and hands over what its command writes to stdout.
+    /// Runs the task as [`Kit::run`] does, and passes on the stdout of its command.
     ///
     /// # Errors
-    /// As `run`; and the command's status is not 0: the message has what it wrote to stderr.
+    /// As for `run`; and if the command's status is not 0: the message has its stderr.
     pub fn run_well(
         &self,
         kernel: &Kernel,
@@ -197,7 +197,7 @@ impl Kit {
     }
 }
 
-/// The path of a program in one of the guest's folders.
+/// Returns the path of a program in a folder of the guest.
 pub(crate) fn in_folder(folder: &str, program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     format!("{}/{name}", folder.trim_end_matches('/'))

@@ -1,7 +1,7 @@
-//! Tasks that people run on connect-trace's own tree: `cargo xtask COMMAND`.
+//! Tasks for developers of connect-trace: `cargo xtask COMMAND`.
 //!
-//! One module per command; `tools` fetches what a command needs, `guest` runs virtual machines. The benchmarks are
-//! a crate of their own (`xtask/bench`), which uses the public part of this one.
+//! One module per command; `tools` fetches the tools that a command needs, `guest` runs virtual machines. The
+//! benchmarks are a crate of their own (`xtask/bench`), which uses the public part of this one.
 
 mod bench;
 mod compare;
@@ -24,7 +24,7 @@ use clap::Parser;
 
 /// Build tools, virtual machines, the demo and the tests of connect-trace.
 ///
-/// Every command first gets what it needs and does not find: it lies in .tools/ afterwards.
+/// Every command first fetches missing tools into .tools/.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
@@ -40,10 +40,10 @@ enum Command {
     Test(test::Options),
     Vm(vm::Options),
     Lint(lint::Options),
-    /// Measure what tracers add to a connect(), ours and others', in instructions
+    /// Measure the instructions that connect-trace and other tracers add to a connect()
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
-    /// Connect as fast as a virtual machine can, without the tracer and with it
+    /// Connect as fast as a virtual machine can, with the tracer and without
     #[command(disable_help_flag = true)]
     BenchLoad(bench::Options),
     /// Break the instructions that a tracer adds to a connect() down by part
@@ -51,7 +51,7 @@ enum Command {
     BenchParts(bench::Options),
 }
 
-/// Runs the command of the command line.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let command = Command::parse();
     run_command(|| match command {
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Runs a command in the workspace of the current folder, prints its error and returns its exit status.
+/// Runs a command in the workspace of the current folder, prints its error if it fails, and returns the exit status.
 pub fn run_command(command: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
     let result = workspace::find().and_then(|_| command());
     result.unwrap_or_else(|error| {

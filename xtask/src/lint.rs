@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: everything that judges the code without running it.
+//! `cargo xtask lint`: checks that do not run the code.
 
 use std::process::{Command, ExitCode};
 
@@ -20,10 +20,10 @@ pub(crate) fn lint(_: &Options) -> Result<ExitCode> {
     })
 }
 
-/// Runs the checks in full view, and returns the names of those that failed.
+/// Runs the checks, shows their output, and returns the names of the failed ones.
 ///
 /// # Errors
-/// Says which tool cannot be had.
+/// If a tool cannot be fetched.
 pub(crate) fn failures() -> Result<Vec<&'static str>> {
     nightly::ensure_component("clippy")?;
     let deny = cargo_deny::ensure()?;
@@ -92,7 +92,7 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// The host's clippy sees an empty `main` in place of the programs; this one sees the programs.
+/// Returns a command that checks the eBPF programs: the host's clippy sees an empty `main` in their place.
 fn clippy_of_ebpf() -> Command {
     let mut command = Command::new("rustup");
     command.args([

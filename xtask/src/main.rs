@@ -1,4 +1,4 @@
-//! `cargo xtask COMMAND`: tasks that people run on connect-trace's own tree.
+//! `cargo xtask COMMAND`: tasks for developers of connect-trace.
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
-//! Running other programs: quietly, with their output kept for the error message, or in full view.
+//! Runs other programs: quietly, with their output kept for the error message, or with their output shown.
 
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Runs a command to its end and returns its standard output; its messages appear only if it fails.
+/// Runs a command until it ends and returns its standard output; its messages are shown only if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let Output {
         status,
@@ -26,7 +26,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("the output of `{}` is not UTF-8", line(command)))
 }
 
-/// Runs a command in full view: it writes to our own standard output and error.
+/// Runs a command that writes to xtask's own standard output and error.
 pub(crate) fn shown(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -43,13 +43,13 @@ pub(crate) fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Returns true if we are root.
+/// Returns true if xtask runs as root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no memory effects and cannot fail.
     (unsafe { libc::geteuid() }) == 0
 }
 
-/// A command as a person would type it.
+/// Returns a command line as a person would type it.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words

@@ -1,4 +1,4 @@
-//! `cargo xtask run`: builds the tracer as you and runs it as root.
+//! `cargo xtask run`: builds the tracer as the current user and runs it as root.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -9,8 +9,8 @@ use crate::{process, tools, workspace};
 
 /// Build connect-trace and run it as root
 ///
-/// Only connect-trace itself runs as root, by sudo unless you are root; the build does not. The exit
-/// status is connect-trace's.
+/// Only connect-trace itself runs as root, through sudo if necessary; the build does not. The exit status is
+/// connect-trace's.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Arguments for connect-trace
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     };
     command.args(&options.arguments);
-    // Only an error returns: otherwise connect-trace takes our place, with its signals and status.
+    // On success connect-trace replaces this process, with its signals and status: only an error returns.
     let error = command.exec();
     Err(anyhow!("cannot run `{}`: {error}", process::line(&command)))
 }

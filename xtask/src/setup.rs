@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: gets the tools that are missing.
+//! `cargo xtask setup`: fetches missing tools.
 
 use std::process::ExitCode;
 
@@ -11,12 +11,11 @@ use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
 
 /// Get the tools that the build needs
 ///
-/// These are a nightly Rust compiler, its library's source and bpf-linker. Only what is missing is
-/// fetched. The other commands do this by themselves.
+/// Fetches a nightly Rust compiler, the source of its library and bpf-linker if they are missing. The other commands do
+/// this themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get what demo, test, vm and lint need: QEMU, kernels, cargo-deny, a browser, shells
-    /// and some programs
+    /// Also get the tools of demo, test, vm and lint: QEMU, kernels, cargo-deny, a browser, shells and some programs
     #[arg(long)]
     all: bool,
 }

@@ -1,27 +1,27 @@
-//! Our own standard output, and the errors of it.
+//! Writes to standard output of xtask itself, with errors of their own type.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 
 use anyhow::Result;
 
-/// Writes as it is and at once.
+/// Writes bytes to standard output unchanged and without delay.
 ///
 /// # Errors
-/// A [`Refused`].
+/// If standard output cannot be written: a [`Refused`].
 pub fn write(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     written.map_err(|error| Refused(error).into())
 }
 
-/// The error of our standard output. A pipe to another program that breaks, as QEMU's monitor does when QEMU
-/// dies, is none: that is a failure, and told.
+/// Error of xtask's own standard output. A broken pipe to another program, such as QEMU's monitor when QEMU dies, is
+/// not a [`Refused`]: it is reported as a failure.
 #[derive(Debug)]
 pub struct Refused(io::Error);
 
 impl Refused {
-    /// Returns whether this error comes of a reader of ours that has seen enough, as `head` has.
+    /// Returns true if the error is from a reader of standard output that stopped reading, as `head` does.
     pub fn is_closed(error: &anyhow::Error) -> bool {
         let refused = error.downcast_ref::<Self>();
         refused.is_some_and(|refused| refused.0.kind() == ErrorKind::BrokenPipe)

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the tests on the host, and those that take a kernel in guests, at the same time.
+//! `cargo xtask test`: runs the tests on the host and the tests in guests, which need a kernel, at the same time.
 
 mod durations;
 mod guests;
@@ -22,39 +22,38 @@ use crate::tools::kernels::{self, Kernel};
 use crate::vm::{KernelChoice, get_kernels};
 use crate::{lint, tools};
 
-/// The kernel of `--quick`: the one that most people have, of those that are tested.
+/// Kernel of `--quick`: the most widely used of the tested kernels.
 const QUICK: &str = "6.12";
 
 /// Run all tests: on this machine, and in virtual machines with each kernel
 ///
-/// Both run at the same time. Tests whose outcome is the same on any kernel run on the oldest and the newest of the
-/// kernels alone. A table says what took how long, and the last line is the sum: passed, failed, skipped. All
-/// kernels have their turn, whatever fails.
+/// Both run at the same time. Tests with the same outcome on any kernel run on the oldest and the newest kernel only. A
+/// table shows the time of each part, and the last line gives the sum: passed, failed, skipped. A failure does not stop
+/// the tests of the other kernels.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Kernel to test on: a series such as 6.12, or a file; repeatable [default: all of
-    /// 5.10, 6.1, 6.12, 6.18 and 7.3]
+    /// Kernel to test on: a series such as 6.12, or a file; repeatable [default: all of 5.10, 6.1, 6.12, 6.18 and 7.3]
     #[arg(long = "kernel", value_name = "KERNEL")]
     kernels: Vec<KernelChoice>,
-    /// Test on this machine and on 6.12 alone, as before a commit
+    /// Test on this machine and on 6.12 only, as before a commit
     #[arg(long, conflicts_with = "kernels")]
     quick: bool,
-    /// Run the lints of `cargo xtask lint` as well; those that fail count as failed tests
+    /// Run the lints of `cargo xtask lint` too; a failed lint counts as a failed test
     #[arg(long)]
     lint: bool,
-    /// Only the tests that run on this machine
+    /// Run only the tests for this machine
     #[arg(long, conflicts_with_all = ["kernels", "quick", "guests_only"])]
     unit_only: bool,
-    /// Only the tests that run in virtual machines
+    /// Run only the tests in virtual machines
     #[arg(long)]
     guests_only: bool,
-    /// How many virtual machines run at the same time [default: one for each CPU]
+    /// Number of virtual machines that run at the same time [default: one for each CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: Option<u32>,
-    /// Stop a virtual machine whose tests write nothing for so long; they count as failed
+    /// Stop a virtual machine after this time without output from its tests; they count as failed
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     silence: u64,
-    /// Arguments for the program of the guests' tests, such as part of a test's name
+    /// Arguments for the test program in the guests, such as part of a test's name
     #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
@@ -80,17 +79,17 @@ impl Options {
     }
 }
 
-/// What came of tests that ran together, on this machine or in one virtual machine.
+/// Result of tests that ran together, on this machine or in one virtual machine.
 struct Ran {
     /// `host`, or the kernel.
     origin: String,
     log: Log,
-    /// What went wrong outside of the tests.
+    /// A failure outside of the tests.
     error: Option<String>,
 }
 
 impl Ran {
-    /// Returns what came of tests that could not even begin.
+    /// Returns the result of tests that could not start.
     fn not(origin: &str, error: &anyhow::Error) -> Self {
         eprintln!("error: {error:#}");
         Self {
@@ -159,16 +158,16 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// What the lints are called among what took time.
+/// Name of the lints in the table of durations.
 const LINT: &str = "lint";
 
-/// Prints a line of tests, with what it is of before it and how long it took behind it.
+/// Prints an output line of the tests, with its origin before it and its duration after it.
 fn print_line(origin: &str, line: &str, took: Option<Duration>) {
     if line.is_empty() {
         return;
     }
     let took = took.map(|took| format!(" ({:.1} s)", took.as_secs_f64()));
     let took = took.unwrap_or_default();
-    // Nobody reads it? The tests go on all the same.
+    // Without a reader of stdout the tests continue.
     let _ = writeln!(std::io::stdout().lock(), "{origin:>11} | {line}{took}");
 }

@@ -1,5 +1,5 @@
-//! Tools that the workspace needs and does not build itself. Everything lies in `.tools/`, is fetched when
-//! it is missing, and is not fetched twice.
+//! Tools that the workspace needs and does not build itself. All are in `.tools/`, and are fetched only if they are
+//! missing.
 
 pub(crate) mod bpf_linker;
 pub(crate) mod browser;
@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace;
 
-/// Keeps other runs of xtask from fetching the same things at the same time; released on drop.
+/// Keeps other runs of xtask from fetching the same files at the same time; released on drop.
 pub(crate) fn lock() -> Result<File> {
     let folder = workspace::tools();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -35,7 +35,7 @@ pub(crate) fn lock() -> Result<File> {
     Ok(file)
 }
 
-/// The tools that the build takes, in words.
+/// Descriptions of the tools that the build uses.
 pub struct BuildTools {
     /// The eBPF compiler.
     pub nightly: String,
@@ -43,10 +43,10 @@ pub struct BuildTools {
     pub bpf_linker: &'static str,
 }
 
-/// Gets what the build needs: the eBPF compiler, its library's source and its linker.
+/// Fetches the tools of the build: the eBPF compiler, the source of its library, and its linker.
 ///
 /// # Errors
-/// Says what cannot be fetched.
+/// If a tool cannot be fetched.
 pub fn ensure_for_build() -> Result<BuildTools> {
     let _lock = lock()?;
     let compiler = nightly::ensure()?;
@@ -58,12 +58,12 @@ pub fn ensure_for_build() -> Result<BuildTools> {
     })
 }
 
-/// Says how things are with one tool.
+/// Prints the state of one tool.
 pub(crate) fn report(tool: &str, state: &str) {
     eprintln!("{tool:>12}  {state}");
 }
 
-/// Replaces a folder in one step, so that a run that was interrupted leaves nothing half-made.
+/// Replaces a folder in one step, so that an interrupted run leaves no partial folder.
 fn replace_folder(new: &Path, place: &Path) -> Result<()> {
     if place.exists() {
         fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))?;
@@ -76,7 +76,7 @@ fn replace_folder(new: &Path, place: &Path) -> Result<()> {
         .with_context(|| format!("cannot move {} to {}", new.display(), place.display()))
 }
 
-/// An empty folder below `.tools/` to prepare something in.
+/// Creates an empty folder below `.tools/` for temporary files.
 fn scratch_folder(name: &str) -> Result<std::path::PathBuf> {
     let folder = workspace::tools().join("scratch").join(name);
     if folder.exists() {

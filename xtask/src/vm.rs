@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: runs a command in a virtual machine with a kernel of one's choice.
+//! `cargo xtask vm`: runs a command in a virtual machine with a chosen kernel.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -15,10 +15,9 @@ use crate::{stdout, tools};
 
 /// Run a command in a virtual machine
 ///
-/// Boots a kernel of Debian's in QEMU and runs COMMAND as root. connect-trace, truth, busybox's
-/// commands, bpftool and funclatency are on the PATH; the working folder is /root; the only network
-/// is lo. The exit status is COMMAND's (the first that is not 0, with several kernels), or 1 if the
-/// machine fails.
+/// Boots a kernel of Debian in QEMU and runs COMMAND as root. connect-trace, truth, busybox's commands, bpftool and
+/// funclatency are on the PATH; the working folder is /root; the only network interface is lo. The exit status is
+/// COMMAND's (with several kernels, the first that is not 0), or 1 if the machine fails.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -29,42 +28,42 @@ pub(crate) struct Options {
     /// Memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
     memory: u32,
-    /// One CPU whose clock counts instructions: times are the same in every run
+    /// Use one CPU whose clock counts instructions: times are the same in every run
     #[arg(long, conflicts_with_all = ["cpus", "kvm"])]
     deterministic: bool,
-    /// Use the CPU's virtualisation (/dev/kvm) and not an emulated CPU
+    /// Use the CPU's virtualisation (/dev/kvm) instead of an emulated CPU
     #[arg(long)]
     kvm: bool,
     /// Stop the machine if COMMAND takes longer
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Load a kernel module (and those it depends on) first; repeatable
+    /// Load a kernel module (and its dependencies) first; repeatable
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
     /// Copy a file into the machine; repeatable
     ///
-    /// Without GUESTPATH an executable goes to /usr/local/bin, which is on the PATH, and any other
-    /// file to /root, the working folder. Libraries come along.
+    /// Without GUESTPATH an executable goes to /usr/local/bin, which is on the PATH, and any other file to /root, the
+    /// working folder. The libraries that it needs are copied too.
     #[arg(long = "copy-in", value_name = "FILE[:GUESTPATH]")]
     inputs: Vec<String>,
-    /// Copy a file out of the machine when COMMAND has ended; repeatable
+    /// Copy a file out of the machine after COMMAND has ended; repeatable
     #[arg(long = "copy-out", value_name = "GUESTPATH:FILE")]
     outputs: Vec<CopyOut>,
-    /// More arguments for the kernel
+    /// Pass more arguments to the kernel
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
     append: Vec<String>,
-    /// Also have curl, wrk, nginx and python3 in the machine
+    /// Install curl, wrk, nginx and python3 in the machine as well
     #[arg(long)]
     clients: bool,
-    /// Take our programs as they were built last
+    /// Use the programs of the last build
     #[arg(long)]
     no_build: bool,
-    /// The command to run and its arguments
+    /// Command to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// The kernels that a command is to run on.
+/// The kernels to run a command on.
 #[derive(clap::Args)]
 pub(crate) struct Kernels {
     /// Kernel to boot: a series such as 6.12, `all` (5.10, 6.1, 6.12, 6.18, 7.3) or a file; repeatable
@@ -72,7 +71,7 @@ pub(crate) struct Kernels {
     choices: Vec<KernelChoice>,
 }
 
-/// The same for a command that compares kernels.
+/// The kernels of a command that compares kernels.
 #[derive(clap::Args)]
 pub struct AllKernels {
     /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
@@ -85,7 +84,7 @@ pub struct AllKernels {
     pub choices: Vec<KernelChoice>,
 }
 
-/// A kernel as it is typed.
+/// A kernel as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelChoice {
     /// Every kernel that the project is tested on.
@@ -113,10 +112,10 @@ impl FromStr for KernelChoice {
     }
 }
 
-/// Returns the kernels that were chosen, ready to boot.
+/// Returns the chosen kernels, ready to boot.
 ///
 /// # Errors
-/// Says which kernel cannot be fetched.
+/// If a kernel cannot be fetched.
 pub fn get_kernels(choices: &[KernelChoice]) -> Result<Vec<Kernel>> {
     let mut kernels = Vec::new();
     for choice in choices {
@@ -175,7 +174,7 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
         });
         let status = match result {
             Ok(status) => status,
-            // With several kernels, one that fails does not keep the others from their turn.
+            // With several kernels, one that fails does not stop the run of the others.
             Err(error) if kernels.len() > 1 && !error.is::<stdout::Refused>() => {
                 eprintln!("error: {error:#}");
                 1
@@ -222,11 +221,11 @@ fn task(options: &Options) -> Result<Task> {
     })
 }
 
-/// The file that `FILE[:GUESTPATH]` names, and its path in the guest.
+/// Splits `FILE[:GUESTPATH]` into the file and its path in the guest.
 fn copy_in(text: &str) -> Result<(PathBuf, String)> {
     use std::os::unix::fs::PermissionsExt as _;
 
-    // A colon may be part of a file's name.
+    // The name of a file may contain a colon.
     let (file, path) = match text.rsplit_once(':') {
         Some((file, path)) if !Path::new(text).exists() => (Path::new(file), Some(path)),
         _ => (Path::new(text), None),
@@ -251,7 +250,7 @@ fn copy_in(text: &str) -> Result<(PathBuf, String)> {
     Ok((file.to_owned(), path))
 }
 
-/// Writes what the command wrote, as it is and at once.
+/// Writes the command's output unchanged and without delay.
 pub(crate) fn pass_on(stream: Stream, bytes: &[u8]) -> Result<()> {
     match stream {
         Stream::Stdout => stdout::write(bytes),
@@ -259,7 +258,7 @@ pub(crate) fn pass_on(stream: Stream, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Writes the files that came out of the guest.
+/// Saves the files that the guest handed out.
 fn save(outcome: &Outcome, outputs: &[CopyOut]) -> Result<()> {
     for (output, content) in outputs.iter().zip(&outcome.outputs) {
         let content = content.as_ref().map_err(|reason| {

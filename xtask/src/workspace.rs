@@ -1,4 +1,4 @@
-//! The places in the workspace that commands share.
+//! Paths of the workspace that several commands use.
 
 use std::env;
 use std::fs;
@@ -8,15 +8,15 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 
-/// The triple of everything that runs in a guest. Naming it, even where it is the host's own, keeps
-/// a build's flags away from its build scripts.
+/// Target triple of all programs for guests. Named explicitly, even if it is the host's own, to keep a build's flags
+/// away from its build scripts.
 pub(crate) const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Finds the workspace that the current folder lies in. It is not known at compile time: a program that was built
-/// in a tree may be run in a copy of it.
+/// Finds the workspace of the current folder. The path is not known at compile time: a program that was built in one
+/// tree may be run in a copy of it.
 ///
 /// # Errors
-/// There is none.
+/// If the current folder is in no workspace.
 pub(crate) fn find() -> Result<&'static Path> {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(root) = ROOT.get() {
@@ -33,7 +33,7 @@ pub(crate) fn find() -> Result<&'static Path> {
     Ok(ROOT.get_or_init(|| root.to_owned()))
 }
 
-/// Returns the folder of the nearest Cargo.toml that is a workspace's.
+/// Returns the nearest parent folder whose Cargo.toml defines a workspace.
 fn root_above(folder: &Path) -> Option<&Path> {
     folder.ancestors().find(|folder| {
         fs::read_to_string(folder.join("Cargo.toml"))
@@ -41,22 +41,22 @@ fn root_above(folder: &Path) -> Option<&Path> {
     })
 }
 
-/// The workspace's root folder. Each `main` has made sure that there is one.
+/// Returns the workspace's root folder. Each `main` has made sure that there is one.
 pub(crate) fn root() -> &'static Path {
     find().unwrap_or(Path::new("."))
 }
 
-/// The folder for what is fetched and not built; it survives `cargo clean`.
+/// Returns the folder for fetched tools; it survives `cargo clean`.
 pub(crate) fn tools() -> PathBuf {
     root().join(".tools")
 }
 
-/// The build folder of what runs in guests, apart from the host's so that neither blocks the other.
+/// Returns the build folder for guests' programs, apart from the host's so that neither build blocks the other.
 pub(crate) fn guest_target() -> PathBuf {
     root().join("target/guest")
 }
 
-/// The cargo that runs us, in the workspace's root.
+/// Returns the cargo that runs xtask, with the workspace's root as its working folder.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());

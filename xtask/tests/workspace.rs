@@ -1,4 +1,4 @@
-//! `cargo xtask` works on the tree that it is called in.
+//! `cargo xtask` works on the tree in which it is called.
 
 use std::process::Command;
 use std::{env, fs};

@@ -1,9 +1,9 @@
-//! Real connects as the bytes that the programs put into the ring buffer.
+//! Real connections as the bytes that the eBPF programs put into the ring buffer.
 //!
-//! `connects.csv.zst` was recorded on Linux 6.12 in a guest, from `truth all` and then
-//! `truth exhaust 20000-21999 --set-range`: `cargo xtask vm --kernel 6.12 -- connect-trace --record FILE --
-//! sh -c '...'`. A recording keeps its meaning when the layout of a record changes, so it is that which
-//! is kept, and encoded here; that each decodes into what was recorded is asserted.
+//! `connects.csv.zst` was recorded on Linux 6.12 in a guest, from `truth all` and then `truth exhaust 20000-21999
+//! --set-range`: `cargo xtask vm --kernel 6.12 -- connect-trace --record FILE -- sh -c '...'`. A recording keeps its
+//! meaning when the layout of a record changes. Therefore the recording is stored, and encoded here; an assertion
+//! checks that each record decodes into the recorded connection.
 
 pub mod cpu_time;
 
@@ -17,17 +17,17 @@ use connect_trace::{
 };
 use connect_trace_common::{ConnectRecord, Flags};
 
-/// The recording.
+/// The stored recording.
 const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
 
-/// Every connect of the recording as a record.
+/// Returns each connection of the recording as a record.
 pub fn all() -> Vec<ConnectRecord> {
     let mut recording = Recording::new(RECORDING).expect("a whole recording");
     let mut decoder = decoder();
     let mut records = Vec::new();
     while recording.ending().is_none() {
         for connect in recording.next_batch() {
-            // That is not in a record.
+            // These fields are not in a record.
             let connect = Connect {
                 checks_watched: false,
                 ..connect
@@ -42,7 +42,7 @@ pub fn all() -> Vec<ConnectRecord> {
     records
 }
 
-/// That of the kernel of the recording, as far as decoding goes.
+/// Returns a decoder for the kernel of the recording.
 pub fn decoder() -> Decoder {
     Decoder::new(&Layout {
         offsets: Vec::new(),
@@ -65,8 +65,7 @@ fn encode(connect: &Connect) -> ConnectRecord {
         connect_ns: connect.connect_ns,
         cgroup_id: connect.cgroup_id,
         comm: bytemuck::cast(connect.comm.0),
-        tid: connect.tid,
-        pid: connect.pid,
+        pid_tgid: u64::from(connect.pid) << 32 | u64::from(connect.tid),
         ret: -connect.errno,
         uid: connect.uid,
         source_port: connect.port.number().unwrap_or(0),
@@ -127,7 +126,8 @@ fn words(address: IpAddr) -> [u32; 4] {
     }
 }
 
-/// A start of a search from which this port is found after so many, and how far it moves its slot on.
+/// Returns a start of a search that finds this port after `scanned` ports, and the distance by which it advances its
+/// slot.
 fn start(range: SearchRange, scanned: u32, port: u16) -> (u32, u16) {
     let width = range.ports.ports();
     let (ports, step) = match range.by_parity {

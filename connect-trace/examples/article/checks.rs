@@ -1,4 +1,4 @@
-//! What must agree with the article, whatever the machine.
+//! Results that must agree with the article on any machine.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use super::PORTS;
 use super::figures::{ARTICLE, Figures};
 
-/// Errors that random places of windows make, mean and standard deviation over 200 seeds; a test
-/// draws some of them again. The deviation is that of the places: one seed varies less from run to run.
+/// Errors caused by random places of windows: mean and standard deviation over 200 seeds; a test draws some of them
+/// again. The deviation is between seeds: runs with one seed vary less.
 const CHANCE: [(&str, f64, f64); 4] = [
     ("window-500", 992.0, 56.0),
     ("window-1000", 1_105.0, 51.0),
@@ -15,8 +15,8 @@ const CHANCE: [(&str, f64, f64); 4] = [
     ("window-10000", 6_708.0, 78.0),
 ];
 
-/// Deviations from the mean that are still chance. Kernels before 6.8 take the ports of one parity first in a
-/// window too, which makes up to a twentieth fewer errors: one deviation at most.
+/// Deviations from the mean that are still accepted as chance. Kernels before 6.8 take the ports of one parity first in
+/// a window too, which causes up to a twentieth fewer errors: one deviation at most.
 const DEVIATIONS: f64 = 6.0;
 
 /// One statement, true or not.
@@ -32,7 +32,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// Makes all checks. A run that is missing agrees with nothing.
+/// Makes all checks. A missing run fails its checks.
 pub(super) fn checks(runs: &[Figures]) -> Vec<Check> {
     let empty = Figures::default();
     let run = |name: &str| runs.iter().find(|run| run.name == name).unwrap_or(&empty);
@@ -168,8 +168,8 @@ mod tests {
         runs
     }
 
-    /// Returns the errors of a run in which each connection takes the first free port of a window at a random place, from
-    /// where the last search stopped on, as the kernel does since 6.8.
+    /// Returns the errors of a run in which each connection takes the first free port of a window at a random place,
+    /// continuing from the end of the last search, as the kernel does since 6.8.
     fn drawn(window: usize, seed: u64) -> u64 {
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut below = |limit: usize| {
@@ -179,7 +179,7 @@ mod tests {
             (random >> 32) as usize % limit
         };
         let ports = PORTS as usize;
-        // For each port the port itself, or a later one with no free port between them.
+        // For each port, the port itself or a later one, with no free port in between.
         let mut next: Vec<usize> = (0..=ports).collect();
         let mut free_from = |mut port: usize, take: bool| {
             while next[port] != port {
@@ -218,7 +218,7 @@ mod tests {
             let window = name.trim_start_matches("window-").parse().unwrap();
             let errors = (1..=seeds).map(|seed| drawn(window, seed)).sum::<u64>();
             let found = errors as f64 / seeds as f64;
-            // Deviations of a mean of so many.
+            // Three standard deviations of a mean over this number of seeds.
             let reach = 3.0 * deviation / (seeds as f64).sqrt();
             assert!((found - mean).abs() <= reach, "{name}: {found}, not {mean}");
         }

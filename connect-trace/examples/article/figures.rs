@@ -1,16 +1,16 @@
-//! The figures of a run, and the article's.
+//! The figures of a run, and the article's figures.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// Results of a run; the article does not tell all of them.
+/// Results of a run; the article gives only some of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
-    /// The strategy's name in `connect-trace load`, after the protocol if that is not TCP.
+    /// Name of the strategy in `connect-trace load`, after the protocol if that is not TCP.
     pub(super) name: String,
-    /// Mean time of a connection with an even port, with what the strategy does before connect().
+    /// Mean time of a connection with an even port, including the strategy's work before connect().
     pub(super) even_ms: Option<f64>,
-    /// The same with an odd port.
+    /// Mean time of a connection with an odd port, measured in the same way.
     pub(super) odd_ms: Option<f64>,
     pub(super) errors: Option<u64>,
     pub(super) total_s: Option<f64>,
@@ -19,7 +19,7 @@ pub(super) struct Figures {
     pub(super) first_odd: Option<u64>,
     pub(super) even_count: u64,
     pub(super) odd_count: u64,
-    /// Ports that were tried for a connection.
+    /// Ports tried per connection.
     pub(super) tries: f64,
 }
 
@@ -32,7 +32,7 @@ type Told = (
     Option<f64>,
 );
 
-/// The article's figures, of one machine: the same ports, one source address, one destination.
+/// The article's figures, from one machine: the same ports, one source address, one destination.
 pub(super) const ARTICLE: [(&str, Told); 7] = [
     ("default", (Some(0.025), Some(4.59), None, None, None)),
     (
@@ -81,7 +81,7 @@ impl From<Told> for Figures {
 }
 
 impl Figures {
-    /// Reads a run as `connect-trace load --format json` prints it.
+    /// Reads a run from the output of `connect-trace load --format json`.
     pub(super) fn of(run: &Value) -> Result<Self> {
         let text = |name: &str| {
             run[name]

@@ -1,5 +1,5 @@
-//! Makes the measurements of the article that connect-trace is about on this machine, and says what agrees with it:
-//! `cargo run --release --example article`. docs/article.md has a run of it.
+//! Repeats the measurements of the article behind connect-trace on this machine, and prints the results that agree with
+//! it: `cargo run --release --example article`. docs/article.md has the output of a run.
 
 mod checks;
 mod figures;
@@ -22,7 +22,7 @@ use self::{
     figures::{ARTICLE, Figures},
 };
 
-/// Ports of the article's bench.
+/// Ports of the article's benchmark.
 const RANGE: &str = "9024-65535";
 
 /// The number of ports in [`RANGE`].
@@ -38,13 +38,13 @@ const RUNS: [&str; 4] = [
 
 /// Repeat the article's measurements on this machine, without root and without BPF
 ///
-/// Connects from all 56,512 ports of 9024-65535 in private network namespaces, by each strategy of the
-/// article, prints what it took beside the article's figures, and checks what must agree. The exit status is
-/// 1 where something does not. Takes one to two minutes, most of it the default's odd ports.
+/// Connects from all 56,512 ports of 9024-65535 in private network namespaces, by each strategy of the article, prints
+/// the results beside the article's figures, and checks those that must agree. The exit status is 1 if one does not.
+/// Takes one to two minutes, most of it for the odd ports of the default strategy.
 #[derive(Parser)]
 #[command(name = "article")]
 struct Options {
-    /// What is random follows from this
+    /// Seed of the random numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 }
@@ -68,7 +68,7 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// Returns the runs that `connect-trace load` makes. Its progress is seen.
+/// Runs `connect-trace load` and returns its runs. Its progress is shown.
 fn load(arguments: &str, seed: u64) -> Result<Vec<Figures>> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
@@ -94,7 +94,7 @@ fn load(arguments: &str, seed: u64) -> Result<Vec<Figures>> {
         .collect()
 }
 
-/// Returns what was measured, and on what.
+/// Describes the kernel and the machine of the measurement.
 fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease");
     let kernel = kernel.unwrap_or_else(|_| "unknown".to_owned());
@@ -105,7 +105,7 @@ fn machine() -> String {
     )
 }
 
-/// Returns a line for each run, and below it the article's figures where it has them.
+/// Returns a line for each run, with the article's figures below it if there are any.
 fn table(runs: &[Figures]) -> String {
     let mut text = String::new();
     let titles = ["even ms", "odd ms", "errors", "total s", "conn/s"];

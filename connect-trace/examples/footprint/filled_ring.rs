@@ -1,5 +1,5 @@
-//! A ring buffer of the kernel's, and a program that fills it with records as fast as it can. The program
-//! is run by hand (`BPF_PROG_TEST_RUN`), which needs neither kprobes nor a connect().
+//! A ring buffer of the kernel, and a program that fills it with records as fast as it can. The program is run by
+//! `BPF_PROG_TEST_RUN`, which needs neither kprobes nor a connect().
 
 use std::{
     ffi::{c_long, c_void},
@@ -11,12 +11,13 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, RingBuf};
 use connect_trace_common::ConnectRecord;
 
-/// Records that the program has at hand; a power of two, so that it can take an index modulo it.
+/// Number of records in the array that the program copies from; a power of two, so that the program can take an index
+/// modulo it.
 const RECORDS: usize = 4_096;
-/// Records that one run puts into the ring buffer, if there is room.
+/// Number of records that one run puts into the ring buffer, if there is room.
 const A_RUN: u32 = 256;
 
-/// The ring buffer's other end.
+/// The writing end of the ring buffer.
 pub struct Filler {
     program: OwnedFd,
     next: u64,
@@ -24,10 +25,10 @@ pub struct Filler {
 }
 
 impl Filler {
-    /// A ring buffer of so many bytes (a power of two), and what fills it.
+    /// Creates a ring buffer of `bytes` (a power of two), and the program that fills it.
     ///
     /// # Errors
-    /// Where this kernel, or the lack of privileges, does not allow it.
+    /// If the kernel does not allow it, or privileges are missing.
     pub fn new(bytes: u32, records: &[ConnectRecord]) -> Result<(Self, RingBuf<MapData>)> {
         let all: Vec<u8> = records
             .iter()
@@ -61,10 +62,10 @@ impl Filler {
         Ok((filler, records))
     }
 
-    /// Puts records there; how many, fewer than asked for where it is full.
+    /// Puts up to `most` records into the ring buffer, and returns their number: fewer if it is full.
     ///
     /// # Errors
-    /// Where the kernel does not run the program.
+    /// If the kernel does not run the program.
     pub fn fill(&mut self, most: u64) -> Result<u64> {
         let mut filled = 0;
         while filled < most {
@@ -98,7 +99,7 @@ const BPF_PROG_TYPE_RAW_TRACEPOINT: u64 = 17;
 fn create_map(kind: u32, key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
     let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let descriptor = bpf(BPF_MAP_CREATE, &[pair(kind, key), pair(value, entries)])?;
-    // SAFETY: the kernel gave us this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just created this descriptor, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -118,11 +119,11 @@ fn load(program: &[u64]) -> Result<OwnedFd> {
         let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
         format!("the verifier: {}", String::from_utf8_lossy(&log[..end]))
     })?;
-    // SAFETY: as above.
+    // SAFETY: the kernel has just created this descriptor, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// One instruction: operation, registers, offset and immediate value.
+/// Encodes one instruction: operation, registers, offset and immediate value.
 const fn instruction(operation: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
     operation as u64
         | (to as u64) << 8
@@ -131,8 +132,8 @@ const fn instruction(operation: u8, to: u8, from: u8, offset: i16, value: i32) -
         | (value as u32 as u64) << 32
 }
 
-/// From the index that its argument says, puts [`A_RUN`] records into the ring buffer without a wakeup,
-/// until it is full; returns how many.
+/// Returns a program that, from the index in its argument on, puts [`A_RUN`] records into the ring buffer without a
+/// wakeup until the buffer is full, and returns their number.
 fn program(ring: &OwnedFd, array: &OwnedFd) -> Vec<u64> {
     const NO_WAKEUP: i32 = 1;
     const RINGBUF_OUTPUT: i32 = 130;
@@ -165,10 +166,10 @@ fn bpf(command: c_long, attributes: &[u64]) -> io::Result<i32> {
     bpf_returning(command, &mut attributes.to_vec())
 }
 
-/// The system call with its `union bpf_attr` as words.
+/// Makes the system call with its `union bpf_attr` as words.
 fn bpf_returning(command: c_long, attributes: &mut [u64]) -> io::Result<i32> {
     let pointer: *mut c_void = attributes.as_mut_ptr().cast();
-    // SAFETY: the attributes are as long as is said, and what they point to outlives the call.
+    // SAFETY: the attributes have the given length, and the memory that they point to outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of_val(attributes)) };
     if result < 0 {
         return Err(io::Error::last_os_error());

@@ -1,5 +1,5 @@
-//! What a million connects cost the daemon on their way from the ring buffer to the report: CPU time and
-//! memory, as JSON on stderr; the report comes on stdout. Needs root, and no kprobes.
+//! Cost of a million connections in the daemon from the ring buffer to the report: CPU time and memory, as JSON on
+//! stderr; the report comes on stdout. Needs root, and no kprobes.
 //!
 //! `cargo run --release -p connect-trace --example footprint -- [connect-trace's options]`
 
@@ -21,9 +21,9 @@ use serde_json::json;
 
 use self::{filled_ring::Filler, records::cpu_time};
 
-/// As large as the default one of a trace.
+/// Default size of a trace's ring buffer.
 const RING_BYTES: u32 = 8 << 20;
-/// After how many connects we look.
+/// Numbers of connections after which the cost is measured.
 const EVENTS: [u64; 2] = [1_000_000, 10_000_000];
 
 fn main() -> Result<()> {
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let (mut filler, ring) = Filler::new(RING_BYTES, &records::all())?;
     let mut records = Records::new(ring, records::decoder());
     let mut output = Output::new(&args, "made up".to_owned(), "a test run".to_owned());
-    // Before the first record: what of it is the program itself.
+    // Before the first record: the share of the program itself.
     show("begin", 0, Duration::ZERO)?;
     let mut took = Duration::ZERO;
     let mut printed = Ok(());
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     show("report", records.decoded(), cpu_time::now() - before)
 }
 
-/// Says what was used; the time of a report, or for a million connects.
+/// Prints the cost so far. `took` is the time for a report, or for a million connections.
 fn show(what: &str, events: u64, took: Duration) -> Result<()> {
     let millions = (events as f64 / 1e6).max(1.0);
     let took_ms = took.as_secs_f64() * 1e3;

@@ -3,7 +3,7 @@
 //! Each group of findings has its file, which reads what it needs (its `Reading`) and interprets it. The decisions are
 //! made by the same functions as for a trace.
 
-pub mod args;
+pub(crate) mod args;
 mod attach;
 mod finding;
 mod json;

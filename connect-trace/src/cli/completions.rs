@@ -19,8 +19,8 @@ pub fn script(shell: Shell) -> String {
     )
 }
 
-/// Returns the part of the command line that is completed. Without the hidden subcommands, which clap_complete would
-/// offer, and without the COMMAND after `--`, in the place of which its script of zsh expects a subcommand.
+/// Returns the part of the command line that is completed. It leaves out the hidden subcommands, which clap_complete
+/// would offer, and the COMMAND after `--`: the script for zsh would expect a subcommand in its place.
 fn completed() -> Command {
     let all = Cli::command();
     let arguments = all

@@ -16,7 +16,7 @@ use clap_mangen::{
 use super::{Cli, NAME};
 use crate::term::{printable::printable, stdout::stdout};
 
-/// The section of the manual that all pages are in.
+/// Section of the manual for all pages.
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
@@ -65,10 +65,10 @@ fn page_name(subcommand: Option<&str>) -> String {
     )
 }
 
-/// Returns the pages of connect-trace and of its subcommands, but those that are hidden.
+/// Returns the pages of connect-trace and of its subcommands, except the hidden ones.
 fn pages() -> Vec<Page> {
     let mut root = Cli::command().disable_help_subcommand(true);
-    // So that subcommands know their full names.
+    // Gives subcommands their full names.
     root.build();
     let subcommands = root
         .get_subcommands()
@@ -94,7 +94,7 @@ fn pages() -> Vec<Page> {
 struct Page {
     command: Command,
     name: String,
-    /// The names of all other pages.
+    /// Names of all other pages.
     others: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ impl Page {
         let usage = usage.trim_start_matches("Usage:").trim_start().to_owned();
         let man = Man::new(self.command.clone().override_usage(usage))
             .section(SECTION)
-            // Without quotes, an empty date is left out, and the source is taken for it.
+            // Without the quotes, an empty date would be omitted, and the source would take its place.
             .date("\"\"")
             .source(format!("{NAME} {}", env!("CARGO_PKG_VERSION")))
             .manual("User Commands");
@@ -142,8 +142,8 @@ impl Page {
     }
 }
 
-/// Writes the sections of a help text: a line that ends in a colon is the title of the indented lines below it. The
-/// lines of examples are left as they are; the others are filled.
+/// Writes the sections of a help text: a line that ends in a colon is the title of the indented lines below
+/// it. The lines of examples are kept; other lines are filled.
 fn sections(roff: &mut Roff, help: &str) {
     for section in help.split("\n\n") {
         let (title, lines) = section.split_once(":\n").unwrap_or(("NOTES", section));

@@ -1,4 +1,4 @@
-//! Tips for a word where only an option or a subcommand can stand.
+//! Tips for a word in a place where only an option or a subcommand is allowed.
 
 use std::ffi::OsString;
 
@@ -7,8 +7,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-/// Adds a tip to the error of a command line: the subcommand that was meant, or how a command is traced. clap has
-/// none because a COMMAND can follow `--`.
+/// Adds a tip to the error of a command line: a subcommand with a similar name, or how to trace a command.
+/// clap adds none because a COMMAND can follow `--`.
 pub(super) fn with_tip(mut error: Error, command: &Command, arguments: &[OsString]) -> Error {
     let word = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) => word.clone(),
@@ -31,7 +31,7 @@ pub(super) fn with_tip(mut error: Error, command: &Command, arguments: &[OsStrin
     error
 }
 
-/// Returns the names of the subcommands that a word is like, by clap's own measure.
+/// Returns the names of the subcommands that are similar to a word, as clap measures it.
 fn similar(word: &str, command: &Command) -> Option<ContextValue> {
     let subcommands = command
         .get_subcommands()

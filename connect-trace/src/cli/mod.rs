@@ -1,4 +1,4 @@
-//! The command line, as it is typed. What needs this host to be understood is checked in `config.rs`.
+//! The command line as typed. Values that depend on this host are resolved in `trace/config.rs`.
 
 pub mod completions;
 pub mod man;
@@ -87,7 +87,7 @@ impl Cli {
             .map_err(|error| mistyped::with_tip(error, &Self::command(), &arguments))?;
         if let Some(what) = cli.contradiction() {
             let mut command = Self::command();
-            // So that subcommands know their full names.
+            // Gives subcommands their full names.
             command.build();
             let used = cli.command.as_ref().and_then(Command::name);
             let used = used.and_then(|name| command.find_subcommand(name).cloned());
@@ -97,7 +97,7 @@ impl Cli {
         Ok(cli)
     }
 
-    /// What in it excludes everything.
+    /// Returns a message if options exclude each other.
     fn contradiction(&self) -> Option<String> {
         if self.command.is_none()
             && self.trace.record.as_deref().is_some_and(is_standard)
@@ -153,7 +153,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The name of one that can contradict itself.
+    /// The name of a subcommand whose options can exclude each other.
     fn name(&self) -> Option<&'static str> {
         match self {
             Self::Report(_) => Some("report"),

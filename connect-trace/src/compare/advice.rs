@@ -1,4 +1,4 @@
-//! Which strategy to use, in words, with what was measured for and against each.
+//! Recommends a strategy, with the measurements for and against each of them.
 
 use super::{Comparison, StrategyResult};
 use crate::{
@@ -6,15 +6,15 @@ use crate::{
     term::numbers::microseconds,
 };
 
-/// More errors than this share make a strategy unfit.
+/// A strategy with a larger share of errors is not recommended.
 const MOST_ERRORS: f64 = 0.001;
 
-/// A strategy that is simpler to use is taken if it takes no more than this of the fastest one's time.
+/// A strategy that is simpler to use is preferred if its mean time is at most this multiple of the fastest one's.
 const AS_GOOD: f64 = 1.3;
 
-/// The strategy to use; none where every one of them fails.
+/// Returns the strategy to use; `None` if every strategy fails too often.
 #[must_use]
-pub fn best(comparison: &Comparison) -> Option<&StrategyResult> {
+pub(super) fn best(comparison: &Comparison) -> Option<&StrategyResult> {
     let fit = || {
         let rows = comparison.rows.iter();
         rows.filter(|row| row.error_share() <= MOST_ERRORS)
@@ -27,7 +27,7 @@ pub fn best(comparison: &Comparison) -> Option<&StrategyResult> {
         .map(|(row, _)| row)
 }
 
-/// What it takes to use it, from nothing on.
+/// Rank of a strategy by the effort to use it, from 0 for none.
 fn effort(strategy: Strategy) -> u8 {
     match strategy {
         Strategy::Default => 0,
@@ -40,7 +40,7 @@ fn effort(strategy: Strategy) -> u8 {
 
 /// The recommendation: its first sentence, the reasons, and the limits.
 #[must_use]
-pub fn words(comparison: &Comparison) -> Vec<String> {
+pub(super) fn words(comparison: &Comparison) -> Vec<String> {
     let mut words = vec![recommendation(comparison)];
     words.extend(comparison.rows.iter().filter_map(|row| of(comparison, row)));
     if !comparison.left_out.is_empty() {
@@ -100,7 +100,7 @@ fn recommendation(comparison: &Comparison) -> String {
     )
 }
 
-/// What was measured of a strategy that its user has to know; nothing where there is nothing to mind.
+/// Returns the measurements of a strategy that its user has to know, if any.
 fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
     let name = row.strategy;
     let mean = microseconds(row.mean_ns()?);

@@ -30,11 +30,11 @@ pub struct CompareArgs {
     pub no_trace: bool,
 }
 
-/// Windows that are compared where none are given: those of the article.
+/// Default windows: those of the article.
 const WINDOWS: [u16; 4] = [500, 1000, 5000, 10_000];
 
 impl CompareArgs {
-    /// The strategies to compare.
+    /// Returns the strategies to compare.
     #[must_use]
     pub fn strategies(&self) -> Vec<Strategy> {
         let names = match self.strategies.as_slice() {
@@ -44,7 +44,7 @@ impl CompareArgs {
         let of = |&name: &StrategyName| match name {
             StrategyName::Window if self.common.windows.is_empty() => {
                 let ports = self.common.range.ports();
-                // One as wide as the range is full-range.
+                // A window as wide as the range would be the same as full-range.
                 let fit = WINDOWS
                     .into_iter()
                     .filter(|&window| u32::from(window) < ports);
@@ -55,11 +55,11 @@ impl CompareArgs {
         names.iter().flat_map(of).collect()
     }
 
-    /// A run of a strategy. All are asked for the same number of connections: as many as the range has ports
-    /// for one address, unless it was said otherwise.
+    /// Returns the plan of a run. All runs request the same number of connections: by default, the number of
+    /// ports in the range, even for a strategy with several addresses.
     ///
     /// # Errors
-    /// Says what does not go together.
+    /// Names the options that contradict each other.
     pub fn plan(&self, strategy: Strategy, repeat: u32) -> Result<Plan, String> {
         let mut workload = self.common.workload(false, None)?;
         let share = workload.until_occupancy.take().unwrap_or(1.0);
@@ -69,7 +69,7 @@ impl CompareArgs {
         workload.plan(strategy, repeat)
     }
 
-    /// What in it cannot be done.
+    /// Returns a message if the options contradict each other or cannot be carried out.
     pub(crate) fn contradiction(&self) -> Option<String> {
         let strategies = self.strategies();
         if strategies.is_empty() {

@@ -10,8 +10,8 @@ use crate::load::{
     workload::tests::workload,
 };
 
-/// Three strategies on 200 ports, each run twice: the default with the step in the middle, a window of which
-/// one in ten fails, the full range.
+/// Three strategies on 200 ports, with two runs each: the default, whose second half is slow; a window, of
+/// which one connection in ten fails; and the full range.
 pub(crate) fn comparison() -> Comparison {
     let strategies = [
         Strategy::Default,
@@ -73,7 +73,7 @@ fn row(strategy: Strategy) -> StrategyResult {
     row
 }
 
-/// Even ports first by default, else as they come.
+/// Returns even ports first for the default strategy, and ascending ports for the others.
 fn port(strategy: Strategy, number: u16) -> u16 {
     if strategy == Strategy::Default {
         20_000 + number % 100 * 2 + number / 100

@@ -1,4 +1,4 @@
-//! A comparison as an object of JSON on one line. docs/load.md has the fields.
+//! A comparison as a JSON object on one line. docs/load.md lists the fields.
 
 use std::io::{self, Write};
 
@@ -11,14 +11,14 @@ use crate::{
     report::json::line,
 };
 
-/// Changes when a field goes, or means something else; not when one is added.
+/// Changes if a field is removed or changes its meaning; not if a field is added.
 const SCHEMA: &str = "connect-trace-compare/1";
 
-/// Writes it.
+/// Writes a comparison.
 ///
 /// # Errors
-/// Where `out` refuses.
-pub fn write(out: &mut (impl Write + ?Sized), comparison: &Comparison) -> io::Result<()> {
+/// If `out` cannot be written.
+pub(super) fn write(out: &mut (impl Write + ?Sized), comparison: &Comparison) -> io::Result<()> {
     line(out, &Line::of(comparison))
 }
 

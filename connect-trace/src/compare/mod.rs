@@ -1,9 +1,10 @@
-//! `connect-trace compare`: several strategies on one workload, and which of them to use here.
+//! `connect-trace compare`: several strategies with the same workload, and a recommendation.
 //!
-//! `row` is what the runs of a strategy come to, `advice` what follows; `text` and `json` say it.
+//! `strategy_result` holds the runs of a strategy, `advice` the recommendation; `text` and `json` write both.
+//! `traced` traces the runs if that is possible.
 
 mod advice;
-pub mod args;
+pub(crate) mod args;
 mod json;
 mod strategy_result;
 mod text;
@@ -35,19 +36,19 @@ use crate::{
     term::terminal,
 };
 
-/// What watches the runs from the kernel's side.
+/// Watches the runs from the kernel's side.
 pub trait Watcher {
-    /// How, in words that follow "measured": asked for when all runs are made.
+    /// Describes the method, in words that follow "measured". Called after all runs.
     ///
     /// # Errors
-    /// Where that cannot be found out.
+    /// If the method cannot be determined.
     fn how(&mut self) -> Result<String>;
 
-    /// Has a run made by `run`, and says how many candidate ports a connect() of it scanned in the mean,
-    /// where that is known.
+    /// Calls `run` to make a run, and returns it with the mean number of candidate ports that a connect() of
+    /// it scanned, if known.
     ///
     /// # Errors
-    /// Those of the run.
+    /// If `run` fails.
     fn watch(
         &mut self,
         plan: &Plan,
@@ -55,11 +56,11 @@ pub trait Watcher {
     ) -> Result<(Done, Option<f64>)>;
 }
 
-/// Nobody watches, for this reason.
+/// Measurement from user space only, with the reason.
 #[derive(Clone, Debug)]
 struct UserSpace(String);
 
-/// A trace where it is wanted and works here.
+/// Returns a trace if it is wanted and possible on this host, or else a measurement from user space.
 fn watcher(args: &CompareArgs) -> Box<dyn Watcher> {
     if args.no_trace {
         return Box::new(UserSpace("--no-trace".to_owned()));
@@ -84,46 +85,46 @@ impl Watcher for UserSpace {
     }
 }
 
-/// Strategies that were compared.
+/// The results of a comparison.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// The kernel's release.
     pub kernel: String,
-    /// How it was measured.
+    /// Description of the method.
     pub how: String,
     /// The range of ports.
     pub range: PortRange,
-    /// What the sockets spoke.
+    /// Protocol of the sockets.
     pub protocol: Protocol,
-    /// Whether they were of IPv6.
+    /// True for IPv6.
     pub v6: bool,
-    /// Connections that each run was asked for.
+    /// Number of connections that each run requested.
     pub connections: u32,
-    /// Threads that opened them.
+    /// Number of threads that opened them.
     pub threads: u16,
-    /// How often each strategy was run.
+    /// Number of runs of each strategy.
     pub repeats: u32,
-    /// What the order of the runs, and each run, began with.
+    /// Seed of the order of the runs and of each run.
     pub seed: u64,
-    /// What the kernel offers.
+    /// Features of the kernel.
     pub features: Features,
     /// Strategies that this kernel refuses.
     pub left_out: Vec<Strategy>,
-    /// One for each strategy.
+    /// Results, one for each strategy.
     pub rows: Vec<StrategyResult>,
 }
 
 /// `connect-trace compare`
 ///
 /// # Errors
-/// Says why a run could not be made.
+/// If a run could not be made.
 pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     let mut journal = Journal::prepare(args.common.csv.as_deref())?;
     let features = process::features()?;
     let mut watcher = watcher(args);
     let comparison = compare(args, features, &mut *watcher, &mut journal)?;
     let printed = print(&comparison, &args.common);
-    // The runs are kept, if they could be printed or not.
+    // The attempts are kept even if the comparison could not be printed.
     journal.write()?;
     printed?;
     Ok(ExitCode::SUCCESS)
@@ -179,7 +180,7 @@ fn compare(
 /// Returns the strategies that are left out because the kernel refuses them, and those to run.
 ///
 /// # Errors
-/// The kernel refuses all of them, or one that may not be left out.
+/// If the kernel refuses all of them, or one that may not be left out.
 fn choose(args: &CompareArgs, features: Features) -> Result<(Vec<Strategy>, Vec<Strategy>)> {
     let check = |strategy: &Strategy| features.check(*strategy, args.common.protocol.into());
     let (refused, offered): (Vec<_>, Vec<_>) = args
@@ -193,7 +194,8 @@ fn choose(args: &CompareArgs, features: Features) -> Result<(Vec<Strategy>, Vec<
     Ok((refused, offered))
 }
 
-/// Every run, with the number of its row, so that what happens beside them meets all strategies alike.
+/// Returns every run with the index of its strategy, in random order, so that disturbances affect all
+/// strategies alike.
 fn in_random_order(args: &CompareArgs, strategies: &[Strategy]) -> Result<Vec<(usize, Plan)>> {
     let mut plans = Vec::new();
     for (row, &strategy) in strategies.iter().enumerate() {

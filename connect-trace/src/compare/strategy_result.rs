@@ -1,4 +1,4 @@
-//! What the runs of one strategy come to.
+//! Results of the runs of one strategy.
 
 use crate::load::{Done, occupancy::Curve, strategy::Strategy};
 
@@ -7,44 +7,45 @@ use crate::load::{Done, occupancy::Curve, strategy::Strategy};
 pub struct StrategyResult {
     /// The strategy.
     pub strategy: Strategy,
-    /// Its runs, in the order in which they were made.
+    /// Runs, in the order in which they were made.
     pub samples: Vec<Sample>,
-    /// Of all its runs.
+    /// Occupancy curve of all runs.
     pub curve: Curve,
 }
 
-/// One run. Times are those of a whole connection: connect(), and what the strategy does before it.
+/// Results of one run. Times are those of a whole connection: connect(), and everything that the strategy
+/// does before it.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Which repeat, from 1.
+    /// Number of this repeat, from 1.
     pub repeat: u32,
-    /// Attempts.
+    /// Number of attempts.
     pub attempts: u64,
-    /// Those that failed.
+    /// Number of failed attempts.
     pub errors: u64,
-    /// Time of the run, seconds.
+    /// Duration of the run in seconds.
     pub total_s: f64,
-    /// Connections a second.
+    /// Successful connections per second.
     pub per_second: f64,
-    /// Mean of those that succeeded, nanoseconds.
+    /// Mean of the successful attempts, in nanoseconds.
     pub mean_ns: Option<f64>,
-    /// Mean of those with an even port.
+    /// Mean of the attempts with an even port, in nanoseconds.
     pub even_ns: Option<f64>,
-    /// Mean of those with an odd port.
+    /// Mean of the attempts with an odd port, in nanoseconds.
     pub odd_ns: Option<f64>,
-    /// What 99 % do not exceed.
+    /// 99th percentile, in nanoseconds.
     pub p99_ns: Option<f64>,
-    /// Candidate ports that a connect() scanned in the mean, by a trace.
+    /// Mean number of candidate ports that a connect() scanned, according to a trace.
     pub scanned: Option<f64>,
-    /// How many attempts ended before the first port of the other parity came.
+    /// Number of attempts that ended before the first port of the other parity.
     pub first_pass: Option<u32>,
-    /// Ports that were tried for a connection in the mean.
+    /// Mean number of ports that were tried for a connection.
     pub tries: f64,
-    /// What makes it doubtful.
+    /// Reasons to doubt the figures.
     pub warnings: Vec<String>,
 }
 
-/// A figure over the repeats.
+/// Lowest, mean and highest value of a figure over the repeats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// Lowest.
@@ -56,7 +57,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these; none where there is nothing.
+    /// Returns the spread of the values; `None` if there are none.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.into_iter().collect();
@@ -74,7 +75,7 @@ impl Spread {
 }
 
 impl StrategyResult {
-    /// No run yet.
+    /// Creates a result without runs.
     #[must_use]
     pub fn new(strategy: Strategy) -> Self {
         Self {
@@ -106,7 +107,7 @@ impl StrategyResult {
         self.curve.merge(&figures.curve);
     }
 
-    /// A figure of the runs that have it.
+    /// Returns the spread of a figure over the runs that have it.
     #[must_use]
     pub fn spread(&self, of: fn(&Sample) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.samples.iter().filter_map(of))

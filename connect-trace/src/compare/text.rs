@@ -11,13 +11,13 @@ use crate::{
     },
 };
 
-/// Width of the strategies' names.
+/// Width of the column with the names of the strategies.
 const NAME: usize = 19;
 
-/// A column: its title, and its figure of a run.
+/// A column: its title, its value for a run, and the format of the value.
 type Column = (&'static str, fn(&Sample) -> Option<f64>, fn(f64) -> String);
 
-/// Those that every comparison has.
+/// Columns that every comparison has.
 const COLUMNS: [Column; 6] = [
     ("errors", |run| Some(run.errors as f64), whole),
     ("total s", |run| Some(run.total_s), |s| format!("{s:.2}")),
@@ -27,12 +27,12 @@ const COLUMNS: [Column; 6] = [
     ("p99 us", |run| run.p99_ns, microseconds),
 ];
 
-/// That of a trace.
+/// The column that a trace adds.
 const SCANNED: Column = ("scanned", |run| run.scanned, |ports| format!("{ports:.1}"));
 
-/// The comparison.
+/// Returns the comparison as text.
 #[must_use]
-pub fn render(comparison: &Comparison, paint: Paint) -> String {
+pub(super) fn render(comparison: &Comparison, paint: Paint) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = sections(&mut text, comparison, paint);
@@ -87,12 +87,12 @@ fn head(text: &mut String, comparison: &Comparison) -> fmt::Result {
     wrapped(text, "compare:", "  ", &words)
 }
 
-/// A line for each strategy, and below it how far the repeats lie apart.
+/// Writes a line for each strategy, and below it the spread of the repeats.
 fn table(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Result {
     let is_scanned = |row: &StrategyResult| row.samples.iter().any(|run| run.scanned.is_some());
     let scanned = comparison.rows.iter().any(is_scanned).then_some(SCANNED);
     let columns: Vec<Column> = COLUMNS.into_iter().chain(scanned).collect();
-    // With the trace's column it is tight.
+    // The trace's column leaves less width for the others.
     let width = if scanned.is_some() { 8 } else { 9 };
     let title = format!("{:<NAME$}", "strategy");
     write!(text, "\n{}", paint.title(&title))?;
@@ -151,7 +151,7 @@ fn line(
     Ok(())
 }
 
-/// The mean by how much of the range is in use, in tenths.
+/// Writes the mean time by the share of the range in use, in tenths.
 fn curve(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Result {
     const TENTHS: usize = 10;
     let title = format!("{:<NAME$}", "mean us, in use to");
@@ -182,7 +182,7 @@ fn curve(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Resul
     Ok(())
 }
 
-/// Microseconds in five columns.
+/// Returns microseconds in five columns.
 fn short(ns: f64) -> String {
     let us = ns / 1e3;
     match us {

@@ -1,4 +1,4 @@
-//! A trace of the runs: how many candidate ports their searches went through.
+//! A trace of the runs, which shows how many candidate ports their searches scanned.
 
 use std::{
     process,
@@ -18,14 +18,14 @@ use crate::{
     trace::tracer::Tracer,
 };
 
-/// Between two looks at the ring buffer, as in a trace.
+/// Interval between two looks at the ring buffer, as in a trace.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 
-/// For one look. Nothing else waits meanwhile.
+/// Maximum time for one look; nothing else has to wait meanwhile.
 const DRAIN_BUDGET: Duration = Duration::from_secs(1);
 
-/// The connects of the processes that we start.
-pub struct Traced {
+/// Traces the connections of the processes that this one starts.
+pub(super) struct Traced {
     tracer: Tracer,
 }
 
@@ -33,8 +33,8 @@ impl Traced {
     /// Attaches the probes.
     ///
     /// # Errors
-    /// As [`Tracer::start`].
-    pub fn start() -> Result<Self> {
+    /// If the probes cannot be attached: see [`Tracer::start`].
+    pub(super) fn start() -> Result<Self> {
         let filters = Filters {
             pids: vec![process::id()],
             follow: true,
@@ -82,12 +82,12 @@ impl Watcher for Traced {
             drop(ending);
             (result, drained.join())
         });
-        // A thread that panicked has said so.
+        // A thread that panicked has printed its message already.
         Ok((result?, scanned.ok().and_then(Mean::get)))
     }
 }
 
-/// Takes the connects out of the ring buffer until the run has ended, and those that it left there.
+/// Reads the connections from the ring buffer until the run has ended and the buffer is empty.
 fn drain(tracer: &mut Tracer, ended: &AtomicBool) -> Mean {
     let mut mean = Mean::default();
     loop {
@@ -100,7 +100,7 @@ fn drain(tracer: &mut Tracer, ended: &AtomicBool) -> Mean {
     }
 }
 
-/// Says that the run has ended, however it did.
+/// Marks the run as ended when it is dropped, even after a panic.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -109,7 +109,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Of the candidate ports of each search.
+/// Mean number of candidate ports of each search.
 #[derive(Default)]
 struct Mean {
     sum: u64,

@@ -295,8 +295,8 @@ impl Connect {
             port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
             port => SourcePort::Searched(port),
         };
-        self.pid = record.pid;
-        self.tid = record.tid;
+        self.pid = (record.pid_tgid >> 32) as u32;
+        self.tid = record.pid_tgid as u32;
         self.comm = Comm(bytemuck::cast(record.comm));
         self.uid = record.uid;
         self.scanned = self.range.and_then(|range| scanned(record, range));

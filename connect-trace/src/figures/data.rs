@@ -1,4 +1,4 @@
-//! The points as the page's script reads them: JSON, with the numbers of all points as bytes in base64.
+//! The points in the form that the page's script reads: JSON, with the numbers of all points as bytes in base64.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::term::errno;
 
-/// The data of a page.
+/// Returns the data of a page.
 pub(super) fn json(sets: &[Dataset], span: Span) -> String {
     let sets: Vec<Value> = sets.iter().map(of_set).collect();
     let kinds: Vec<_> = KINDS
@@ -20,7 +20,7 @@ pub(super) fn json(sets: &[Dataset], span: Span) -> String {
     super::escape::json(&all.to_string())
 }
 
-/// Time, latency, port and detail of each point, 12 bytes; and the number where some are left out.
+/// Time, latency, port and detail of each point, 12 bytes; and the numbers if some points are left out.
 fn of_set(set: &Dataset) -> Value {
     let points = &set.points;
     let longest_ns = points.last().map_or(0, |point| point.at_ns).max(1);
@@ -53,7 +53,7 @@ fn of_set(set: &Dataset) -> Value {
     })
 }
 
-/// As a list, for there can be many.
+/// Returns a detail as a list, which is short: there can be many.
 fn of_detail(detail: &Detail) -> Value {
     json!([
         detail.kind.index(),
@@ -67,7 +67,7 @@ fn of_detail(detail: &Detail) -> Value {
     ])
 }
 
-/// As RFC 4648 has it.
+/// Encodes bytes in base64 (RFC 4648).
 fn base64(bytes: impl Iterator<Item = u8>) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -77,7 +77,7 @@ fn base64(bytes: impl Iterator<Item = u8>) -> String {
         let [a, b, c] = three.map(|byte| u32::from(byte.unwrap_or(0)));
         let bits = a << 16 | b << 8 | c;
         for (place, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            // The second byte is needed for the third digit, and the third for the fourth.
+            // The third digit needs the second byte, and the fourth digit the third byte.
             let there = place < 2 || three[place - 1].is_some();
             let digit = DIGITS[(bits >> shift & 63) as usize];
             text.push(if there { char::from(digit) } else { '=' });

@@ -1,4 +1,4 @@
-//! The connects that one scatter shows: a recording, or a run of a workload.
+//! The connections that one scatter shows: a recording, or a run of a workload.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,16 +18,16 @@ use crate::{
     stats::{BelowMinimum, Latency},
 };
 
-/// Where the connects of a set come from. They are read twice, so that memory does not grow with them.
+/// Source of the connections of a dataset. It is read twice, so that memory does not grow with their number.
 pub(super) trait Connects {
-    /// Gives each of them, in the same order every time.
+    /// Passes each connection to `take`, in the same order every time.
     ///
     /// # Errors
-    /// Where they cannot be read any more.
+    /// If the connections can no longer be read.
     fn each(&mut self, take: &mut dyn FnMut(&Point)) -> Result<()>;
 }
 
-/// What hovering over a point tells besides its own numbers; points share these.
+/// Information that is shown when the mouse is over a point, besides its own numbers; points share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Detail {
     pub kind: Kind,
@@ -48,44 +48,45 @@ pub(super) struct Drawn {
     pub detail: u16,
 }
 
-/// The connects of one scatter: figures of all, and those that are drawn.
+/// The connections of one scatter: statistics of all, and the ones that are drawn.
 #[derive(Debug, Default)]
 pub(super) struct Dataset {
-    /// Its name, as the data has it: any characters.
+    /// Name from the data: may contain any characters.
     pub name: String,
-    /// What was run or recorded, where: a label and its value.
+    /// Facts about the recording or the run: a label and its value.
     pub facts: Vec<(&'static str, String)>,
-    /// What must be known of it.
+    /// Notes that a reader must know.
     pub notes: Vec<String>,
-    /// Time of the whole in nanoseconds; absent where it is not known.
+    /// Duration of the recording or the run in nanoseconds; absent if it is not known.
     pub total_ns: Option<u64>,
     /// Times by [`Kind::index`].
     pub by_kind: [Latency; KINDS.len()],
-    /// Failures by errno; those beyond [`MOST_ERRNOS`] under 0.
+    /// Failures by errno; those beyond [`MOST_ERRNOS`] are under 0.
     pub errnos: BTreeMap<i32, u64>,
-    /// Times of the successful, with all that the strategy does.
+    /// Times of the successful connections, with everything that the strategy does.
     pub whole: Latency,
     fits: Fits,
-    /// By the share of the range in use.
+    /// Occupancy curve, by the share of the range in use.
     pub occupancy: Occupancy,
-    /// What is drawn, by time.
+    /// Connections that are drawn, by time.
     pub points: Vec<Drawn>,
-    /// What the points refer to.
+    /// Details that the points refer to.
     pub details: Vec<Detail>,
-    /// What is not drawn.
+    /// Downsampling; `None` if all connections are drawn.
     pub thinning: Option<Downsampling>,
-    /// Connects that were only counted, below --min-latency: in no point.
+    /// Calls below --min-latency, which were only counted: they are in no point.
     pub fast: u64,
 }
 
-/// Most errnos that are kept apart.
+/// Maximum number of errnos that are kept apart.
 const MOST_ERRNOS: usize = 32;
 
-/// Most details; a connect() beyond them shows what it failed with, but not whose it was.
+/// Maximum number of details; a connect() beyond them shows its errno, but not its source and thread.
 const MOST_DETAILS: usize = 60_000;
 
 impl Dataset {
-    /// Reads connects twice: first what they come to, then those that are drawn, `most` of them.
+    /// Reads the connections twice: first for statistics of all, then for the ones that are drawn, about
+    /// `most` of them.
     pub(super) fn read(name: String, connects: &mut impl Connects, most: u64) -> Result<Self> {
         let mut set = Self {
             name,
@@ -98,7 +99,7 @@ impl Dataset {
         })?;
         let mut thinner = Thinner::new(&parts, most);
         let mut details = Details::default();
-        // A recording that is still being written has more by now.
+        // A recording that is still being written may have more connections by now.
         let mut left = set.connects();
         connects.each(&mut |point| {
             let draws = left > 0 && thinner.draws(point);
@@ -132,7 +133,7 @@ impl Dataset {
         self.occupancy.add(point);
     }
 
-    /// Adds what the kernel summed up of connects below `--min-latency`.
+    /// Adds the kernel's sums of calls below `--min-latency`.
     pub(super) fn merge_fast(&mut self, fast: &BelowMinimum) {
         let groups = [&fast.even, &fast.odd, &fast.bound, &fast.failed];
         for (all, fast) in self.by_kind.iter_mut().zip(groups) {
@@ -141,17 +142,17 @@ impl Dataset {
         self.fast = fast.count();
     }
 
-    /// All connects that were read, and those that were only counted.
+    /// Number of all connections: those that were read, and those that were only counted.
     pub(super) fn connects(&self) -> u64 {
         self.by_kind.iter().map(Latency::count).sum()
     }
 
-    /// How many became this.
+    /// Number of connections of a kind.
     pub(super) fn count_of(&self, kind: Kind) -> u64 {
         self.by_kind[kind.index()].count()
     }
 
-    /// Times of all that succeeded.
+    /// Times of all successful connections.
     pub(super) fn successes(&self) -> Latency {
         let mut all = Latency::default();
         for kind in [Kind::Even, Kind::Odd, Kind::Other] {
@@ -160,7 +161,7 @@ impl Dataset {
         all
     }
 
-    /// The regression lines of all that succeeded.
+    /// Regression lines of all successful connections.
     pub(super) fn lines(&self) -> Lines {
         self.fits.lines()
     }
@@ -185,7 +186,7 @@ impl Details {
             detail.source = None;
             detail.comm = None;
             if self.all.len() > MOST_DETAILS + MOST_ERRNOS && !self.places.contains_key(&detail) {
-                // Of more errnos than there are: only the kind is left, and for that there is room.
+                // There are too many errnos: only the kind is kept, and there is room for every kind.
                 detail.errno = i32::from(point.kind == Kind::Failed);
             }
         }

@@ -1,22 +1,22 @@
-//! Which connects of many are drawn: every failure, the slowest and the fastest of each moment, and of the
-//! rest as many as there is room for. The memory for it does not grow with their number.
+//! Decides which of many connections are drawn: every failure, the slowest and the fastest of each part of the time,
+//! and a random sample of the rest that fills the remaining room. Memory does not grow with their number.
 
 use super::point::{KINDS, Kind, Point};
 use crate::stats::{Latency, Precision};
 
-/// Most parts that the time of a run is cut into.
+/// Maximum number of parts that the time of a run is divided into.
 pub(super) const PARTS: usize = 256;
 
-/// The first width of a part; it is doubled as the run goes on.
+/// First width of a part; it is doubled as the run goes on.
 const NARROWEST_NS: u64 = 1 << 16;
 
-/// Largest share of the connects that count as outliers.
+/// Maximum share of the connections that count as outliers.
 const OUTLIERS: f64 = 0.01;
 
-/// What the first reading keeps: a distribution for each kind in each part of the time.
+/// Result of the first reading: a distribution for each kind in each part of the time.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// Doublings of [`NARROWEST_NS`].
+    /// Number of times that [`NARROWEST_NS`] was doubled.
     doublings: u32,
     parts: Vec<[Option<Box<Part>>; KINDS.len()]>,
     counts: [u64; KINDS.len()],
@@ -29,7 +29,7 @@ struct Part {
 }
 
 impl Parts {
-    /// Adds a connect.
+    /// Adds a connection.
     pub(super) fn add(&mut self, point: &Point) {
         self.counts[point.kind.index()] += 1;
         while self.index(point.at_ns) >= PARTS {
@@ -54,7 +54,7 @@ impl Parts {
         usize::try_from(at_ns / width).unwrap_or(usize::MAX)
     }
 
-    /// Makes one part of every two.
+    /// Merges each two neighbouring parts into one.
     fn double(&mut self) {
         self.doublings += 1;
         let mut old = std::mem::take(&mut self.parts).into_iter();
@@ -74,57 +74,57 @@ impl Parts {
     }
 }
 
-/// Says of each connect of the second reading whether it is drawn.
+/// Decides in the second reading which connections are drawn.
 #[derive(Debug)]
 pub(super) struct Thinner {
     doublings: u32,
     limits: Vec<[Limits; KINDS.len()]>,
-    /// `None` where all are drawn.
+    /// `None` if all are drawn.
     rule: Option<Rule>,
     of: u64,
     drawn: u64,
     outliers: u64,
-    /// Connects that are neither drawn for what they are nor passed yet, and how many of them are to be.
+    /// Connections yet to come that do not have to be drawn, and how many of them still have room.
     left: u64,
     room: u64,
     random: u64,
 }
 
-/// What is drawn of a kind in a part of the time, whatever the room.
+/// Connections of a kind in a part of the time that are drawn regardless of the room.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
-    /// How many that can be.
+    /// Maximum number of such connections.
     count: u64,
     above_ns: u64,
-    /// Taken from here once they are drawn.
+    /// Removed when a connection with this latency was drawn.
     min_ns: Option<u64>,
     max_ns: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Rule {
-    /// Connects above this share of those of their part and kind are outliers.
+    /// Connections above this quantile of their part and kind are outliers.
     quantile: f64,
     every_failure: bool,
 }
 
-/// What was left out, for the page to say.
+/// Description of the downsampling, for the page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Downsampling {
-    /// Connects in all.
+    /// Number of connections.
     pub of: u64,
-    /// Those that are drawn.
+    /// Number of connections that are drawn.
     pub drawn: u64,
-    /// Those of them that stand out, or failed.
+    /// Number of drawn connections that are outliers or failures.
     pub outliers: u64,
-    /// Connects above this share of those of their part of the time and kind are drawn, each.
+    /// Connections above this quantile of their part of the time and kind are all drawn.
     pub quantile: f64,
-    /// Whether every failure is drawn.
+    /// True if every failure is drawn.
     pub every_failure: bool,
 }
 
 impl Thinner {
-    /// Draws so many at most, but for the fastest and slowest of each moment.
+    /// Draws `most` connections at most, except for the fastest and slowest of each part of the time.
     pub(super) fn new(parts: &Parts, most: u64) -> Self {
         let of: u64 = parts.counts.iter().sum();
         let failures = parts.counts[Kind::Failed.index()];
@@ -139,7 +139,7 @@ impl Thinner {
             Some(rule) => parts.parts.iter().map(|part| limits(part, rule)).collect(),
         };
         let kept_failures = if every_failure { failures } else { 0 };
-        // Extremes may be counted twice, so that there is room for all.
+        // Extremes may be counted twice, which only leaves room for fewer others.
         let outliers: u64 = limits.iter().flatten().map(|limits| limits.count).sum();
         Self {
             doublings: parts.doublings,
@@ -154,7 +154,7 @@ impl Thinner {
         }
     }
 
-    /// Whether this connect is drawn. To be asked of each once, in the order of the first reading.
+    /// Returns true if a connection is drawn. Must be called once for each, in the order of the first reading.
     pub(super) fn draws(&mut self, point: &Point) -> bool {
         let Some(rule) = self.rule else {
             self.drawn += 1;
@@ -162,7 +162,7 @@ impl Thinner {
         };
         let stands_out = self.stands_out(point, rule);
         let draws = stands_out || {
-            // Knuth's selection sampling: in the end just as many as there is room for.
+            // Knuth's selection sampling: it selects exactly as many as there is room for.
             let chosen = self.next_random() % self.left.max(1) < self.room;
             self.room -= u64::from(chosen);
             chosen
@@ -198,7 +198,7 @@ impl Thinner {
         is_min || is_max || point.latency_ns > limits.above_ns
     }
 
-    /// Xorshift: the same connects in every run.
+    /// Xorshift generator: selects the same connections in every run.
     fn next_random(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -206,7 +206,7 @@ impl Thinner {
         self.random
     }
 
-    /// What was left out; `None` where nothing was.
+    /// Returns the downsampling; `None` if all connections are drawn.
     pub(super) fn thinning(&self) -> Option<Downsampling> {
         self.rule.map(|rule| Downsampling {
             of: self.of,
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::figures::tests::point;
 
-    /// The second reading of points that were read before.
+    /// Returns the points that a second reading draws, and the downsampling.
     fn thinned(points: &[Point], most: u64) -> (HashSet<u64>, Option<Downsampling>) {
         let mut parts = Parts::default();
         points.iter().for_each(|point| parts.add(point));
@@ -254,7 +254,7 @@ mod tests {
         (drawn, thinner.thinning())
     }
 
-    /// 20 us most of the time, one in 5,000 of 3 ms, one in 7,001 fails fast.
+    /// Latencies of 20 us, except for one in 5,000 of 3 ms; one in 7,001 fails fast.
     fn mixed(count: u64) -> Vec<Point> {
         (0..count)
             .map(|number| Point {
@@ -287,7 +287,7 @@ mod tests {
         assert!(thinning.drawn <= 20_000, "{thinning:?}");
         assert!(thinning.drawn > 15_000, "the room is used: {thinning:?}");
         assert!(thinning.every_failure && thinning.quantile >= 0.99);
-        // Over all of the time alike.
+        // The sample is spread evenly over the time.
         let halves = drawn.iter().filter(|&&number| number < 250_000).count();
         assert!((drawn.len() * 45 / 100..drawn.len() * 55 / 100).contains(&halves));
     }

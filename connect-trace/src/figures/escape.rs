@@ -1,9 +1,9 @@
-//! Texts from data, which may hold anything, as parts of HTML, SVG and scripts.
+//! Escapes texts from the data, which may contain anything, for HTML, SVG and scripts.
 
 use crate::term::printable::is_harmful;
 
-/// As text or the value of an attribute, of HTML and XML alike. What XML does not allow, and what turns
-/// the direction of the text around it, becomes U+FFFD.
+/// Escapes a text or the value of an attribute, for HTML and XML alike. Characters that XML does not allow,
+/// or that change the direction of the text around them, become U+FFFD.
 pub(super) fn markup(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -20,10 +20,10 @@ pub(super) fn markup(text: &str) -> String {
     escaped
 }
 
-/// JSON that may stand between `<script>` and `</script>`: no character of it ends that, or begins
-/// anything else.
+/// Escapes JSON that is placed between `<script>` and `</script>`, so that it cannot end the script or begin
+/// another element.
 pub(super) fn json(text: &str) -> String {
-    // None of these needs more than four digits.
+    // All of these characters have at most four digits.
     let escape = |character: char| format!("\\u{:04x}", u32::from(character));
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -36,7 +36,7 @@ pub(super) fn json(text: &str) -> String {
     escaped
 }
 
-/// A name as a legend shows it: so many characters at most.
+/// Returns a name for a legend: `most` characters at most.
 pub(super) fn shortened(text: &str, most: usize) -> String {
     let mut characters = text.chars();
     let beginning: String = characters.by_ref().take(most.saturating_sub(1)).collect();

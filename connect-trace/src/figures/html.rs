@@ -1,4 +1,4 @@
-//! The page as HTML: the template with its parts.
+//! The page as HTML: the template and the parts that fill it.
 
 use std::fmt::Write as _;
 
@@ -17,31 +17,31 @@ const TEMPLATE: &str = include_str!("assets/page.html");
 const STYLE: &str = include_str!("assets/page.css");
 const SCRIPT: &str = include_str!("assets/page.js");
 
-/// What a page shows.
+/// Contents of a page.
 pub(super) struct Page {
     /// Recordings or runs.
     pub sets: Vec<Dataset>,
     /// The occupancy curves; `None` for recordings.
     pub curves: Option<Vec<Curve>>,
-    /// The command that made it.
+    /// The command that made the page.
     pub command: String,
-    /// When it was made.
+    /// Date and time at which the page was made.
     pub made: String,
 }
 
 impl Page {
-    /// Connects of all sets.
+    /// Number of connections of all datasets.
     pub(super) fn connects(&self) -> u64 {
         self.sets.iter().map(Dataset::connects).sum()
     }
 
-    /// The latency axis that all scatters have, so that they compare.
+    /// The latency axis, shared by all scatters so that they can be compared.
     pub(super) fn span(&self) -> Span {
         let points = self.sets.iter().flat_map(|set| &set.points);
         Span::of_times(points.map(|point| point.latency_ns as f64))
     }
 
-    /// The page.
+    /// Returns the page.
     pub(super) fn html(&self) -> String {
         let span = self.span();
         let name = match &self.sets[..] {
@@ -85,7 +85,7 @@ impl Page {
         self.sets.iter().enumerate().map(option).collect()
     }
 
-    /// What each run is, and its scatter for paper.
+    /// Returns the facts about each run, and its scatter for print.
     fn about(&self, span: Span) -> String {
         self.articles(|html, set| {
             html.push_str("<dl>");
@@ -107,7 +107,7 @@ impl Page {
         self.articles(|html, set| html.push_str(&charts::buckets(Place::Page, set)))
     }
 
-    /// One for each run, of which a script shows the chosen one.
+    /// Returns an article for each run; a script shows the selected one.
     fn articles(&self, contents: impl Fn(&mut String, &Dataset)) -> String {
         let mut html = String::new();
         for (number, set) in self.sets.iter().enumerate() {
@@ -147,7 +147,7 @@ impl Page {
     }
 }
 
-/// Puts the parts into a template's `{{…}}`. What a part has in it is left as it is.
+/// Fills in the parts of a template, `{{…}}`. The contents of a part are not expanded again.
 fn filled(template: &str, part: impl Fn(&str) -> String) -> String {
     let mut pieces = template.split("{{");
     let mut html = pieces.next().unwrap_or_default().to_owned();
@@ -180,7 +180,7 @@ mod tests {
         let html = page.html();
         assert!(!html.contains("<img"), "a tag of the name");
         assert!(!html.contains("\u{202e}") && !html.contains('\u{1b}'));
-        // Its own script and data, and no other.
+        // The page has its own script and data, and no other.
         assert_eq!(html.matches("<script").count(), 2);
         assert_eq!(html.matches("</script>").count(), 2);
     }

@@ -1,5 +1,4 @@
-//! `connect-trace report --html` and `--svg`: the figures that people look at, as one page that needs no
-//! network, and as files for documents.
+//! `connect-trace report --html` and `--svg`: the figures as one self-contained page, and as files for documents.
 
 mod charts;
 mod data;
@@ -35,20 +34,20 @@ use crate::{
     term::{message::say, printable::printable},
 };
 
-/// Most points of a page: what a browser draws at once, in 3 MB.
+/// Maximum number of points of a page: a browser draws them at once, and they take 3 MB.
 const MOST_POINTS: u64 = 200_000;
 
-/// Most characters of a file's name that come from the name of a run.
+/// Maximum number of characters that a file's name takes from the name of a run.
 const LONGEST_NAME: usize = 60;
 
-/// Makes the page and the files that are asked for. A recording that does not end as it should is on it,
-/// marked, and makes the status 1.
+/// Makes the requested page and files. A recording that is cut or damaged is shown on the page with a note,
+/// and sets the exit status to 1.
 ///
 /// # Errors
-/// Where nothing can be read, or an output cannot be written; then it is not there, not even in part.
+/// If nothing can be read, or an output cannot be written; no part of that output is left then.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let filters = filters_of_recording(&args.filters)?;
-    // What cannot be written is told before anything is read.
+    // Report outputs that cannot be written before anything is read.
     let page_file = match &args.pictures.html {
         Some(path) => Some((path, WholeFile::replacing("--html", path)?)),
         None => None,
@@ -100,7 +99,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     Ok(status)
 }
 
-/// A curve for each strategy that connected at all: its repeats together.
+/// Returns a curve for each strategy that has successful connections, with all of its repeats.
 fn curves(strategies: &[String], sets: &[Dataset]) -> Vec<Curve> {
     let mut all: Vec<(&String, Occupancy)> = Vec::new();
     for (strategy, set) in strategies.iter().zip(sets) {
@@ -116,7 +115,7 @@ fn curves(strategies: &[String], sets: &[Dataset]) -> Vec<Curve> {
     curves.filter(|curve| !curve.means.is_empty()).collect()
 }
 
-/// Writes every chart as a file into a folder, which may be new, and says how many these are.
+/// Writes every chart as a file into a folder, which may be new, and returns the number of charts.
 fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     let option = || format!("--svg {}", printable(folder));
     let span = page.span();
@@ -142,7 +141,7 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     };
     if let Err(error) = charts.iter().try_for_each(write) {
         if is_new {
-            // Only where nothing is in it.
+            // Removes the folder only if it is empty.
             let _ = fs::remove_dir(folder);
         }
         return Err(error);
@@ -150,7 +149,7 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
     Ok(charts.len())
 }
 
-/// The part of a file's name that stands for each set: letters, digits and what harms in no shell.
+/// Returns the part of a file's name for each dataset: only characters that are harmless in a shell.
 fn file_names(sets: &[Dataset]) -> Vec<String> {
     let plain = |set: &Dataset| -> String {
         let end = set.name.rsplit('/').next().unwrap_or_default();
@@ -171,7 +170,7 @@ fn file_names(sets: &[Dataset]) -> Vec<String> {
     names.iter().zip(1..).map(numbered).collect()
 }
 
-/// What is not drawn, in words.
+/// Describes the downsampling.
 fn words(thinning: &Downsampling) -> String {
     let Downsampling {
         of,
@@ -196,7 +195,7 @@ fn words(thinning: &Downsampling) -> String {
     )
 }
 
-/// The command line as it could be typed, for people to read.
+/// Returns the command line as it could be typed, for people to read.
 fn command(arguments: impl Iterator<Item = OsString>) -> String {
     let quoted = |(place, argument): (usize, OsString)| {
         let argument = argument.to_string_lossy();
@@ -221,7 +220,7 @@ mod tests {
         *,
     };
 
-    /// A name that breaks out of whatever does not escape it.
+    /// A name that breaks every context that does not escape it.
     pub(super) const HOSTILE: &str =
         "</script></title><img src=x onerror=\"alert('1')\">&amp;{{data}}\u{202e}\u{1b}]]>";
 
@@ -267,7 +266,7 @@ mod tests {
         }
     }
 
-    /// So many connects: even first, then odd, every hundredth fails.
+    /// A dataset of connections: even ports first, then odd ports; every hundredth fails.
     pub(super) fn set_of(name: &str, connects: u64) -> Dataset {
         Dataset::read(name.to_owned(), &mut Made(connects), 10_000).expect("it is made up")
     }
@@ -282,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Panics where the text is not XML: tags in pairs, attributes in quotes, no stray `<` or `&`.
+    /// Panics if the text is not XML: tags in pairs, attributes in quotes, no stray `<` or `&`.
     #[track_caller]
     pub(super) fn well_formed(xml: &str) {
         let mut open = Vec::new();

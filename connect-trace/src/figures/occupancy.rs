@@ -1,11 +1,11 @@
-//! The occupancy curve: what a connection costs, by the share of the range that is in use already.
+//! The occupancy curve: the time of a connection by the share of the range that is in use already.
 
 use super::point::{Kind, Point};
 
-/// Steps that the shares from 0 to 1 are cut into.
+/// Number of steps that the shares from 0 to 1 are divided into.
 const STEPS: usize = 50;
 
-/// What came of the connections that were asked for at each share.
+/// Times of the connections that were requested at each share.
 #[derive(Clone, Debug)]
 pub(super) struct Occupancy {
     steps: Vec<Step>,
@@ -26,7 +26,7 @@ impl Default for Occupancy {
 }
 
 impl Occupancy {
-    /// Adds a connection, if it succeeded and its share is known.
+    /// Adds a connection if it succeeded and its share is known.
     pub(super) fn add(&mut self, point: &Point) {
         let Some(share) = point.share.filter(|_| point.kind != Kind::Failed) else {
             return;
@@ -36,7 +36,7 @@ impl Occupancy {
         self.steps[step].total_ns += u128::from(point.whole_ns);
     }
 
-    /// Adds what another run of the same strategy came to.
+    /// Adds the times of another run of the same strategy.
     pub(super) fn merge(&mut self, other: &Self) {
         for (all, more) in self.steps.iter_mut().zip(&other.steps) {
             all.count += more.count;
@@ -44,7 +44,7 @@ impl Occupancy {
         }
     }
 
-    /// The middle of each step that has connections, 0 to 1, and their mean time in nanoseconds.
+    /// Returns the middle of each step that has connections, 0 to 1, and their mean time in nanoseconds.
     pub(super) fn means(&self) -> impl Iterator<Item = (f64, f64)> {
         self.steps.iter().enumerate().filter_map(|(index, step)| {
             let middle = (index as f64 + 0.5) / STEPS as f64;

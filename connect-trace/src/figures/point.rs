@@ -1,4 +1,4 @@
-//! One connect() as a chart shows it, whether a recording or the log of a workload has it.
+//! One connect() as a chart shows it, from a recording or from the log of a workload.
 
 use std::net::IpAddr;
 
@@ -7,14 +7,14 @@ use crate::{
     load::attempt::Attempt,
 };
 
-/// What became of a connect(), which decides its colour.
+/// Outcome of a connect(), which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// Successful, with an even port.
     Even,
     /// Successful, with an odd port.
     Odd,
-    /// Successful, with a port that the socket had before, or one that is not known.
+    /// Successful, with a port that the socket already had, or an unknown port.
     Other,
     /// Failed.
     Failed,
@@ -24,12 +24,12 @@ pub(super) enum Kind {
 pub(super) const KINDS: [Kind; 4] = [Kind::Even, Kind::Odd, Kind::Other, Kind::Failed];
 
 impl Kind {
-    /// Place in [`KINDS`].
+    /// Index in [`KINDS`].
     pub(super) fn index(self) -> usize {
         self as usize
     }
 
-    /// Its name in legends.
+    /// Name in legends.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Even => "even port",
@@ -39,7 +39,7 @@ impl Kind {
         }
     }
 
-    /// Its class in the style sheet.
+    /// Class in the style sheet.
     pub(super) fn class(self) -> &'static str {
         match self {
             Self::Even => "even",
@@ -61,15 +61,16 @@ impl Kind {
 /// One connect().
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
-    /// How many came before it in the file.
+    /// Number of connections before it in the file.
     pub number: u64,
-    /// When it began, nanoseconds since the beginning of its run.
+    /// Start, in nanoseconds since the beginning of the run.
     pub at_ns: u64,
     /// Time in connect(), nanoseconds.
     pub latency_ns: u64,
-    /// The same and what the strategy does before it: socket options, bind(), tries that failed.
+    /// Time in connect() and in everything that the strategy does before it (socket options, bind(), failed
+    /// tries), in nanoseconds.
     pub whole_ns: u64,
-    /// What became of it.
+    /// Outcome.
     pub kind: Kind,
     /// Source port.
     pub port: Option<u16>,
@@ -79,12 +80,12 @@ pub(super) struct Point {
     pub source: Option<IpAddr>,
     /// Name of the thread.
     pub comm: Option<Comm>,
-    /// Share of the range that was in use when it began, 0 to 1; only a workload knows it.
+    /// Share of the range that was in use when it began, 0 to 1; known only for a workload.
     pub share: Option<f64>,
 }
 
 impl Point {
-    /// A connect() of a recording that began at this moment of `CLOCK_MONOTONIC`.
+    /// Creates the point of a connect() of a recording that began at `began_ns` of `CLOCK_MONOTONIC`.
     pub(super) fn of_connect(number: u64, began_ns: u64, connect: &Connect) -> Self {
         let kind = match (connect.errno, connect.port) {
             (0, SourcePort::Searched(port)) => Kind::of_port(port),
@@ -105,7 +106,7 @@ impl Point {
         }
     }
 
-    /// An attempt of a run that can hold so many connections.
+    /// Creates the point of an attempt of a run that can hold `capacity` connections.
     pub(super) fn of_attempt(attempt: &Attempt, capacity: u32) -> Self {
         let kind = match (attempt.errno, attempt.port) {
             (0, Some(port)) => Kind::of_port(port),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Sums of a least-squares fit, as points come: Welford's way, which keeps its digits.
+/// Sums of a least-squares fit that is updated with each point, by Welford's method, which keeps precision.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Regression {
     count: f64,
@@ -33,7 +33,7 @@ impl Regression {
         self.xy += dx * (y - self.mean_y);
     }
 
-    /// The line; `None` where the points do not make one.
+    /// Returns the line; `None` if the points do not determine one.
     pub(super) fn line(&self) -> Option<Line> {
         let slope = self.xy / self.xx;
         (self.count >= 2.0 && slope.is_finite()).then_some(Line {
@@ -50,8 +50,8 @@ impl Line {
     }
 }
 
-/// The lines of one scatter: over the time in seconds and over the number, of the latency in nanoseconds
-/// and of its power of ten. On each pair of axes the line that is drawn is straight, and the best there.
+/// The fits of one scatter: over the time in seconds and over the number, of the latency in nanoseconds and
+/// of its logarithm to base 10. Each pair of axes thus has the best line that is straight on it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fits {
     time_log: Regression,
@@ -60,7 +60,7 @@ pub(super) struct Fits {
     number_linear: Regression,
 }
 
-/// What [`Fits`] come to.
+/// The lines of [`Fits`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Lines {
     pub time_log: Option<Line>,
@@ -80,7 +80,7 @@ impl Fits {
         self.number_linear.add(number, ns);
     }
 
-    /// The lines so far.
+    /// Returns the lines of the points so far.
     pub(super) fn lines(&self) -> Lines {
         Lines {
             time_log: self.time_log.line(),
@@ -100,7 +100,7 @@ mod tests {
         let mut regression = Regression::default();
         for x in 0..1_000 {
             let x = f64::from(x) + 1e6;
-            // Errors that cancel out: a pair below and above at each x.
+            // Errors that cancel each other out: one pair below and above at each x.
             for error in [-0.25, 0.25] {
                 regression.add(x, 3.5 - 0.125 * x + error);
             }

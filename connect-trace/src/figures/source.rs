@@ -1,4 +1,4 @@
-//! Sets from files: each recording is one, and each run of a workload's log.
+//! Datasets from files: one for each recording, and one for each run of a workload's log.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +28,14 @@ use crate::{
     term::printable::printable,
 };
 
-/// Most ranges of a recording that are named.
+/// Maximum number of ranges of a recording that are named.
 const MOST_RANGES: usize = 4;
 
-/// Most runs of a log: each has a scatter, and histograms of some 100 KB.
+/// Maximum number of runs in all logs: each has a scatter, and histograms of some 100 KB.
 const MOST_RUNS: usize = 1_000;
 
-/// The set of a recording, `most` points of it. The inner error is what is wrong with the file's end.
+/// Returns the dataset of a recording, with about `most` points. The inner error says what is wrong with the
+/// file's end.
 pub(super) fn recording(
     path: &Path,
     filters: &Filters,
@@ -92,7 +93,7 @@ struct OfRecording<'a> {
     path: &'a Path,
     filters: &'a Filters,
     began_ns: u64,
-    /// Of the first reading: the end, the ranges that were searched, and when the last connect() ended.
+    /// Result of the first reading: the ending, the ranges that were searched, and the end of the last connect().
     read: Option<(Ending, BTreeMap<SearchRange, u64>, u64)>,
 }
 
@@ -161,7 +162,7 @@ fn facts(
     facts
 }
 
-/// Returns a set for each run of these logs, with `most` points in all, and the strategy of each set.
+/// Returns a dataset for each run of these logs, with about `most` points in all, and the strategy of each dataset.
 pub(super) fn logs(paths: &[PathBuf], most: u64) -> Result<(Vec<Dataset>, Vec<String>)> {
     let mut loads = Vec::new();
     let mut runs = 0;
@@ -185,7 +186,8 @@ pub(super) fn logs(paths: &[PathBuf], most: u64) -> Result<(Vec<Dataset>, Vec<St
     Ok((sets, strategies))
 }
 
-/// Returns what tells the runs of several logs apart: the names of the files, or their paths if the names are alike.
+/// Returns labels that distinguish the runs of several logs: the names of the files, or their paths if names
+/// are the same.
 fn labels(paths: &[PathBuf]) -> Vec<Option<String>> {
     if paths.len() < 2 {
         return vec![None; paths.len()];
@@ -205,14 +207,14 @@ fn labels(paths: &[PathBuf]) -> Vec<Option<String>> {
 /// The log of a workload.
 struct Load {
     path: PathBuf,
-    /// Stands before the strategies' names.
+    /// Prefix of the strategies' names.
     label: Option<String>,
     head: Head,
     attempts: Vec<Attempt>,
 }
 
 impl Load {
-    /// Reads it, whole.
+    /// Reads the whole log.
     fn read(path: &Path, label: Option<String>) -> Result<Self> {
         let file = open(path, "the log")?;
         let (head, attempts) =
@@ -225,7 +227,7 @@ impl Load {
         })
     }
 
-    /// Returns a set for each run, with `share` points each.
+    /// Returns a dataset for each run, with about `share` points each.
     fn sets(&self, share: u64) -> Result<Vec<Dataset>> {
         let set = |(index, run): (usize, &Run)| {
             let attempts = &self.attempts;
@@ -242,7 +244,7 @@ impl Load {
         self.head.runs.iter().enumerate().map(set).collect()
     }
 
-    /// What tells a run from the others.
+    /// Returns a name that distinguishes a run from the others.
     fn name(&self, run: &Run) -> String {
         let name = self.strategy(run);
         let kin = |other: &&Run| self.strategy(other) == name;
@@ -252,7 +254,7 @@ impl Load {
         }
     }
 
-    /// Returns the label, the strategy, and the protocol if it is not TCP: repeats have the same.
+    /// Returns the label, the strategy, and the protocol if it is not TCP; repeats have the same name.
     fn strategy(&self, run: &Run) -> String {
         let mut name = self.label.clone().unwrap_or_default();
         if !name.is_empty() {

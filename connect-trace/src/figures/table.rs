@@ -1,4 +1,4 @@
-//! The table: a row for each set.
+//! The table: a row for each dataset.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,8 @@ use super::{
 };
 use crate::term::errno;
 
-/// The table as HTML. `whole` adds what the strategies cost besides connect(), which only a workload knows.
+/// Returns the table as HTML. `whole` adds the time of everything that the strategies do besides connect(),
+/// which is known only for a workload.
 pub(super) fn table(sets: &[Dataset], whole: bool) -> String {
     let bound = sets.iter().any(|set| set.count_of(Kind::Other) > 0);
     let mut heads = vec!["run", "even", "odd"];
@@ -70,7 +71,7 @@ fn row(set: &Dataset, bound: bool, whole: bool) -> String {
     row
 }
 
-/// How many failed, and of what.
+/// Returns the number of failures, and their errnos.
 fn errors(set: &Dataset) -> String {
     let mut cell = count(set.count_of(Kind::Failed));
     for (&errno, &failures) in &set.errnos {

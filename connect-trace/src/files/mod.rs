@@ -1,4 +1,4 @@
-//! Files that the command line names, to be read or to be written. The name `-` stands for stdin or stdout.
+//! Files that the command line names, for reading or writing. The name `-` means stdin or stdout.
 
 pub(crate) mod whole;
 
@@ -13,15 +13,15 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::term::printable::printable;
 
-/// Returns whether stdin or stdout is meant instead of a file. A file of this name is `./-`.
+/// Returns true if `-` was given, which means stdin or stdout. A file of that name is `./-`.
 pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Opens a file for reading. `in_it` is what to name instead of a directory, such as "the log".
+/// Opens a file for reading. `in_it` describes what to name instead of a directory, such as "the log".
 ///
 /// # Errors
-/// Says that it is not there, is a directory, or cannot be read.
+/// If the file does not exist, is a directory, or cannot be read.
 pub(crate) fn open(path: &Path, in_it: &str) -> Result<File> {
     let name = printable(path);
     let opened = if is_standard(path) {
@@ -39,21 +39,21 @@ pub(crate) fn open(path: &Path, in_it: &str) -> Result<File> {
     Ok(file)
 }
 
-/// A file that was opened for writing and holds nothing.
+/// An empty file, pipe or device that was opened for writing.
 pub(crate) struct Created {
     /// The file.
     pub(crate) file: File,
-    /// True if the file was not there before.
+    /// True if the file did not exist before.
     pub(crate) is_new: bool,
-    /// True for a regular file, and no pipe, device or socket.
+    /// True for a regular file, false for a pipe, device or socket.
     pub(crate) is_regular: bool,
 }
 
-/// Opens a file for writing, so that nothing is overwritten: a new one with this mode, an empty one, or what is
-/// no regular file.
+/// Opens a file for writing without overwriting anything: a new file with this mode, an empty file, or a
+/// pipe, device or socket.
 ///
 /// # Errors
-/// Says that it holds something, or why it cannot be created; the message begins with `option` and the name.
+/// If the file is not empty, or cannot be created; the message begins with `option` and the name.
 pub(crate) fn create(option: &str, path: &Path, mode: u32) -> Result<Created> {
     let name = printable(path);
     let (file, is_new) = open_or_create(path, mode).map_err(|error| match error.kind() {
@@ -66,7 +66,7 @@ pub(crate) fn create(option: &str, path: &Path, mode: u32) -> Result<Created> {
     let metadata = file
         .metadata()
         .with_context(|| format!("{option} {name}: its attributes cannot be read"))?;
-    // What the shell has opened for stdout, it may have opened to append to.
+    // The shell may have opened a file that is not empty for stdout, to append to it.
     if !is_standard(path) {
         refuse_to_overwrite(option, path, &metadata)?;
     }
@@ -92,10 +92,10 @@ fn open_or_create(path: &Path, mode: u32) -> io::Result<(File, bool)> {
     }
 }
 
-/// Checks that nothing has been written to the file of this name by now.
+/// Checks that the file of this name is still empty.
 ///
 /// # Errors
-/// Says that it holds something.
+/// If the file is not empty.
 pub(crate) fn check_empty(option: &str, path: &Path) -> Result<()> {
     match fs::metadata(path) {
         Ok(metadata) => refuse_to_overwrite(option, path, &metadata),

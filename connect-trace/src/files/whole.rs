@@ -1,4 +1,4 @@
-//! A file that is there whole or not at all: written under a hidden name beside its own, and renamed at the end.
+//! A file that is written completely or not at all: under a hidden name beside its own, and renamed at the end.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{check_empty, create, is_standard, stdout};
 use crate::term::{printable::printable, stdout::Refused};
 
-/// A file that is to be written.
+/// A file to write.
 pub(crate) struct WholeFile {
     option: &'static str,
     path: PathBuf,
@@ -25,21 +25,21 @@ pub(crate) struct WholeFile {
 enum To {
     /// A regular file, by its hidden name.
     Hidden(PathBuf),
-    /// A pipe, a device, or stdout, which is written to as it is.
+    /// A pipe, a device, or stdout, which is written directly.
     Open(File),
 }
 
 impl WholeFile {
-    /// Prepares a file that may replace another one. Nothing is left of the trial.
+    /// Prepares a file that may replace another one. The check leaves no file behind.
     ///
     /// # Errors
-    /// If it cannot be created; the message begins with `option` and the name.
+    /// If the file cannot be created; the message begins with `option` and the name.
     pub(crate) fn replacing(option: &'static str, path: &Path) -> Result<Self> {
         let prepare = || {
             if is_standard(path) {
                 return Ok((path.to_owned(), To::Open(stdout()?)));
             }
-            // A link stays one: the file that it leads to is replaced.
+            // A symbolic link is kept: the file that it points to is replaced.
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             let to = match fs::metadata(&path) {
                 Ok(there) if there.is_dir() => bail!("is a directory; name a file"),
@@ -60,10 +60,10 @@ impl WholeFile {
         })
     }
 
-    /// Prepares a new file, which replaces no file that holds anything. Nothing is left of the trial.
+    /// Prepares a new file, which must not replace a file that is not empty. The check leaves no file behind.
     ///
     /// # Errors
-    /// If there is such a file, or it cannot be created; the message begins with `option` and the name.
+    /// If there is such a file, or the new one cannot be created; the message begins with `option` and the name.
     pub(crate) fn new(option: &'static str, path: &Path) -> Result<Self> {
         const READABLE_BY_ALL: u32 = 0o666;
         let created = create(option, path, READABLE_BY_ALL)?;
@@ -84,8 +84,8 @@ impl WholeFile {
         })
     }
 
-    /// Creates a file without a name, on the same disk if that is known. It goes when it is closed, however this process
-    /// ends.
+    /// Creates a file without a name, on the same disk if that is known. It disappears when it is closed,
+    /// even if this process is killed.
     ///
     /// # Errors
     /// If it cannot be created.
@@ -111,7 +111,7 @@ impl WholeFile {
     /// Writes the file and gives it its name.
     ///
     /// # Errors
-    /// If there is no room for it; then nothing is left of it.
+    /// If the file cannot be written; no hidden file is left then.
     pub(crate) fn write(self, fill: impl FnOnce(File) -> io::Result<()>) -> Result<()> {
         let cannot_be_written = self.says("cannot be written");
         match self.to {
@@ -126,7 +126,7 @@ impl WholeFile {
                         .and_then(fill)
                         .with_context(|| cannot_be_written.clone())?;
                     if !self.replaces {
-                        // It may have come meanwhile.
+                        // Another program may have created the file meanwhile.
                         check_empty(self.option, &self.path)?;
                     }
                     fs::rename(&hidden, &self.path).with_context(|| cannot_be_written.clone())
@@ -138,13 +138,13 @@ impl WholeFile {
         }
     }
 
-    /// Returns the beginning of a message about this file.
+    /// Returns a message that begins with the option and the file's name.
     pub(crate) fn says(&self, what: &str) -> String {
         format!("{} {}: {what}", self.option, printable(&self.path))
     }
 }
 
-/// Returns a hidden name beside a file, after a trial that leaves nothing.
+/// Returns a hidden name beside a file, after creating and removing a file of that name as a check.
 fn hidden_beside(path: &Path) -> Result<PathBuf> {
     path.file_name().context("names no file")?;
     let hidden = beside(path);
@@ -152,12 +152,12 @@ fn hidden_beside(path: &Path) -> Result<PathBuf> {
         ErrorKind::NotFound => anyhow!("there is no such directory to create it in"),
         _ => anyhow!("cannot be created: {error}"),
     })?;
-    // A file that stays behind would be empty, and is written to in the end.
+    // An error is ignored: the file that stays behind is empty, and is written in the end.
     let _ = fs::remove_file(&hidden);
     Ok(hidden)
 }
 
-/// Returns a name in the same folder, so that it can be renamed; of this process alone.
+/// Returns a name for this process in the same folder, so that the file can be renamed.
 fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -165,7 +165,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Holds back the signals that would end this process with half a file written, as Ctrl-C does.
+/// Blocks the signals that would end this process with the file half written, as Ctrl-C does.
 struct Interrupts {
     before: libc::sigset_t,
 }

@@ -1,7 +1,7 @@
 //! The filters, resolved on this host. The programs in the kernel apply them before any other work; recordings are
 //! filtered here.
 
-pub mod args;
+pub(crate) mod args;
 mod resolve;
 mod user;
 mod words;

@@ -19,7 +19,7 @@ const GETENT: &str = "getent";
 ///
 /// # Errors
 /// If no user has the name.
-pub fn number(name: &str) -> Result<u32> {
+pub(super) fn number(name: &str) -> Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }

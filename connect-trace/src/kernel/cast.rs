@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::btf::{Btf, Kind, TypeId};
 
 /// The name of the function.
-pub const FUNCTION: &str = "bpf_rdonly_cast";
+pub(crate) const FUNCTION: &str = "bpf_rdonly_cast";
 
 /// Contains 0 if the kernel interprets programs, which then cannot call kernel functions
 /// (Documentation/admin-guide/sysctl/net.rst).

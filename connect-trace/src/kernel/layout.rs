@@ -72,7 +72,6 @@ const TASK_MEMBERS: &[Member] = &[
     required(Field::TaskComm, "task_struct", "comm"),
     required(Field::TaskCred, "task_struct", "cred"),
     required(Field::CredUid, "cred", "uid.val"),
-    required(Field::TaskPid, "task_struct", "pid"),
 ];
 
 /// Pairs that the programs read at once and split: the whole, its halves in their order, and the bytes of a half.

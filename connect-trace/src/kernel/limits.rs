@@ -28,7 +28,7 @@ const FILES: u64 = 96;
 ///
 /// # Errors
 /// States how many files it may open.
-pub fn files() -> Result<(), MissingRequirement> {
+pub(crate) fn files() -> Result<(), MissingRequirement> {
     match limit(libc::RLIMIT_NOFILE) {
         Some(most) if most < FILES => Err(MissingRequirement::limit(
             format!("this process may open {most} files, but a trace needs up to {FILES}"),
@@ -38,12 +38,19 @@ pub fn files() -> Result<(), MissingRequirement> {
     }
 }
 
+/// Returns the number of CPUs that run.
+pub(crate) fn cpus() -> u32 {
+    // SAFETY: sysconf has no preconditions.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(online).unwrap_or(0).max(1)
+}
+
 /// Checks that the cgroup of this process may use the memory that a trace takes: beyond that limit the kernel kills the
 /// process without a message.
 ///
 /// # Errors
 /// States how much memory the cgroup may use.
-pub fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
+pub(crate) fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
     if btf.structure(COUNTED_AS_LOCKED).is_some() {
         return Ok(());
     }
@@ -85,7 +92,7 @@ const MORE_MEMORY: &str = "raise the limit (memory.max of the cgroup, MemoryMax=
 
 /// Names the limit that caused an error, if a limit did.
 #[must_use]
-pub fn named(error: Error) -> Error {
+pub(crate) fn named(error: Error) -> Error {
     if error.chain().any(|cause| cause.is::<MissingRequirement>()) {
         return error;
     }
@@ -128,7 +135,7 @@ pub fn named(error: Error) -> Error {
 
 /// Returns whether an error is a limit's error, as made by [`named`].
 #[must_use]
-pub fn is_named(error: &Error) -> bool {
+pub(crate) fn is_named(error: &Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         cause

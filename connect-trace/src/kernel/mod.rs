@@ -3,16 +3,16 @@
 
 pub mod access;
 pub mod btf;
-pub mod cast;
+pub(crate) mod cast;
 pub mod layout;
-pub mod limits;
-pub mod mounts;
+pub(crate) mod limits;
+pub(crate) mod mounts;
 pub mod preemption;
 pub(crate) mod process;
 pub mod prototypes;
-pub mod requirement;
+pub(crate) mod requirement;
 pub mod symbols;
-pub mod sysctls;
+pub(crate) mod sysctls;
 
 /// Returns the kernel's release, as `uname -r` prints it: for people to read, never to decide from.
 #[must_use]

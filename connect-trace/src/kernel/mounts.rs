@@ -14,7 +14,7 @@ use super::requirement::MissingRequirement;
 
 /// A folder within one of the kernel's file systems.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     /// The mount, if it is our own: it lasts as long as this value.
     own: Option<Arc<OwnedFd>>,
@@ -26,7 +26,7 @@ impl Folder {
     ///
     /// # Errors
     /// If the file system cannot be mounted.
-    pub fn find(file_system: &str, places: &[&str], file: &str) -> io::Result<Self> {
+    pub(crate) fn find(file_system: &str, places: &[&str], file: &str) -> io::Result<Self> {
         let mounted = places.iter().map(Path::new);
         if let Some(path) = mounted.into_iter().find(|path| path.join(file).exists()) {
             return Ok(Self {
@@ -43,13 +43,13 @@ impl Folder {
 
     /// Returns the path of the folder, valid in this process.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns whether the mount is our own, which no other process sees.
     #[must_use]
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.own.is_some()
     }
 }
@@ -72,7 +72,7 @@ fn mount(file_system: &str) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// If sysfs is not mounted; says how to mount it.
-pub fn sysfs() -> Result<(), MissingRequirement> {
+pub(crate) fn sysfs() -> Result<(), MissingRequirement> {
     if Path::new("/sys/kernel").exists() {
         return Ok(());
     }

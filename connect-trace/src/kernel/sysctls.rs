@@ -16,7 +16,7 @@ const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 ///
 /// # Errors
 /// If kprobes are turned off; says how to turn them on. A switch that cannot be read is no error: it is on by default.
-pub fn kprobes() -> Result<()> {
+pub(crate) fn kprobes() -> Result<()> {
     on(
         fs::read_to_string(KPROBES).ok().as_deref(),
         || format!("kprobes are turned off ({KPROBES} is 0)"),
@@ -28,7 +28,7 @@ pub fn kprobes() -> Result<()> {
 ///
 /// # Errors
 /// If ftrace is turned off; says how to turn it on. A switch that cannot be read is no error: it is on by default.
-pub fn ftrace() -> Result<()> {
+pub(crate) fn ftrace() -> Result<()> {
     on(
         fs::read_to_string(FTRACE).ok().as_deref(),
         || "ftrace is turned off (kernel.ftrace_enabled is 0)".to_owned(),

@@ -145,14 +145,14 @@ impl From<ProtocolName> for plan::Protocol {
     }
 }
 
-/// Ports of a window where none are given.
+/// Default number of ports of a window.
 const WINDOW: u16 = 500;
 
 impl LoadArgs {
-    /// The runs to make, in their order.
+    /// Returns the runs to make, in order.
     ///
     /// # Errors
-    /// Says what does not go together.
+    /// Names the options that contradict each other.
     pub fn plans(&self) -> Result<Vec<Plan>, String> {
         let workload = self.common.workload(self.close, self.target)?;
         let mut plans = Vec::new();
@@ -164,7 +164,7 @@ impl LoadArgs {
         Ok(plans)
     }
 
-    /// What in it cannot be done.
+    /// Returns a message if the options contradict each other or cannot be carried out.
     pub(crate) fn contradiction(&self) -> Option<String> {
         let windows = !self.common.windows.is_empty();
         if windows && !self.strategies.contains(&StrategyName::Window) {
@@ -186,10 +186,10 @@ impl LoadArgs {
 }
 
 impl WorkloadArgs {
-    /// The same, with what only `load` has.
+    /// Returns the workload, with the settings that only `load` has.
     ///
     /// # Errors
-    /// Says what does not go together.
+    /// Names the options that contradict each other.
     pub fn workload(&self, close: bool, target: Option<SocketAddr>) -> Result<Workload, String> {
         let of_addresses = match &self.addresses {
             Some(Addresses::List(list)) => list.first().map(IpAddr::is_ipv6),
@@ -213,7 +213,7 @@ impl WorkloadArgs {
         })
     }
 
-    /// The strategies of a name: several windows are several.
+    /// Returns the strategies of a name: one for each window if several are given.
     #[must_use]
     pub fn strategies(&self, name: StrategyName) -> Vec<Strategy> {
         match name {
@@ -231,7 +231,7 @@ impl FromStr for Addresses {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        /// More than anybody has; each is bound and counted.
+        /// Maximum number of addresses: each of them is bound and counted.
         const MOST: u32 = 1000;
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text

@@ -1,46 +1,46 @@
-//! One connection that a workload asked for, as user space saw it.
+//! One connection that a workload requested, as user space saw it.
 
 use std::net::IpAddr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// One connection that was asked for, whether it came about or not.
+/// One connection that was requested, successful or not.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// Index of its run in the log's [`super::log::Head::runs`].
     pub run: u16,
-    /// How many attempts of its run ended before it.
+    /// Number of attempts of its run that ended before it.
     pub number: u32,
     /// Thread of the workload, from 0.
     pub thread: u16,
-    /// When it began, since the beginning of its run.
+    /// Start, in nanoseconds since the beginning of its run.
     pub start_ns: u64,
-    /// Time in all that the strategy does besides the connect() that is timed: socket options, bind(), tries
-    /// that failed.
+    /// Total time of everything that the strategy does besides the connect() that is timed: socket options,
+    /// bind(), failed tries.
     pub prepare_ns: u64,
-    /// Time in the connect() that decided: the one that succeeded, or the last.
+    /// Time in the decisive connect(): the one that succeeded, or the last one.
     pub connect_ns: u64,
-    /// How many ports were tried: 1 but for select-test-repeat.
+    /// Number of ports that were tried: 1 for every strategy except select-test-repeat.
     pub tries: u32,
-    /// Connections of the run that were open when it ended, its own not counted.
+    /// Open connections of the run when this attempt ended, without its own.
     pub held: u32,
-    /// Source address, by getsockname; absent where it failed without one.
+    /// Source address, by getsockname(); absent if the attempt failed without one.
     pub source: Option<IpAddr>,
-    /// Source port, by getsockname; absent where it failed.
+    /// Source port, by getsockname(); absent if the attempt failed.
     pub port: Option<u16>,
     /// 0, or the errno of the call that failed.
     pub errno: i32,
 }
 
 impl Attempt {
-    /// When its connect() ended, since the beginning of its run.
+    /// End of its connect(), in nanoseconds since the beginning of its run.
     #[must_use]
     pub fn end_ns(&self) -> u64 {
         self.start_ns.saturating_add(self.whole_ns())
     }
 
-    /// All the time that it took.
+    /// Time of the whole attempt: preparation and connect().
     #[must_use]
     pub fn whole_ns(&self) -> u64 {
         self.prepare_ns.saturating_add(self.connect_ns)
@@ -50,7 +50,7 @@ impl Attempt {
 /// Returns attempts as lines of CSV without a header, which costs less than JSON.
 ///
 /// # Errors
-/// None that can happen: no field refuses to be written.
+/// Never in practice: every field can be serialized.
 pub(super) fn lines(attempts: &[Attempt]) -> Result<String> {
     let mut lines = csv::WriterBuilder::new()
         .has_headers(false)
@@ -64,7 +64,7 @@ pub(super) fn lines(attempts: &[Attempt]) -> Result<String> {
 /// Reads the attempts of [`lines`].
 ///
 /// # Errors
-/// Says which line is not as it is written.
+/// Names the line that cannot be parsed.
 pub(super) fn of_lines(lines: &str) -> Result<Vec<Attempt>> {
     let mut lines = csv::ReaderBuilder::new()
         .has_headers(false)

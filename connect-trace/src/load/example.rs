@@ -8,7 +8,7 @@ use super::{
     workload::tests::workload,
 };
 
-/// 200 ports by select-test-repeat, the last of which was not found.
+/// A run of select-test-repeat on 200 ports, whose last attempt failed.
 pub(crate) fn done() -> Done {
     let plan = workload()
         .plan(Strategy::SelectTestRepeat, 1)

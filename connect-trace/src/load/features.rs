@@ -1,4 +1,4 @@
-//! What this kernel offers to the strategies, found out by trying, in a private namespace.
+//! Features of this kernel that the strategies need, found by trying them in a private namespace.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -12,23 +12,24 @@ use super::{
 use crate::connect::PortRange;
 use crate::kernel;
 
-/// Few ports, so that half of them are soon used up; enough that they come by chance in no order.
+/// A small range, so that half of it is soon used up, but with enough ports that a random order is unlikely
+/// to keep the parities apart.
 const TINY: PortRange = PortRange {
     low: 40_000,
     high: 40_063,
 };
 
-/// A port outside of them.
+/// A port outside of the range.
 const LISTENER: u16 = 39_999;
 
-/// What this kernel offers.
+/// Features of this kernel.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Features {
     /// `IP_LOCAL_PORT_RANGE` can be set.
     pub port_range: bool,
-    /// A socket that has it set searches even and odd ports alike: the change of Linux 6.8.
+    /// A socket with `IP_LOCAL_PORT_RANGE` searches even and odd ports alike: the change of Linux 6.8.
     pub mixed: bool,
-    /// There is UDP-Lite.
+    /// UDP-Lite sockets can be opened.
     pub udplite: bool,
 }
 
@@ -36,7 +37,7 @@ impl Features {
     /// Checks that the strategy can be used.
     ///
     /// # Errors
-    /// Names the option that the kernel refuses, and the kernel that has it.
+    /// Names the option that the kernel refuses, and the kernels that support it.
     pub fn check(self, strategy: Strategy, protocol: Protocol) -> Result<()> {
         let release = kernel::release();
         ensure!(
@@ -51,7 +52,7 @@ impl Features {
         Ok(())
     }
 
-    /// What is to be said where the strategy can be used, and does not do here what it is for.
+    /// A note for a strategy that can be used on this kernel but does not help there.
     #[must_use]
     pub fn caveat(self, strategy: Strategy, protocol: Protocol) -> Option<&'static str> {
         (strategy == Strategy::FullRange && protocol == Protocol::Tcp && !self.mixed).then_some(
@@ -61,7 +62,7 @@ impl Features {
     }
 }
 
-/// Tries it. Moves this process to a namespace of its own.
+/// Tries the features. Moves this process to a private namespace.
 pub(super) fn of_this_kernel() -> Result<Features> {
     namespace::enter()?;
     namespace::set_port_range(TINY)?;
@@ -76,7 +77,7 @@ pub(super) fn of_this_kernel() -> Result<Features> {
     })
 }
 
-/// Whether ports of both parities come before half of all are used up.
+/// Returns true if ports of both parities are chosen before half of all ports are used up.
 fn is_mixed() -> Result<bool> {
     let listener = Socket::open(Protocol::Tcp, false)?;
     let at = raw(loopback(false), LISTENER);

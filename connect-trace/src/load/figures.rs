@@ -1,4 +1,4 @@
-//! What the attempts of one run come to.
+//! Statistics of the attempts of one run.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use super::{attempt::Attempt, occupancy::Curve};
 use crate::connect::PortRange;
 use crate::stats::Latency;
 
-/// Times of attempts that have something in common.
+/// Times of a group of attempts.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
-    /// Time in the connect() that decided.
+    /// Time in the decisive connect().
     pub connect: Latency,
-    /// Time in what the strategy does besides.
+    /// Time in everything else that the strategy does.
     pub prepare: Latency,
-    /// Both together: what a program waits for its connection.
+    /// Sum of both: the time that a program waits for its connection.
     pub whole: Latency,
 }
 
@@ -24,7 +24,7 @@ impl Times {
         self.whole.record(attempt.whole_ns());
     }
 
-    /// Adds the times of another one.
+    /// Adds the times of another group.
     pub fn merge(&mut self, other: &Self) {
         self.connect.merge(&other.connect);
         self.prepare.merge(&other.prepare);
@@ -32,27 +32,27 @@ impl Times {
     }
 }
 
-/// What the attempts of one run come to.
+/// Statistics of the attempts of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Every attempt.
+    /// Number of attempts.
     pub attempts: u64,
-    /// Those that succeeded, with an even port.
+    /// Successful attempts with an even port.
     pub even: Times,
-    /// Those that succeeded, with an odd port.
+    /// Successful attempts with an odd port.
     pub odd: Times,
-    /// Those that failed, by errno.
+    /// Failed attempts, by errno.
     pub failed: BTreeMap<i32, Times>,
-    /// How many attempts ended before the first port of the other parity than the range's lowest came: there
-    /// the default search has used up its first pass. `None` where no such port came.
+    /// Number of attempts that ended before the first port of the other parity than the range's lowest: at
+    /// that point the default search has used up its first pass. `None` if no port had the other parity.
     pub first_pass: Option<u32>,
-    /// How many ports were tried, and most for one attempt.
+    /// Number of ports that were tried.
     pub tries: u64,
-    /// Most of them for one attempt.
+    /// Maximum number of ports that were tried for one attempt.
     pub most_tries: u32,
-    /// Most connections that were open at once.
+    /// Maximum number of connections that were open at once.
     pub most_held: u32,
-    /// Times by how many were open.
+    /// Times by the number of open connections.
     pub curve: Curve,
 }
 
@@ -81,20 +81,20 @@ impl Figures {
         times.record(attempt);
     }
 
-    /// How many failed.
+    /// Number of attempts that failed.
     #[must_use]
     pub fn errors(&self) -> u64 {
         let failed = self.failed.values();
         failed.map(|times| times.whole.count()).sum()
     }
 
-    /// How many succeeded.
+    /// Number of attempts that succeeded.
     #[must_use]
     pub fn successes(&self) -> u64 {
         self.even.whole.count() + self.odd.whole.count()
     }
 
-    /// The times of all that succeeded.
+    /// Times of all successful attempts.
     #[must_use]
     pub fn successful(&self) -> Times {
         let mut all = self.even.clone();
@@ -107,7 +107,7 @@ impl Figures {
 pub(crate) mod tests {
     use super::*;
 
-    /// One of so many; of the range's lowest port's parity for the first half.
+    /// A made-up attempt; it failed if `port` is `None`.
     pub(crate) fn attempt(number: u32, port: Option<u16>) -> Attempt {
         Attempt {
             run: 0,
@@ -128,7 +128,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The figures of these attempts.
+    /// Returns the figures of these attempts.
     pub(crate) fn figures(attempts: &[Attempt], range: PortRange) -> Figures {
         let mut figures = Figures::default();
         for attempt in attempts {

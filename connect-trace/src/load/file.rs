@@ -11,19 +11,19 @@ use anyhow::{Context as _, Result};
 use super::{attempt::Attempt, log::Head};
 use crate::files::whole::WholeFile;
 
-/// The file of attempts. They are kept in a file without a name until all runs are known, which its first
-/// line tells of.
-pub struct LogFile {
+/// The file of attempts. Attempts are kept in a file without a name until all runs are known, because the
+/// first line describes the runs.
+pub(crate) struct LogFile {
     file: WholeFile,
     attempts: csv::Writer<File>,
 }
 
 impl LogFile {
-    /// Checks that it can be written, before the work is done whose result it is to hold.
+    /// Checks, before the runs are made, that their results can be written.
     ///
     /// # Errors
-    /// Says that the file holds something, or why it cannot be created.
-    pub fn prepare(path: &Path) -> Result<Self> {
+    /// If the file is not empty, or cannot be created.
+    pub(crate) fn prepare(path: &Path) -> Result<Self> {
         let file = WholeFile::new("--csv", path)?;
         let attempts = csv::Writer::from_writer(file.scratch()?);
         Ok(Self { file, attempts })
@@ -32,8 +32,8 @@ impl LogFile {
     /// Adds an attempt.
     ///
     /// # Errors
-    /// Says that there is no room for it.
-    pub fn add(&mut self, attempt: &Attempt) -> Result<()> {
+    /// If there is no room for it.
+    pub(crate) fn add(&mut self, attempt: &Attempt) -> Result<()> {
         let added = self.attempts.serialize(attempt);
         added.with_context(|| self.file.says("cannot be written"))
     }
@@ -41,8 +41,8 @@ impl LogFile {
     /// Writes the file.
     ///
     /// # Errors
-    /// Says that it cannot be written; then nothing new is left behind.
-    pub fn write(self, head: &Head) -> Result<()> {
+    /// If the file cannot be written; no new file is left behind then.
+    pub(crate) fn write(self, head: &Head) -> Result<()> {
         let Self { file, attempts } = self;
         let mut attempts = attempts
             .into_inner()

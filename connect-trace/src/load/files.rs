@@ -1,19 +1,19 @@
-//! A table of open files of a thread's own. The limit of open files counts each table, so that threads with
-//! one each hold more connections together than one process may.
+//! A table of open files for each thread. The limit of open files applies to each table, so threads with
+//! separate tables can hold more connections together than the limit of one table allows.
 
 use std::io;
 
 use anyhow::{Context as _, Result};
 
-/// Gives this thread a table of its own, with standard input, output and error in it and nothing else.
+/// Gives this thread its own table of files, with standard input, output and error in it and nothing else.
 ///
-/// Descriptors that it opens from then on mean nothing to other threads, nor theirs to it.
+/// Descriptors that it opens from then on are not valid in other threads, nor theirs in it.
 ///
 /// # Errors
-/// Where the kernel refuses `close_range` (Linux 5.9).
+/// If the kernel refuses `close_range` (Linux 5.9).
 pub(super) fn own_table() -> Result<()> {
-    // SAFETY: the call takes no pointers. What it closes, it closes for this thread alone, which owns none of
-    // it: it has just begun.
+    // SAFETY: the call takes no pointers. It closes descriptors for this thread alone, which has just begun
+    // and owns none of them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,

@@ -1,4 +1,4 @@
-//! What a run came to, as an object of JSON on one line. docs/load.md has the fields.
+//! The report of a run as a JSON object on one line. docs/load.md lists the fields.
 
 use std::io::{self, Write};
 
@@ -11,14 +11,14 @@ use crate::{
     term::errno,
 };
 
-/// Changes when a field goes, or means something else; not when one is added.
+/// Changes if a field is removed or changes its meaning; not if a field is added.
 const SCHEMA: &str = "connect-trace-load/1";
 
 /// Writes a run.
 ///
 /// # Errors
-/// Where `out` refuses.
-pub fn write(out: &mut (impl Write + ?Sized), done: &Done) -> io::Result<()> {
+/// If `out` cannot be written.
+pub(super) fn write(out: &mut (impl Write + ?Sized), done: &Done) -> io::Result<()> {
     line(out, &RunLine::of(done))
 }
 

@@ -1,22 +1,22 @@
-//! The machine's limits that a run meets: open files, and memory.
+//! Limits of the machine that a run meets: open files and memory.
 
 use std::{fs, io};
 
 use anyhow::{Result, bail, ensure};
 
-/// Descriptors that a thread has beside those of its connections.
+/// Descriptors that a thread needs besides its connections.
 const SPARE_FILES: u64 = 16;
 
-/// Fewer open files than that are not enough to run with.
+/// Minimum limit of open files.
 const LEAST_FILES: u64 = 128;
 
-/// What a connection and its other end take of memory, roughly: two sockets, a file and an inode.
+/// Approximate memory of a connection and its other end: two sockets, a file and an inode.
 const BYTES_PER_CONNECTION: u64 = 6 << 10;
 
-/// Raises the limit of open files as far as it goes, and says how many connections one table of them holds.
+/// Raises the limit of open files to its maximum, and returns the number of connections that one table of files holds.
 ///
 /// # Errors
-/// Where that is too few.
+/// If the limit is too low.
 pub(super) fn connections_per_table() -> Result<usize> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -47,10 +47,10 @@ pub(super) fn connections_per_table() -> Result<usize> {
     Ok(usize::try_from(limit.rlim_cur - SPARE_FILES).unwrap_or(usize::MAX))
 }
 
-/// Checks that the machine holds so many connections at once.
+/// Checks that the machine can hold this number of connections at once.
 ///
 /// # Errors
-/// Says what is too little.
+/// Names the limit that is too low.
 pub(super) fn check(connections: u32) -> Result<()> {
     let connections = u64::from(connections);
     if let Some(free) = free_files()

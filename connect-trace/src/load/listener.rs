@@ -1,8 +1,8 @@
-//! The other end of the connections in a private namespace: it must never be what they wait for.
+//! The other end of the connections in a private namespace: connections must never have to wait for it.
 //!
-//! Where all connections are held, nobody accepts them. The kernel completes them and keeps them in the
-//! queues of many listeners on one port, which costs no descriptor and no time of another thread. Where
-//! connections are closed, threads accept, and close as the other end has.
+//! If all connections are held, nobody accepts them. The kernel completes them and keeps them in the queues
+//! of many listeners on one port, which costs no descriptor and no time of another thread. If connections are
+//! closed, threads accept them, and close them when the other end has closed.
 
 use std::{
     net::SocketAddr,
@@ -20,10 +20,10 @@ use super::{
     socket::Socket,
 };
 
-/// Room in the queues, as a multiple of what is expected: the kernel deals connections out by a hash.
+/// Size of the queues, as a multiple of the expected number: the kernel distributes connections by a hash.
 const ROOM: u32 = 2;
 
-/// How often an acceptor looks whether it is to end.
+/// Interval at which an acceptor checks if it has to end.
 const LOOK_MS: c_int = 50;
 
 /// Opens the listeners of a run that holds all its connections.
@@ -49,8 +49,8 @@ fn open(at: SocketAddr, backlog: u32) -> Result<Socket> {
     listen().with_context(|| format!("cannot listen at {at}"))
 }
 
-/// Starts the threads that accept, with room for `most_open` connections, of which a table holds
-/// `per_table`. They end when `stop` is set.
+/// Starts the threads that accept connections, with room for `most_open` of them; one table of files holds
+/// `per_table`. The threads end when `stop` is set.
 pub(super) fn start_acceptors<'scope>(
     scope: &'scope Scope<'scope, '_>,
     plan: &Plan,
@@ -70,11 +70,11 @@ pub(super) fn start_acceptors<'scope>(
         let (ready, is_ready) = std::sync::mpsc::channel();
         started.push(scope.spawn(move || {
             let acceptor = files::own_table().and_then(|()| Acceptor::new(at));
-            // Only who waits for it can have gone.
+            // Sending fails only if the receiver is gone.
             let _ = ready.send(());
             acceptor?.run(stop)
         }));
-        // An error comes with the thread's end.
+        // An error is returned when the thread is joined.
         let _ = is_ready.recv();
     }
     Ok(started)
@@ -83,7 +83,7 @@ pub(super) fn start_acceptors<'scope>(
 struct Acceptor {
     listener: socket2::Socket,
     epoll: std::os::fd::OwnedFd,
-    /// By their descriptors.
+    /// Accepted sockets, indexed by descriptor.
     accepted: Vec<Option<socket2::Socket>>,
 }
 

@@ -1,5 +1,5 @@
-//! Every attempt of one or more runs in a file: a line of JSON behind `# `, which says what was run and where,
-//! then CSV. Most readers of CSV take `#` for a comment if they are told to.
+//! The file with every attempt of one or more runs: a line of JSON behind `# `, which describes the runs and
+//! the machine, then CSV. Most readers of CSV can be told to treat `#` as a comment.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 
@@ -12,41 +12,41 @@ use crate::connect::PortRange;
 /// The version of the file's layout.
 pub const FORMAT: u32 = 1;
 
-/// What was run, and where.
+/// Description of the runs and the machine.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Head {
     /// [`FORMAT`].
     pub connect_trace_load: u32,
-    /// Of the machine, by uname.
+    /// Release of the kernel, by uname.
     pub kernel: String,
-    /// When the first run began, seconds since 1970.
+    /// Start of the first run, seconds since 1970.
     pub began_unix_s: u64,
     /// The runs, in the order in which they were made.
     pub runs: Vec<Run>,
 }
 
-/// One run: one strategy, once.
+/// One run of one strategy.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Run {
-    /// The strategy's name, with its parameter where it has one: `window-500`.
+    /// The strategy's name, with its parameter if it has one: `window-500`.
     pub strategy: String,
     /// `tcp`, `udp` or `udplite`.
     pub protocol: String,
-    /// Which repeat of this strategy, from 1.
+    /// Number of this repeat of the strategy, from 1.
     pub repeat: u32,
     /// Lowest and highest port of the range.
     pub range: PortRange,
-    /// How many source addresses were used.
+    /// Number of source addresses that were used.
     pub addresses: u32,
-    /// How many connections could be open at once: the range's ports, but reserved ones, for each address.
+    /// Number of connections that can be open at once: the ports of the range without reserved ones, for each address.
     pub capacity: u32,
-    /// How many threads opened connections.
+    /// Number of threads that opened connections.
     pub threads: u16,
-    /// The seed of what is random.
+    /// Seed of the random choices.
     pub seed: u64,
-    /// Time of the whole run.
+    /// Duration of the whole run.
     pub total_ns: u64,
-    /// How many connections were asked for: lines of the file.
+    /// Number of attempts: lines of the file.
     pub attempts: u64,
 }
 
@@ -54,19 +54,19 @@ impl Head {
     /// Returns the first line of the file, with its end.
     ///
     /// # Errors
-    /// None that can happen: numbers and texts are always JSON.
+    /// Never in practice: numbers and texts can always be written as JSON.
     pub fn line(&self) -> serde_json::Result<String> {
         Ok(format!("# {}\n", serde_json::to_string(self)?))
     }
 }
 
-/// Most bytes of a line. The first one has some 250 for each run.
+/// Maximum length of a line in bytes. The first line has some 250 bytes for each run.
 const LONGEST_LINE: usize = 1 << 20;
 
 /// Reads a whole file.
 ///
 /// # Errors
-/// Where it is not such a file, is of a newer format, is cut or damaged: the message says where.
+/// If the file has another layout or a newer format, is cut or damaged: the message says where.
 pub fn read(from: impl Read) -> Result<(Head, Vec<Attempt>)> {
     const FOREIGN: &str = "it is not what `connect-trace load --csv` writes";
     let mut from = BufReader::new(Lines::new(from));
@@ -107,12 +107,13 @@ struct Version {
     connect_trace_load: u32,
 }
 
-/// Refuses lines that are too long to be of such a file, before they fill the memory.
+/// Refuses lines that are too long for such a file, before they fill the memory.
 struct Lines<R> {
     from: R,
-    /// The present line, from 1.
+    /// Number of the current line, from 1.
     number: u64,
-    /// How much of it was read: 0 at the end of a line. A number that is cut is a number too.
+    /// Bytes of the line that were read: 0 at the end of a line. The length shows a cut, which a number alone
+    /// does not: a number that is cut is still a number.
     length: usize,
 }
 

@@ -1,36 +1,36 @@
-//! A workload that opens connections by one strategy of choosing source ports, and what each cost as user
-//! space saw it.
+//! A workload that opens connections by one strategy of choosing source ports, and the time of each
+//! connection as user space saw it.
 //!
-//! `workload` is what was asked for and makes the `plan` of each run; `process` starts the process that
-//! makes it (`runner`: `namespace`, `listener`, the threads of `worker`, and the `order` of their attempts);
-//! `figures`, with the `curve` by how full the range is, are made from the attempts that come back, `text`
-//! and `json` say them, and `file` keeps the attempts.
+//! `workload` holds the settings and makes the `plan` of each run; `process` starts the process that makes it
+//! (`runner`: `namespace`, `listener`, the threads of `worker`, and the `order` of their attempts). The
+//! attempts that come back are counted in `figures`, with the curve of `occupancy`; `text` and `json` write
+//! the report, and `file` keeps the attempts.
 
-pub mod args;
+pub(crate) mod args;
 pub mod attempt;
 #[cfg(test)]
 pub(crate) mod example;
-pub mod features;
-pub mod figures;
-pub mod file;
+pub(crate) mod features;
+pub(crate) mod figures;
+pub(crate) mod file;
 mod files;
 mod json;
 mod limits;
 mod listener;
 pub mod log;
 mod namespace;
-pub mod occupancy;
+pub(crate) mod occupancy;
 mod order;
-pub mod plan;
-pub mod process;
-pub mod progress;
+pub(crate) mod plan;
+pub(crate) mod process;
+pub(crate) mod progress;
 pub mod runner;
 mod socket;
-pub mod strategy;
-pub mod target;
+pub(crate) mod strategy;
+pub(crate) mod target;
 mod text;
 mod worker;
-pub mod workload;
+pub(crate) mod workload;
 
 use std::{
     io::{self, Write},
@@ -59,27 +59,27 @@ use crate::{
     term::{message::Stderr, stdout::stdout, terminal},
 };
 
-/// A run that was made.
+/// A completed run.
 #[derive(Clone, Debug)]
 pub struct Done {
-    /// What was to be done.
+    /// The plan of the run.
     pub plan: Plan,
-    /// It as a whole.
+    /// Summary of the run.
     pub outcome: Outcome,
-    /// What its attempts come to.
+    /// Statistics of its attempts.
     pub figures: Figures,
-    /// What the strategy does not do on this kernel.
+    /// A note if the strategy does not help on this kernel.
     pub caveat: Option<&'static str>,
 }
 
 impl Done {
-    /// Time of the run.
+    /// Duration of the run.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.outcome.total_ns as f64 / 1e9
     }
 
-    /// Connections that came about in a second.
+    /// Successful connections per second.
     #[must_use]
     pub fn per_second(&self) -> f64 {
         if self.outcome.total_ns == 0 {
@@ -88,15 +88,15 @@ impl Done {
         self.figures.successes() as f64 / self.seconds()
     }
 
-    /// How many attempts ended before the first port of the other parity came, where that says that the
-    /// kernel's search has gone through its first pass; UDP has no passes.
+    /// Number of attempts that ended before the first port of the other parity, if that shows that the
+    /// kernel's search has completed its first pass; a search of UDP has no passes.
     #[must_use]
     pub fn first_pass(&self) -> Option<u32> {
         let has_passes = self.plan.protocol == Protocol::Tcp && self.plan.strategy.searches_all();
         self.figures.first_pass.filter(|_| has_passes)
     }
 
-    /// What makes the figures doubtful.
+    /// Reasons to doubt the figures.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.caveat.map(str::to_owned).into_iter().collect();
@@ -136,7 +136,7 @@ impl Done {
 /// `connect-trace load`
 ///
 /// # Errors
-/// Says why a run could not be made. Attempts that fail are no error: they are what is measured.
+/// If a run could not be made. Attempts that fail are no error: they are results.
 pub fn run(args: &LoadArgs) -> Result<ExitCode> {
     let plans = args.plans().map_err(Error::msg)?;
     let mut journal = Journal::prepare(args.common.csv.as_deref())?;
@@ -155,13 +155,13 @@ pub fn run(args: &LoadArgs) -> Result<ExitCode> {
             break;
         }
     }
-    // The runs that were made are kept, if they could be printed or not.
+    // The attempts are kept even if a report could not be printed.
     journal.write()?;
     printed?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns what reports go to: stdout, or stderr if the attempts go to stdout.
+/// Returns the output of the reports: stdout, or stderr if the attempts go to stdout.
 pub(crate) fn report_out(args: &WorkloadArgs) -> Box<dyn Write> {
     if args.csv.as_deref().is_some_and(is_standard) {
         Box::new(Stderr)
@@ -184,10 +184,10 @@ fn print(done: &Done, is_first: bool, args: &WorkloadArgs) -> io::Result<()> {
     out.flush()
 }
 
-/// What the kernel offers, where any of these has to know it.
+/// Returns the features of the kernel, if one of the plans depends on them.
 ///
 /// # Errors
-/// Where it does not offer what they need.
+/// If the kernel does not support a plan.
 pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     let needed =
         |plan: &Plan| plan.strategy.needs_port_range() || plan.protocol == Protocol::UdpLite;
@@ -196,7 +196,8 @@ pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     }
     let features = match process::features() {
         Ok(features) => features,
-        // The present network may be all that this process has: then the run itself shows it.
+        // This process may be allowed to use the present network only: then the run itself shows what the
+        // kernel refuses.
         Err(_) if matches!(plans[0].network, Network::Present { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -206,10 +207,10 @@ pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
     Ok(Some(features))
 }
 
-/// Makes a run, whose attempts the journal keeps.
+/// Makes a run, and keeps its attempts in the journal.
 ///
 /// # Errors
-/// Says why there was no run, or why its attempts cannot be kept.
+/// If there was no run, or its attempts cannot be kept.
 pub fn make(plan: Plan, features: Option<Features>, journal: &mut Journal) -> Result<Done> {
     let mut progress = Progress::new(plan.strategy.to_string(), plan.connections);
     let mut figures = Figures::default();
@@ -245,7 +246,7 @@ impl Journal {
     /// Keeps nothing if there is no file.
     ///
     /// # Errors
-    /// Says why the file cannot be written.
+    /// If the file cannot be written.
     pub fn prepare(path: Option<&Path>) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Self {
@@ -255,7 +256,7 @@ impl Journal {
         })
     }
 
-    /// Keeps attempts of the present run, if there is a file for them.
+    /// Keeps attempts of the current run, if there is a file for them.
     fn keep(&mut self, attempts: &[Attempt]) -> Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
@@ -266,7 +267,7 @@ impl Journal {
             .try_for_each(|&attempt| file.add(&Attempt { run, ..attempt }))
     }
 
-    /// Ends the present run.
+    /// Ends the current run.
     fn end_run(&mut self, done: &Done) {
         let run = done.plan.run(done.outcome.total_ns, done.figures.attempts);
         self.runs.push(run);
@@ -275,7 +276,7 @@ impl Journal {
     /// Writes the file, if there is one.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn write(self) -> Result<()> {
         let Some(file) = self.file else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! A network namespace of the process's own: loopback, the range of ports, and nothing else. As root, or
-//! in a user namespace where the kernel lets anybody make one.
+//! A private network namespace for the process: it has a loopback, a range of ports, and nothing else. It is
+//! made as root, or in a user namespace if the kernel lets any user make one.
 
 use std::{
     fs, io,
@@ -17,7 +17,7 @@ const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const FIRST_UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 const BACKLOG: &str = "/proc/sys/net/core/somaxconn";
 
-/// `in6_ifreq` of linux/ipv6.h, which libc has not got for glibc.
+/// `in6_ifreq` of linux/ipv6.h, which the libc crate lacks for glibc.
 #[repr(C)]
 struct Ifreq6 {
     address: libc::in6_addr,
@@ -25,10 +25,10 @@ struct Ifreq6 {
     index: libc::c_int,
 }
 
-/// Moves this process, which must have one thread, to a network namespace of its own.
+/// Moves this process, which must have a single thread, to a private network namespace.
 ///
 /// # Errors
-/// Where the kernel lets this process have none.
+/// If the kernel does not allow this process to create one.
 pub(super) fn enter() -> Result<()> {
     // SAFETY: the call takes no pointers.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
@@ -40,9 +40,9 @@ pub(super) fn enter() -> Result<()> {
     )
 }
 
-/// With a user namespace in which this user is root.
+/// Enters a network namespace together with a user namespace in which this user is root.
 fn enter_as_user() -> Result<()> {
-    // SAFETY: these take nothing and cannot fail.
+    // SAFETY: these calls take no arguments and cannot fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     // SAFETY: the call takes no pointers.
     if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
@@ -63,7 +63,7 @@ fn enter_as_user() -> Result<()> {
 
 fn raise_loopback() -> Result<()> {
     let socket = Socket::open(Protocol::Udp, false)?.into_inner();
-    // SAFETY: all of an ifreq's fields are plain numbers, for which zero is a value.
+    // SAFETY: all fields of an ifreq are plain numbers, for which zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
@@ -77,10 +77,10 @@ fn raise_loopback() -> Result<()> {
     Ok(())
 }
 
-/// Makes this the range of this network namespace.
+/// Sets the range of ports of this network namespace.
 ///
 /// # Errors
-/// Where it cannot be written, as in a container whose `/proc/sys` is read-only.
+/// If a file cannot be written, as in a container whose `/proc/sys` is read-only.
 pub(super) fn set_port_range(range: PortRange) -> Result<()> {
     let write = |file: &str, text: String| {
         fs::write(file, &text).with_context(|| {
@@ -91,16 +91,16 @@ pub(super) fn set_port_range(range: PortRange) -> Result<()> {
         })
     };
     if range.low < 1024 {
-        // The kernel takes no range that begins among the privileged ports.
+        // The kernel refuses a range that begins among the privileged ports.
         write(FIRST_UNPRIVILEGED, range.low.to_string())?;
     }
     write(PORT_RANGE, format!("{} {}", range.low, range.high))
 }
 
-/// The range of this network namespace.
+/// Returns the range of ports of this network namespace.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// If it cannot be read.
 pub(super) fn port_range() -> Result<PortRange> {
     let text =
         fs::read_to_string(PORT_RANGE).with_context(|| format!("cannot read {PORT_RANGE}"))?;
@@ -111,7 +111,7 @@ pub(super) fn port_range() -> Result<PortRange> {
     }
 }
 
-/// How many ports of the range the kernel never gives out: `net.ipv4.ip_local_reserved_ports`.
+/// Number of ports of the range that the kernel never gives out (`net.ipv4.ip_local_reserved_ports`).
 pub(super) fn reserved_ports(range: PortRange) -> u32 {
     reserved_within(
         &fs::read_to_string(RESERVED_PORTS).unwrap_or_default(),
@@ -131,14 +131,14 @@ fn reserved_within(list: &str, range: PortRange) -> u32 {
         .sum()
 }
 
-/// The longest queue of connections that nobody has accepted, `net.core.somaxconn`. A user namespace of an
-/// older kernel does not show it; its value is 4096 from Linux 5.4 on.
+/// Maximum length of a listener's queue of connections that are not accepted yet (`net.core.somaxconn`). A
+/// user namespace of an older kernel does not show it; the default is 4096 from Linux 5.4 on.
 pub(super) fn longest_backlog() -> u32 {
     let text = fs::read_to_string(BACKLOG).unwrap_or_default();
     text.trim().parse().unwrap_or(4096)
 }
 
-/// So many source addresses of the loopback.
+/// Returns `count` source addresses of the loopback.
 pub(super) fn addresses(count: u32, v6: bool) -> Vec<IpAddr> {
     (1..=count)
         .map(|number| -> IpAddr {
@@ -152,10 +152,10 @@ pub(super) fn addresses(count: u32, v6: bool) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Gives the loopback these addresses, where it has not got them: all of 127.0.0.0/8 it has.
+/// Gives the loopback the addresses that it lacks; it always has all of 127.0.0.0/8.
 ///
 /// # Errors
-/// Where the kernel refuses.
+/// If the kernel refuses an address.
 pub(super) fn add_addresses(addresses: &[IpAddr]) -> Result<()> {
     for address in addresses {
         if let IpAddr::V6(address) = address
@@ -177,8 +177,7 @@ fn add_v6(address: Ipv6Addr) -> io::Result<()> {
         // The loopback is the first interface of every namespace.
         index: 1,
     };
-    // SAFETY: the request is an in6_ifreq, which is what SIOCSIFADDR reads on an IPv6 socket, and outlives
-    // the call.
+    // SAFETY: the request is an in6_ifreq, which is what SIOCSIFADDR reads on an IPv6 socket, and outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -186,7 +185,8 @@ fn add_v6(address: Ipv6Addr) -> io::Result<()> {
     Ok(())
 }
 
-/// A counter of `TcpExt` of this network namespace, by `/proc/net/netstat`; `None` where it has none.
+/// Returns a counter of `TcpExt` of this network namespace from `/proc/net/netstat`; `None` if the kernel has
+/// no such counter.
 pub(super) fn tcp_counter(name: &str) -> Option<u64> {
     counter_in(&fs::read_to_string("/proc/self/net/netstat").ok()?, name)
 }

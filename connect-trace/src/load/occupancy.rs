@@ -1,32 +1,32 @@
-//! How long a connection takes by how much of the range is in use.
+//! The occupancy curve: time of a connection by the share of the range that is in use.
 
 use super::attempt::Attempt;
 use crate::connect::PortRange;
 
-/// Steps up to the whole range.
-pub const STEPS: usize = 20;
+/// Number of steps that the whole range is divided into.
+pub(crate) const STEPS: usize = 20;
 
-/// The steps, from an empty range on. More open connections than the range has ports, which several addresses
-/// allow, have steps beyond.
+/// The steps, beginning with an empty range. If several addresses allow more open connections than the range
+/// has ports, there are further steps.
 #[derive(Clone, Debug, Default)]
 pub struct Curve {
-    /// Each a twentieth of the range's ports.
+    /// Each step is a twentieth of the range's ports.
     pub steps: Vec<Step>,
 }
 
-/// Attempts that ended while so many connections were open.
+/// Attempts that ended while the share of ports in use was within one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Those that succeeded.
+    /// Number of successful attempts.
     pub count: u64,
-    /// Their time in all.
+    /// Total time of the successful attempts.
     pub total_ns: u64,
-    /// Those that failed.
+    /// Number of failed attempts.
     pub errors: u64,
 }
 
 impl Step {
-    /// Mean time of those that succeeded, in nanoseconds.
+    /// Mean time of the successful attempts, in nanoseconds.
     #[must_use]
     pub fn mean_ns(&self) -> Option<f64> {
         (self.count > 0).then(|| self.total_ns as f64 / self.count as f64)
@@ -57,7 +57,7 @@ impl Curve {
         }
     }
 
-    /// Adds another run's.
+    /// Adds the curve of another run.
     pub fn merge(&mut self, other: &Self) {
         let steps = self.steps.len().max(other.steps.len());
         self.steps.resize(steps, Step::default());
@@ -66,7 +66,7 @@ impl Curve {
         }
     }
 
-    /// Two steps as one.
+    /// Merges each two neighbouring steps into one.
     #[must_use]
     pub fn pairs(&self) -> Vec<Step> {
         let pairs = self.steps.chunks(2);
@@ -75,8 +75,8 @@ impl Curve {
             .collect()
     }
 
-    /// Share of the range in use, 0 to 1, from which on a connection takes more than `times` of what it
-    /// takes in the first tenth, for good.
+    /// Share of the range in use, 0 to 1, from which on a connection permanently takes more than `times` the
+    /// mean time of the first tenth.
     #[must_use]
     pub fn rises_by(&self, times: f64) -> Option<f64> {
         let first = self.pairs().first()?.mean_ns()?;
@@ -92,7 +92,7 @@ impl Curve {
         rises.then(|| found as f64 / STEPS as f64)
     }
 
-    /// Share of the range in use at which the first of more than one in a thousand failed.
+    /// Share of the range in use of the first step in which more than one attempt in a thousand failed.
     #[must_use]
     pub fn fails_from(&self) -> Option<f64> {
         let found = self

@@ -1,8 +1,8 @@
 //! The attempts of all threads of a run, in the order in which they ended.
 //!
-//! A thread can be preempted anywhere between what it takes from all of them and its connect(), so that a
-//! number or a count that it takes before says nothing about the moment of the call. The times of the calls
-//! do: by them the attempts are numbered, and the connections counted that were open at the end of each.
+//! A thread can be preempted anywhere between reading a shared counter and its connect(), so a number or a
+//! count that it reads before says nothing about the moment of the call. The times of the calls do: by these
+//! times the attempts are numbered, and the connections that were open at the end of each are counted.
 
 use super::attempt::Attempt;
 
@@ -30,7 +30,8 @@ impl Order {
         self.waiting.closed_ns.extend(batch.closed_ns);
     }
 
-    /// Takes the attempts that ended up to this moment out, numbered. All batches up to it must be there.
+    /// Removes and returns the attempts that ended up to this moment, numbered. All batches up to then must
+    /// have been added.
     pub(super) fn take_until(&mut self, moment_ns: u64) -> Vec<Attempt> {
         let Batch {
             attempts,

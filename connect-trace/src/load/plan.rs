@@ -1,4 +1,4 @@
-//! One run of a workload, decided to the last detail: all that the process that makes it is told.
+//! The complete plan of one run: all that the process that makes the run needs to know.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{log::Run, strategy::Strategy};
 use crate::connect::PortRange;
 
-/// What the sockets speak.
+/// Protocol of the sockets.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Protocol {
     /// TCP
@@ -32,56 +32,56 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where the connections go, and from which network.
+/// Destination of the connections, and the network that they start from.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Network {
-    /// A network namespace of the run's own, with a listener on this port of its loopback.
+    /// A private network namespace, with a listener on this port of its loopback.
     Private {
         /// A port outside of the range.
         listener: u16,
     },
     /// The present network.
     Present {
-        /// Who answers.
+        /// Address and port of the server.
         target: SocketAddr,
     },
 }
 
-/// One run: one strategy, once.
+/// One run of one strategy.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Plan {
-    /// How source ports are chosen.
+    /// Strategy for choosing source ports.
     pub strategy: Strategy,
-    /// What the sockets speak.
+    /// Protocol of the sockets.
     pub protocol: Protocol,
-    /// Whether they are of IPv6.
+    /// True for IPv6.
     pub v6: bool,
     /// The network namespace's range of ports.
     pub range: PortRange,
-    /// Source addresses to bind in turn; none where the kernel chooses.
+    /// Source addresses to bind in turn; empty if the kernel chooses.
     pub sources: Vec<IpAddr>,
-    /// How many connections can be open at once.
+    /// Number of connections that can be open at once.
     pub capacity: u32,
-    /// How many are asked for at most.
+    /// Maximum number of connections to open.
     pub connections: u32,
-    /// Open connections at which it ends before; `None` for never.
+    /// Number of open connections at which the run ends early; `None` for no such limit.
     pub until_held: Option<u32>,
-    /// Open connections from which on the oldest is closed for each new one; `None` to hold all.
+    /// Number of open connections from which on the oldest is closed for each new one; `None` to hold all.
     pub close_above: Option<u32>,
     /// Threads that open connections.
     pub threads: u16,
-    /// Of what is random.
+    /// Seed of the random choices.
     pub seed: u64,
-    /// Which repeat of the strategy, from 1.
+    /// Number of this repeat of the strategy, from 1.
     pub repeat: u32,
-    /// Most ports that select-test-repeat tries for a connection.
+    /// Maximum number of ports that select-test-repeat tries for a connection.
     pub tries: u32,
-    /// Where they go.
+    /// Destination and network.
     pub network: Network,
 }
 
 impl Plan {
-    /// Who is connected to.
+    /// Address and port to connect to.
     #[must_use]
     pub fn destination(&self) -> SocketAddr {
         match self.network {
@@ -90,7 +90,7 @@ impl Plan {
         }
     }
 
-    /// As the log of attempts has it.
+    /// Returns the run's entry for the log of attempts.
     #[must_use]
     pub fn run(&self, total_ns: u64, attempts: u64) -> Run {
         Run {
@@ -110,7 +110,7 @@ impl Plan {
 
 /// The loopback's address.
 #[must_use]
-pub fn loopback(v6: bool) -> IpAddr {
+pub(crate) fn loopback(v6: bool) -> IpAddr {
     if v6 {
         Ipv6Addr::LOCALHOST.into()
     } else {

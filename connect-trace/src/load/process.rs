@@ -1,4 +1,4 @@
-//! Starting the process that makes a run, and listening to it.
+//! Starts the process that makes a run, and reads its messages.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -14,17 +14,17 @@ use super::{
     runner::{Job, Message, Outcome},
 };
 
-/// The hidden command that [`super::runner::run`] is.
-pub const COMMAND: &str = "load-runner";
+/// The hidden command that runs [`super::runner::run`].
+pub(crate) const COMMAND: &str = "load-runner";
 
-/// This program, whatever has become of its file.
+/// The running program, even if its file was replaced or removed.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// Finds out what the kernel offers.
+/// Finds out which features the kernel has.
 ///
 /// # Errors
-/// Where there can be no private namespace.
-pub fn features() -> Result<Features> {
+/// If no private namespace can be created.
+pub(crate) fn features() -> Result<Features> {
     let mut runner = Runner::start(&Job::Probe)?;
     match runner.next()? {
         Message::Features(features) => Ok(features),
@@ -32,12 +32,12 @@ pub fn features() -> Result<Features> {
     }
 }
 
-/// Makes a run. `progress` is told how many attempts were made, and how many failed; `take` gets the attempts
-/// themselves, in the order in which they ended.
+/// Makes a run. `progress` receives the number of attempts that were made and the number that failed; `take`
+/// receives the attempts themselves, in the order in which they ended.
 ///
 /// # Errors
-/// Says why there was no run; attempts that fail are no error.
-pub fn make(
+/// If there was no run; attempts that fail are no error.
+pub(crate) fn make(
     plan: &Plan,
     progress: &mut dyn FnMut(u32, u32),
     take: &mut dyn FnMut(Vec<Attempt>) -> Result<()>,
@@ -53,7 +53,7 @@ pub fn make(
     }
 }
 
-/// The process; it goes when nobody listens any more.
+/// The process of a run; it ends when nobody reads its output.
 struct Runner {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -94,7 +94,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // It has ended, or is not wanted any more.
+        // The process has ended already, or is no longer needed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The line on a terminal's stderr that says how far a run is.
+//! The progress line of a run, on a terminal's stderr.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use crate::term::status_line::Line;
 /// Width of the bar.
 const BAR: usize = 20;
 
-/// The line, where there is a terminal for it.
-pub struct Progress {
+/// The progress line, if stderr is a terminal.
+pub(crate) struct Progress {
     line: Option<Line>,
     name: String,
     of: u32,
@@ -16,9 +16,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a run of so many attempts.
+    /// Creates the line for a run of `of` attempts.
     #[must_use]
-    pub fn new(name: String, of: u32) -> Self {
+    pub(crate) fn new(name: String, of: u32) -> Self {
         Self {
             line: Line::on_terminal(),
             name,
@@ -27,8 +27,8 @@ impl Progress {
         }
     }
 
-    /// Shows how far it is.
-    pub fn update(&mut self, done: u32, errors: u32) {
+    /// Shows the progress.
+    pub(crate) fn update(&mut self, done: u32, errors: u32) {
         if let Some(line) = &mut self.line {
             line.show(&text(
                 &self.name,

@@ -1,5 +1,5 @@
-//! The process that makes one run: a namespace takes a process with one thread, and each run has its own.
-//! The process is told what to do on stdin, and says on stdout what came of it, a line of JSON for each message.
+//! The process that makes one run. Only a process with a single thread can enter a namespace, and each run needs its
+//! own. The process reads its job from stdin and reports on stdout, with a line of JSON for each message.
 
 use std::{
     io::{self, Write},
@@ -25,54 +25,54 @@ use super::{
     worker::{self, Work},
 };
 
-/// How often it says how far it is.
+/// Interval of progress messages.
 const REPORT: Duration = Duration::from_millis(100);
 
-/// The same, if it hands attempts on as well.
+/// Interval of progress messages if attempts are sent as well.
 const REPORT_ATTEMPTS: Duration = Duration::from_millis(20);
 
-/// Most attempts of a message.
+/// Maximum number of attempts in a message.
 const MOST_ATTEMPTS: usize = 1024;
 
-/// What a runner is to do.
+/// The job of a runner.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Job {
-    /// Find out what the kernel offers.
+    /// Finds out which features the kernel has.
     Probe,
-    /// Make a run.
+    /// Makes a run.
     Run(Plan),
 }
 
-/// What it says.
+/// A message of the runner.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Message {
-    /// How far it is.
+    /// Progress of the run.
     Progress { done: u32, errors: u32 },
     /// Attempts that have ended, in this order, and after all those of earlier messages: [`attempt::lines`].
     Attempts(String),
-    /// Why it ended; nothing comes after it.
+    /// Reason of a failure; no message follows.
     Failed(String),
-    /// What the kernel offers; nothing comes after it.
+    /// Features of the kernel; no message follows.
     Features(Features),
-    /// The run as a whole, after all of its attempts; nothing comes after it.
+    /// Summary of the run, after all of its attempts; no message follows.
     Done(Outcome),
 }
 
-/// A run as a whole.
+/// Summary of a run.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// Time from the beginning to the end of the last attempt.
     pub total_ns: u64,
-    /// Connections that the listener's queue had no room for, `ListenDrops`; `None` where it is not known.
+    /// Connections that the listener's queue had no room for (`ListenDrops`); `None` if it is not known.
     pub listener_drops: Option<u64>,
-    /// True if threads waited because attempts were not taken as fast as they were made.
+    /// True if threads had to wait because attempts were not collected as fast as they were made.
     pub held_back: bool,
 }
 
-/// Does what stdin says.
+/// Does the job that stdin describes.
 ///
 /// # Errors
-/// Where stdin or stdout fail; what else goes wrong is told on stdout.
+/// If stdin or stdout fail; other errors are reported on stdout.
 pub fn run() -> Result<()> {
     let job: Job = serde_json::from_reader(io::stdin().lock())
         .context("connect-trace starts this command by itself; its stdin holds no job")?;
@@ -129,8 +129,8 @@ fn make(plan: &Plan) -> Result<Outcome> {
     })
 }
 
-/// Runs the threads, and calls `close` before they close their connections: those that nobody has accepted
-/// are reset then, so that nothing is left of them.
+/// Runs the threads, and calls `close` before they close their connections: closing the listeners resets
+/// connections that are not accepted, so that none remains.
 fn connect_all(plan: &Plan, per_table: usize, close: impl FnOnce()) -> Result<Outcome> {
     let work = &Work::new(plan, per_table);
     let mut order = Order::default();
@@ -143,7 +143,7 @@ fn connect_all(plan: &Plan, per_table: usize, close: impl FnOnce()) -> Result<Ou
             let started = worker::start(scope, move || {
                 work.run(thread, move || {
                     if running.fetch_sub(1, Ordering::Relaxed) == 1 {
-                        // Who waits for it may have gone.
+                        // Sending fails only if the receiver is gone.
                         let _ = finished.send(work.elapsed_ns());
                     }
                 })
@@ -166,7 +166,7 @@ fn connect_all(plan: &Plan, per_table: usize, close: impl FnOnce()) -> Result<Ou
                 Ok(total_ns) => break total_ns,
                 Err(RecvTimeoutError::Disconnected) => break work.elapsed_ns(),
                 Err(RecvTimeoutError::Timeout) => {
-                    // Who started us has gone.
+                    // The process that started this one is gone.
                     if report(plan, work, &mut order).is_err() {
                         work.fail();
                     }
@@ -194,8 +194,8 @@ fn connect_all(plan: &Plan, per_table: usize, close: impl FnOnce()) -> Result<Ou
     })
 }
 
-/// Says how far the run is. A run that closes connections can last for any time, so that its attempts are
-/// handed on while it goes; those of one that holds them are as many as ports, and wait until it is over.
+/// Reports the progress. A run that closes connections can last for any time, so its attempts are sent while it runs;
+/// a run that holds its connections has at most as many attempts as ports, and sends them when it is over.
 fn report(plan: &Plan, work: &Work, order: &mut Order) -> Result<()> {
     let until_ns = work.collect(order);
     if plan.close_above.is_some() {
@@ -208,7 +208,7 @@ fn report(plan: &Plan, work: &Work, order: &mut Order) -> Result<()> {
     })
 }
 
-/// Checks that this network has the addresses that are to be bound.
+/// Checks that this network has the source addresses of the plan.
 fn check_sources(plan: &Plan) -> Result<()> {
     for &source in &plan.sources {
         if let Err(error) = has(source, plan.v6) {
@@ -227,7 +227,7 @@ fn check_sources(plan: &Plan) -> Result<()> {
 }
 
 fn has(address: IpAddr, v6: bool) -> io::Result<()> {
-    /// How long the kernel may take until an IPv6 address that was just given can be used.
+    /// Maximum time until a new IPv6 address can be used.
     const SETTLING: Duration = Duration::from_secs(1);
     let begin = Instant::now();
     loop {
@@ -239,8 +239,8 @@ fn has(address: IpAddr, v6: bool) -> io::Result<()> {
     }
 }
 
-/// Checks that each thread can hold its share, where connections are closed: it must have those that are to
-/// be closed in its own table.
+/// Checks that each thread can hold its share if connections are closed: a thread can close only connections
+/// in its own table of files.
 fn check_share(plan: &Plan, per_table: usize) -> Result<()> {
     let Some(all) = plan.close_above else {
         return Ok(());

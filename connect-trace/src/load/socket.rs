@@ -1,4 +1,4 @@
-//! A socket of the workload, and the options that std has not got.
+//! A socket of the workload, with the options that std lacks.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ impl Socket {
         Ok(Self { inner, v6 })
     }
 
-    /// Sets an option; for IPv6 sockets too the options of `IPPROTO_IP` say how ports are chosen.
+    /// Sets an option. Options of `IPPROTO_IP` decide how ports are chosen for IPv6 sockets too.
     pub(super) fn set(&self, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
         // SAFETY: the pointer and the length are those of `value`, which outlives the call.
         let result = unsafe {
@@ -69,7 +69,7 @@ impl Socket {
         self.inner.listen(backlog)
     }
 
-    /// As a listener of several on one port.
+    /// Lets several listeners share one port.
     pub(super) fn share_port(&self) -> io::Result<()> {
         self.inner.set_reuse_port(true)
     }
@@ -78,7 +78,7 @@ impl Socket {
         self.inner.set_nonblocking(true)
     }
 
-    /// Waits for the answer to a connect() that did not block, and says what it was.
+    /// Waits for the result of a connect() that did not block, and returns it.
     pub(super) fn answer(&self, longest: Duration) -> io::Result<()> {
         let mut wanted = libc::pollfd {
             fd: self.inner.as_raw_fd(),
@@ -94,12 +94,12 @@ impl Socket {
         }
     }
 
-    /// What getsockname() says.
+    /// Returns the local address, by getsockname().
     pub(super) fn local(&self) -> io::Result<Option<SocketAddr>> {
         Ok(self.inner.local_addr()?.as_socket())
     }
 
-    /// The address that stands for any.
+    /// The unspecified address of the socket's family.
     pub(super) fn unspecified(&self) -> IpAddr {
         if self.v6 {
             Ipv6Addr::UNSPECIFIED.into()
@@ -108,13 +108,13 @@ impl Socket {
         }
     }
 
-    /// As std's type, for what it can.
+    /// Returns the inner socket.
     pub(super) fn into_inner(self) -> socket2::Socket {
         self.inner
     }
 }
 
-/// An address as the kernel takes it.
+/// Returns the address in the form that the kernel takes.
 pub(super) fn raw(address: IpAddr, port: u16) -> SockAddr {
     SocketAddr::new(address, port).into()
 }

@@ -1,5 +1,4 @@
-//! The ways of choosing a source port that a workload can use: what each asks of the kernel, before
-//! connect().
+//! The strategies for choosing a source port that a workload can use, and the system calls of each before connect().
 
 use std::{fmt, io, net::IpAddr};
 
@@ -9,38 +8,38 @@ use serde::{Deserialize, Serialize};
 use super::socket::{Socket, raw};
 use crate::connect::PortRange;
 
-/// One way of choosing source ports.
+/// A strategy for choosing source ports.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, Serialize)]
 pub enum Strategy {
     /// No socket option: the kernel chooses address and port.
     Default,
     /// Two or more source addresses, one after the other; the kernel chooses the port.
     Addresses,
-    /// A random port of the range is bound; where it is taken, another one.
+    /// Binds a random port of the range, and another one if it is taken.
     SelectTestRepeat,
-    /// `IP_LOCAL_PORT_RANGE` with so many ports, at a random place of the range.
+    /// `IP_LOCAL_PORT_RANGE` with this number of ports, at a random position in the range.
     Window(u16),
     /// `IP_LOCAL_PORT_RANGE` with all ports of the range.
     FullRange,
 }
 
 impl Strategy {
-    /// Whether it sets `IP_LOCAL_PORT_RANGE`.
+    /// Returns true if it sets `IP_LOCAL_PORT_RANGE`.
     #[must_use]
     pub fn needs_port_range(self) -> bool {
         matches!(self, Self::Window(_) | Self::FullRange)
     }
 
-    /// Whether the kernel searches the whole range, so that the order of the ports is the kernel's.
+    /// Returns true if the kernel searches the whole range, so that the kernel decides the order of the ports.
     #[must_use]
     pub fn searches_all(self) -> bool {
         matches!(self, Self::Default | Self::Addresses | Self::FullRange)
     }
 
-    /// Does to a new socket what comes before connect(). `source` is the address to bind, if one is.
+    /// Prepares a new socket for connect(). `source` is the address to bind, if any.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// If the kernel refuses a step.
     pub(super) fn prepare(
         self,
         socket: &Socket,
@@ -52,7 +51,7 @@ impl Strategy {
             Self::Default => Ok(()),
             Self::Addresses => bind_address(socket, source),
             Self::SelectTestRepeat => {
-                // Without it, bind() would refuse a port that a connection to elsewhere has.
+                // Without SO_REUSEADDR, bind() refuses a port that has a connection to another destination.
                 socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
                 let any = socket.unspecified();
                 let port = random.u16(range.low..=range.high);
@@ -70,7 +69,7 @@ impl Strategy {
         }
     }
 
-    /// Whether this errno says that a port was taken, and another one may not be.
+    /// Returns true if this errno says that a port was taken, so that another port may succeed.
     pub(super) fn tries_again(self, errno: i32) -> bool {
         self == Self::SelectTestRepeat && matches!(errno, libc::EADDRINUSE | libc::EADDRNOTAVAIL)
     }

@@ -1,4 +1,4 @@
-//! A run in the present network: asked about before, because it can use up its ports.
+//! Runs in the present network, which need confirmation because they can use up its ports.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -14,14 +14,14 @@ use super::{
 };
 use crate::term::message::{self, say};
 
-/// How long the target may take to answer at all.
+/// Maximum time until the target answers the first connection.
 const LONGEST_ANSWER: Duration = Duration::from_secs(3);
 
-/// Checks that it answers.
+/// Checks that the target accepts a connection.
 ///
 /// # Errors
-/// Says that it does not, and why.
-pub fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
+/// If the target does not answer; the message says why.
+pub(crate) fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
     let connect = || {
         let socket = Socket::open(protocol, target.is_ipv6())?;
         socket.never_block()?;
@@ -37,17 +37,17 @@ pub fn check(target: SocketAddr, protocol: Protocol) -> Result<()> {
     })
 }
 
-/// Whether there is somebody to ask.
+/// Returns true if there is a terminal to ask on.
 #[must_use]
-pub fn can_ask() -> bool {
+pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks on the terminal.
+/// Asks for confirmation on the terminal.
 ///
 /// # Errors
-/// Where the terminal fails.
-pub fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
+/// If the terminal cannot be read.
+pub(crate) fn confirm(target: SocketAddr, plans: &[Plan]) -> Result<bool> {
     let most = plans
         .iter()
         .map(|plan| plan.close_above.unwrap_or(plan.connections));

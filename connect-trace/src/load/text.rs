@@ -1,4 +1,4 @@
-//! What a run came to, as text of at most 80 columns.
+//! The report of a run as text of at most 80 columns.
 
 use std::fmt::{self, Write as _};
 
@@ -14,7 +14,7 @@ use crate::{
 
 /// The report of a run.
 #[must_use]
-pub fn render(done: &Done, paint: Paint) -> String {
+pub(super) fn render(done: &Done, paint: Paint) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = sections(&mut text, done, paint);

@@ -1,4 +1,4 @@
-//! Opens the connections of a run and measures each.
+//! Opens the connections of a run and measures each of them.
 
 use std::{
     collections::VecDeque,
@@ -24,52 +24,52 @@ use super::{
     socket::Socket,
 };
 
-/// A thread needs little; there can be many.
+/// Stack of a thread: a thread needs little, and there can be many.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Most attempts that wait to be collected where connections are closed, which can last for any time.
+/// Maximum number of attempts that wait to be collected if connections are closed: such a run can last for any time.
 const MOST_WAITING: usize = 1 << 15;
 
-/// How long a thread waits where so many do, until it looks again.
+/// Time that a thread sleeps if too many attempts are waiting, before it checks again.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// How long an answer may take that does not come from this machine.
+/// Maximum time for an answer from another machine.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
-/// What the threads of a run share.
+/// State that the threads of a run share.
 pub(super) struct Work<'a> {
     plan: &'a Plan,
     destination: SockAddr,
-    /// Connections that a thread's table of files holds.
+    /// Connections that one table of files holds.
     per_table: usize,
     begin: Instant,
-    /// How many attempts have been asked for.
+    /// Number of attempts that were started.
     asked: AtomicU32,
-    /// Connections that are open.
+    /// Number of connections that are open.
     held: AtomicU32,
-    /// One for each thread.
+    /// One journal for each thread.
     journals: Vec<Mutex<Journal>>,
-    /// Attempts in them.
+    /// Number of attempts in the journals.
     waiting: AtomicUsize,
-    /// True if a thread has waited until its attempts were collected.
+    /// True if a thread had to wait until its attempts were collected.
     held_back: AtomicBool,
     done: AtomicU32,
     errors: AtomicU32,
     failed: AtomicBool,
-    /// Whether the connections may be closed.
+    /// True if the connections may be closed.
     released: Mutex<bool>,
     release: Condvar,
 }
 
-/// The attempts of a thread since they were last collected. Nobody waits for the lock but while that is done.
+/// The attempts of a thread since they were last collected. The lock is contended only during collection.
 #[derive(Debug, Default)]
 struct Journal {
     batch: Batch,
-    /// Every attempt of this thread that is yet to come ends after this moment.
+    /// Every later attempt of this thread ends after this moment.
     until_ns: u64,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) done: u32,
@@ -77,7 +77,7 @@ pub(super) struct Progress {
 }
 
 impl<'a> Work<'a> {
-    /// The run begins now.
+    /// Starts the clock of the run.
     pub(super) fn new(plan: &'a Plan, per_table: usize) -> Self {
         Self {
             plan,
@@ -104,7 +104,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Collects what all threads have done, and returns the moment up to which nothing is missing.
+    /// Collects the attempts of all threads, and returns the moment up to which none is missing.
     pub(super) fn collect(&self, order: &mut Order) -> u64 {
         let collected = self.journals.iter().map(|journal| {
             let mut journal = lock(journal);
@@ -117,17 +117,17 @@ impl<'a> Work<'a> {
         collected.min().unwrap_or(u64::MAX)
     }
 
-    /// Returns whether threads have waited because attempts were not collected as fast as they were made.
+    /// Returns true if threads had to wait because attempts were not collected as fast as they were made.
     pub(super) fn held_back(&self) -> bool {
         self.held_back.load(Ordering::Relaxed)
     }
 
-    /// Time since the beginning.
+    /// Time since the beginning of the run.
     pub(super) fn elapsed_ns(&self) -> u64 {
         nanoseconds(self.begin.elapsed())
     }
 
-    /// Lets all threads end early.
+    /// Makes all threads end early.
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Relaxed);
     }
@@ -139,13 +139,13 @@ impl<'a> Work<'a> {
     }
 
     /// Opens connections until there are no more to open, calls `finished`, and holds them until the release.
-    /// To be called on a thread of its own.
+    /// Must be called on a new thread.
     ///
-    /// This thread opens as many connections as its table holds. The rest is another thread's, with another
-    /// table; this one keeps its connections open meanwhile.
+    /// This thread opens as many connections as its table of files holds. It hands the rest to another thread
+    /// with another table, and keeps its own connections open meanwhile.
     ///
     /// # Errors
-    /// Where a socket cannot be opened, as for want of memory; no errno of the connects themselves.
+    /// If a socket cannot be opened, for example for lack of memory; errors of connect() itself are results.
     pub(super) fn run(&self, thread: u16, finished: impl FnOnce() + Send) -> Result<()> {
         let mut open = VecDeque::new();
         let full = files::own_table().and_then(|()| self.connect_all(thread, &mut open));
@@ -172,7 +172,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether the table is full, and there is more to do.
+    /// Opens connections. Returns true if the table is full and there is more to do.
     fn connect_all(&self, thread: u16, open: &mut VecDeque<Socket>) -> Result<bool> {
         let most = self.share_to_hold(thread);
         let journal = self.journal(thread);
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Waits while too many attempts do, so that memory does not grow with them.
+    /// Waits while too many attempts are waiting, so that memory does not grow with them.
     fn wait_until_collected(&self, journal: &Mutex<Journal>) {
         while self.waiting.load(Ordering::Relaxed) >= MOST_WAITING
             && !self.failed.load(Ordering::Relaxed)
@@ -221,7 +221,7 @@ impl<'a> Work<'a> {
         &self.journals[usize::from(thread)]
     }
 
-    /// How many connections this thread may have open, where the oldest are closed.
+    /// Maximum number of connections that this thread may hold; `None` if all are kept open.
     fn share_to_hold(&self, thread: u16) -> Option<usize> {
         let all = self.plan.close_above?;
         let threads = u32::from(self.plan.threads);
@@ -229,7 +229,7 @@ impl<'a> Work<'a> {
         Some(((all / threads + one_more) as usize).max(1))
     }
 
-    /// How many attempts were asked for before the next one; none where the run is to end.
+    /// Returns the number of attempts that were started before the next one; `None` if the run is to end.
     fn take(&self) -> Option<u32> {
         let held = self.held.load(Ordering::Relaxed);
         if self.failed.load(Ordering::Relaxed)
@@ -243,7 +243,7 @@ impl<'a> Work<'a> {
 
     fn attempt(&self, asked: u32, thread: u16) -> Result<(Attempt, Socket)> {
         let plan = self.plan;
-        // Its own for each attempt, so that what is asked for depends on no other thread.
+        // Each attempt has its own generator, so that its random choices do not depend on other threads.
         let mut random = Rng::with_seed(stream(plan.seed, asked));
         let source = match plan.sources.len() {
             0 => None,
@@ -291,7 +291,7 @@ impl<'a> Work<'a> {
     fn open(&self) -> Result<Socket> {
         let socket = Socket::open(self.plan.protocol, self.plan.v6)
             .and_then(|socket| {
-                // The answer of another machine is not to be waited for within the time that is measured.
+                // The measured time must not include waiting for the answer of another machine.
                 if let Network::Present { .. } = self.plan.network {
                     socket.never_block()?;
                 }
@@ -301,7 +301,7 @@ impl<'a> Work<'a> {
         Ok(socket)
     }
 
-    /// What became of a connect() that did not block.
+    /// Returns the result of a connect() that did not block.
     fn answered(&self, socket: &Socket, result: io::Result<()>) -> io::Result<()> {
         match result {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
@@ -322,7 +322,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Locks what no panic leaves in a state of its own.
+/// Locks a mutex, ignoring poisoning: no panic leaves its data in an invalid state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -339,7 +339,7 @@ pub(super) fn start<'scope, T: Send + 'scope>(
         .context("cannot start a thread")
 }
 
-/// A seed of its own for each attempt: the numbers are far apart for all seeds that people type.
+/// Returns a separate seed for each attempt; the results are far apart for all seeds that people type.
 fn stream(seed: u64, asked: u32) -> u64 {
     Rng::with_seed(seed).u64(..) ^ u64::from(asked).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -1,4 +1,4 @@
-//! What was asked for, checked as far as it can be without starting, and the plan of each run.
+//! A requested workload, checked as much as is possible before it starts, and the plan of each run.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,47 +12,48 @@ use crate::connect::PortRange;
 /// Source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addresses {
-    /// So many of the loopback.
+    /// A number of addresses of the loopback.
     Count(u32),
-    /// These.
+    /// Listed addresses.
     List(Vec<IpAddr>),
 }
 
-/// All that the runs of a workload have in common, as it is typed.
+/// The settings that all runs of a workload share, as typed.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// The private namespace's range of ports.
     pub range: PortRange,
-    /// Connections to ask for; `None` for as many as can be open at once.
+    /// Number of connections to open; `None` for the number that can be open at once.
     pub connections: Option<u32>,
     /// Threads that open them.
     pub threads: u16,
-    /// Of what is random.
+    /// Seed of the random choices.
     pub seed: u64,
     /// Share of the ports in use, 0 to 1, at which a run ends, or begins to close.
     pub until_occupancy: Option<f64>,
-    /// Whether the oldest connection is closed for each new one, and not all are held.
+    /// True to close the oldest connection for each new one, false to hold all.
     pub close: bool,
-    /// Source addresses of all strategies but the default.
+    /// Source addresses of all strategies except the default.
     pub addresses: Option<Addresses>,
-    /// What the sockets speak.
+    /// Protocol of the sockets.
     pub protocol: Protocol,
-    /// Whether they are of IPv6, where no address says it.
+    /// True for IPv6, if no address decides it.
     pub v6: bool,
-    /// Most ports that select-test-repeat tries for a connection; `None` for twice those of the range.
+    /// Maximum number of ports that select-test-repeat tries for a connection; `None` for twice the ports of
+    /// the range.
     pub tries: Option<u32>,
-    /// Who is connected to in the present network, instead of a private one.
+    /// Server to connect to from the present network; `None` for a private network.
     pub target: Option<SocketAddr>,
 }
 
-/// Share of the ports that are in use where connections are closed, if none is given.
+/// Default share of the ports in use at which the oldest connections are closed.
 const CLOSE_AT: f64 = 0.5;
 
 impl Workload {
-    /// The plan of a run.
+    /// Returns the plan of a run.
     ///
     /// # Errors
-    /// Says what does not go together.
+    /// Names the settings that contradict each other.
     pub fn plan(&self, strategy: Strategy, repeat: u32) -> Result<Plan, String> {
         let (range, reserved) = self.ports()?;
         if let Strategy::Window(ports) = strategy
@@ -97,7 +98,7 @@ impl Workload {
         })
     }
 
-    /// The ports to choose from, and how many of them the kernel never gives out.
+    /// Returns the ports to choose from, and the number of them that the kernel never gives out.
     fn ports(&self) -> Result<(PortRange, u32), String> {
         if self.target.is_none() {
             return Ok((self.range, 0));
@@ -120,7 +121,7 @@ impl Workload {
             (_, Some(&Addresses::Count(1))) if strategy != Strategy::Addresses => Vec::new(),
             (_, Some(&Addresses::Count(count))) => self.of_loopback(count)?,
             (Strategy::Addresses, None) => self.of_loopback(2)?,
-            // What it binds, it binds with an address.
+            // This strategy binds a port together with an address.
             (Strategy::SelectTestRepeat, None) if self.target.is_none() => {
                 vec![super::plan::loopback(self.v6)]
             }
@@ -155,7 +156,7 @@ impl Workload {
         if let Some(target) = self.target {
             return Ok(Network::Present { target });
         }
-        // Above it first: low ports may be privileged.
+        // Prefer the port above the range: low ports may be privileged.
         let outside = range.high.checked_add(1);
         let outside = outside.or_else(|| range.low.checked_sub(1).filter(|&port| port > 0));
         let listener = outside.ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! Options that several commands share, and the values that options take.
 
-pub mod values;
+pub(crate) mod values;
 
 use clap::ValueEnum;
 

@@ -1,12 +1,11 @@
-//! Numbers with units, as they are typed.
+//! Values of options: times, sizes, percentages and numbers.
 
 use std::time::Duration;
 
-/// A day in seconds.
+/// Seconds of a day.
 const DAY: f64 = 86_400.0;
 
-/// Returns how long something lasts: from a millisecond to a year, longer than any run and far from what a timer
-/// cannot take.
+/// Parses a duration from a millisecond to a year, which is longer than any run and far below the maximum of a timer.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = seconds(text)?;
     (0.001..=366.0 * DAY)
@@ -15,7 +14,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be from 1ms to a year".to_owned())
 }
 
-/// Returns the time of a connect(), from a nanosecond to an hour.
+/// Parses the latency of a connect(), from a nanosecond to an hour.
 pub(crate) fn latency(text: &str) -> Result<Duration, String> {
     let seconds = seconds(text)?;
     (1e-9..=3_600.0)
@@ -24,8 +23,7 @@ pub(crate) fn latency(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be from 1ns to an hour".to_owned())
 }
 
-/// Returns the seconds of a time: a number with its unit, or one without, which is of seconds. Digits without end
-/// are infinite.
+/// Parses a time and returns seconds: a number with a unit, or in seconds without one. Too many digits give infinity.
 fn seconds(text: &str) -> Result<f64, String> {
     let wrong = || "not a time such as 10, 1.5m, 500ms or 250us".to_owned();
     let split = text.find(|c: char| c.is_alphabetic());
@@ -43,9 +41,9 @@ fn seconds(text: &str) -> Result<f64, String> {
     })
 }
 
-/// A size that the kernel takes for a ring buffer: a power of two of at least a page.
+/// Parses the size of a ring buffer that the kernel accepts: a power of two, at least a page.
 pub(crate) fn ring_buffer(text: &str) -> Result<u32, String> {
-    /// The largest page of any architecture that runs BPF, so that any size from it on will do.
+    /// The largest page size of all architectures that run BPF: every multiple of it is accepted.
     const SMALLEST: u64 = 64 << 10;
     const LARGEST: u64 = 1 << 30;
     let (digits, shift) = match text.as_bytes().last() {
@@ -66,7 +64,7 @@ pub(crate) fn ring_buffer(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Percent of one core, with their sign.
+/// Parses a percentage of one core, with the percent sign.
 pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').map(str::parse);
     let Some(Ok(percent)) = number else {
@@ -79,7 +77,7 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// So many groups as a report can show.
+/// Parses the number of groups that a report shows.
 pub(crate) fn number_of_groups(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()

@@ -45,7 +45,7 @@ pub struct LimitUse {
 
 /// The levels until now.
 #[derive(Clone, Debug)]
-pub struct LevelHistory {
+pub(crate) struct LevelHistory {
     /// Periods of the next report; here `begins` counts from the start of the trace. The last one goes on.
     periods: Vec<LevelPeriod>,
     left_out: u64,
@@ -76,7 +76,7 @@ impl Default for LevelHistory {
 }
 
 /// The levels within a report.
-pub struct LevelHistoryPart {
+pub(crate) struct LevelHistoryPart {
     /// See [`LimitUse::periods`].
     pub periods: Vec<LevelPeriod>,
     /// See [`LimitUse::left_out`].
@@ -91,7 +91,7 @@ pub struct LevelHistoryPart {
 
 impl LevelHistory {
     /// Ends the period and begins one at another level.
-    pub fn go(&mut self, now: Duration, level: Level, cost: Cost) {
+    pub(crate) fn go(&mut self, now: Duration, level: Level, cost: Cost) {
         self.end(now);
         if self.periods.len() == MOST_PERIODS {
             self.periods.remove(0);
@@ -106,7 +106,7 @@ impl LevelHistory {
     }
 
     /// Ends the time of a report, returns its part, and begins the next one.
-    pub fn take(&mut self, now: Duration) -> LevelHistoryPart {
+    pub(crate) fn take(&mut self, now: Duration) -> LevelHistoryPart {
         self.end(now);
         let last = self.periods.last().copied();
         let mut periods = std::mem::take(&mut self.periods);

@@ -29,7 +29,7 @@ impl ProcessUsage {
 
 /// Returns the CPU time of this process until now.
 #[must_use]
-pub fn cpu() -> Duration {
+pub(crate) fn cpu() -> Duration {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the kernel writes an rusage to the pointer, for which all zeros is valid too. The call cannot fail for
     // this process.

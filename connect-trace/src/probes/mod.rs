@@ -9,7 +9,7 @@ pub mod attach;
 mod cgroups;
 pub mod checks;
 mod config;
-pub mod level_switch;
+pub(crate) mod level_switch;
 mod object;
 mod processes;
 mod read;

@@ -1,4 +1,4 @@
-//! A connect() as a line of CSV, and back. No value needs quotes.
+//! Writes a connect() as a line of CSV, and reads it back. No value needs quotes.
 
 use std::{
     io::Write as _,
@@ -14,11 +14,11 @@ pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_por
 destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
 range_by_parity,strategy,address_bound,scanned,checks,checks_watched\n";
 
-/// No line is longer: four numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
+/// Maximum length of a line: four numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
 /// with all of its 16 bytes escaped, words and commas.
 pub(super) const LONGEST_LINE: usize = 450;
 
-/// Adds the line of a connect.
+/// Adds the line of a connection.
 pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     let Connect {
         start_ns,
@@ -84,8 +84,8 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     line.push(b'\n');
 }
 
-/// Takes the first line off the text, and reads its connect; `None` where it is not as [`write`] writes
-/// it, and then as much may be gone as was understood.
+/// Removes the first line from the text, and returns its connection; `None` if the line is not in the format
+/// of [`write`], and then part of it may have been removed.
 pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
     let start_ns = required(text)?;
     let connect_ns = required(text)?;
@@ -171,7 +171,7 @@ fn family_of(field: &[u8]) -> Option<Family> {
         .find(|&family| family_word(family) == field)
 }
 
-/// Returns an owner, or none for an empty field.
+/// Reads an owner; an empty field is none.
 fn owner_of(field: &[u8]) -> Option<Option<Owner>> {
     if field.is_empty() {
         return Some(None);
@@ -180,7 +180,7 @@ fn owner_of(field: &[u8]) -> Option<Option<Owner>> {
     all.find(|owner| owner.name().as_bytes() == field).map(Some)
 }
 
-/// Reads a port choice, or none in an empty field.
+/// Reads a port choice; an empty field is none.
 fn port_choice_of(field: &[u8]) -> Option<Option<PortChoice>> {
     if field.is_empty() {
         return Some(None);
@@ -206,8 +206,8 @@ fn word(line: &mut Vec<u8>, word: &[u8]) {
     line.push(b',');
 }
 
-/// By hand: the formatting of the standard library takes three times as long, a third of all that a
-/// recording costs.
+/// Formats a number. The formatter of the standard library takes three times as long, which is a third of the
+/// cost of a recording.
 fn number(line: &mut Vec<u8>, number: impl Into<u64>) {
     let mut rest = number.into();
     let mut digits = [0; 20];
@@ -238,7 +238,7 @@ fn address(line: &mut Vec<u8>, address: Option<IpAddr>) {
     line.push(b',');
 }
 
-/// Up to the first zero; bytes that CSV, or a terminal, gives a meaning to become `\xNN`.
+/// Writes a name up to its first zero byte; bytes with a meaning in CSV or on a terminal become `\xNN`.
 fn name(line: &mut Vec<u8>, comm: &Comm) {
     for &byte in comm.0.iter().take_while(|&&byte| byte != 0) {
         match byte {
@@ -273,7 +273,7 @@ fn name_of(field: &[u8]) -> Option<Comm> {
     rest.is_empty().then_some(Comm(comm))
 }
 
-/// Takes what comes before this byte, and the byte.
+/// Removes and returns the text before this byte, and removes the byte.
 fn until<'a>(text: &mut &'a [u8], end: u8) -> Option<&'a [u8]> {
     let at = text.iter().position(|&byte| byte == end)?;
     let (field, rest) = text.split_at(at);
@@ -285,7 +285,7 @@ fn field<'a>(text: &mut &'a [u8]) -> Option<&'a [u8]> {
     until(text, b',')
 }
 
-/// Takes a field that is a number or empty. Looks at each byte once: numbers are most of a recording.
+/// Reads a field that is a number or empty. Looks at each byte once: most of a recording is numbers.
 fn integer<T: TryFrom<u64>>(text: &mut &[u8]) -> Option<Option<T>> {
     let mut number = 0_u64;
     for (at, &byte) in text.iter().enumerate() {
@@ -319,7 +319,7 @@ fn signed(text: &mut &[u8]) -> Option<i32> {
     i32::try_from(number).ok()
 }
 
-/// An address, or none in an empty field.
+/// Reads an address; an empty field is none.
 fn address_of(field: &[u8]) -> Option<Option<IpAddr>> {
     if field.is_empty() {
         return Some(None);
@@ -380,7 +380,7 @@ pub(super) mod tests {
     }
 
     prop_compose! {
-        /// Any connect that there can be.
+        /// Any possible connection.
         pub fn connect()((start_ns, connect_ns, search_ns, errno) in when(),
             (family, source, port, destination, range) in wherefrom(),
             (pid, tid, uid, netns, cgroup_id, comm) in who(),
@@ -421,7 +421,7 @@ pub(super) mod tests {
             prop_assume!(line[at] != byte);
             line[at] = byte;
             if let Some(read) = take(&mut &line[..]) {
-                // What reads as the same has another spelling: a capital in an address, say.
+                // A line that reads the same is spelled differently, for example with a capital letter in an address.
                 prop_assert!(read != connect || byte.is_ascii_alphanumeric());
             }
         }

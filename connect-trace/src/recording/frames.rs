@@ -1,5 +1,4 @@
-//! The frames of a recording: contents that are compressed, and notes, which are skippable frames.
-//! What is defined here is what RFC 8878 says of zstd's format.
+//! The frames of a recording: compressed contents, and notes in skippable frames, in zstd's format (RFC 8878).
 
 use std::io::{self, Read};
 
@@ -10,28 +9,28 @@ use super::{
     writer::BATCH_EVENTS,
 };
 
-/// How a frame with contents begins.
+/// First bytes of a frame with contents.
 const ZSTD: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
-/// How a note begins: one of the 16 beginnings of skippable frames.
+/// First bytes of a note: one of the 16 magic numbers of skippable frames.
 const NOTE: [u8; 4] = 0x184d_2a5c_u32.to_le_bytes();
-/// Beginning and length of a note.
+/// Bytes of the magic number and the length of a note.
 const NOTE_HEAD: usize = 8;
 
-/// Most bytes that a frame's contents have.
+/// Maximum number of bytes in a frame's contents.
 pub(super) const MOST_CONTENTS: usize = BATCH_EVENTS * LONGEST_LINE;
-/// Most bytes of a frame: compression makes nothing longer by more than this.
+/// Maximum number of bytes of a frame: compression never adds more than this.
 const MOST_FRAME: usize = MOST_CONTENTS + MOST_CONTENTS / 128 + 1024;
-/// Most bytes of a note.
+/// Maximum number of bytes of a note.
 const MOST_NOTE: usize = 64 << 10;
 
-/// Bytes that are read at once.
+/// Minimum number of bytes to read at once.
 const PIECE: usize = 256 << 10;
 
-/// The first frame: the names of the columns, not compressed, so that every recording begins with the
-/// same bytes and shows at a glance what it is.
+/// Returns the first frame: the names of the columns, not compressed, so that every recording begins with the
+/// same readable bytes.
 pub(super) fn head() -> Vec<u8> {
     const RAW_AND_LAST: u32 = 1;
-    /// One segment, its length in one byte, no checksum.
+    /// A single segment, its length in one byte, no checksum.
     const DESCRIPTOR: u8 = 0x20;
     let length =
         u8::try_from(HEADER.len()).expect("the header is a constant of less than 256 bytes");
@@ -45,13 +44,13 @@ pub(super) fn head() -> Vec<u8> {
     .concat()
 }
 
-/// A note as a frame.
+/// Returns a note as a frame.
 pub(super) fn note(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len()).expect("a note is made of short texts");
     [&NOTE[..], &length.to_le_bytes(), text.as_bytes()].concat()
 }
 
-/// A frame, whole.
+/// A complete frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
     /// The bytes of a frame with contents.
@@ -60,30 +59,30 @@ pub(super) enum Frame<'a> {
     Note(&'a [u8]),
 }
 
-/// Why there is no further frame.
+/// Reason why there is no further frame.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The file ends within one.
+    /// The file ends within a frame.
     Cut,
-    /// There is something else.
+    /// The bytes are not a valid frame.
     Damaged(String),
     /// The file cannot be read.
     Unreadable(io::Error),
 }
 
-/// Takes a file apart into its frames, in memory that is bounded whatever the file says.
+/// Splits a file into its frames, in bounded memory for any input.
 pub(super) struct Frames<R> {
     source: R,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that have been handed out.
+    /// Bytes of the buffer that were returned.
     used: usize,
-    /// Where in the file the buffer begins.
+    /// Offset of the buffer in the file.
     offset: u64,
     ended: bool,
 }
 
 impl<R: Read> Frames<R> {
-    pub fn new(source: R) -> Self {
+    pub(super) fn new(source: R) -> Self {
         Self {
             source,
             buffer: Vec::new(),
@@ -93,20 +92,20 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Where in the file the next frame begins.
-    pub fn offset(&self) -> u64 {
+    /// Offset of the next frame in the file.
+    pub(super) fn offset(&self) -> u64 {
         self.offset + self.used as u64
     }
 
-    /// The next bytes, which stay the next; fewer where the file ends.
-    pub fn peek(&mut self, length: usize) -> Result<&[u8], Fault> {
+    /// Returns the next bytes without consuming them; fewer at the end of the file.
+    pub(super) fn peek(&mut self, length: usize) -> Result<&[u8], Fault> {
         self.fill(length)?;
         let ahead = &self.buffer[self.used..];
         Ok(&ahead[..ahead.len().min(length)])
     }
 
-    /// The next frame; `None` at the end of the file.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, Fault> {
+    /// Returns the next frame; `None` at the end of the file.
+    pub(super) fn next(&mut self) -> Result<Option<Frame<'_>>, Fault> {
         let head = self.peek(NOTE_HEAD)?;
         if head.is_empty() {
             return Ok(None);
@@ -130,13 +129,13 @@ impl<R: Read> Frames<R> {
                 }
                 Ok(Some(Frame::Note(&self.take(whole)[NOTE_HEAD..])))
             }
-            // What is left may be the beginning of either.
+            // The rest may be the beginning of either kind of frame.
             ref few if ZSTD.starts_with(few) || NOTE.starts_with(few) => Err(Fault::Cut),
             _ => Err(Fault::Damaged("no frame begins here".to_owned())),
         }
     }
 
-    /// Length of the frame with contents that comes next.
+    /// Returns the length of the next frame, which has contents.
     fn contents_length(&mut self) -> Result<usize, Fault> {
         let mut wanted = PIECE;
         loop {
@@ -147,7 +146,7 @@ impl<R: Read> Frames<R> {
                 Ok(_) => "a frame that is too long",
                 Err(code) => zstd_safe::get_error_name(code),
             };
-            // zstd's words for a frame that is longer than what it was given.
+            // The message of zstd for a frame that is longer than its input.
             if why != "Src size is incorrect" || available > MOST_FRAME {
                 return Err(Fault::Damaged(why.to_owned()));
             }
@@ -158,14 +157,14 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Hands out bytes that are there.
+    /// Consumes and returns bytes that are in the buffer.
     fn take(&mut self, length: usize) -> &[u8] {
         let from = self.used;
         self.used += length;
         &self.buffer[from..self.used]
     }
 
-    /// Reads until so many bytes are ahead, or the file ends.
+    /// Reads until this many bytes are ahead, or the file ends.
     fn fill(&mut self, length: usize) -> Result<(), Fault> {
         if self.ended || self.buffer.len() - self.used >= length {
             return Ok(());

@@ -1,7 +1,7 @@
-//! Recordings: every connect() in a file that other tools read too, as docs/recording.md defines it.
+//! Recordings: every connect() in a file that other tools can read too, in the format of docs/recording.md.
 //!
-//! A recording is a sequence of zstd frames, whose contents are CSV. Skippable frames between them, which
-//! every other reader passes over, hold what is known of the trace.
+//! A recording is a sequence of zstd frames whose contents are CSV. Skippable frames between them, which
+//! other readers ignore, describe the trace.
 
 mod batches;
 mod columns;
@@ -22,5 +22,5 @@ pub use self::{
     writer::{BATCH_EVENTS, Writer},
 };
 
-/// The version of the format that is written, and the newest that is read.
+/// Version of the format that is written, and the newest that can be read.
 pub const FORMAT: u32 = 1;

@@ -1,5 +1,5 @@
-//! What a recording says of its trace: a note at its start and one at its end. Lines of `key: value`, and
-//! a last one with a checksum of the others.
+//! The notes of a recording, which describe its trace: one at its start and one at its end. A note has lines
+//! of `key: value`, and a last line with a checksum of the others.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use crate::{
     term::printable::printable,
 };
 
-/// First lines of the notes. That of the start stands in every recording of every format.
+/// First lines of the notes. The first line of the start is the same in recordings of every format.
 const START: &str = "connect-trace recording";
 const END: &str = "connect-trace end";
 
-/// What is known when a trace begins.
+/// The note at the start of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The version of connect-trace that wrote the recording.
@@ -35,40 +35,40 @@ pub struct Start {
     pub host: String,
     /// The kernel's release.
     pub kernel: String,
-    /// How the programs were attached, in words.
+    /// Mode of attaching the programs, in words.
     pub attached: String,
-    /// The options that left connects out, as they are typed; empty where there were none.
+    /// Options that leave connections out, as typed; empty if there were none.
     pub filters: String,
-    /// The time of day, nanoseconds since 1970 (`CLOCK_REALTIME`).
+    /// Time of day, nanoseconds since 1970 (`CLOCK_REALTIME`).
     pub wall_ns: u64,
-    /// The same moment on the clock of the events (`CLOCK_MONOTONIC`).
+    /// Same moment on the clock of the events (`CLOCK_MONOTONIC`).
     pub monotonic_ns: u64,
 }
 
-/// What is known when a trace has ended.
+/// The note at the end of a trace.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// Connects in the recording.
+    /// Connections in the recording.
     pub events: u64,
-    /// When it ended, nanoseconds of `CLOCK_MONOTONIC`.
+    /// End of the trace, nanoseconds of `CLOCK_MONOTONIC`.
     pub monotonic_ns: u64,
-    /// What the kernel's side knows of the whole trace.
+    /// Counters of the kernel's side for the whole trace.
     pub kernel_side: KernelSide,
 }
 
-/// Why a note is none.
+/// Reason why a note cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoteError {
-    /// It is somebody else's.
+    /// Not a note of connect-trace.
     Foreign,
-    /// Of a format that is not known yet: its number, and the version of connect-trace that wrote it.
+    /// A newer format: its number, and the version of connect-trace that wrote it.
     Newer(u32, String),
-    /// Its checksum is not that of its text, or something is missing.
+    /// The checksum does not match, or something is missing.
     Damaged,
 }
 
 impl Start {
-    /// The time of day at a moment of the events' clock.
+    /// Returns the time of day of a moment of the events' clock.
     #[must_use]
     pub fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
         let since = monotonic_ns.saturating_sub(self.monotonic_ns);
@@ -76,7 +76,7 @@ impl Start {
         SystemTime::UNIX_EPOCH + wall
     }
 
-    /// The text of the note.
+    /// Returns the text of the note.
     pub(super) fn text(&self) -> String {
         let mut note = Note::new(START);
         note.line("format", FORMAT);
@@ -94,7 +94,7 @@ impl Start {
         if !bytes.starts_with(START.as_bytes()) {
             return Err(NoteError::Foreign);
         }
-        // A newer format is told before anything else of it is understood.
+        // A newer format is recognized before anything else is read, which may have changed.
         let lines = lines(bytes);
         match lines.number::<u32>("format") {
             Some(format) if format > FORMAT => {
@@ -120,7 +120,7 @@ impl Start {
 }
 
 impl End {
-    /// The text of the note.
+    /// Returns the text of the note.
     pub(super) fn text(&self) -> String {
         let Accounting {
             kernel,
@@ -279,7 +279,7 @@ impl End {
     }
 }
 
-/// The times of the fast connects, each with its key.
+/// Returns the times of the calls below `--min-latency`, each with its key.
 fn fast_times(fast: &BelowMinimum) -> [(&'static str, Times); 8] {
     [
         ("fast_even_connect", fast.even.connect),
@@ -346,23 +346,23 @@ impl Note {
 
 const CHECKSUM: &str = "checksum: ";
 
-/// The lines of a note that has the checksum it says.
+/// Returns the lines of a note if its checksum is right.
 fn checked(bytes: &[u8]) -> Option<Lines> {
-    // The checksum's line has one length.
+    // The line of the checksum has a fixed length.
     let at = bytes.len().checked_sub(CHECKSUM.len() + 16 + 1)?;
     let (text, last) = bytes.split_at(at);
     let expected = format!("{CHECKSUM}{:016x}\n", checksum(text));
     (last == expected.as_bytes()).then(|| lines(text))
 }
 
-/// FNV-1a, of 64 bits.
+/// FNV-1a of 64 bits.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// The values by their keys.
+/// Values by key.
 struct Lines(HashMap<String, String>);
 
 fn lines(bytes: &[u8]) -> Lines {
@@ -389,7 +389,7 @@ impl Lines {
 pub(super) mod tests {
     use super::*;
 
-    pub fn start() -> Start {
+    pub(crate) fn start() -> Start {
         Start {
             version: "0.1.0".to_owned(),
             host: "web1".to_owned(),
@@ -401,7 +401,7 @@ pub(super) mod tests {
         }
     }
 
-    pub fn end(events: u64) -> End {
+    pub(crate) fn end(events: u64) -> End {
         End {
             events,
             monotonic_ns: 7_000_000_000,

@@ -1,4 +1,4 @@
-//! Reads a recording, as far as it goes: one that was cut, or is damaged, gives the connects before that.
+//! Reads a recording; if it was cut or is damaged, the connections before that point are still returned.
 
 use std::{
     fmt,
@@ -28,23 +28,23 @@ pub struct Recording<R = File> {
     ending: Option<Ending>,
 }
 
-/// How a recording ends.
+/// The end of a recording.
 #[derive(Clone, Debug)]
 pub enum Ending {
-    /// As it should.
+    /// The recording is complete.
     Whole(Box<End>),
-    /// Otherwise: what comes after so many connects is dropped.
+    /// The recording is cut or damaged; everything after the connections that were read is dropped.
     Broken(Broken),
 }
 
-/// Why a recording does not end as it should.
+/// Description of a recording that is cut or damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// Connects that were read.
+    /// Connections that were read.
     pub events: u64,
-    /// Byte of the file that the rest begins at.
+    /// Offset in the file of the first byte that is dropped.
     pub offset: u64,
-    /// What is wrong there; `None` where the file just ends.
+    /// Description of the damage; `None` if the file just ends.
     pub damage: Option<String>,
 }
 
@@ -75,8 +75,8 @@ impl Recording {
     /// Opens a recording.
     ///
     /// # Errors
-    /// Where the file cannot be read, is empty or none of ours, of a newer format, or ends before its
-    /// first connect could come.
+    /// If the file cannot be read, is empty, is not a recording, has a newer format, or ends before its first
+    /// connection.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open(path, "the recordings")?;
         Self::new(file).with_context(|| printable(path).to_string())
@@ -84,10 +84,10 @@ impl Recording {
 }
 
 impl<R: Read> Recording<R> {
-    /// A recording from its bytes.
+    /// Reads a recording from its bytes.
     ///
     /// # Errors
-    /// As [`Recording::open`].
+    /// See [`Recording::open`].
     pub fn new(source: R) -> Result<Self> {
         let mut frames = Frames::new(source);
         let start = start(&mut frames)?;
@@ -101,13 +101,13 @@ impl<R: Read> Recording<R> {
         })
     }
 
-    /// What is known of its trace.
+    /// Returns the note at the start.
     #[must_use]
     pub fn start(&self) -> &Start {
         &self.start
     }
 
-    /// The next connects, at most a batch; none at the end.
+    /// Returns the next connections, at most a batch; empty at the end.
     pub fn next_batch(&mut self) -> Vec<Connect> {
         let mut connects = Vec::new();
         while connects.is_empty() && self.ending.is_none() {
@@ -132,7 +132,7 @@ impl<R: Read> Recording<R> {
                 }
                 Ok(Some(Frame::Note(note))) => match End::parse(note) {
                     Ok(end) => Ok(end),
-                    // Notes of later versions of this format may come to stand anywhere.
+                    // Later versions of this format may add notes anywhere.
                     Err(NoteError::Foreign) => continue,
                     Err(_) => Err(Some("the note of the end".to_owned())),
                 },
@@ -154,7 +154,7 @@ impl<R: Read> Recording<R> {
         connects
     }
 
-    /// Nothing comes after the end, and everything came before it.
+    /// Checks that nothing follows the end, and that no connection is missing.
     fn check_end(&mut self, end: End) -> Result<End, Option<String>> {
         if end.events != self.events {
             let missing = format!("the end says {} connect() calls", end.events);
@@ -166,14 +166,14 @@ impl<R: Read> Recording<R> {
         }
     }
 
-    /// How it ends, once [`next_batch`](Self::next_batch) has come to it.
+    /// Returns the ending, once [`next_batch`](Self::next_batch) has reached it.
     #[must_use]
     pub fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
     }
 }
 
-/// Reads what comes before the first connect.
+/// Reads everything before the first connection.
 fn start(frames: &mut Frames<impl Read>) -> Result<Start> {
     const FOREIGN: &str = "is not a recording of connect-trace --record";
     const CUT: &str = "was cut before its first connect(); there is nothing in it to report";
@@ -191,7 +191,7 @@ fn start(frames: &mut Frames<impl Read>) -> Result<Start> {
         bail!(CUT);
     }
     let is_head = beginning == head;
-    // A newer format may have other columns: it is known by its note alone.
+    // A newer format may have other columns: only its note identifies it.
     match frames.next() {
         Ok(Some(Frame::Contents(_))) => {}
         Ok(_) | Err(Fault::Cut | Fault::Damaged(_)) => bail!(FOREIGN),
@@ -222,7 +222,7 @@ fn unreadable(error: io::Error) -> anyhow::Error {
     anyhow!("cannot be read: {error}")
 }
 
-/// The connects of a batch, if all lines are whole.
+/// Returns the connections of a batch; `None` if it is empty or a line is invalid.
 fn parse(mut lines: &[u8]) -> Option<Vec<Connect>> {
     let mut connects = Vec::with_capacity(BATCH_EVENTS);
     while !lines.is_empty() {

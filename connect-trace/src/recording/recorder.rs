@@ -1,5 +1,5 @@
-//! The recording of a trace, if there is to be one. It never ends the trace: what goes wrong is said
-//! once, and then it is over.
+//! The recording of a trace, if requested. An error does not end the trace: it is reported once, and the
+//! recording ends.
 
 use std::{
     fs,
@@ -21,17 +21,17 @@ use crate::{
     term::{message::say, printable::printable},
 };
 
-/// Writes the recording of a trace for as long as that works.
+/// Writes the recording of a trace until an error occurs.
 pub struct Recorder {
     writer: Option<Writer>,
     failed: bool,
 }
 
 impl Recorder {
-    /// Opens the file, where there is one to write.
+    /// Opens the file, if a recording is requested.
     ///
     /// # Errors
-    /// As [`Writer::create`], and for stdout that is a terminal.
+    /// See [`Writer::create`]; also if stdout is named and is a terminal.
     pub fn create(path: Option<&Path>) -> Result<Self> {
         ensure!(
             !path.is_some_and(files::is_standard) || !io::stdout().is_terminal(),
@@ -43,7 +43,7 @@ impl Recorder {
         })
     }
 
-    /// The trace begins now, attached in this way.
+    /// Writes the start of the trace, with the mode of attaching and the filters.
     pub fn begin(&mut self, attached: &str, filters: &Filters) {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -61,17 +61,17 @@ impl Recorder {
         self.with(|writer| writer.begin(&start));
     }
 
-    /// Keeps a connect.
+    /// Writes a connection.
     pub fn connect(&mut self, connect: &Connect) {
         self.with(|writer| writer.connect(connect));
     }
 
-    /// To be called many times a second.
+    /// Writes a batch that is due. Must be called many times per second.
     pub fn tick(&mut self) {
         self.with(Writer::flush_if_due);
     }
 
-    /// The trace has ended, and this is known of the whole of it.
+    /// Writes the end of the trace, with the counters of the whole trace.
     pub fn finish(&mut self, kernel_side: &KernelSide) {
         self.with(|writer| {
             writer.finish(|events| End {
@@ -83,7 +83,7 @@ impl Recorder {
         self.writer = None;
     }
 
-    /// Whether connects are missing in the file because it refused them.
+    /// Returns true if connections are missing in the file because of an error.
     #[must_use]
     pub fn failed(&self) -> bool {
         self.failed

@@ -1,4 +1,4 @@
-//! Recordings that are whole, cut anywhere, and changed anywhere.
+//! Recordings that are complete, cut anywhere, and changed anywhere.
 
 use std::{
     env, fs,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{connect::Connect, fixtures::connect_from};
 
-/// A file of a test's own, which goes with it.
+/// A file for a test, removed when it is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -32,7 +32,7 @@ impl Drop for Scratch {
     }
 }
 
-/// The bytes of a recording.
+/// Returns the bytes of a recording.
 fn recorded(connects: &[Connect]) -> Vec<u8> {
     let scratch = Scratch::new();
     let mut writer = Writer::create(&scratch.0).unwrap();
@@ -44,7 +44,7 @@ fn recorded(connects: &[Connect]) -> Vec<u8> {
     fs::read(&scratch.0).unwrap()
 }
 
-/// One with a batch for each connect.
+/// Returns the bytes of a recording with a batch for each connection.
 fn recorded_in_small_batches(connects: &[Connect]) -> Vec<u8> {
     let mut bytes = [frames::head(), frames::note(&start().text())].concat();
     let mut compressor = super::writer::compressor().unwrap();
@@ -57,7 +57,7 @@ fn recorded_in_small_batches(connects: &[Connect]) -> Vec<u8> {
     bytes
 }
 
-/// Reads what can be read.
+/// Reads a recording as much as possible.
 fn read(bytes: &[u8]) -> Result<(Vec<Connect>, Result<End, Broken>), String> {
     let mut recording = Recording::new(bytes).map_err(|error| format!("{error:#}"))?;
     let mut connects = Vec::new();
@@ -88,7 +88,7 @@ fn examples(count: usize) -> Vec<Connect> {
         .collect()
 }
 
-/// The message of a file that is none.
+/// Returns the message for a file that is not a recording.
 #[track_caller]
 fn refused(bytes: &[u8]) -> String {
     match read(bytes) {
@@ -128,7 +128,7 @@ proptest! {
     ) {
         let connects = examples(count);
         let mut bytes = recorded_in_small_batches(&connects);
-        // Those at the beginning are refused at once.
+        // Changes at the beginning are refused at once.
         let beginning = frames::head().len() + frames::note(&start().text()).len();
         for (at, change) in changes {
             let at = beginning + at.index(bytes.len() - beginning);

@@ -1,4 +1,4 @@
-//! Writes a recording, a batch of connects at a time: a kill loses no more than the last batch.
+//! Writes a recording in batches of connections: if the process is killed, only the last batch is lost.
 
 use std::{
     fs::{self, File},
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{connect::Connect, files};
 
-/// Most connects of a batch.
+/// Maximum number of connections in a batch.
 pub const BATCH_EVENTS: usize = 8192;
-/// Longest that a connect waits for its batch to be written.
+/// Maximum time that a connection waits for its batch to be written.
 const BATCH_TIME: Duration = Duration::from_secs(1);
-/// Of zstd: higher ones take longer and make it no smaller to speak of.
+/// Compression level of zstd: higher levels take longer and hardly reduce the size.
 const LEVEL: i32 = 1;
 
 /// A recording that is being written.
@@ -29,27 +29,27 @@ pub struct Writer {
     path: PathBuf,
     file: File,
     regular: bool,
-    /// Whether the file was not there before.
+    /// True if the file did not exist before.
     created: bool,
     compressor: Compressor<'static>,
-    /// Lines of the batch, and how many these are.
+    /// Lines of the batch, and their number in `events`.
     lines: Vec<u8>,
     events: usize,
-    /// When the first of them came.
+    /// Time of the first connection of the batch.
     since: Instant,
-    /// Connects that the file has.
+    /// Connections in the file.
     kept: u64,
-    /// Bytes of the file that are whole frames.
+    /// Bytes of the file that are complete frames.
     whole: u64,
 }
 
 impl Writer {
-    /// Opens a new file, or an empty one, or what is no regular file. Nothing is written yet.
+    /// Opens a new file, an empty one, or a pipe or device. Nothing is written yet.
     ///
     /// # Errors
-    /// Where the file holds anything already, or cannot be opened for writing.
+    /// If the file is not empty, or cannot be opened for writing.
     pub fn create(path: &Path) -> Result<Self> {
-        // The names of processes and the addresses are nobody else's.
+        // Names of processes and addresses are private.
         const OWNER_ONLY: u32 = 0o600;
         let created = files::create("--record", path, OWNER_ONLY)?;
         Ok(Self {
@@ -66,18 +66,18 @@ impl Writer {
         })
     }
 
-    /// Writes what a recording begins with.
+    /// Writes the beginning of the recording.
     ///
     /// # Errors
-    /// Where the file refuses.
+    /// If the file cannot be written.
     pub fn begin(&mut self, start: &Start) -> io::Result<()> {
         self.write(&[frames::head(), frames::note(&start.text())].concat())
     }
 
-    /// Adds a connect.
+    /// Adds a connection.
     ///
     /// # Errors
-    /// Where a batch is full and the file refuses it.
+    /// If a batch is full and cannot be written.
     pub fn connect(&mut self, connect: &Connect) -> io::Result<()> {
         if self.events == 0 {
             self.since = Instant::now();
@@ -90,10 +90,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the batch if its first connect has waited for a second.
+    /// Writes the batch if its first connection has waited for a second.
     ///
     /// # Errors
-    /// Where the file refuses.
+    /// If the file cannot be written.
     pub fn flush_if_due(&mut self) -> io::Result<()> {
         if self.events > 0 && self.since.elapsed() >= BATCH_TIME {
             self.flush()?;
@@ -101,17 +101,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is left, and the end.
+    /// Writes the last batch and the end.
     ///
     /// # Errors
-    /// Where the file refuses.
+    /// If the file cannot be written.
     pub fn finish(&mut self, end: impl FnOnce(u64) -> End) -> io::Result<()> {
         self.flush()?;
         let end = end(self.kept);
         self.write(&frames::note(&end.text()))
     }
 
-    /// Connects that the file has.
+    /// Connections in the file.
     #[must_use]
     pub fn kept(&self) -> u64 {
         self.kept
@@ -130,7 +130,7 @@ impl Writer {
         debug_assert!(self.lines.len() <= MOST_CONTENTS);
         let frame = self.compressor.compress(&self.lines)?;
         let events = self.events as u64;
-        // Whatever comes of it: a batch is tried once.
+        // A batch is tried only once, even if it cannot be written.
         self.lines.clear();
         self.events = 0;
         self.write(&frame)?;
@@ -138,12 +138,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes frames, all or none.
+    /// Writes all of the frames or none.
     fn write(&mut self, frames: &[u8]) -> io::Result<()> {
         let written = self.file.write_all(frames);
         match written {
             Ok(()) => self.whole += frames.len() as u64,
-            // The part that fitted is cut off: where that fails too, the reader drops it.
+            // The part that was written is cut off; if that fails too, the reader drops it.
             Err(_) if self.regular => drop(self.file.set_len(self.whole)),
             Err(_) => {}
         }
@@ -152,16 +152,16 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Leaves no empty file where there was nothing to record.
+    /// Removes the file if it is new and empty.
     fn drop(&mut self) {
         if self.created && self.whole == 0 {
-            // Errors change nothing: the file is empty.
+            // Errors are ignored: the file is empty.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Makes frames that have a checksum.
+/// Creates a compressor for frames with a checksum.
 pub(super) fn compressor() -> io::Result<Compressor<'static>> {
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;

@@ -52,7 +52,7 @@ pub struct PictureArgs {
 }
 
 impl PictureArgs {
-    /// Whether any are wanted.
+    /// Returns true if any figures are requested.
     #[must_use]
     pub fn wanted(&self) -> bool {
         self.html.is_some() || self.svg.is_some()

@@ -1,4 +1,4 @@
-//! Several recordings side by side.
+//! A comparison of several recordings.
 
 use std::{fmt, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
     term::printable::printable,
 };
 
-/// Columns of a recording's name.
+/// Width of the column with the names of the recordings.
 const NAME: usize = 18;
 
 /// A row for each recording.
@@ -19,20 +19,20 @@ pub(super) struct Comparison {
     pub rows: Vec<Row>,
 }
 
-/// What is compared of a recording.
+/// The row of a recording.
 pub(super) struct Row {
     name: String,
     /// Host, kernel and time.
     origin: String,
     summary: Summary,
-    /// Calls that were lost; `None` where that is not known.
+    /// Calls that were lost; `None` if that is not known.
     lost: Option<u64>,
-    /// Whether the account is known, and complete.
+    /// True if the account is known and complete.
     complete: bool,
 }
 
 impl Row {
-    pub fn new(path: &Path, start: &Start) -> Self {
+    pub(super) fn new(path: &Path, start: &Start) -> Self {
         Self {
             name: shortened(&printable(path).to_string()),
             origin: format!(
@@ -47,11 +47,11 @@ impl Row {
         }
     }
 
-    pub fn connect(&mut self, connect: &Connect) {
+    pub(super) fn connect(&mut self, connect: &Connect) {
         self.summary.record(connect);
     }
 
-    pub fn end(&mut self, kernel_side: &KernelSide) {
+    pub(super) fn end(&mut self, kernel_side: &KernelSide) {
         let KernelSide {
             accounting, fast, ..
         } = kernel_side;
@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-/// The end of a path tells more than its beginning.
+/// Shortens a path from the left: its end says more than its beginning.
 fn shortened(path: &str) -> String {
     let length = path.chars().count();
     if length <= NAME {
@@ -103,7 +103,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// In microseconds.
+/// Returns mean and 99th percentile in microseconds.
 fn mean_and_p99(latency: &Latency) -> [String; 2] {
     let p99 = latency.quantile_ns(0.99).map(|ns| ns as f64);
     [latency.mean_ns(), p99].map(|ns| {

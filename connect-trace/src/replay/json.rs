@@ -17,7 +17,7 @@ use crate::{
 /// Writes the line that names the recording.
 ///
 /// # Errors
-/// If `out` refuses.
+/// If `out` cannot be written.
 pub(super) fn write_recording(
     out: &mut (impl Write + ?Sized),
     file: &Path,

@@ -1,6 +1,6 @@
 //! `connect-trace report`: the reports of recordings, as a trace prints them.
 
-pub mod args;
+pub(crate) mod args;
 mod comparison;
 mod json;
 
@@ -36,19 +36,19 @@ use crate::{
     },
 };
 
-/// Prints the reports of every file; of several, a comparison at the end. What is wrong with one is said
-/// on stderr and makes the status 1; the others are reported even so.
+/// Prints the reports of every file, and for several files a comparison at the end. A problem with a file is
+/// reported on stderr and sets the exit status to 1; the other files are still reported.
 ///
 /// # Errors
-/// Where a filter cannot be understood, or stdout refuses.
+/// If a filter cannot be resolved, or stdout cannot be written.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
-    // A reader that went away changes nothing of what was found before.
+    // If the reader of stdout has gone, the status found before is kept.
     unless_closed(reports(args, &mut status))?;
     Ok(status)
 }
 
-/// Prints the reports. The status is a failure from the first recording on that something is wrong with.
+/// Prints the reports. The status becomes a failure with the first recording that has a problem.
 fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
     let filters = filters_of_recording(&args.filters)?;
     let mut comparison =
@@ -91,7 +91,7 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
     Ok(())
 }
 
-/// Says where and when a recording was made, and its name, if there are several.
+/// Prints host and time of a recording, and its name if there are several.
 fn heading(path: Option<&Path>, start: &Start) -> io::Result<()> {
     let mut out = stdout();
     if let Some(path) = path {
@@ -101,7 +101,7 @@ fn heading(path: Option<&Path>, start: &Start) -> io::Result<()> {
     writeln!(out, "{}, {}", start.host, began.date_and_time())
 }
 
-/// Prints the reports of one recording. The inner error is what is wrong with its end.
+/// Prints the reports of one recording. The inner error describes a problem with its end.
 fn replay(
     recording: Recording,
     filters: &Filters,
@@ -149,8 +149,8 @@ fn replay(
     }
 }
 
-/// Leaves out the connects below the trace's `--min-latency` if they are filtered: there is only a sum of
-/// them, and so nothing that tells which ones a filter would have wanted. Another `--min-latency` wants them counted.
+/// Leaves out the calls below the trace's `--min-latency` if there are other filters: only sums are known of
+/// these calls, so a filter cannot be applied to them. Another `--min-latency` still counts them.
 fn leave_out_fast(end: &mut End, filters: &Filters) {
     let fast = mem::take(&mut end.kernel_side.fast);
     let others = Filters {
@@ -167,18 +167,18 @@ fn leave_out_fast(end: &mut End, filters: &Filters) {
     }
 }
 
-/// The reports of a recording: by intervals of the events' own time, or one.
+/// The reports of a recording: one for each interval of the events' own time, or a single one.
 struct Intervals {
     output: Output,
     start: Start,
     interval_ns: Option<u64>,
-    /// When the report that is being collected began.
+    /// Start of the current report (`CLOCK_MONOTONIC`).
     since_ns: u64,
-    /// Connects in it so far.
+    /// Connections in the current report.
     connects: u64,
-    /// The connects below this report's `--min-latency`, since the start, as the kernel would have counted them.
+    /// Calls below this report's `--min-latency`, since the start, as the kernel would have counted them.
     fast: BelowMinimum,
-    /// When the last connect so far ended.
+    /// End of the last connect() so far.
     last_ns: u64,
 }
 
@@ -195,8 +195,8 @@ impl Intervals {
         }
     }
 
-    /// Prints the reports of the intervals that are over when this connect ends. Its end counts, as in a
-    /// trace: it comes out of the kernel then.
+    /// Prints the reports of the intervals that are over at the end of this connect(). Its end is decisive,
+    /// as in a trace, because the kernel delivers the record then.
     fn pass(&mut self, connect: &Connect) -> Result<()> {
         let now = connect.start_ns.saturating_add(connect.connect_ns);
         self.last_ns = self.last_ns.max(now);
@@ -218,7 +218,7 @@ impl Intervals {
             return Ok(());
         };
         while now.saturating_sub(self.since_ns) >= interval {
-            // One report of all intervals in a row in which nothing was: they may be years.
+            // A series of empty intervals gets a single report: they may span years.
             let intervals = match self.connects {
                 0 => (now - self.since_ns) / interval,
                 _ => 1,
@@ -232,12 +232,12 @@ impl Intervals {
     /// Prints the last report.
     fn end(&mut self, end: End) -> Result<()> {
         let now = end.monotonic_ns.max(self.last_ns);
-        // An interval that ends with the recording is the last report.
+        // An interval that ends together with the recording is the last report.
         self.pass_until(now.saturating_sub(1))?;
         self.report(now, end.kernel_side)
     }
 
-    /// Prints the last report of a recording that has no end.
+    /// Prints the last report of a recording without an end.
     fn cut(&mut self) -> Result<()> {
         self.report(self.last_ns, self.unknown(Unknown::Cut))
     }
@@ -250,7 +250,8 @@ impl Intervals {
         self.output.report(at, elapsed, kernel_side)
     }
 
-    /// Returns what there is without that which the last report of a whole recording says, and no other.
+    /// Returns the kernel's side for all reports except the last one of a complete recording, the only one
+    /// with an account.
     fn unknown(&self, why: Unknown) -> KernelSide {
         KernelSide {
             checks: Checks {
@@ -267,7 +268,7 @@ impl Intervals {
     }
 }
 
-/// The options that the recording was made with, and those of this report.
+/// Returns the filters of the recording and those of this report.
 fn words(start: &Start, filters: &Filters) -> Vec<String> {
     let recorded = Some(start.filters.clone()).filter(|words| !words.is_empty());
     recorded.into_iter().chain(filter_words(filters)).collect()

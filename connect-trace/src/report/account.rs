@@ -1,4 +1,4 @@
-//! What was seen of the port checks, and where every call is accounted for.
+//! The sections of a report on candidate checks and on the account of all calls.
 
 use std::fmt::{self, Write as _};
 
@@ -12,7 +12,7 @@ use crate::term::{
 };
 use crate::{connect::CheckMode, stats::report::Checks};
 
-/// What was seen of `__inet{,6}_check_established`.
+/// Writes the figures of the watched calls of `__inet{,6}_check_established`.
 pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> fmt::Result {
     if checks.mode == CheckMode::Off {
         return Ok(());
@@ -83,7 +83,7 @@ fn check_function(text: &mut String, name: &str, function: &CheckEstablished) ->
     histogram::single(text, &function.buckets)
 }
 
-/// The identity, always; what was lost and why; what the kernel itself missed.
+/// Writes the account: the sum of all calls, always; the losses with their reasons; the kernel's own counts of misses.
 pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accounting) -> fmt::Result {
     if let Some(unknown) = accounting.unknown {
         return writeln!(text, "\n{unknown}");

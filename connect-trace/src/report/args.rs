@@ -1,4 +1,4 @@
-//! The options of what is printed.
+//! Options of the output.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One connect() as a line of text, its parts in columns.
+//! One connect() as a line of text in columns.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,51 +8,51 @@ use crate::{
     connect::{Connect, Owner},
 };
 
-/// A terminal of fewer columns gets the compact lines.
+/// Minimum columns of a terminal for wide lines; a smaller one gets the compact lines.
 const WIDE: usize = 120;
 
-/// Compact lines are made for these; a terminal of fewer wraps them.
+/// Columns of the compact lines; a terminal with fewer columns wraps them.
 const COMPACT: usize = 80;
 
 /// Number of columns.
 const CELLS: usize = 8;
 
-/// The columns of a terminal, and how wide each is. They follow what is in them, so that lines stay aligned.
+/// The lines of events on a terminal. Columns grow with their contents, so that lines stay aligned.
 #[derive(Clone, Debug)]
-pub struct EventLines {
-    /// The columns of the terminal, but no fewer than the lines are made for.
+pub(crate) struct EventLines {
+    /// Columns of the terminal, but at least as many as the lines need.
     columns: usize,
-    /// How wide each column is.
+    /// Width of each column.
     widths: [usize; CELLS],
-    /// The longest text that each column has had, its title included.
+    /// Length of the longest text of each column so far, including its title.
     longest: [usize; CELLS],
-    /// True if the header has these widths.
+    /// True if the header was printed with these widths.
     headed: bool,
 }
 
 /// A part of a line.
 struct Cell {
     text: String,
-    /// How wide its column is at first.
+    /// Initial width of its column.
     width: usize,
     kind: Kind,
 }
 
-/// What may be done to a part so that a line fits.
+/// Alignment of a part, and its possible reduction if the line does not fit.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// A name, on the left: may be cut, but not below so many columns.
+    /// Name, on the left: may be cut to `least` columns.
     Name { least: usize },
-    /// On the left; its column may lose what no text has needed yet.
+    /// Text, on the left; its column may shrink to the longest text so far.
     Left,
-    /// A number, on the right; its column may lose that too.
+    /// Number, on the right; its column may shrink to the longest number so far.
     Number,
 }
 
 impl EventLines {
-    /// For a terminal of so many columns.
+    /// Creates the lines for a terminal with this number of columns.
     #[must_use]
-    pub fn new(columns: usize) -> Self {
+    pub(crate) fn new(columns: usize) -> Self {
         let mut lines = Self {
             columns: if columns < WIDE { COMPACT } else { columns },
             widths: [0; CELLS],
@@ -91,10 +91,10 @@ impl EventLines {
         }
     }
 
-    /// Returns the lines after something else was printed: with a header again, and anew if the terminal has another
-    /// number of columns by now.
+    /// Returns the lines to use after other output: they begin with a header again, and with initial widths
+    /// if the terminal's number of columns has changed.
     #[must_use]
-    pub fn again(self, columns: usize) -> Self {
+    pub(crate) fn again(self, columns: usize) -> Self {
         let new = Self::new(columns);
         if new.columns != self.columns {
             return new;
@@ -107,24 +107,24 @@ impl EventLines {
 
     /// Returns true if anything was printed since the start, or since [`again`](Self::again).
     #[must_use]
-    pub fn is_headed(&self) -> bool {
+    pub(crate) fn is_headed(&self) -> bool {
         self.headed
     }
 
-    /// Returns what is in the columns, if that has not been told, or if they have changed since.
-    pub fn header(&mut self) -> Option<String> {
+    /// Returns the header if it was not printed yet, or if the widths have changed since.
+    pub(crate) fn header(&mut self) -> Option<String> {
         let due = !std::mem::replace(&mut self.headed, true);
         due.then(|| joined(self.titles(), self.widths))
     }
 
-    /// Returns one connect() without a line feed. The header comes before it, if there is one. No control characters,
-    /// whatever the thread is called.
+    /// Returns one connect() without a line feed. Must be called before [`header`](Self::header), which is
+    /// printed above the line if there is one. The name of the thread cannot add control characters.
     #[must_use]
-    pub fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
+    pub(crate) fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
         let time = clock.at(connect.start_ns).of_day_with_ms();
         let pid = connect.pid.to_string();
         let comm = match connect.owner {
-            // As ps shows threads of the kernel.
+            // The notation of ps for threads of the kernel.
             Some(Owner::Worker) => format!("[{}]", connect.comm),
             _ => connect.comm.to_string(),
         };
@@ -156,9 +156,9 @@ impl EventLines {
         joined(cells, widths)
     }
 
-    /// Makes the columns wider that a part does not fit, at the cost of what others have not needed yet, then of
-    /// names. If that is not enough, the columns stay as they are, and this line alone does without padding, so that
-    /// it has room or is as short as can be. Returns the widths for this line.
+    /// Widens the columns whose text does not fit, first at the cost of columns wider than any text so far,
+    /// then of names. If that is not enough, the columns stay unchanged, and this line alone has less
+    /// padding, to fit or to be as short as possible. Returns the widths for this line.
     fn make_room(&mut self, cells: &[Cell; CELLS]) -> [usize; CELLS] {
         let lengths = cells.each_ref().map(Cell::length);
         let (mut widths, mut longest) = (self.widths, self.longest);
@@ -168,7 +168,7 @@ impl EventLines {
                 widths[index] = widths[index].max(lengths[index]);
             }
         }
-        // The last column needs no padding: nothing comes after it.
+        // The last column needs no padding.
         let last = &cells[CELLS - 1];
         if last.kind.is_text() {
             widths[CELLS - 1] = last.width.max(last.length());
@@ -187,8 +187,8 @@ impl EventLines {
         }
     }
 
-    /// Returns widths that fit the terminal, none of them below its least, and by how much that is not possible. Texts
-    /// go first, then names, which are cut, then numbers.
+    /// Returns widths that fit the terminal, none of them below its minimum, and the number of columns that
+    /// are still missing. Text columns shrink first, then names, which are cut, then numbers.
     fn shrunk(
         &self,
         mut widths: [usize; CELLS],
@@ -228,7 +228,7 @@ impl Kind {
     }
 }
 
-/// Returns the parts side by side, each in its width.
+/// Returns the parts in their widths, joined to a line.
 fn joined(cells: [Cell; CELLS], widths: [usize; CELLS]) -> String {
     let mut widths = widths.into_iter();
     let line = cells.map(|cell| cell.padded(widths.next().unwrap_or(0)));
@@ -290,7 +290,7 @@ fn cells(columns: [(usize, Kind); CELLS], texts: [impl Into<String>; CELLS]) -> 
     })
 }
 
-/// Address and port, as far as there are any.
+/// Returns address and port, if known.
 fn source(address: Option<IpAddr>, port: Option<u16>) -> String {
     match (address, port) {
         (Some(address), Some(port)) => SocketAddr::new(address, port).to_string(),
@@ -314,7 +314,7 @@ mod tests {
         fixtures::{any_connect, connect_from},
     };
 
-    /// The lines of these, with their headers; the time of day without its hour, which depends on the zone.
+    /// Returns the lines of connections, with headers; the time of day lacks its hour, which depends on the zone.
     fn lines(columns: usize, connects: &[Connect]) -> Vec<String> {
         let clock = Clock::fixed(1_795_424_645_000_000_000);
         let mut lines = EventLines::new(columns);
@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    /// The longest of addresses.
+    /// Gives a connection the longest addresses.
     fn long(connect: Connect) -> Connect {
         let address: IpAddr = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
         Connect {
@@ -437,7 +437,7 @@ mod tests {
         let connects = [
             to("2001:db8:0:1::1234", curl(20_001)),
             curl(20_001),
-            // There is no room for the longest: the lines after it are as before.
+            // The longest line does not fit: the lines after it are unchanged.
             long(curl(65_535)),
             curl(20_001),
         ];

@@ -1,4 +1,4 @@
-//! Reports for the tests of what writes them.
+//! Reports for the tests of this room.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use crate::{
     stats::{Groups, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted},
 };
 
-/// By `--by`, with nothing else in it.
+/// Returns a report with groups of `--by`; the rest is the report of [`parity`].
 pub(crate) fn of_groups(groups: Groups) -> Report {
     Report {
         by: groups.by(),
@@ -21,7 +21,8 @@ pub(crate) fn of_groups(groups: Groups) -> Report {
     }
 }
 
-/// Two even connects, one odd one that searched long, one bound, one failed.
+/// Returns a report of two connections from even ports, one from an odd port after a long search, one with a
+/// bound port, and two that failed.
 pub(crate) fn parity() -> Report {
     let mut summary = Summary::default();
     summary.record(&connect_from(20_000));

@@ -12,10 +12,10 @@ use crate::term::{
     paint::Paint,
 };
 
-/// Columns of a key; a longer one has a line of its own.
+/// Width of the column of keys; a longer key has its own line.
 const KEY: usize = 20;
 
-/// One row: what it is called, and its times.
+/// One row: name and times.
 struct Row<'a> {
     name: String,
     group: &'a Group,
@@ -48,7 +48,7 @@ pub(super) fn write(text: &mut String, paint: Paint, report: &Report) -> fmt::Re
     buckets(text, paint, "port search", &rows, |g| &g.search)
 }
 
-/// The groups that are shown, the rest as one, and those of which only sums are known.
+/// Returns the rows: the groups that are shown, the rest as one, and the calls of which only sums are known.
 fn rows(top: &Top) -> Vec<Row<'_>> {
     let shown = top.groups.iter().map(|named| {
         let key = names::key(named.key);
@@ -74,7 +74,7 @@ fn rows(top: &Top) -> Vec<Row<'_>> {
     shown.chain(rest).chain(fast).collect()
 }
 
-/// Count, share of the time of all, mean and percentiles.
+/// Writes count, share of the total time, mean and percentiles.
 fn table(
     text: &mut String,
     paint: Paint,
@@ -119,7 +119,8 @@ fn table(
     Ok(())
 }
 
-/// A row for each group, a column for each bucket that holds anything, as many as fit side by side.
+/// Writes a row for each group, and a column for each bucket from the first to the last that is not empty, as
+/// many as fit side by side.
 fn buckets(
     text: &mut String,
     paint: Paint,
@@ -131,7 +132,7 @@ fn buckets(
     let all = (0..connect_trace_common::BUCKETS).map(|bucket| sums(bucket).sum());
     let occupied: Vec<usize> = histogram::occupied(all).into_iter().flatten().collect();
     let most = occupied.iter().flat_map(|&bucket| sums(bucket)).max();
-    // "100 us" has six columns.
+    // The edge "100 us" needs six columns.
     let width = most.unwrap_or(0).to_string().len().max(6);
     let side_by_side = (WIDTH - KEY) / (width + 1);
     for occupied in occupied.chunks(side_by_side.max(1)) {
@@ -155,7 +156,7 @@ fn buckets(
     Ok(())
 }
 
-/// The key in its column, or on a line of its own before the rest of the row.
+/// Writes the key in its column, or on its own line before the rest of the row.
 fn key(text: &mut String, name: &str) -> fmt::Result {
     if name.chars().count() > KEY {
         write!(text, "{name}\n{:KEY$}", "")

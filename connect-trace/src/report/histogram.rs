@@ -1,4 +1,4 @@
-//! Bars for the buckets.
+//! Histograms of the buckets, with bars.
 
 use std::fmt::{self, Write as _};
 
@@ -7,11 +7,11 @@ use connect_trace_common::{BUCKETS, buckets::lower_edge_ns};
 use crate::stats::Latency;
 use crate::term::{numbers::edge, paint::Paint};
 
-/// Width of a bar of which two stand side by side, and of a bar alone.
+/// Width of a bar: two side by side, and a single one.
 const PAIR_BAR: usize = 16;
 const SINGLE_BAR: usize = 40;
 
-/// The buckets of even and odd ports side by side, to one scale.
+/// Writes the buckets of even and odd ports side by side, with the same scale.
 pub(crate) fn pair(
     text: &mut String,
     paint: Paint,
@@ -39,7 +39,7 @@ pub(crate) fn pair(
     Ok(())
 }
 
-/// One column of bars.
+/// Writes the buckets with a single bar.
 pub(super) fn single(text: &mut String, buckets: &[u64; BUCKETS]) -> fmt::Result {
     let most = buckets.iter().copied().max().unwrap_or(0);
     for row in occupied(buckets.iter().copied()).into_iter().flatten() {
@@ -54,7 +54,7 @@ pub(super) fn single(text: &mut String, buckets: &[u64; BUCKETS]) -> fmt::Result
     Ok(())
 }
 
-/// From the first to the last bucket that holds anything.
+/// Returns the range from the first to the last bucket that is not empty.
 pub(super) fn occupied(
     buckets: impl Iterator<Item = u64>,
 ) -> Option<std::ops::RangeInclusive<usize>> {
@@ -66,7 +66,7 @@ pub(super) fn occupied(
     Some(*filled.first()?..=*filled.last()?)
 }
 
-/// Stars for a share of the widest bar; one at least for what is not zero.
+/// Returns stars for the share of the widest bar; at least one if the count is not zero.
 fn bar(count: u64, most: u64, width: usize) -> String {
     let share = if most == 0 {
         0.0

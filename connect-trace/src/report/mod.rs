@@ -1,25 +1,25 @@
-//! What a report and an event say, and the formats that they are written in. Nothing here knows of BPF.
+//! Formats of reports and events: text, one line, and JSON. Nothing in this room knows BPF.
 
 mod account;
-pub mod args;
-pub mod event_line;
+pub(crate) mod args;
+pub(crate) mod event_line;
 mod groups_text;
 pub(crate) mod histogram;
-pub mod json;
+pub(crate) mod json;
 mod names;
-pub mod one_line;
+pub(crate) mod one_line;
 pub mod output;
 mod overhead;
 mod port_choices;
 pub(crate) mod table;
-pub mod text;
-pub mod warnings;
+pub(crate) mod text;
+pub(crate) mod warnings;
 
 pub use self::args::OutputArgs;
 use crate::stats::{Group, by::By, report::Report};
 
 impl Report {
-    /// Every group whose percentiles the text shows, with what it is called there.
+    /// Returns every group whose percentiles the text shows, with its name in the text.
     fn shown_groups(&self) -> Vec<(String, &Group)> {
         let mut shown = match self.by {
             By::Parity => text::by_port(&self.summary),

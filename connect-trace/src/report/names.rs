@@ -1,4 +1,4 @@
-//! What the kinds of connects are called, in text and JSON alike.
+//! Names of the kinds of connections, in text and JSON alike.
 
 use crate::term::errno;
 use crate::{
@@ -44,7 +44,7 @@ pub(super) fn level(level: Level) -> &'static str {
     }
 }
 
-/// As `--by` takes it.
+/// Returns the value of `--by`.
 pub(super) fn by(by: By) -> &'static str {
     match by {
         By::Parity => "parity",
@@ -62,7 +62,7 @@ pub(super) fn by(by: By) -> &'static str {
     }
 }
 
-/// The key of a group. Nothing in it but what prints.
+/// Returns the key of a group, in printable characters only.
 pub(super) fn key(key: Key) -> String {
     let none = || "none".to_owned();
     match key {
@@ -84,7 +84,7 @@ pub(super) fn key(key: Key) -> String {
     }
 }
 
-/// A strategy; a range of the socket's own with its width.
+/// Returns the name of a port choice; a socket's own range has its width.
 pub(super) fn choice(choice: PortChoiceKey) -> String {
     match choice.port_choice {
         PortChoice::Range => {

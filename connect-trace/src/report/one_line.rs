@@ -1,4 +1,4 @@
-//! A report as one line, in columns that stay the same from one to the next.
+//! A report as one line, in columns that stay the same from line to line.
 
 use std::collections::HashSet;
 
@@ -10,26 +10,26 @@ use crate::{
     stats::{Latency, accounting::Accounting},
 };
 
-/// Lines of a header.
+/// Number of lines of a header.
 const HEADER: usize = 2;
 
-/// The reports of a trace or of a recording, a line for each.
+/// The reports of a trace or of a recording, with a line for each.
 #[derive(Clone, Debug)]
-pub struct ReportLines {
-    /// Columns of the time of day.
+pub(crate) struct ReportLines {
+    /// Width of the time of day.
     time: usize,
     /// Reports since the last header; `None` before the first.
     since_header: Option<usize>,
     /// Calls that were lost up to the last report; `None` if that is not known.
     lost: Option<u64>,
-    /// Tally of warnings that were told.
+    /// Kinds of warnings that were printed already.
     told: HashSet<&'static str>,
 }
 
 impl ReportLines {
-    /// None yet. The time of day has milliseconds if that is wanted.
+    /// Creates the lines; with `with_ms`, the time of day has milliseconds.
     #[must_use]
-    pub fn new(with_ms: bool) -> Self {
+    pub(crate) fn new(with_ms: bool) -> Self {
         Self {
             time: if with_ms { 12 } else { 8 },
             since_header: None,
@@ -38,9 +38,9 @@ impl ReportLines {
         }
     }
 
-    /// Returns the next line, after a header at the start and on each further screen of so many rows; without rows, for
-    /// what is no terminal, there is one header.
-    pub fn next(&mut self, report: &Report, rows: Option<usize>, paint: Paint) -> String {
+    /// Returns the next line, after a header at the start and on each further screen of `rows` rows. Without
+    /// `rows`, if the output is not a terminal, there is one header.
+    pub(crate) fn next(&mut self, report: &Report, rows: Option<usize>, paint: Paint) -> String {
         let is_due = |since: usize| rows.is_some_and(|rows| since + HEADER >= rows.max(HEADER + 2));
         let mut text = String::new();
         if self.since_header.is_none_or(is_due) {
@@ -51,8 +51,8 @@ impl ReportLines {
         text + &self.line(report)
     }
 
-    /// Returns what makes the figures doubtful and was not told yet, but for that a percentile is one of few.
-    pub fn new_warnings(&mut self, report: &Report) -> Vec<Warning> {
+    /// Returns the warnings that were not printed yet, except for percentiles of few connections.
+    pub(crate) fn new_warnings(&mut self, report: &Report) -> Vec<Warning> {
         let mut found = warnings(report);
         found.retain(|warning| warning.kind != "few_samples" && !self.told.contains(warning.kind));
         self.told.extend(found.iter().map(|warning| warning.kind));
@@ -131,7 +131,7 @@ mod tests {
         stats::{Summary, accounting::Unknown},
     };
 
-    /// The lines without the hour, which depends on the zone.
+    /// Returns the lines without the hour, which depends on the zone.
     fn next(lines: &mut ReportLines, report: &Report) -> Vec<String> {
         let text = lines.next(report, None, Paint(false));
         assert!(
@@ -152,7 +152,7 @@ mod tests {
             ":00:00         10       1     20.0    100.0   2100.0   2100.0   33%      1",
         ];
         assert_eq!(next(&mut lines, &report), expected);
-        // What was lost is of the interval, and INCOMPLETE is a plus.
+        // Losses are those of the interval, and INCOMPLETE is shown as a plus.
         report.accounting.recursion_misses = Some(3);
         report.summary = Summary::default();
         let nothing = ":00:00          0       0        -        -        -        -     -     0+";

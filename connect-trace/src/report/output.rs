@@ -1,5 +1,4 @@
-//! What becomes of the connects, of a trace and of a recording alike: they are aggregated, printed as
-//! events, and reported.
+//! Output of a trace and of a recording: connections are counted, printed as events, and reported.
 
 use std::{
     io::{BufWriter, Write},
@@ -16,12 +15,13 @@ use crate::{
     stats::{
         BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally,
         by::By,
+        exhaustion::Exhaustion,
         report::{KernelSide, Report},
     },
     term::{message::Stderr, paint::Paint, stdout::stdout, terminal},
 };
 
-/// Lines that are kept until the next [`Output::flush`]: a batch of events is one call of the kernel.
+/// Size of the buffer of lines, which [`Output::flush`] writes: a batch of events is one system call.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Everything that is printed on stdout.
@@ -31,29 +31,29 @@ pub struct Output {
     attached: String,
     filters: Vec<String>,
     clock: Clock,
-    /// By how much the clock was set since the last report.
+    /// Change of the clock since the last report.
     clock_step_ns: Option<i128>,
     summary: Summary,
-    /// What is yet to come into `summary`.
+    /// Counts that are yet to be added to `summary`.
     kinds: Tally,
-    /// By `--by`; those by parity are in `summary`.
+    /// Groups of `--by`; `None` for parity, which `summary` has.
     groups: Option<Groups>,
-    /// Where ports run out, over all reports.
+    /// Routes whose ports run out, over all reports.
     exhaustions: Exhaustions,
-    /// Whether that is logged when it is first seen.
+    /// True to log an exhaustion when it is first seen.
     is_live: bool,
-    /// The fast connects up to the last report.
+    /// Counters of calls below `--min-latency`, as of the last report.
     fast: BelowMinimum,
-    /// The columns of the lines of events, from the first on.
+    /// Lines of events; `None` before the first event.
     lines: Option<EventLines>,
-    /// With `--oneline`.
+    /// Lines of reports, with `--oneline`.
     report_lines: Option<ReportLines>,
     paint: Paint,
     out: Box<dyn Write>,
 }
 
 impl Output {
-    /// Of connects that were traced on this kernel, attached in this way.
+    /// Creates the output for connections that were traced on this kernel, attached in this mode.
     #[must_use]
     pub fn new(args: &OutputArgs, kernel: String, attached: String) -> Self {
         let out = Box::new(BufWriter::with_capacity(BUFFER_BYTES, stdout()));
@@ -90,13 +90,13 @@ impl Output {
         }
     }
 
-    /// Says in each report which connects are wanted: see [`crate::filter::filter_words`].
+    /// Adds the filters to each report: see [`crate::filter::filter_words`].
     #[must_use]
     pub fn with_filters(self, filters: Vec<String>) -> Self {
         Self { filters, ..self }
     }
 
-    /// Prints on stderr instead, where stdout has something else.
+    /// Prints on stderr instead, if stdout is in use.
     #[must_use]
     pub fn on_stderr(self) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl Output {
         }
     }
 
-    /// Leaves what runs out to the reports, where the connects are not of now.
+    /// Shows exhaustions in reports only, because the connections are not live.
     #[must_use]
     pub fn of_the_past(self) -> Self {
         Self {
@@ -115,29 +115,41 @@ impl Output {
         }
     }
 
-    /// Takes the times of day of events from this clock, where the connects are not of now.
+    /// Takes the times of day of events from this clock, because the connections are not live.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Takes a connect. An event may be printed only at the next [`flush`](Self::flush).
+    /// Adds a connection. Its event may be printed only at the next [`flush`](Self::flush).
     ///
     /// # Errors
-    /// Where stdout refuses; the connect is in the report even so.
+    /// If stdout cannot be written; the connection is still part of the report.
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
         self.kinds.record(connect, &mut self.summary);
-        if let Some(found) = self.exhaustions.record(connect)
-            && self.is_live
-        {
-            log::warn!("{found}");
+        if let Some(found) = self.exhaustions.record(connect) {
+            self.warn(&found);
         }
         if let Some(groups) = &mut self.groups {
             groups.record(connect);
         }
-        if !self.args.events {
-            return Ok(());
+        if self.args.events {
+            return self.write_event(connect);
         }
+        Ok(())
+    }
+
+    /// Logs that ports run out, where it is now that they do.
+    #[cold]
+    fn warn(&self, found: &Exhaustion) {
+        if self.is_live {
+            log::warn!("{found}");
+        }
+    }
+
+    /// Writes the line of an event.
+    #[inline(never)]
+    fn write_event(&mut self, connect: &Connect) -> Result<()> {
         match self.args.format {
             Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
             Format::Text => {
@@ -154,11 +166,11 @@ impl Output {
         Ok(())
     }
 
-    /// Prints the events that have come, and looks at the clock. To be called now and then, as after
+    /// Prints the events so far, and checks if the clock was set. Must be called regularly, for example after
     /// each look at the ring buffer.
     ///
     /// # Errors
-    /// Where stdout refuses.
+    /// If stdout cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         if let Some(step) = self.clock.follow() {
             *self.clock_step_ns.get_or_insert(0) += step;
@@ -167,18 +179,18 @@ impl Output {
         Ok(())
     }
 
-    /// Prints what has come since the last report, and starts anew. Every report says what is known of
-    /// the port checks and of the account so far.
+    /// Prints a report since the last one, and starts a new one. The candidate checks and the account in each
+    /// report cover the whole trace so far.
     ///
     /// # Errors
-    /// Where stdout refuses.
+    /// If stdout cannot be written.
     pub fn report(
         &mut self,
         at: SystemTime,
         elapsed: Duration,
         kernel_side: KernelSide,
     ) -> Result<()> {
-        // The events come before the report that they are in, whatever becomes of it.
+        // The events are printed before the report that contains them, even if the report fails.
         let flushed = self.flush();
         let report = self.collect(at, elapsed, kernel_side);
         flushed?;
@@ -195,14 +207,14 @@ impl Output {
             let text = lines.next(report, terminal::rows(), self.paint);
             self.out.write_all(text.as_bytes())?;
             for warning in lines.new_warnings(report) {
-                // That ports run out was logged when it was seen.
+                // An exhaustion was logged when it was seen.
                 if warning.kind != "exhaustion" || !self.is_live {
                     log::warn!("{}", warning.text);
                 }
             }
             return Ok(());
         }
-        // After a report, events have a header again.
+        // Events after a report begin with a header again.
         if let Some(lines) = self.lines.take() {
             if lines.is_headed() {
                 writeln!(self.out)?;
@@ -219,7 +231,7 @@ impl Output {
         Ok(())
     }
 
-    /// Takes what has come since the last report.
+    /// Returns the report since the last one.
     fn collect(&mut self, at: SystemTime, elapsed: Duration, kernel_side: KernelSide) -> Report {
         let fast = kernel_side.fast.since(&self.fast);
         self.fast = kernel_side.fast;
@@ -254,7 +266,7 @@ impl Output {
     }
 }
 
-/// None by parity, which the summary has.
+/// Returns the groups; `None` for parity, which the summary has.
 fn groups(by: By) -> Option<Groups> {
     (by != By::Parity).then(|| Groups::new(by))
 }
@@ -268,7 +280,7 @@ mod tests {
     use super::*;
     use crate::fixtures::connect_from;
 
-    /// What was printed, and whether there is still a reader.
+    /// The printed bytes, and true if there is still a reader.
     #[derive(Clone, Default)]
     struct Printed(Rc<RefCell<Vec<u8>>>, Rc<RefCell<bool>>);
 

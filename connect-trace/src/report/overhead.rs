@@ -1,4 +1,4 @@
-//! What the trace cost, and how its budget was kept.
+//! The cost of the trace, and its use of `--max-overhead`.
 
 use std::{
     fmt::{self, Write as _},
@@ -12,10 +12,10 @@ use crate::term::{
     paint::Paint,
 };
 
-/// Columns of the name of a program: the longest is `fentry_check_established6_count`.
+/// Width of the column of programs: the longest name is `fentry_check_established6_count`.
 const NAME: usize = 32;
 
-/// What every figure is to be read with, where the budget left connects out; at the head of a report.
+/// Writes, at the head of a report, which connections its figures do not cover because of the limit.
 pub(super) fn head(text: &mut String, budget: &LimitUse) -> fmt::Result {
     if !budget.sampled.is_zero() {
         let words = format!(
@@ -38,7 +38,7 @@ pub(super) fn head(text: &mut String, budget: &LimitUse) -> fmt::Result {
     Ok(())
 }
 
-/// Of how many connects a record was made.
+/// Describes the share of connections that have a record.
 fn samples(budget: &LimitUse) -> String {
     let every = budget
         .periods
@@ -54,7 +54,7 @@ fn samples(budget: &LimitUse) -> String {
     }
 }
 
-/// The sections at the end, as far as they were asked for.
+/// Writes the sections at the end, if they were requested.
 pub(super) fn write(text: &mut String, paint: Paint, report: &Report) -> fmt::Result {
     if let Some(overhead) = &report.overhead {
         cost(text, paint, overhead, report.elapsed)?;
@@ -149,7 +149,7 @@ pub(crate) mod tests {
         report::example::parity,
     };
 
-    /// A report of 1.5 s in which every step was taken.
+    /// A report of 1.5 s with a period of every level.
     pub(crate) fn example() -> Report {
         let mut report = parity();
         report.overhead = Some(Overhead {

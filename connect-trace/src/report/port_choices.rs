@@ -1,4 +1,4 @@
-//! How the source ports were chosen, as a table: what each way cost, at a glance.
+//! The port choices as a table, with the cost of each.
 
 use std::fmt::{self, Write as _};
 
@@ -6,10 +6,10 @@ use super::{names, table::ports_or_dash};
 use crate::stats::PortChoices;
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
-/// Columns of a strategy.
+/// Width of the column of port choices.
 const NAME: usize = 24;
 
-/// A row for each strategy, where there is more than the default one.
+/// Writes a row for each port choice, if there is any besides the default one.
 pub(super) fn write(text: &mut String, paint: Paint, port_choices: &PortChoices) -> fmt::Result {
     let all = port_choices.all();
     let only_default = all.iter().all(|(choice, _)| {

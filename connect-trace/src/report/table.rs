@@ -5,8 +5,7 @@ use std::fmt::{self, Write as _};
 use crate::stats::{Group, Latency};
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 
-/// Count, mean and percentiles of the groups that have any times. A percentile that is not known is a
-/// dash.
+/// Writes count, mean and percentiles of the groups that have any times. A percentile that is not known is a dash.
 pub(crate) fn rows<G>(
     text: &mut String,
     paint: Paint,
@@ -48,7 +47,7 @@ pub(crate) fn rows<G>(
     Ok(())
 }
 
-/// Ports that the searches of each group went through, of those groups of which it is known.
+/// Writes the number of ports that the searches of each group scanned, for the groups that have this figure.
 pub(super) fn scanned(
     text: &mut String,
     paint: Paint,
@@ -75,7 +74,7 @@ pub(super) fn scanned(
     Ok(())
 }
 
-/// A number of ports, or a dash for what is not known.
+/// Returns a number of ports, or a dash if it is not known.
 pub(super) fn ports_or_dash(ports: Option<f64>, decimals: usize) -> String {
     ports.map_or_else(|| "-".to_owned(), |ports| format!("{ports:.decimals$}"))
 }

@@ -21,8 +21,12 @@ use crate::term::{
 /// Writes a report.
 ///
 /// # Errors
-/// Where `out` refuses.
-pub fn write(out: &mut (impl Write + ?Sized), report: &Report, paint: Paint) -> io::Result<()> {
+/// If `out` cannot be written.
+pub(crate) fn write(
+    out: &mut (impl Write + ?Sized),
+    report: &Report,
+    paint: Paint,
+) -> io::Result<()> {
     out.write_all(render(report, paint).as_bytes())
 }
 
@@ -95,7 +99,7 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-/// Which parity is tried first, for each range that was searched.
+/// Writes the parity that is tried first, for each range that was searched.
 fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     const SHOWN: usize = 3;
     let mut ranges: Vec<_> = summary.ranges.iter().collect();
@@ -110,7 +114,7 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
         writeln!(text, "ports {range}: {order}; {calls}")?;
     }
     if ranges.len() > SHOWN {
-        // No more of them are kept apart.
+        // Further ranges are not kept apart.
         let at_least = if ranges.len() < MOST_KINDS {
             ""
         } else {
@@ -121,10 +125,10 @@ fn order(text: &mut String, summary: &Summary) -> fmt::Result {
     Ok(())
 }
 
-/// Columns of the name of a group.
+/// Width of the column of a group's name.
 const NAME: usize = 14;
 
-/// Even and odd ports side by side, and a row for each group.
+/// Writes the buckets of even and odd ports side by side, and a row for each group.
 fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
     let pair = |of: fn(&Group) -> &Latency| [of(&summary.even), of(&summary.odd)];
     histogram::pair(
@@ -171,7 +175,7 @@ pub(super) fn by_port(summary: &Summary) -> Vec<(String, &Group)> {
         .collect()
 }
 
-/// Those that failed, by errno.
+/// Returns the failed connections, by errno.
 pub(super) fn failures(summary: &Summary) -> Vec<(String, &Group)> {
     let known = summary.failed.iter();
     let known = known.map(|(&errno, group)| (errno::name(errno), group));
@@ -294,7 +298,7 @@ mod tests {
         assert_fits(&text);
     }
 
-    /// The names of the rows with times of connect().
+    /// Returns the names of the rows with times of connect().
     fn rows_of_connect(report: &Report) -> Vec<String> {
         let text = render(report);
         let (_, after) = text.split_once("\nconnect(), us ").unwrap();
@@ -326,7 +330,7 @@ mod tests {
             ports: PortRange { low, high: 21_999 },
             by_parity,
         };
-        // The first pass tries the odd ports.
+        // The first pass tries the odd ports in this range.
         let odd_first = |port| Connect {
             connect_ns: u64::from(port),
             range: Some(range(20_001, true)),

@@ -1,30 +1,30 @@
-//! What makes the figures of a report doubtful, and what will go wrong soon.
+//! Reasons to doubt the figures of a report, and resources that run out.
 
 use crate::stats::report::Report;
 use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
 use crate::term::numbers::counted;
 
-/// Fewer connects than these have no 99th percentile that is not their longest time.
+/// With fewer connections, the 99th percentile is the longest time.
 const FEW: u64 = 100;
 
-/// Groups that a warning names.
+/// Maximum number of groups that a warning names.
 const NAMED: usize = 4;
 
-/// The share of connects with watched long searches from which on times are said to be too long.
+/// Minimum share of connections with watched long searches for the warning that times are too long.
 const WATCHED: f64 = 0.05;
 
-/// A reason to doubt, or to act.
+/// A reason to doubt a report, or to act.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    /// What it is about, for programs.
+pub(crate) struct Warning {
+    /// Name for programs.
     pub kind: &'static str,
-    /// For people.
+    /// Text for people.
     pub text: String,
 }
 
-/// Every reason to doubt this report, and then where ports run out.
+/// Returns every reason to doubt this report, and then the routes whose ports run out.
 #[must_use]
-pub fn warnings(report: &Report) -> Vec<Warning> {
+pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     [
         lost(report),
         incomplete(report),
@@ -97,7 +97,7 @@ fn sampled(report: &Report) -> Reason {
     })
 }
 
-/// Where port checks are watched all the time, but for what the budget gave up.
+/// Warns if all candidate checks should be watched, and some were not because of `--max-overhead`.
 fn unwatched(report: &Report) -> Reason {
     let unwatched = report.budget.as_ref()?.unwatched;
     let always = report.checks.mode.counts();
@@ -159,10 +159,10 @@ fn evicted(report: &Report) -> Reason {
     })
 }
 
-/// Routes that are told each.
+/// Maximum number of routes that are named.
 const ROUTES: usize = 3;
 
-/// Where ports run out, though it is no doubt of the figures.
+/// Returns the routes whose ports run out, although that makes no figure doubtful.
 fn exhausted(report: &Report) -> Vec<(&'static str, String)> {
     let exhausted = &report.exhausted;
     let mut all: Vec<_> = exhausted

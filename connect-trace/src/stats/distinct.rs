@@ -11,7 +11,7 @@ const MOST_KEYS: usize = 1 << 15;
 
 /// Counts different keys, exactly up to `MOST_KEYS` of them.
 #[derive(Clone, Debug, Default)]
-pub struct Distinct {
+pub(crate) struct Distinct {
     hasher: RandomState,
     hashes: HashSet<u64>,
     is_full: bool,
@@ -28,7 +28,7 @@ pub struct Number {
 
 impl Distinct {
     /// Adds a key, unless it is present.
-    pub fn insert(&mut self, key: &impl Hash) {
+    pub(crate) fn insert(&mut self, key: &impl Hash) {
         let hash = self.hasher.hash_one(key);
         if self.hashes.len() < MOST_KEYS {
             self.hashes.insert(hash);
@@ -38,20 +38,20 @@ impl Distinct {
     }
 
     /// Removes a key, if it is present.
-    pub fn remove(&mut self, key: &impl Hash) {
+    pub(crate) fn remove(&mut self, key: &impl Hash) {
         let hash = self.hasher.hash_one(key);
         self.hashes.remove(&hash);
     }
 
     /// Returns whether the key is present.
     #[must_use]
-    pub fn contains(&self, key: &impl Hash) -> bool {
+    pub(crate) fn contains(&self, key: &impl Hash) -> bool {
         self.hashes.contains(&self.hasher.hash_one(key))
     }
 
     /// Returns the number of keys.
     #[must_use]
-    pub fn number(&self) -> Number {
+    pub(crate) fn number(&self) -> Number {
         Number {
             count: self.hashes.len() as u64,
             or_more: self.is_full,

@@ -11,7 +11,7 @@ use super::distinct::{Distinct, Number};
 use crate::connect::{Connect, Pass, PortChoice, SearchRange};
 
 /// Largest number of routes that are kept apart, a hundred bytes each.
-pub const MOST_ROUTES: usize = 1_024;
+pub(crate) const MOST_ROUTES: usize = 1_024;
 
 /// The share of the ports that one search must have found taken, in percent.
 const SHARE: u32 = 50;
@@ -97,6 +97,7 @@ impl Exhaustions {
     }
 
     /// Adds the evidence of a search on a route that is not the latest one.
+    #[cold]
     fn record_other(&mut self, route: Route, seen: Evidence) -> Option<Exhaustion> {
         self.keep_latest();
         self.turn += 1;

@@ -11,7 +11,7 @@ use crate::connect::{Comm, Connect};
 
 /// Largest number of groups that are kept apart at once: 10 MiB if all have times of up to ten seconds. Half of it is
 /// the limit of `--top`.
-pub const MOST_GROUPS: usize = 2_048;
+pub(crate) const MOST_GROUPS: usize = 2_048;
 
 /// The connect() calls of one report, grouped by a key.
 ///

@@ -70,10 +70,10 @@ impl Latency {
     /// Adds one time.
     pub fn record(&mut self, ns: u64) {
         self.buckets[bucket(ns)] += 1;
-        self.times.add(ns);
         self.count += 1;
         self.total_ns += u128::from(ns);
         self.max_ns = self.max_ns.max(ns);
+        self.times.add(ns);
     }
 
     /// Adds the times of another distribution. If that is the coarser, there are no percentiles any more, as after

@@ -2,21 +2,21 @@
 //! calls.
 
 pub mod accounting;
-pub mod below_minimum;
+pub(crate) mod below_minimum;
 pub mod by;
-pub mod candidates;
-pub mod distinct;
-pub mod exhaustion;
-pub mod group;
-pub mod groups;
+pub(crate) mod candidates;
+pub(crate) mod distinct;
+pub(crate) mod exhaustion;
+pub(crate) mod group;
+pub(crate) mod groups;
 mod histogram;
 pub mod key;
-pub mod latency;
-pub mod port_choices;
+pub(crate) mod latency;
+pub(crate) mod port_choices;
 pub mod report;
-pub mod scanned;
-pub mod summary;
-pub mod tally;
+pub(crate) mod scanned;
+pub(crate) mod summary;
+pub(crate) mod tally;
 
 pub use below_minimum::BelowMinimum;
 pub use candidates::Candidates;

@@ -11,7 +11,7 @@ use crate::connect::{Connect, Pass, SearchRange};
 
 /// Largest number of ranges and errnos that are kept apart. The kernel's connect() has fewer errnos, and a host has few
 /// ranges, unless sockets are given their own.
-pub const MOST_KINDS: usize = 32;
+pub(crate) const MOST_KINDS: usize = 32;
 
 /// The connect() calls of one report.
 #[derive(Clone, Debug, Default)]

@@ -50,21 +50,27 @@ impl Tally {
             port_choice: connect.port_choice,
             address_bound: connect.address_bound,
         };
-        let is_like = |kind: &Kind| kind.like == like;
-        if !self.kinds.get(self.latest).is_some_and(is_like) {
-            let Some(found) = self.kinds.iter().position(is_like) else {
-                return self.first_of(like, connect, summary);
-            };
-            self.latest = found;
+        let is_latest = |kind: &&mut Kind| kind.like == like;
+        match self.kinds.get_mut(self.latest).filter(is_latest) {
+            Some(kind) => kind.record(port, connect),
+            None => self.record_other(like, port, connect, summary),
         }
-        let kind = &mut self.kinds[self.latest];
-        kind.groups[usize::from(port % 2)].record(connect);
-        kind.candidates.record(connect);
+    }
+
+    /// Takes a connect that is not like the latest one.
+    #[cold]
+    fn record_other(&mut self, like: Like, port: u16, connect: &Connect, summary: &mut Summary) {
+        match self.kinds.iter().position(|kind| kind.like == like) {
+            Some(found) => {
+                self.latest = found;
+                self.kinds[found].record(port, connect);
+            }
+            None => self.first_of(like, connect, summary),
+        }
     }
 
     /// Adds the first call of a kind to the summary, so that ranges and port choices appear there in the order of their
     /// calls, and keeps the kind for later calls, if there is room.
-    #[cold]
     fn first_of(&mut self, like: Like, connect: &Connect, summary: &mut Summary) {
         if self.kinds.len() < MOST {
             self.latest = self.kinds.len();
@@ -86,6 +92,13 @@ impl Tally {
                 summary.merge_found(parity, kind.like.range, kind.choice, group);
             }
         }
+    }
+}
+
+impl Kind {
+    fn record(&mut self, port: u16, connect: &Connect) {
+        self.groups[usize::from(port % 2)].record(connect);
+        self.candidates.record(connect);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names of the errnos that connect() returns.
 
-/// The name of an errno, as connect(2) has it; the number where it is none of these.
+/// Returns the name of an errno, as in connect(2), or its number if connect(2) does not have it.
 pub(crate) fn name(errno: i32) -> String {
     let name = match errno {
         libc::EACCES => "EACCES",

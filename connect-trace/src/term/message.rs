@@ -1,4 +1,4 @@
-//! Lines on stderr. One that cannot be written is left out: a trace outlives a full disk and a closed pipe.
+//! Messages on stderr. A message that cannot be written is dropped: a trace survives a full disk and a closed pipe.
 
 use std::{
     fmt,
@@ -18,10 +18,10 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Set while a status line stands on the terminal, which the next message replaces.
+/// Set while the terminal shows a status line, which the next message replaces.
 static STATUS_SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Prints a line; a message of several lines is several.
+/// Prints a message; line feeds in it are kept.
 pub fn line(message: fmt::Arguments<'_>) {
     let message = message.to_string();
     write(&format!("{}\n", printable_lines(&message)), false);
@@ -32,22 +32,22 @@ pub fn failure(error: &anyhow::Error) {
     say!("connect-trace: {error:#}");
 }
 
-/// Prints the error of a command line, with what it quotes escaped.
+/// Prints the error of a command line, with the words that it quotes escaped.
 pub fn usage(mut error: clap::Error) {
     let quoted: Vec<_> = error.context().filter_map(escaped).collect();
     if quoted.is_empty() {
-        // As with every message, there is nowhere to tell that it cannot be written.
+        // As for every message, an error is ignored: it could not be reported.
         let _ = error.print();
         return;
     }
     for (kind, value) in quoted {
         error.insert(kind, value);
     }
-    // Without colours: what else is harmful in it could not be told from them.
+    // Without colours: their escape sequences could not be distinguished from harmful ones.
     say!("{}", error.render().to_string().trim_end());
 }
 
-/// Escapes what an error of a command line quotes; `None` where nothing is to be escaped.
+/// Escapes the words that an error of a command line quotes; `None` if nothing has to be escaped.
 fn escaped((kind, value): (ContextKind, &ContextValue)) -> Option<(ContextKind, ContextValue)> {
     let escape = |text: &String| printable(text).to_string();
     let escaped = match value {
@@ -58,22 +58,23 @@ fn escaped((kind, value): (ContextKind, &ContextValue)) -> Option<(ContextKind, 
     (escaped != *value).then_some((kind, escaped))
 }
 
-/// Prints a question, and leaves the cursor behind it.
+/// Prints a question, and leaves the cursor after it.
 pub(crate) fn question(text: &str) {
     write(text, false);
 }
 
-/// Shows text in the line in which the cursor is, in place of the status that it showed.
+/// Shows text in the current line, in place of the previous status.
 pub(crate) fn status(text: &str) {
     write(&format!("{text}\x1b[K"), true);
 }
 
-/// Takes back the status line, if one is shown.
+/// Removes the status line, if one is shown.
 pub(crate) fn clear_status() {
     write("", false);
 }
 
-/// Stderr for reports, if stdout is taken. As with every message, what cannot be written is left out.
+/// Stderr as the output of reports, if stdout is in use. Output that cannot be written is dropped, as for
+/// every message.
 #[derive(Debug)]
 pub(crate) struct Stderr;
 
@@ -90,12 +91,12 @@ impl io::Write for Stderr {
 
 fn write(text: &str, is_status: bool) {
     let mut stderr = io::stderr().lock();
-    // In the lock, so that no other thread's message comes between.
+    // Within the lock, so that no message of another thread comes in between.
     let start = match (STATUS_SHOWN.swap(is_status, Ordering::Relaxed), is_status) {
         (_, true) => "\r",
         (true, false) => "\r\x1b[K",
         (false, false) => "",
     };
-    // One call, so that a line is not torn by what other processes write. There is nowhere to tell an error.
+    // A single call, so that other processes cannot split a line. An error is ignored: it could not be reported.
     let _ = stderr.write_all(format!("{start}{text}").as_bytes());
 }

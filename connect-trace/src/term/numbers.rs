@@ -1,13 +1,13 @@
-//! Numbers as people read them, each with its unit.
+//! Numbers for people, with units.
 
 use std::fmt::{self, Write as _};
 
 use anstream::adapter::strip_str;
 
-/// Columns that every report fits in.
+/// Maximum width of a report in columns.
 pub(crate) const WIDTH: usize = 80;
 
-/// A power of ten of nanoseconds in the unit that people say it in.
+/// Returns a power of ten of nanoseconds in the unit that suits it.
 pub(crate) fn edge(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -17,7 +17,7 @@ pub(crate) fn edge(ns: u64) -> String {
     }
 }
 
-/// Microseconds with one decimal, as long as that fits a column; up to 99 s do without.
+/// Returns microseconds with one decimal if that fits a column of eight characters; up to 99 s fit without decimals.
 pub(crate) fn microseconds(ns: f64) -> String {
     let us = ns / 1e3;
     if us < 999_999.95 {
@@ -27,18 +27,18 @@ pub(crate) fn microseconds(ns: f64) -> String {
     }
 }
 
-/// The same, or a dash for what is not known.
+/// Returns [`microseconds`], or a dash if the time is not known.
 pub(crate) fn microseconds_or_dash(ns: Option<f64>) -> String {
     ns.map_or_else(|| "-".to_owned(), microseconds)
 }
 
-/// A number with its noun.
+/// Returns a number with its noun.
 pub(crate) fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-/// Words, broken before the width of a report. `first` may have colour; lines after the first begin with
-/// `indent`.
+/// Writes words, with line breaks before the width of a report. `first` may have colour; lines after the
+/// first begin with `indent`.
 pub(crate) fn wrapped(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
     let mut column = strip_str(first).to_string().chars().count();
     write!(text, "{first}")?;

@@ -1,21 +1,21 @@
-//! Colour, for what must not be overlooked.
+//! Colours for text that must not be overlooked.
 
 use anstyle::{AnsiColor, Style};
 
-/// Whether there is colour: only on a terminal, and not with `NO_COLOR`.
+/// True if colours are used: only on a terminal, and not with `NO_COLOR`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Paint(pub bool);
+pub(crate) struct Paint(pub bool);
 
 impl Paint {
-    /// A title: bold.
+    /// Returns a title in bold.
     #[must_use]
-    pub fn title(self, text: &str) -> String {
+    pub(crate) fn title(self, text: &str) -> String {
         self.with(Style::new().bold(), text)
     }
 
-    /// A warning: yellow.
+    /// Returns a warning in yellow.
     #[must_use]
-    pub fn warning(self, text: &str) -> String {
+    pub(crate) fn warning(self, text: &str) -> String {
         self.with(AnsiColor::Yellow.on_default().bold(), text)
     }
 

@@ -1,5 +1,5 @@
-//! Names and texts of others, safe to send to a terminal: what does not print, or turns the text around it,
-//! is escaped.
+//! Makes names and texts from elsewhere safe to print on a terminal: characters that do not print, or that
+//! change the direction of the text around them, are escaped.
 
 use std::{
     ffi::OsStr,
@@ -7,16 +7,16 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
-/// Displays a name, such as that of a file, in one line: `\x1b` for a control character, `\xff` for a byte that
-/// is no UTF-8.
-pub fn printable<T: AsRef<OsStr> + ?Sized>(name: &T) -> Printable<'_> {
+/// Displays a name, such as the name of a file, on one line: `\x1b` for a control character, `\xff` for a
+/// byte that is not UTF-8.
+pub(crate) fn printable<T: AsRef<OsStr> + ?Sized>(name: &T) -> Printable<'_> {
     Printable {
         bytes: name.as_ref().as_bytes(),
         lines: false,
     }
 }
 
-/// Displays a text as [`printable`] does, with its ends of lines and tabs as they are.
+/// Displays a text as [`printable`] does, but keeps line feeds and tabs.
 pub(super) fn printable_lines(text: &str) -> Printable<'_> {
     Printable {
         bytes: text.as_bytes(),
@@ -24,11 +24,11 @@ pub(super) fn printable_lines(text: &str) -> Printable<'_> {
     }
 }
 
-/// Text that is escaped as it is displayed.
+/// Text that is escaped when it is displayed.
 #[derive(Clone, Copy, Debug)]
-pub struct Printable<'a> {
+pub(crate) struct Printable<'a> {
     bytes: &'a [u8],
-    /// Set where ends of lines and tabs stay.
+    /// True if line feeds and tabs are kept.
     lines: bool,
 }
 
@@ -56,8 +56,8 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// Returns whether a character must not be sent as it is: control characters, what overrides the direction of
-/// text, the separators of lines, and what is no character in XML.
+/// Returns true if a character must not be printed: control characters, characters that override the
+/// direction of text, line separators, and characters that XML does not allow.
 pub(crate) fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,4 @@
-//! A line on a terminal's stderr that says how far something is, and goes in the end.
+//! A status line on a terminal's stderr, which is removed in the end.
 
 use std::{
     env,
@@ -7,20 +7,20 @@ use std::{
 
 use super::{message, terminal};
 
-/// A line on stderr that is written anew each time, and goes in the end.
-pub struct Line(());
+/// A line on stderr that is rewritten for each update, and removed when it is dropped.
+pub(crate) struct Line(());
 
 impl Line {
-    /// None where stderr is no terminal that can take a line back.
-    pub fn on_terminal() -> Option<Self> {
+    /// Returns a line, or `None` if stderr is not a terminal that can erase a line.
+    pub(crate) fn on_terminal() -> Option<Self> {
         let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         (io::stderr().is_terminal() && !dumb).then_some(Self(()))
     }
 
-    /// Shows this instead of what it showed.
-    pub fn show(&self, line: &str) {
+    /// Replaces the text of the line.
+    pub(crate) fn show(&self, line: &str) {
         let columns = terminal::columns_of(io::stderr()).unwrap_or(80);
-        // A line that wraps could not be taken back.
+        // A wrapped line could not be erased.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
         message::status(&line);
     }

@@ -1,4 +1,4 @@
-//! Stdout, with errors that name it, and a reader of it that goes away.
+//! Stdout: errors name it, and a reader that has gone can be recognized.
 
 use std::{
     fmt,
@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::Result;
 
-/// Returns stdout, to be flushed at the end.
+/// Returns stdout, which must be flushed at the end.
 #[must_use]
 pub fn stdout() -> Stdout {
     Stdout(io::stdout())
 }
 
-/// Stdout whose errors say that it is stdout which refused.
+/// Stdout whose errors name stdout.
 #[derive(Debug)]
 pub struct Stdout(io::Stdout);
 
@@ -27,18 +27,18 @@ impl Write for Stdout {
     }
 }
 
-/// The error of stdout that could not be written.
+/// An error of writing to stdout.
 #[derive(Debug)]
 pub struct Refused(io::Error);
 
 impl Refused {
-    /// Marks an error as one of stdout.
+    /// Marks an error as an error of stdout.
     #[must_use]
     pub fn wrap(error: io::Error) -> io::Error {
         io::Error::new(error.kind(), Self(error))
     }
 
-    /// Returns the refusal of stdout that an error comes from.
+    /// Returns the error of stdout that caused an error, if any.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Option<&Self> {
         let errors = error
@@ -49,7 +49,7 @@ impl Refused {
             .find_map(<dyn std::error::Error + Send + Sync>::downcast_ref)
     }
 
-    /// Returns whether the reader went away: everything that it wanted is printed.
+    /// Returns true if the reader of stdout has gone: it has read everything that it wanted.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.kind() == ErrorKind::BrokenPipe
@@ -68,10 +68,10 @@ impl std::error::Error for Refused {
     }
 }
 
-/// Takes a reader of stdout that went away for no error.
+/// Returns success if the reader of stdout has gone.
 ///
 /// # Errors
-/// Passes all others on.
+/// Every other error of `result`.
 pub fn unless_closed(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if Refused::of(&error).is_some_and(Refused::is_closed) => Ok(()),

@@ -1,4 +1,4 @@
-//! What text is printed on: how wide it is, and whether it takes colour.
+//! Width, height and colour of the terminal.
 
 use std::{
     env, io,
@@ -9,18 +9,18 @@ use anstream::{AutoStream, ColorChoice};
 
 use super::paint::Paint;
 
-/// Columns of lines that go to no terminal.
+/// Width of lines if the output is not a terminal.
 const COLUMNS: usize = 120;
 
-/// Colour for stdout: by `NO_COLOR` and its like, and only for a terminal.
+/// Returns the colours for stdout: only on a terminal, subject to `NO_COLOR` and similar variables.
 #[must_use]
-pub fn paint() -> Paint {
+pub(crate) fn paint() -> Paint {
     Paint(AutoStream::choice(&io::stdout()) != ColorChoice::Never)
 }
 
-/// Columns of stdout: by the variable `COLUMNS`, else those of the terminal, else 120.
+/// Returns the columns of stdout: the variable `COLUMNS`, or else the terminal's width, or else 120.
 #[must_use]
-pub fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     let variable = env::var("COLUMNS").ok();
     variable
         .as_deref()
@@ -29,22 +29,22 @@ pub fn columns() -> usize {
         .unwrap_or(COLUMNS)
 }
 
-/// A number above zero; anything else is as if it were not set.
+/// Returns a number above zero; anything else is ignored.
 fn number_of_columns(text: &str) -> Option<usize> {
     text.parse().ok().filter(|&columns| columns > 0)
 }
 
-/// Columns of the terminal that a stream is; `None` where it is none, or one that does not know its width.
+/// Returns the columns of a stream's terminal; `None` if it is not a terminal, or its width is not known.
 #[must_use]
-pub fn columns_of(stream: impl AsFd) -> Option<usize> {
+pub(crate) fn columns_of(stream: impl AsFd) -> Option<usize> {
     size_of(stream)
         .map(|size| size.ws_col.into())
         .filter(|&columns| columns > 0)
 }
 
-/// Rows of stdout; `None` if it is no terminal, or one that does not know its height.
+/// Returns the rows of stdout; `None` if it is not a terminal, or its height is not known.
 #[must_use]
-pub fn rows() -> Option<usize> {
+pub(crate) fn rows() -> Option<usize> {
     size_of(io::stdout())
         .map(|size| size.ws_row.into())
         .filter(|&rows| rows > 0)

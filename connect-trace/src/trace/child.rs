@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::term::printable::printable;
 
 /// A command that waits to be started, or runs.
-pub struct Command {
+pub(crate) struct Command {
     name: String,
     process: libc::pid_t,
     /// The end of a pipe on which the process waits: closed without a byte, it makes the process exit.
@@ -34,7 +34,7 @@ impl Command {
     ///
     /// # Errors
     /// If the process cannot be created, or an argument contains a zero byte.
-    pub fn hold(arguments: &[OsString]) -> Result<Self> {
+    pub(crate) fn hold(arguments: &[OsString]) -> Result<Self> {
         let name = arguments.first().context("there is no command")?;
         let name = printable(name).to_string();
         // Everything that the child needs is made before the fork: after it, only async-signal-safe calls are allowed.
@@ -69,13 +69,13 @@ impl Command {
 
     /// Returns the name of the command, as it was typed.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the process id.
     #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.unsigned_abs()
     }
 
@@ -83,7 +83,7 @@ impl Command {
     ///
     /// # Errors
     /// If there is no such command, or it cannot be run.
-    pub fn release(&mut self) -> Result<()> {
+    pub(crate) fn release(&mut self) -> Result<()> {
         if let Some(mut gate) = self.gate.take() {
             gate.write_all(&[1])
                 .with_context(|| format!("start {}", self.name))?;
@@ -103,7 +103,7 @@ impl Command {
     ///
     /// # Errors
     /// If the process cannot be waited for.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.wait(libc::WNOHANG)
                 .with_context(|| format!("wait for {}", self.name))?;
@@ -115,7 +115,7 @@ impl Command {
     ///
     /// # Errors
     /// The same as for [`Self::ended`].
-    pub fn wait_at_most(&mut self, longest: Duration) -> Result<()> {
+    pub(crate) fn wait_at_most(&mut self, longest: Duration) -> Result<()> {
         const PAUSE: Duration = Duration::from_millis(10);
         let start = Instant::now();
         while self.ended()?.is_none() && start.elapsed() < longest {
@@ -136,7 +136,7 @@ impl Command {
     }
 
     /// Passes a signal on to the command, except SIGINT by Ctrl-C, which the terminal sends to both.
-    pub fn pass_on(&self, signal: libc::c_int) {
+    pub(crate) fn pass_on(&self, signal: libc::c_int) {
         if self.ended.is_some() || signal == libc::SIGINT && in_foreground() {
             return;
         }
@@ -161,7 +161,7 @@ impl Drop for Command {
 }
 
 /// Ends this process like the command: with its exit status, or by its signal.
-pub fn exit_as(status: ExitStatus) -> ExitCode {
+pub(crate) fn exit_as(status: ExitStatus) -> ExitCode {
     if let Some(signal) = status.signal() {
         // SAFETY: no pointer but the default handler, and the signal is sent to our own process.
         unsafe {

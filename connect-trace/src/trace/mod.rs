@@ -1,12 +1,14 @@
 //! The running daemon: drains the ring buffer, watches candidate checks in bursts, prints reports, and ends in order.
 
-pub mod args;
-pub mod child;
+pub(crate) mod args;
+mod bursts;
+pub(crate) mod child;
 pub mod config;
 mod loss_log;
 mod overhead_control;
 mod priority;
-pub mod status_line;
+mod signals;
+pub(crate) mod status_line;
 pub mod tracer;
 
 use std::{
@@ -16,18 +18,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
-};
+use connect_trace_common::ConnectRecord;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::{
-    connect::{Connect, Family},
     files,
     filter::filter_words,
-    kernel::{self, access, prototypes::CHECKS},
+    kernel::{self, access, limits, prototypes::CHECKS},
     overhead::Overhead,
-    probes::checks::{Burst, Families},
     recording::Recorder,
     report::output::Output,
     stats::{
@@ -40,18 +38,26 @@ use crate::{
         stdout::{Refused, unless_closed},
     },
     trace::{
+        bursts::{BurstSchedule, Due},
         child::{Command, exit_as},
         config::Config,
         overhead_control::{OverheadControl, WINDOW},
         priority::{Priority, without_huge_pages},
+        signals::Signals,
         status_line::StatusLine,
         tracer::Tracer,
     },
 };
 
-/// Interval between two readings of the ring buffer. At 100,000 records a second and 128 bytes each, 600 KiB come
-/// together: an eighth of the default buffer.
-const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// Shortest pause between two readings of the ring buffer. It is also the longest one if somebody waits for events, or for
+/// the end of a process.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause. A reading costs as much as some thirty records.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// Maximum rate of connect() calls on one CPU, per second: each takes five microseconds or more.
+const CALLS_PER_CPU: u32 = 200_000;
+/// Size of a record in the ring buffer, with its header.
+const RECORD_BYTES: usize = 8 + size_of::<ConnectRecord>();
 /// Longest time that one reading may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 /// Time until the next reading, if the last one did not empty the buffer.
@@ -61,13 +67,6 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Time that a command has to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Pause after a burst as a multiple of the burst's duration. Attaching and detaching wait for grace periods of the
-/// kernel, mostly 50 to 200 ms, at times more than a second, during which connect() calls take two to four times as
-/// long.
-const BURST_PAUSE: u32 = 200;
-/// Shortest pause after a burst: the first burst is attached before any connect(), so its duration says little.
-const BURST_PAUSE_LEAST: Duration = Duration::from_secs(60);
 
 /// Traces until the end and prints the reports. The exit status is that of the command, if there is one.
 ///
@@ -152,28 +151,6 @@ fn left_behind(processes: &[u32]) -> Option<String> {
     })
 }
 
-/// The signals that a trace handles.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    child: Signal,
-    /// Caught so that it does not end this process if files may not grow (`ulimit -f`): writes then fail with an error.
-    _file_size: Signal,
-}
-
-impl Signals {
-    fn catch() -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("wait for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("wait for SIGTERM")?,
-            hangup: signal(SignalKind::hangup()).context("wait for SIGHUP")?,
-            child: signal(SignalKind::child()).context("wait for SIGCHLD")?,
-            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ)).context("catch SIGXFSZ")?,
-        })
-    }
-}
-
 /// A trace, and its results since the last report.
 struct Daemon {
     tracer: Tracer,
@@ -188,7 +165,7 @@ struct Daemon {
     recording: Recorder,
     /// True once stdout has refused a write.
     refused: bool,
-    precedence: Priority,
+    priority: Priority,
 }
 
 impl Daemon {
@@ -229,7 +206,7 @@ impl Daemon {
             overhead_control,
             recording,
             refused: false,
-            precedence: Priority::default(),
+            priority: Priority::default(),
         })
     }
 
@@ -243,10 +220,15 @@ impl Daemon {
         let start = Instant::now();
         let mut status_line = StatusLine::new(config);
         let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
-        let only_some = !config.probes.filters.pids.is_empty();
+        let filters = &config.probes.filters;
+        let only_some = !filters.pids.is_empty();
+        let mut pause = pause(config.probes.ring_buffer_bytes, limits::cpus());
+        if only_some || !filters.cgroups.is_empty() || config.output.events {
+            pause = SHORTEST_PAUSE;
+        }
         let mut signalled = false;
-        let mut drain = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
-        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain = sleep_until(start + SHORTEST_PAUSE);
+        tokio::pin!(drain);
         let never = Duration::from_secs(u32::MAX.into());
         let mut report = interval_at(
             start + config.output.interval.unwrap_or(never),
@@ -280,12 +262,16 @@ impl Daemon {
                     None
                 }
                 () = &mut end => return Ok(Cause::Time),
-                _ = drain.tick() => {
+                () = &mut drain => {
                     let is_empty = self.drain(DRAIN_BUDGET)?;
-                    self.precedence.set(!is_empty);
-                    if !is_empty {
-                        drain.reset_after(DRAIN_SOON);
-                    }
+                    self.priority.set(!is_empty);
+                    let pause = match is_empty {
+                        false => DRAIN_SOON,
+                        // The number of candidate checks seen decides when the first burst ends.
+                        true if bursts.is_some() && self.schedule.is_first() => SHORTEST_PAUSE,
+                        true => pause,
+                    };
+                    drain.as_mut().reset(Instant::now() + pause);
                     self.tracer.probes().follow_cgroups()?;
                     // The trace of a command ends when the command ends.
                     if only_some && !self.tracer.probes().any_process()? && command.is_none() {
@@ -454,65 +440,23 @@ impl Daemon {
     }
 }
 
-/// Schedule for watching `__inet{,6}_check_established`: from the start until enough calls were seen; after that only
-/// with traffic, and for at most a two-hundredth of the time.
-#[derive(Default)]
-struct BurstSchedule {
-    /// The families that searched for a port since the last burst.
-    families: Families,
-    /// Earliest time of the next burst; `None` while the first one runs.
-    next: Option<Instant>,
-    bursts: u64,
-    watched: Duration,
-}
-
-/// Next step of the schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// The first burst, which runs since the start, must end once it has seen enough calls.
-    EndOfFirst,
-    /// Another burst must begin, for these families.
-    Burst(Families),
-}
-
-impl BurstSchedule {
-    fn saw(&mut self, connect: &Connect) {
-        if connect.search_ns.is_none() {
-            return;
-        }
-        match connect.family {
-            Family::V4 | Family::Mapped => self.families.v4 = true,
-            Family::V6 => self.families.v6 = true,
-        }
-    }
-
-    /// Returns the step that is due now.
-    fn due(&mut self) -> Option<Due> {
-        if !self.families.any() || self.next.is_some_and(|next| next > Instant::now()) {
-            return None;
-        }
-        let families = mem::take(&mut self.families);
-        Some(match self.next {
-            None => Due::EndOfFirst,
-            Some(_) => Due::Burst(families),
-        })
-    }
-
-    fn done(&mut self, burst: Burst) {
-        self.bursts += 1;
-        self.watched += burst.watched;
-        let took = match self.next {
-            None => burst.attaching,
-            Some(_) => burst.watched + burst.attaching,
-        };
-        self.next = Some(Instant::now() + (took * BURST_PAUSE).max(BURST_PAUSE_LEAST));
-    }
+/// Returns a pause in which no more records come than the ring buffer holds.
+fn pause(ring_buffer_bytes: u32, cpus: u32) -> Duration {
+    let records = f64::from(ring_buffer_bytes) / RECORD_BYTES as f64;
+    let fills_in = records / (f64::from(cpus) * f64::from(CALLS_PER_CPU));
+    Duration::from_secs_f64(fills_in).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::connect_from;
+
+    #[test]
+    fn a_pause_is_as_long_as_the_ring_buffer_holds_what_all_cpus_make() {
+        let ms = |mib: u32, cpus| pause(mib << 20, cpus).as_millis();
+        assert_eq!([1, 2, 8, 64].map(|cpus| ms(8, cpus)), [200, 154, 50, 50]);
+        assert_eq!(ms(32, 8), 154, "four times as large for four times as many");
+    }
 
     #[test]
     fn the_processes_that_go_on_are_told() {
@@ -525,44 +469,5 @@ mod tests {
         let many = left_behind(&[1, 2, 3, 4, 5, 6]).unwrap();
         assert!(many.contains("6 processes"), "{many}");
         assert!(many.contains(": 1, 2, 3, 4 and 2 more;"), "{many}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_burst_waits_for_traffic_and_then_for_two_hundred_times_what_the_last_one_took() {
-        let burst = |attaching| Burst {
-            watched: Duration::from_millis(3),
-            attaching: Duration::from_millis(attaching),
-        };
-        let mut schedule = BurstSchedule::default();
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(schedule.due(), None, "no traffic, however long");
-        schedule.saw(&connect_from(20_000));
-        assert_eq!(schedule.due(), Some(Due::EndOfFirst));
-
-        schedule.done(burst(5_000));
-        schedule.done(burst(497));
-        schedule.saw(&Connect {
-            family: Family::V6,
-            ..connect_from(20_000)
-        });
-        tokio::time::advance(Duration::from_millis(99_999)).await;
-        assert_eq!(schedule.due(), None, "a two-hundredth of the time");
-        tokio::time::advance(Duration::from_millis(1)).await;
-        let families = Families {
-            v4: false,
-            v6: true,
-        };
-        assert_eq!(schedule.due(), Some(Due::Burst(families)), "what searched");
-        schedule.done(burst(50));
-        schedule.saw(&connect_from(20_000));
-        tokio::time::advance(Duration::from_secs(59)).await;
-        assert_eq!(schedule.due(), None, "a minute at least");
-        schedule.families = Families::default();
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(schedule.due(), None, "no traffic since");
-        assert_eq!(
-            (schedule.bursts, schedule.watched),
-            (3, Duration::from_millis(9))
-        );
     }
 }

@@ -9,13 +9,13 @@ use super::config::Config;
 use crate::term::status_line::Line;
 
 /// The status line.
-pub struct StatusLine(Line);
+pub(crate) struct StatusLine(Line);
 
 impl StatusLine {
     /// Creates the line; `None` if stderr is no terminal, if the line would mix with the output on stdout, or with
     /// `--quiet`.
     #[must_use]
-    pub fn new(config: &Config) -> Option<Self> {
+    pub(crate) fn new(config: &Config) -> Option<Self> {
         let streams = config.output.events || config.output.interval.is_some();
         let in_the_way = io::stdout().is_terminal() && streams || !config.command.is_empty();
         let wanted = !in_the_way && !config.quiet;
@@ -23,7 +23,7 @@ impl StatusLine {
     }
 
     /// Shows the time since the start and the counts.
-    pub fn update(&mut self, elapsed: Duration, connects: u64, lost: u64) {
+    pub(crate) fn update(&mut self, elapsed: Duration, connects: u64, lost: u64) {
         self.0.show(&text(elapsed, connects, lost));
     }
 }

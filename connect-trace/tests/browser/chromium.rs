@@ -1,5 +1,5 @@
-//! A page in headless Chromium: what a script of the test finds there, what the page complains of, and what
-//! it asks the network for.
+//! Visits a page with headless Chromium: the result of a script of the test, the complaints of the page, and its
+//! requests to the network.
 
 use std::{
     env, fs,
@@ -20,14 +20,14 @@ use crate::{
     folder::Folder,
 };
 
-/// The path of the browser, and why there is none: `cargo xtask test` sets one of them.
+/// Variable with the path of the browser, or the reason why there is none. `cargo xtask test` sets it.
 const BROWSER: &str = "CONNECT_TRACE_BROWSER";
 const NO_BROWSER: &str = "CONNECT_TRACE_NO_BROWSER";
 
-/// Longest that the browser takes for a page, on a busy machine.
+/// Time limit of the browser for a page, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The browser, or why there is none.
+/// Returns the path of the browser, or the reason why there is none.
 pub fn find() -> Result<PathBuf, String> {
     if let Some(path) = env::var_os(BROWSER) {
         return Ok(path.into());
@@ -48,7 +48,7 @@ pub fn find() -> Result<PathBuf, String> {
         .ok_or_else(|| "no browser: `cargo xtask setup --all` gets Chromium from Debian".to_owned())
 }
 
-/// How a page is looked at.
+/// Size and settings of the browser's window.
 #[derive(Clone, Copy)]
 pub struct Window {
     pub width: u32,
@@ -56,24 +56,24 @@ pub struct Window {
     pub dark: bool,
 }
 
-/// A usual one.
+/// An ordinary desktop window.
 pub const DESKTOP: Window = Window {
     width: 1280,
     height: 900,
     dark: false,
 };
 
-/// What came of a page.
+/// Result of a visit to a page.
 pub struct Visit {
-    /// What the script returned.
+    /// Value that the script returned.
     pub found: Value,
-    /// What the page, or the browser about it, complained of.
+    /// Complaints of the page itself, and of the browser about the page.
     pub complaints: Vec<String>,
-    /// First lines of the requests that left it.
+    /// First lines of the requests to the network.
     pub requests: Vec<String>,
 }
 
-/// Before the page's own script.
+/// Runs before the page's own script.
 const WATCH: &str = r#"<script>
   window.complaints = [];
   addEventListener("error", (e) => complaints.push(e.message || `not loaded: ${e.target.outerHTML}`), true);
@@ -81,7 +81,7 @@ const WATCH: &str = r#"<script>
   for (const kind of ["error", "warn"]) console[kind] = (...what) => complaints.push(what.join(" "));
 </script>"#;
 
-/// Opens the page with a script of ours, the body of an async function, at its end.
+/// Opens the page with a script of the test, the body of an async function, at its end.
 pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Result<Visit> {
     let browser = find().map_err(anyhow::Error::msg)?;
     let report = format!(
@@ -114,7 +114,7 @@ pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Resul
         ])
         .arg(format!("--user-data-dir={}", folder.path("browser")))
         .arg(format!("--proxy-server=http://{}", proxy.address))
-        // This machine itself is reached through the proxy too.
+        // Requests to this machine go through the proxy too.
         .arg("--proxy-bypass-list=<-loopback>")
         .arg(format!("--window-size={},{}", window.width, window.height))
         .arg(format!(
@@ -146,7 +146,7 @@ pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Resul
     })
 }
 
-/// Runs it to its end: what it prints, and what it says.
+/// Runs a command until it ends, and returns its stdout and stderr.
 fn outputs(command: &mut Command) -> Result<(String, String)> {
     let mut child = command
         .stdin(Stdio::null())
@@ -185,7 +185,7 @@ fn percent_decoded(text: &str) -> Result<String> {
     Ok(String::from_utf8(bytes)?)
 }
 
-/// Where every request of the browser goes, and gets no answer but an error.
+/// A proxy that gets every request of the browser and answers with an error only.
 struct Proxy {
     address: std::net::SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -197,7 +197,7 @@ impl Proxy {
         let address = listener.local_addr()?;
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
-        // It ends with the tests.
+        // The thread ends with the tests.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -217,7 +217,7 @@ impl Proxy {
     }
 }
 
-/// The page that a command made of a log or a recording.
+/// Makes a page of a log or a recording by a command.
 pub fn page(arguments: &[&str], html: &str) -> Result<String> {
     let output = connect_trace(&[&["report"], arguments, &["--html", html]].concat());
     ensure!(output.status.success(), "{}", text(&output.stderr));

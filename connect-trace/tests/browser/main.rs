@@ -1,4 +1,4 @@
-//! The page of `connect-trace report --html` as a browser shows it.
+//! The page of `connect-trace report --html` in a browser.
 
 mod chromium;
 #[path = "../command/mod.rs"]
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// A test by its name.
+/// A test and its name.
 type Test = (&'static str, fn() -> Result<()>);
 
 macro_rules! tests {
@@ -59,7 +59,7 @@ const TESTS: &[Test] = tests![
     a_recording_without_a_connect_is_a_page_without_a_complaint,
 ];
 
-/// Ports of the runs: a multiple of four thousand makes both parities as many.
+/// Ports of the runs: for a multiple of 4,000 there are as many even as odd ones.
 const PORTS: u32 = 4_000;
 
 fn runs() -> Vec<Run> {
@@ -68,7 +68,7 @@ fn runs() -> Vec<Run> {
         .to_vec()
 }
 
-/// The page of three runs of 4,000 attempts, and the attempts of the first.
+/// Returns the page of three runs of 4,000 attempts, and the attempts of the first run.
 fn page_of_runs(folder: &Folder) -> Result<(String, Vec<Attempt>)> {
     let log = folder.path("log.csv");
     let (_, mut attempts) = fixtures::write_log(Path::new(&log), runs())?;
@@ -77,7 +77,7 @@ fn page_of_runs(folder: &Folder) -> Result<(String, Vec<Attempt>)> {
     Ok((html, attempts))
 }
 
-/// Helps the scripts: where a connect is on the screen, and what a pointer does.
+/// Helpers of the scripts: the position of a connection on the screen, and the actions of a pointer.
 const HELPERS: &str = r#"
   const canvas = document.getElementById("canvas");
   const tip = document.getElementById("tip");
@@ -102,7 +102,7 @@ const HELPERS: &str = r#"
   };
 "#;
 
-/// What a script finds on a page that complains of nothing.
+/// Returns the result of a script on a page that logs no complaint.
 fn found(folder: &Folder, html: &str, window: Window, script: &str) -> Result<Value> {
     let script = format!("{HELPERS}{script}");
     let Visit {
@@ -120,7 +120,7 @@ fn a_page_loads_without_a_complaint_and_asks_the_network_for_nothing() -> Result
     ensure!(visit.complaints.is_empty(), "{:#?}", visit.complaints);
     ensure!(visit.requests.is_empty(), "{:#?}", visit.requests);
     ensure!(visit.found == 0, "{}", visit.found);
-    // A policy in the page itself forbids what a test cannot think of.
+    // A policy in the page itself blocks requests that no test expects.
     ensure!(html.contains("default-src 'none'"));
     Ok(())
 }
@@ -150,7 +150,7 @@ fn every_connect_of_the_run_is_drawn_in_its_colour() -> Result<()> {
     let script = r#"
       const pixels = () => {
         const counts = {};
-        // A copy: what is read often is drawn in another way.
+        // Read a copy: the browser draws a canvas in another way after many reads.
         const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
         copy.drawImage(canvas, 0, 0);
         const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
@@ -365,14 +365,14 @@ fn names_of_any_characters_are_text_and_nothing_else() -> Result<()> {
         return [document.images.length, document.scripts.length,
           document.querySelector('table th[scope=row]').textContent, inView()];";
     let seen = found(&folder, &html, DESKTOP, script)?;
-    // Two of the page, two of the test.
+    // Two requests of the page and two of the test.
     ensure!(seen[0] == 0 && seen[1] == 4 && seen[3] == 400, "{seen}");
     let shown = name.replace(['\u{202e}', '\u{1b}'], "\u{fffd}");
     ensure!(seen[2] == format!("{shown}, {shown}"), "{seen}");
     Ok(())
 }
 
-/// Times of every power of ten, which the axis of the buckets has all.
+/// Uses times of every power of ten, so that the axis of the buckets has all of them.
 fn marks_are_those_of_the_legend_and_labels_do_not_collide() -> Result<()> {
     let folder = Folder::new("browser-marks");
     let recording = folder.path("wide.csv.zst");
@@ -407,7 +407,7 @@ fn marks_are_those_of_the_legend_and_labels_do_not_collide() -> Result<()> {
 fn the_regression_line_stands_out_from_the_paper_light_and_dark() -> Result<()> {
     let folder = Folder::new("browser-contrast");
     let (html, _) = page_of_runs(&folder)?;
-    // As WCAG 2 has it.
+    // The contrast ratio as defined by WCAG 2.
     let script = "
         const style = getComputedStyle(document.documentElement);
         const luminance = (name) => {

@@ -1,15 +1,15 @@
-//! `connect-trace report`, and what it says of what it cannot read.
+//! `connect-trace report`, and its errors for files that it cannot read.
 
 use std::process::Output;
 
 use crate::command::{connect_trace, text};
 
-/// Runs it to its end.
+/// Runs `connect-trace report` until it ends.
 pub fn report(arguments: &[&str]) -> Output {
     connect_trace(&[&["report"], arguments].concat())
 }
 
-/// What it printed nevertheless, and the one line that it said of a failure.
+/// Asserts failure, and returns stdout and the one line on stderr.
 #[track_caller]
 pub fn complaint(arguments: &[&str]) -> (String, String) {
     let output = report(arguments);

@@ -1,7 +1,7 @@
-//! `connect-trace check` and a trace on hostile kernels: both name what is missing and its remedy.
+//! `connect-trace check` and a trace on hostile kernels: both name the missing feature and its remedy.
 //!
-//! A kernel is made hostile for one process, by what is mounted over the kernel's files in a mount
-//! namespace of its own. [`LAST`] locks the kernel down for good.
+//! Mounts over the kernel's files make a kernel hostile for one process, in its own mount namespace. [`LAST`] locks the
+//! kernel down until the next boot.
 
 use std::{fs, io, os::unix::process::CommandExt as _, process::Command};
 
@@ -48,42 +48,42 @@ pub const TESTS: &[Test<()>] = crate::tests![
     ],
 ];
 
-/// After it the kernel cannot be traced any more, until it is booted again.
+/// The test after which the kernel cannot be traced any more until the next boot.
 pub const LAST: Test<()> = Test {
     name: "a_lockdown_is_told_by_both",
     kernels: Kernels::All,
     run: a_lockdown_is_told_by_both,
 };
 
-/// Runs this in a shell whose mounts nobody else sees.
+/// Runs a script in a shell with a private mount namespace.
 fn shell(script: &str) -> Result<Ended> {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-e", "-c", script]);
     Process::start(command)?.end()
 }
 
-/// What `connect-trace check --format json` says.
+/// Output of `connect-trace check --format json`.
 struct Checked {
     ended: Ended,
     object: Value,
 }
 
 impl Checked {
-    /// After the kernel was made as a script says.
+    /// Runs the check after a script has changed the kernel's files.
     fn after(script: &str) -> Result<Self> {
         Self::of(shell(&format!(
             "{script}\nexec connect-trace check --format json"
         ))?)
     }
 
-    /// By a program that runs others.
+    /// Runs the check through another program.
     fn run_by(runner: &str) -> Result<Self> {
         Self::of(shell(&format!(
             "exec {runner} connect-trace check --format json"
         ))?)
     }
 
-    /// What it said.
+    /// Parses the output of the check.
     fn of(ended: Ended) -> Result<Self> {
         let object = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
         Ok(Self { ended, object })
@@ -105,8 +105,8 @@ impl Checked {
     }
 }
 
-/// Fails unless the check finds this missing and a trace ends with one message, and both have these
-/// words; in text the verdict comes last.
+/// Fails unless the check reports `name` as missing, a trace ends with a single message, and both contain `words`. In
+/// text, the verdict is the last line of the check.
 fn assert_both_refuse(script: &str, name: &str, words: &[&str], trace: &str) -> Result<()> {
     let checked = Checked::after(script)?;
     assert_eq!(checked.status(), Some(1), "{}", checked.ended);
@@ -142,14 +142,14 @@ fn the_mode_that_check_names_is_the_one_that_a_trace_takes((): ()) -> Result<()>
     let trace = shell("exec connect-trace -d 0.1")?.successful()?;
     let attached = format!("Attached by {mode}: ");
     assert!(trace.stderr.starts_with(&attached), "{attached}: {trace}");
-    // The reason is in the same words.
+    // The reason has the same words in both.
     let reason = &checked.finding("attach_mode")?["note"];
     let reason = reason.as_str().unwrap_or_default();
     assert!(
         !reason.is_empty() && trace.stderr.contains(reason),
         "{reason}: {trace}"
     );
-    // And loading them, both ways, left nothing behind.
+    // And loading them in both ways left nothing behind.
     for way in ["fentry", "kprobe"] {
         assert_ne!(checked.state(way)?, "missing", "{}", checked.ended);
     }
@@ -180,7 +180,7 @@ fn an_unprivileged_user_learns_what_could_not_be_looked_at((): ()) -> Result<()>
         let remedy = &checked.finding(name)?["remedy"];
         assert_eq!(remedy, "run it with sudo", "{name}: {shown}");
     }
-    // What everybody may see is seen.
+    // Files that every user may read were checked.
     for name in ["btf", "offsets", "functions", "range", "socket_range_step"] {
         assert_ne!(checked.state(name)?, "unknown", "{name}: {shown}");
     }
@@ -196,19 +196,19 @@ fn an_unprivileged_user_learns_what_could_not_be_looked_at((): ()) -> Result<()>
 
 const PERFMON: libc::c_int = 38;
 const BPF: libc::c_int = 39;
-/// For the memory of maps, which counts against a limit of the process before Linux 5.11.
+/// Needed for the memory of maps, which counts against a limit of the process before Linux 5.11.
 const SYS_RESOURCE: libc::c_int = 24;
 
-/// Runs `connect-trace` as root that has been left no other capabilities than these.
+/// Runs `connect-trace` as root with only the capabilities `kept`.
 fn with_capabilities(kept: &'static [libc::c_int], arguments: &str) -> Result<Ended> {
     Process::start(keeping(kept, connect_trace(arguments)))?.end()
 }
 
-/// Leaves a command of root no other capabilities than these.
+/// Limits a command of root to the capabilities `kept`.
 fn keeping(kept: &'static [libc::c_int], mut command: Command) -> Command {
     let drop_others = move || {
         for capability in (0..64).filter(|capability| !kept.contains(capability)) {
-            // Beyond the kernel's last one it fails, which is as good.
+            // Beyond the kernel's last capability the call fails, which is harmless.
             // SAFETY: the call takes numbers only.
             unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         }
@@ -221,7 +221,7 @@ fn keeping(kept: &'static [libc::c_int], mut command: Command) -> Command {
 
 fn two_capabilities_are_enough_and_one_is_not((): ()) -> Result<()> {
     const JSON: &str = "check --format json";
-    // Debian's kernels let only CAP_SYS_ADMIN open perf events where this is 3, as it is by default.
+    // Debian's kernels let only CAP_SYS_ADMIN open perf events if this setting is 3, the default.
     let paranoid = Setting::of("/proc/sys/kernel/perf_event_paranoid")?;
     for (level, kept, enough) in [
         ("2", &[PERFMON, BPF, SYS_RESOURCE][..], true),
@@ -254,7 +254,7 @@ fn two_capabilities_are_enough_and_one_is_not((): ()) -> Result<()> {
 }
 
 fn the_namespaces_of_a_container_are_told((): ()) -> Result<()> {
-    // Root in a user namespace has all capabilities there, and none that count.
+    // Root in a user namespace has all capabilities inside it, and none outside.
     let checked = Checked::run_by("unshare -U -r")?;
     assert_eq!(checked.status(), Some(1), "{}", checked.ended);
     let capabilities = checked.finding("capabilities")?;
@@ -268,7 +268,7 @@ fn the_namespaces_of_a_container_are_told((): ()) -> Result<()> {
         assert!(trace.stderr.contains(words), "{words}: {trace}");
     }
 
-    // Its own process ids only keep --pid from working.
+    // Only --pid does not work in a PID namespace.
     let checked = Checked::run_by("unshare -p -f")?;
     assert_eq!(checked.status(), Some(0), "{}", checked.ended);
     assert_eq!(
@@ -292,14 +292,14 @@ fn without_btf_both_say_which_kernel_has_it((): ()) -> Result<()> {
     let checked = Checked::after(&format!("mount --bind /dev/null {VMLINUX}"))?;
     for name in ["offsets", "prototypes", "attach_mode", "socket_range_step"] {
         let state = checked.state(name)?;
-        // Without the option it has no step.
+        // Without the socket option there is no step.
         let known = name == "socket_range_step" && state == "missing";
         assert!(known || state == "unknown", "{name}: {}", checked.ended);
     }
     Ok(())
 }
 
-/// All of the kernel's symbols but these.
+/// Removes the symbols `names` from the kernel's list of symbols.
 fn without_symbols(names: &[&str]) -> Result<String> {
     changed_symbols(|line| {
         let is_kept = !names.iter().any(|name| line.ends_with(&format!(" {name}")));
@@ -307,7 +307,7 @@ fn without_symbols(names: &[&str]) -> Result<String> {
     })
 }
 
-/// The kernel's symbols, each line changed or left out.
+/// Changes the kernel's list of symbols: each line is changed or left out.
 fn changed_symbols(change: impl FnMut(&str) -> Option<String>) -> Result<String> {
     const CHANGED: &str = "/tmp/kallsyms";
     let all = fs::read_to_string(KALLSYMS).context(KALLSYMS)?;
@@ -348,11 +348,11 @@ fn a_function_by_a_symbol_of_clang_is_the_function((): ()) -> Result<()> {
     let checked = Checked::after(&script)?;
     assert_eq!(checked.status(), Some(0), "{}", checked.ended);
     assert_eq!(checked.state("functions")?, "ok", "{}", checked.ended);
-    // The kernel's types have it by its name in the source.
+    // The kernel's types have the function by its name in the source.
     let trace = format!("{script}\nexec connect-trace --attach fentry -- truth v6 --count 2");
     let trace = shell(&trace)?.successful()?;
     assert!(trace.stdout.contains("2 connect() calls in "), "{trace}");
-    // A kprobe is put on the symbol, which this kernel has not.
+    // A kprobe needs the symbol itself, which this kernel lacks.
     let trace = shell(&format!(
         "{script}\nexec connect-trace --attach kprobe -d 0.1"
     ))?;
@@ -361,7 +361,7 @@ fn a_function_by_a_symbol_of_clang_is_the_function((): ()) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's types, with functions that have the prototype of another one.
+/// Changes the kernel's types: functions get the prototype of another one.
 fn with_prototypes(changes: &[(&str, &str)]) -> Result<String> {
     const CHANGED: &str = "/tmp/btf";
     let mut blob = fs::read(VMLINUX).context(VMLINUX)?;
@@ -374,7 +374,7 @@ fn with_prototypes(changes: &[(&str, &str)]) -> Result<String> {
     Ok(format!("mount --bind {CHANGED} {VMLINUX}"))
 }
 
-/// Returns the place at which a blob of BTF describes a function.
+/// Returns the offset at which a blob of BTF describes a function.
 fn described(blob: &[u8], function: &str) -> Result<usize> {
     const FUNC: u8 = 12;
     let (header, types, length) = (word(blob, 4)?, word(blob, 8)?, word(blob, 12)?);
@@ -399,7 +399,7 @@ fn word(blob: &[u8], at: usize) -> Result<u32> {
 }
 
 fn a_prototype_that_does_not_fit_is_refused_by_each_way((): ()) -> Result<()> {
-    // Its first argument is another one than the socket.
+    // Its first argument is not the socket.
     let script = with_prototypes(&[("tcp_v4_connect", "inet_hash_connect")])?;
     let words = [
         "argument 0 of tcp_v4_connect is not a struct sock *",
@@ -435,7 +435,7 @@ fn the_step_of_a_socket_range_is_told_by_the_change_that_made_it((): ()) -> Resu
     if step("")?.is_none() {
         return Err(Lacking("IP_LOCAL_PORT_RANGE").into());
     }
-    // Whatever the type of the range in a socket is.
+    // Regardless of the type of the range in a socket.
     for (other, expected) in [(void, 2), (int, 1)] {
         let script = with_prototypes(&[(FUNCTION, other)])?;
         assert_eq!(step(&script)?, Some(expected), "as {other}");
@@ -468,17 +468,17 @@ fn without_ipv6_the_rest_is_traced((): ()) -> Result<()> {
 /// As in a container: neither tracefs nor debugfs is mounted.
 const BARE: &str = "umount -l /sys/kernel/tracing\numount -l /sys/kernel/debug";
 
-/// More threads than there are CPUs, in searches of all ports of a range that is exhausted.
+/// More threads than CPUs, in searches of all ports of an exhausted range.
 const CROWD: &str = "threads 26000-26499 --set-range --threads 32 --count 24";
 
-/// The account in the last report of a trace that prints JSON.
+/// Returns the account in the last report of a trace that prints JSON.
 fn account(ended: &Ended) -> Result<Value> {
     let report = ended.stdout.lines().last().unwrap_or_default();
     let report: Value = serde_json::from_str(report).with_context(|| ended.to_string())?;
     Ok(report["accounting"].clone())
 }
 
-/// Traces a crowd after the kernel was made as a script says. Returns what the trace printed.
+/// Runs a crowd beside a trace, and returns the output of the trace.
 fn traced_crowd(mut trace: Process) -> Result<Ended> {
     trace.wait_for_stderr("Tracing connect()")?;
     let calls = truth(CROWD)?.len() as u64;
@@ -529,7 +529,7 @@ fn without_any_mount_a_killed_trace_leaves_nothing((): ()) -> Result<()> {
     })
 }
 
-/// Returns our return events that the kernel has.
+/// Returns connect-trace's return events in the kernel.
 fn our_events() -> Result<Vec<String>> {
     let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events")?;
     let ours = events
@@ -555,7 +555,7 @@ fn without_the_privilege_to_mount_the_way_that_loses_least_is_taken((): ()) -> R
     let ended = traced_crowd(start("--format json")?)?;
     let account = account(&ended)?;
     assert!(ended.stderr.contains("Attached by fentry/fexit"), "{ended}");
-    // What the kernel was built with is told by its version line, and all else in debugfs.
+    // The version line has the kernel's build options; the rest is in debugfs.
     if checked.state("preemption")? == "unknown" {
         for words in ["may lose calls", "not known", "would lose more", "tracefs"] {
             assert!(ended.stderr.contains(words), "{words}: {ended}");
@@ -568,7 +568,7 @@ fn without_the_privilege_to_mount_the_way_that_loses_least_is_taken((): ()) -> R
         assert_eq!((&account["lost"], skipped), (&Value::from(0), 0), "{ended}");
     }
 
-    // By kprobe, if that is asked for, the remedy is said.
+    // With an explicit kprobe, the remedy is printed.
     let kprobe = start("--attach kprobe -d 0.1")?.end()?.successful()?;
     for words in ["returns may be lost", "tracefs", "run as root"] {
         assert!(kprobe.stderr.contains(words), "{words}: {kprobe}");
@@ -576,9 +576,9 @@ fn without_the_privilege_to_mount_the_way_that_loses_least_is_taken((): ()) -> R
     Ok(())
 }
 
-/// Leaves this process without tracefs and debugfs.
+/// Removes tracefs and debugfs from this process's mounts.
 fn without_mounts() -> io::Result<()> {
-    // SAFETY: the calls take strings that end with zero.
+    // SAFETY: the calls take NUL-terminated strings.
     unsafe {
         if libc::unshare(libc::CLONE_NEWNS) != 0 {
             return Err(io::Error::last_os_error());
@@ -599,7 +599,7 @@ fn what_a_trace_leaves_that_is_killed_with_its_janitor_is_told_and_removed((): (
     let mut trace = Process::start(connect_trace("--attach kprobe"))?;
     trace.wait_for_stderr("Tracing connect()")?;
     let janitor = until("there is a janitor", || child_of(trace.pid(), "ct-janitor"))?;
-    // As cgroup.kill does: at once.
+    // At once, as by cgroup.kill.
     for (pid, signal) in [
         (janitor, libc::SIGSTOP),
         (libc::pid_t::try_from(trace.pid())?, libc::SIGKILL),
@@ -628,7 +628,7 @@ fn what_a_trace_leaves_that_is_killed_with_its_janitor_is_told_and_removed((): (
     Ok(())
 }
 
-/// The child of a process that has this name.
+/// Returns the child of a process with this name.
 fn child_of(parent: u32, name: &str) -> Result<Option<libc::pid_t>> {
     let children = format!("/proc/{parent}/task/{parent}/children");
     for child in fs::read_to_string(children)?.split_whitespace() {
@@ -640,7 +640,7 @@ fn child_of(parent: u32, name: &str) -> Result<Option<libc::pid_t>> {
     Ok(None)
 }
 
-/// Fails unless both the check and a trace fail under a limit, and tell it with these words as the reason.
+/// Fails unless both the check and a trace fail under a limit, and give the reason with `words`.
 fn assert_both_name_the_limit(script: &str, words: &[&str]) -> Result<()> {
     let checked = Checked::after(script)?;
     assert_eq!(checked.status(), Some(1), "{}", checked.ended);
@@ -717,7 +717,7 @@ fn a_comparison_without_privileges_says_what_a_trace_takes((): ()) -> Result<()>
     Ok(())
 }
 
-/// A setting of the kernel. Dropping it makes it what it was.
+/// A setting of the kernel, restored on drop.
 struct Setting {
     path: &'static str,
     before: String,
@@ -746,7 +746,7 @@ fn kprobes_that_are_turned_off_are_told((): ()) -> Result<()> {
     let words = ["kprobes/enabled", "echo 1"];
     let checked = Checked::after("")?;
     assert_eq!(checked.state("kprobe")?, "missing", "{}", checked.ended);
-    // Fentry does without, where it is used.
+    // Fentry does not need it, if it is used.
     let by_fentry = checked.object["attach_mode"] == "fentry/fexit";
     assert_eq!(
         checked.status(),
@@ -783,14 +783,14 @@ fn an_ftrace_that_is_turned_off_is_told((): ()) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel does not let a switch be turned.
+/// Returns true if the kernel does not support changing a setting.
 fn is_not_supported(error: &Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.and_then(io::Error::raw_os_error) == Some(libc::EOPNOTSUPP)
 }
 
 fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
-    // A network namespace of its own: its settings are nobody else's.
+    // A separate network namespace: the settings there affect nothing else.
     let mut command = Command::new("unshare");
     let script = "cd /proc/sys/net/ipv4\n\
          echo 40001 40010 > ip_local_port_range\n\
@@ -806,7 +806,7 @@ fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
     let reuse = fs::read_to_string("/proc/sys/net/ipv4/tcp_tw_reuse")?;
     assert_eq!(data("tw_reuse")?, reuse.trim().parse::<u32>()?);
 
-    // What the kernels that are tested are known for.
+    // Known facts of the tested kernels.
     let release = kernel::release();
     let mut numbers = release
         .split('.')
@@ -815,7 +815,7 @@ fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
     let version = version.with_context(|| format!("no version: {release}"))?;
     let known = |since, older, newer| if version < since { older } else { newer };
     for (name, state) in [
-        // Debian's 6.1 has it from the stable kernel 6.1.32.
+        // Debian's 6.1 has it since the stable kernel 6.1.32.
         ("socket_range", known((6, 1), "missing", "ok")),
         (
             "socket_range_step",
@@ -829,8 +829,8 @@ fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
     Ok(())
 }
 
-/// Integrity, under which tracing works, and then confidentiality, under which nothing does. Neither
-/// can be undone.
+/// Tests integrity, under which tracing works, and then confidentiality, under which nothing works. Neither can be
+/// undone.
 fn a_lockdown_is_told_by_both((): ()) -> Result<()> {
     let mode = match access::lockdown() {
         Ok(mode) => mode,

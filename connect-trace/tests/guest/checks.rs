@@ -1,4 +1,4 @@
-//! Watching `__inet_check_established` tells what the kernel's search did.
+//! Tests that watched calls of `__inet_check_established` match the kernel's search.
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
@@ -32,7 +32,7 @@ fn watching(mode: AttachMode, checks: CheckMode) -> Result<Session> {
 
 fn counting_shows_how_many_ports_each_connect_looked_at(mode: AttachMode) -> Result<()> {
     let session = watching(mode, CheckMode::Count)?;
-    // Ranges that no other test uses: a socket that one has left behind would be a port more to check.
+    // Ranges that no other test uses: a socket left behind by another test would be one more port to check.
     let range = truth("exhaust 22000-22255 --set-range --extra 3")?;
     let range_v6 = truth("exhaust 22300-22363 --set-range --extra 2 --family 6")?;
     let explicit = truth("bind-port --count 3")?;
@@ -50,8 +50,8 @@ fn counting_shows_how_many_ports_each_connect_looked_at(mode: AttachMode) -> Res
     Ok(())
 }
 
-/// A candidate that nobody uses is taken without a check, and each other one is checked once: so the
-/// checks are the taken ports that a search came across.
+/// A candidate that no socket uses is taken without a check, and each other candidate is checked once. Therefore the
+/// number of checks is the number of taken ports that a search came across.
 fn grows_with_the_ports_taken(pairs: &[Pair<'_>], ports: usize) {
     let half = ports / 2;
     let checks: Vec<usize> = pairs
@@ -80,7 +80,7 @@ fn grows_with_the_ports_taken(pairs: &[Pair<'_>], ports: usize) {
     }
 }
 
-/// Each call is one of a connect(), and in the function of its family.
+/// Asserts that each check belongs to a connect() call, and is in the function of its family.
 fn calls_are_those_of_the_connects(connects: &[Connect], functions: &[CheckEstablished; 2]) {
     let counted = |v6| -> u64 {
         let of_function = connects
@@ -109,7 +109,7 @@ fn timing_times_the_calls(mode: AttachMode) -> Result<()> {
     calls_are_those_of_the_connects(&trace.connects, &trace.checks);
     for function in trace.checks {
         times_are_consistent(&function);
-        // All but those that were interrupted by another thread.
+        // All calls are timed except those that another thread interrupted.
         assert!(function.timed * 10 > function.calls * 9, "{function:?}");
     }
     let searching: u64 = trace
@@ -160,11 +160,11 @@ fn a_burst_flags_the_connects_whose_checks_it_saw(mode: AttachMode) -> Result<()
     let mut session = watching(mode, CheckMode::Sampled)?;
     let bursts = session.tracer.probes().watcher().bursts();
     let bursts = bursts.context("no bursts although they are asked for")?;
-    // The first burst lasts since the start, until it has seen something.
+    // The first burst lasts from the start until a check was seen.
     let first = truth("exhaust 23000-23199 --set-range")?;
     bursts.end_first()?;
     for connect in session.connects() {
-        // The port that was found was nobody's, and was not checked.
+        // No socket used the port that was found, so that it was not checked.
         assert_eq!(
             connect.checks_watched,
             connect.scanned > Some(1),
@@ -189,7 +189,7 @@ fn a_burst_flags_the_connects_whose_checks_it_saw(mode: AttachMode) -> Result<()
     matched(&first, of_first, Extent::Exact)?;
     matched(&truth, connects, Extent::Exact)?;
 
-    // Those that were in flight when it began and when it ended, of which it saw a part, and all between.
+    // The calls in flight at the beginning and at the end of the burst, watched in part, and all calls between them.
     let flagged = connects.iter().map(|connect| connect.checks_watched);
     let mut flagged = flagged.enumerate().filter(|(_, flagged)| *flagged);
     let (start, _) = flagged.next().context("no connect() was flagged")?;

@@ -1,5 +1,5 @@
-//! Real clients: what curl, wrk and Python's asyncio say of their connections is what their records say,
-//! and nginx and the kernel count as many.
+//! Real clients: the connections reported by curl, wrk and Python's asyncio match their records, and the counts of
+//! nginx and the kernel match too.
 
 use std::{
     collections::BTreeSet,
@@ -32,24 +32,24 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     ],
 ];
 
-/// Nothing listens there.
+/// A port without a listener.
 const REFUSED: u16 = 9;
 
-/// Addresses of this machine, and the families of connects to them.
+/// Addresses of this machine, and the families of connections to them.
 const HOSTS: [(&str, Family); 2] = [("127.0.0.1", Family::V4), ("::1", Family::V6)];
 
 const CONNECTIONS: &str = include_str!("clients/connections.py");
 
-/// What came of clients that were traced.
+/// Results of clients that were traced.
 struct Traced<T> {
-    /// What they said.
+    /// Output of the clients.
     said: T,
     trace: Trace,
-    /// What the kernel counted meanwhile.
+    /// Counters of the kernel for the same time.
     counted: Counters,
 }
 
-/// Runs clients of this name in a trace, which has their connects and no others, and all of them.
+/// Runs clients of this name in a trace that has exactly their connections.
 fn traced<T>(
     mode: AttachMode,
     name: &str,
@@ -81,7 +81,7 @@ impl<T> Traced<T> {
     }
 }
 
-/// Fails unless each connect searched for a port, and went to this port of an address of the family.
+/// Fails unless each connection searched for a port, and went to the port `to` of an address of the family.
 fn assert_searched(connects: &[&Connect], family: Family, to: u16) {
     let address = match family {
         Family::V4 | Family::Mapped => IpAddr::from(Ipv4Addr::LOCALHOST),
@@ -109,17 +109,17 @@ fn sorted(mut ports: Vec<u16>) -> Vec<u16> {
     ports
 }
 
-/// What curl says of one transfer.
+/// Report of curl on one transfer.
 struct Transfer {
-    /// 0 where it did not get a connection.
+    /// Local port; 0 without a connection.
     local_port: u16,
-    /// The connections that it has got for this transfer.
+    /// Number of connections that curl made for this transfer.
     connects: usize,
-    /// 0, or why the transfer failed.
+    /// 0, or the error code of the transfer.
     error: u32,
 }
 
-/// curl, ended.
+/// A run of curl that has ended.
 struct Curl {
     pid: u32,
     transfers: Vec<Transfer>,
@@ -145,7 +145,7 @@ impl Curl {
         })
     }
 
-    /// The ports of the connections that it has made, after a run that did not fail.
+    /// Returns the local ports of the connections, after a run that did not fail.
     fn ports(&self) -> Vec<u16> {
         let Self {
             transfers, ended, ..
@@ -234,13 +234,13 @@ fn a_refused_curl_has_a_port_and_no_error(mode: AttachMode) -> Result<()> {
     Ok(())
 }
 
-/// What wrk says in the end.
+/// Final report of wrk.
 struct Wrk {
     pid: u32,
     requests: u64,
-    /// Connections that could not be made.
+    /// Number of connections that could not be made.
     connect_errors: u64,
-    /// Connections that broke, and that it replaced.
+    /// Number of connections that broke and were replaced.
     broken: u64,
     ended: Ended,
 }
@@ -258,13 +258,13 @@ impl Wrk {
             .arg(format!("http://127.0.0.1:{}/", nginx::PORT));
         let mut process = Process::start(command)?;
         until("wrk ends", || {
-            // So many that the ring buffer might not hold all of them.
+            // Read now: the ring buffer might not hold all of the records.
             session.connects();
             Ok(process.has_ended()?.then_some(()))
         })?;
         let pid = process.pid();
         let ended = process.end()?.successful()?;
-        // Only said where it is not 0.
+        // Printed only if it is not 0.
         let errors = |kind: &str| number_between(&ended.stdout, kind, ",");
         Ok(Self {
             pid,
@@ -275,15 +275,14 @@ impl Wrk {
         })
     }
 
-    /// The connects that it has made: one that tries the address, one for each of the connections at
-    /// the start, and one after each response and each connection that broke. Its threads stop only
-    /// between two of these steps.
+    /// Returns the number of connect() calls: one that tests the address, one for each connection at the start, and one
+    /// after each response and each broken connection. The threads of wrk stop only between two of these steps.
     fn connects(&self) -> u64 {
         1 + Self::CONNECTIONS + self.requests + self.broken
     }
 }
 
-/// The number in the line `  2199 requests in 2.08s, 317.82KB read`.
+/// Returns the number in the line `  2199 requests in 2.08s, 317.82KB read`.
 fn requests(text: &str) -> Option<u64> {
     let (before, _) = text.split_once(" requests in ")?;
     before.split_whitespace().last()?.parse().ok()
@@ -305,7 +304,7 @@ fn wrk_and_nginx_count_the_records_of_wrk(mode: AttachMode) -> Result<()> {
         })?;
         Ok(wrk)
     })?;
-    // Without the connection that asks.
+    // Subtract the connection of the status request.
     let accepted = nginx.accepted()? - before - 1;
 
     let wrk = &traced.said;
@@ -313,8 +312,8 @@ fn wrk_and_nginx_count_the_records_of_wrk(mode: AttachMode) -> Result<()> {
     assert_searched(&connects, Family::V4, nginx::PORT);
     assert_eq!(wrk.connect_errors, 0, "{}", wrk.ended);
     assert_eq!(connects.len() as u64, wrk.connects(), "{}", wrk.ended);
-    // At its end wrk may close a socket before the answer to its SYN has come: the handshake fails, and
-    // nginx never sees the connection.
+    // At its end wrk may close a socket before the answer to its SYN has come: the handshake fails, and nginx never
+    // sees the connection.
     let failed = traced.counted.attempt_fails;
     assert_eq!(connects.len() as u64, accepted + failed, "{}", wrk.ended);
     let threads: BTreeSet<_> = connects.iter().map(|connect| connect.tid).collect();
@@ -334,7 +333,7 @@ fn asyncio_names_the_ports_of_the_records(mode: AttachMode) -> Result<()> {
         let process = Process::start(command)?;
         Ok((process.pid(), process.end()?.successful()?))
     })?;
-    // Without the connection that asks.
+    // Subtract the connection of the status request.
     let accepted = nginx.accepted()? - before - 1;
 
     let (pid, ended) = &traced.said;

@@ -1,5 +1,5 @@
-//! `connect-trace -- COMMAND`: traces the command and its children, and ends as it ends. And `--pid` of
-//! a process that ends.
+//! `connect-trace -- COMMAND`: traces the command and its children, and ends with its exit status. Also `--pid` of a
+//! process that ends.
 
 use std::{
     fs,
@@ -58,7 +58,7 @@ fn ended(options: &str, command: &[&str]) -> Result<Ended> {
     Process::start(connect_trace(options, command))?.end()
 }
 
-/// What the report says of the calls that entered.
+/// Returns the number of entered calls in the report.
 fn entered(ended: &Ended) -> Result<u64> {
     let rest = ended.stdout.split_once("\nentered ");
     let number = rest.and_then(|(_, rest)| rest.split(' ').next());
@@ -94,7 +94,7 @@ fn two_at_once_see_the_same(mode: AttachMode) -> Result<()> {
     }
     let truth = Truth::start("v4 --count 25")?.end()?;
     let [first, second] = both;
-    // One that ends takes nothing from the other.
+    // The end of one trace takes nothing from the other.
     first.signal(libc::SIGINT)?;
     let first = first.end()?.successful()?;
     Truth::start("v4 --count 5")?.end()?;
@@ -215,23 +215,24 @@ fn an_id_of_no_running_process_is_refused_with_the_reason((): ()) -> Result<()> 
     zombie.wait()?;
     refused(zombie.id(), &["no such process"])?;
 
-    // One of the threads of this program, but not the first.
+    // A thread of this program other than the first.
     let process = std::process::id();
     let tried = thread::spawn(move || {
-        // SAFETY: the call takes nothing and cannot fail.
+        // SAFETY: the call takes no arguments and cannot fail.
         let thread = unsafe { libc::gettid() }.unsigned_abs();
         refused(thread, &["thread", &format!("--pid {process}")])
     });
     tried.join().expect("the thread has not panicked")
 }
 
-/// As the kernel can miss the program for it: an id that no process has any more stays among those that are traced.
+/// Simulates a process whose end the kernel did not report to the eBPF program: an id without a process remains among
+/// the traced ones.
 fn a_process_whose_end_the_programs_missed_does_not_keep_the_trace((): ()) -> Result<()> {
     let truth = Truth::hold("v4 --count 6")?;
     let options = format!("--follow -p {}", truth.pid());
     let mut process = Process::start(connect_trace(&options, &[]))?;
     process.wait_for_stderr("Tracing connect()")?;
-    // 4194303, the highest id that there can be: a guest does not get that far.
+    // 4194303 is the highest possible id: no process of a guest reaches it.
     bpftool("map update name PIDS key hex ff ff 3f 00 value hex 01")?;
     truth.release()?;
     truth.end()?;
@@ -251,7 +252,7 @@ fn processes_that_outlive_their_command_are_told((): ()) -> Result<()> {
     let (pid, _) = rest.split_once(';').with_context(|| ended.to_string())?;
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"))?;
     assert_eq!(comm, "sleep\n", "{ended}");
-    // SAFETY: no pointers; the process is the one that was looked at.
+    // SAFETY: the call takes no pointers; the process is the one that was just examined.
     unsafe { libc::kill(pid.parse()?, libc::SIGKILL) };
     Ok(())
 }
@@ -263,7 +264,7 @@ fn a_command_gets_sigterm_when_the_time_is_over((): ()) -> Result<()> {
     Ok(())
 }
 
-/// As the restart of a service does.
+/// The same happens when a service restarts.
 fn a_cgroup_that_is_made_again_is_traced_again((): ()) -> Result<()> {
     const NAME: &str = "connect-trace-again";
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {

@@ -1,4 +1,4 @@
-//! `connect-trace compare` under trace: what each kernel does with the full range.
+//! `connect-trace compare` under trace: the effect of the full range on each kernel.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     ],
 ];
 
-/// Ports of the range, which are as many connections.
+/// Number of ports in the range, and of connections.
 const PORTS: u64 = 1000;
 
 fn compare(arguments: &str) -> Result<Ended> {
@@ -25,8 +25,8 @@ fn compare(arguments: &str) -> Result<Ended> {
     Process::start(connect_trace(&format!("{fixed} {arguments}")))?.end()
 }
 
-/// What is there of a strategy: the connections before the first odd port, and the candidates of each
-/// search in the mean.
+/// Returns two figures of a strategy: the number of connections before the first odd port, and the mean number of
+/// candidates per search.
 fn step(comparison: &Value, strategy: &str) -> Result<(u64, f64)> {
     let strategies = comparison["strategies"].as_array();
     let mut strategies = strategies.into_iter().flatten();
@@ -45,7 +45,7 @@ fn step(comparison: &Value, strategy: &str) -> Result<(u64, f64)> {
 fn the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on(
     (): (),
 ) -> Result<()> {
-    // By default, because it does not ask for what a kernel refuses.
+    // The default strategies, none of which uses a feature that a kernel may refuse.
     let ended = report(Process::start(connect_trace(
         "compare --range 20000-20999 --repeats 1 --format json --window 500",
     ))?)?;
@@ -55,7 +55,8 @@ fn the_step_is_there_by_default_and_the_full_range_removes_it_from_linux_6_8_on(
     assert!(measured.contains(", 0 of "), "{measured}");
     assert!(!measured.contains("INCOMPLETE"), "{measured}");
 
-    // Half of the ports without a search to speak of, then half of the ports for each.
+    // The first half of the ports takes hardly any search; each port of the second half takes a search of half of the
+    // ports.
     let (first_pass, scanned) = step(&comparison, "default")?;
     assert_eq!(first_pass, PORTS / 2, "{comparison}");
     assert!((200.0..300.0).contains(&scanned), "{scanned}: {comparison}");

@@ -1,5 +1,4 @@
-//! A filter lets pass every call that belongs, and no other: each alone by both ways to attach, and each
-//! with each other one.
+//! A filter passes exactly the calls that match: each filter alone in both ways to attach, and each pair of filters.
 
 use std::{
     fs,
@@ -46,7 +45,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
 
 const UID: u32 = 1_000;
 const NAME: &str = "verity";
-/// Of the first listener of a case, which is not the only one.
+/// Ports of the first of a case's several listeners.
 const PORTS: PortRange = PortRange {
     low: 2_000,
     high: 2_000,
@@ -54,7 +53,7 @@ const PORTS: PortRange = PortRange {
 const NETWORKS: [&str; 2] = ["127.0.0.0/8", "2001:db8::/32"];
 const CGROUP: &str = "/sys/fs/cgroup/connect-trace-test";
 
-/// A filter of each kind.
+/// A kind of filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Pid,
@@ -84,21 +83,21 @@ const KINDS: [Kind; 11] = [
     Kind::Failed,
 ];
 
-/// Processes that wait to connect, each of its own sort.
+/// Processes that wait to connect, each with other properties.
 struct Workers {
     truths: [Truth; 5],
     ids: Ids,
     cgroup: Option<Cgroup>,
 }
 
-/// Their process ids.
+/// Process ids of the workers.
 struct Ids {
     plain: u32,
-    /// A shell, whose child connects.
+    /// A shell whose child connects.
     shell: u32,
     of_user: u32,
     of_name: u32,
-    /// In a cgroup below the one that is asked for.
+    /// A process in a cgroup below the requested one.
     in_cgroup: u32,
 }
 
@@ -113,8 +112,8 @@ impl Workers {
         let mut of_user = Command::new("truth");
         of_user.arg("mixed").uid(UID).gid(UID);
         let mut shell = Command::new("sh");
-        // Children are followed that are forked after the start: so the shell waits too. truth is not
-        // its last command, so that it starts a process for it.
+        // Children are followed if they are forked after the start: therefore the shell waits too. truth is not its
+        // last command, so that the shell starts a process for it.
         let script = r#"until [ -e "$2" ]; do sleep 0.1; done; truth mixed "$@"; exit $?"#;
         shell.args(["-c", script, "sh"]);
         let truths = [
@@ -138,7 +137,7 @@ impl Workers {
         })
     }
 
-    /// Adds the filter of a kind; none where this kernel has none.
+    /// Adds the filter of a kind; returns `None` if this kernel does not support it.
     fn add_filter(&self, kind: Kind, filters: &mut Filters) -> Option<()> {
         match kind {
             Kind::Pid => filters.pids.push(self.ids.plain),
@@ -162,7 +161,7 @@ impl Workers {
         Some(())
     }
 
-    /// The filters of these kinds; none where this kernel lacks what one asks for.
+    /// Returns the filters of these kinds; `None` if this kernel does not support one of them.
     fn filters(&self, kinds: &[Kind]) -> Option<Filters> {
         let mut filters = Filters::default();
         for &kind in kinds {
@@ -171,8 +170,8 @@ impl Workers {
         Some(filters)
     }
 
-    /// Lets them connect, one after the other, in a trace for each of these sets of filters. For each set it returns
-    /// how many calls passed and how many there were; none where this kernel lacks what a filter asks for.
+    /// Lets the workers connect, one after the other, in a trace for each of these sets of filters. Returns for each
+    /// set the number of calls that passed and of all calls; `None` if this kernel does not support a filter.
     fn traced(self, mode: AttachMode, sets: &[Vec<Kind>]) -> Result<Vec<Option<Passed>>> {
         let traces = sets.iter().map(|kinds| -> Result<_> {
             let Some(filters) = self.filters(kinds) else {
@@ -203,11 +202,11 @@ impl Workers {
     }
 }
 
-/// How many calls passed a filter, and how many there were.
+/// Number of calls that passed a filter, and number of all calls.
 type Passed = (usize, usize);
 
 impl Ids {
-    /// Ends the trace with filters of these kinds, and checks that it has what belongs and no other.
+    /// Ends the trace with filters of these kinds, and checks that it has exactly the matching calls.
     fn check(
         &self,
         kinds: &[Kind],
@@ -223,7 +222,8 @@ impl Ids {
             Extent::Exact,
         )?;
         trace.assert_complete();
-        // A recording is asked the same, but for what it cannot know: which cgroups and processes are below others.
+        // Recordings use the same filters, except for facts that a recording lacks: the parents of cgroups and of
+        // processes.
         let by_record = |kind: &Kind| !matches!(kind, Kind::PidAndChildren | Kind::Cgroup);
         if kinds.iter().all(by_record) {
             for connect in &trace.connects {
@@ -233,9 +233,9 @@ impl Ids {
         Ok((trace.connects.len(), records.len()))
     }
 
-    /// Whether a call of truth's belongs to all of these, asked of truth.
+    /// Returns true if a call matches all of these filters, according to truth.
     fn belongs(&self, kinds: &[Kind], record: &Record) -> bool {
-        // Processes are alternatives.
+        // Process filters are alternatives.
         let is_process = |kind: &Kind| matches!(kind, Kind::Pid | Kind::PidAndChildren);
         let mut processes = kinds.iter().copied().filter(is_process).peekable();
         let others = kinds.iter().copied().filter(|kind| !is_process(kind));
@@ -248,7 +248,7 @@ impl Ids {
     fn belongs_to(&self, kind: Kind, record: &Record) -> bool {
         match kind {
             Kind::Pid => record.pid == self.plain,
-            // The child's id is not known before it runs; those of all others are.
+            // The child's id is not known before it runs; the ids of all other workers are.
             Kind::PidAndChildren => {
                 let others = [self.plain, self.of_user, self.of_name, self.in_cgroup];
                 assert_ne!(record.pid, self.shell, "a shell makes no connects");
@@ -273,8 +273,8 @@ impl Ids {
     }
 }
 
-/// Returns how many traces run at once and share the workers. Kprobes at one place are slow to go while there are others:
-/// Linux 5.10 takes seconds for each.
+/// Returns the number of traces that run at once and share the workers. Kprobes at one place are slow to detach while
+/// there are others: Linux 5.10 takes seconds for each.
 fn at_once(mode: AttachMode) -> usize {
     match mode {
         AttachMode::Fentry => 6,
@@ -295,7 +295,7 @@ fn each_filter_alone_lets_pass_what_belongs_and_no_other(mode: AttachMode) -> Re
     Ok(())
 }
 
-/// By fentry alone: how a call is seen does not matter to two filters together.
+/// By fentry alone: the way to attach does not affect the combination of two filters.
 fn each_two_filters_let_pass_what_belongs_to_both((): ()) -> Result<()> {
     let pairs = KINDS.into_iter().enumerate().flat_map(|(index, first)| {
         let others = KINDS.into_iter().skip(index + 1);
@@ -338,7 +338,7 @@ fn a_process_that_ends_is_no_longer_traced(mode: AttachMode) -> Result<()> {
 }
 
 fn the_fast_ones_are_counted_without_a_record(mode: AttachMode) -> Result<()> {
-    // Some searches of an exhausted range are long, and those of a fresh one are short.
+    // Some searches of an exhausted range are long; searches of a fresh range are short.
     let range = truth("exhaust 27000-27999 --set-range --extra 20")?;
     let mut times: Vec<u64> = range
         .iter()
@@ -393,7 +393,7 @@ fn the_fast_ones_are_counted_without_a_record(mode: AttachMode) -> Result<()> {
 fn the_unspecified_address_counts_as_the_one_that_the_kernel_takes_for_it(
     mode: AttachMode,
 ) -> Result<()> {
-    /// From a socket that is kept from IPv4, so that the call fails before `tcp_v4_connect`.
+    /// Address for a socket that accepts IPv6 only, so that the call fails before `tcp_v4_connect`.
     const REFUSED: &str = "127.0.0.9";
     const TO_LOOPBACK: [(&str, Option<&str>, &str); 6] = [
         ("0.0.0.0:0", None, "127.0.0.1"),
@@ -457,13 +457,13 @@ fn the_unspecified_address_counts_as_the_one_that_the_kernel_takes_for_it(
     Ok(())
 }
 
-/// The inode of the network namespace that all workers are in at first.
+/// Returns the inode of the network namespace in which all workers start.
 fn own_netns() -> u64 {
     let found = fs::metadata("/proc/self/ns/net");
     found.expect("every process has one").ino()
 }
 
-/// Into a cgroup below the one that is asked for; none where there is no hierarchy of version 2.
+/// Moves a process into a cgroup below the requested one; returns `None` if there is no version 2 hierarchy.
 fn move_to_cgroup(pid: u32) -> Result<Option<Cgroup>> {
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! As many connects as the machine can make, from more threads than it has CPUs: none is lost, and none is
-//! counted twice. `cargo xtask bench-load` is the same for a minute, and says the rates.
+//! As many connections as the machine can make, from more threads than it has CPUs: none is lost, and none is counted
+//! twice. `cargo xtask bench-load` does the same for a minute, and prints the rates.
 
 use anyhow::{Context as _, Result};
 use connect_trace::probes::attach::AttachMode;
@@ -21,7 +21,7 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
 
 fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
-    // With a report now and then: what is kept in the kernel is looked at while the programs run.
+    // With frequent reports, so that the kernel's maps are read while the programs run.
     let process = tracing(&format!("--format json -i 0.2 {}", attach(mode)))?;
     let calls = Truth::start("rate --refused --threads 32 --seconds 2")?.calls()?;
     process.signal(libc::SIGINT)?;
@@ -47,7 +47,7 @@ fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {
     Ok(())
 }
 
-/// While a report is made, calls go on to be lost.
+/// Tests that reports add up although calls continue to be lost while a report is made.
 fn each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
     let process = tracing(&format!(

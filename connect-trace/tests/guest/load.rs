@@ -1,4 +1,4 @@
-//! `connect-trace load` on every kernel: what each does with a range of ports, and that the command says so.
+//! `connect-trace load` on every kernel: the kernel's use of a range of ports, and the command's report of it.
 
 use std::process::Command;
 
@@ -35,19 +35,19 @@ fn run_of(arguments: &str) -> Result<Value> {
     serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())
 }
 
-/// What `IP_LOCAL_PORT_RANGE` over the whole range does.
+/// Effect of `IP_LOCAL_PORT_RANGE` over the whole range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullRange {
     /// The kernel refuses it.
     Refused,
-    /// As without it, half of the ports come first.
+    /// As without the option, half of the ports come first.
     KeepsStep,
     /// Ports of both parities are taken from the start.
     RemovesStep,
 }
 
 impl FullRange {
-    /// On the running kernel.
+    /// Returns the effect on the running kernel.
     pub fn here() -> Result<Self> {
         match version()? {
             (5, 10) => Ok(Self::Refused),
@@ -57,7 +57,7 @@ impl FullRange {
         }
     }
 
-    /// Checks how many connections it had before the first odd port of so many ports.
+    /// Checks the number of connections before the first odd port, for a range of `ports`.
     #[track_caller]
     pub fn assert_first_pass(self, connections: u64, ports: u64, shown: &Value) {
         match self {
@@ -68,7 +68,7 @@ impl FullRange {
     }
 }
 
-/// Of the running kernel: 6 and 12 for 6.12.107.
+/// Returns the version of the running kernel: 6 and 12 for 6.12.107.
 fn version() -> Result<(u32, u32)> {
     let release = kernel::release();
     let mut numbers = release.split('.').map_while(|word| word.parse().ok());

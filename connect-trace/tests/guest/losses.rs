@@ -1,4 +1,4 @@
-//! What is not in the trace is counted, with its reason.
+//! Calls that are missing from the trace are counted, with the reason.
 
 use std::{
     collections::HashSet,
@@ -36,8 +36,8 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     ],
 ];
 
-/// Processes that search long and without a pause, until they are dropped: more than there are CPUs, so that some
-/// are always in the middle. They leave the CPUs to tracers that begin and end meanwhile.
+/// Starts processes that search long and without a pause until they are dropped: more processes than CPUs, so that some
+/// are always in the middle of a search. They leave the CPUs to tracers that begin and end meanwhile.
 fn long_searches(session: &mut Session) -> Result<Vec<Truth>> {
     const PROCESSES: usize = 4;
     const PORTS: usize = 400;
@@ -110,7 +110,7 @@ fn records_beyond_a_full_ring_buffer_are_counted_as_lost(mode: AttachMode) -> Re
 }
 
 fn calls_of_other_processes_are_counted_as_filtered(mode: AttachMode) -> Result<()> {
-    // A v4-mapped one goes through both functions, and is one call.
+    // A v4-mapped connection goes through both functions, and is one call.
     let wanted = [
         Truth::hold("v4 --count 9")?,
         Truth::hold("mapped --count 8")?,
@@ -126,7 +126,7 @@ fn calls_of_other_processes_are_counted_as_filtered(mode: AttachMode) -> Result<
         },
         ..config(mode)
     })?;
-    // One after the other: at once, a kernel that preempts might skip fentry programs.
+    // One after the other: if they ran at once, a kernel that preempts might skip fentry programs.
     let mut records = Vec::new();
     for truth in wanted {
         truth.release()?;
@@ -168,7 +168,7 @@ fn returns_that_another_tracer_takes_are_counted_as_lost(mode: AttachMode) -> Re
         Ok(other.is_finished().then_some(()))
     })?;
     other.join().expect("it returns its errors")?;
-    // Each thread makes another call, which tells that the last one's return was taken.
+    // Each thread makes another call; its record shows that the return of the last call was seen.
     let before = session.connects().len();
     until("the searches have gone on", || {
         Ok((session.connects().len() > before + 100).then_some(()))
@@ -191,7 +191,7 @@ fn returns_that_another_tracer_takes_are_counted_as_lost(mode: AttachMode) -> Re
     Ok(())
 }
 
-/// On a kernel that preempts, programs of fentry are skipped, those of the search among them.
+/// Tests that a search is counted if its fentry program was skipped, as on a kernel that preempts.
 fn a_search_that_was_not_seen_is_counted(mode: AttachMode) -> Result<()> {
     let session = Session::start(&config(mode))?;
     truth("threads 27000-27255 --set-range --threads 32 --count 16")?;
@@ -207,7 +207,7 @@ fn a_search_that_was_not_seen_is_counted(mode: AttachMode) -> Result<()> {
 
 fn nearly_every_thread_has_a_place_of_its_own(mode: AttachMode) -> Result<()> {
     const THREADS: usize = 256;
-    /// Both places of a thread may be taken by chance: of one in a thousand by simulation.
+    /// By chance both places of a thread may be taken: for one thread in a thousand by simulation.
     const WITHOUT: usize = 16;
     crowd_is_seen(mode)?;
     let mut session = Session::start(&config(mode))?;

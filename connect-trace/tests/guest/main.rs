@@ -1,15 +1,13 @@
-//! What must hold inside a guest, on the kernel that runs there: `cargo xtask test` runs this program
-//! as root in one virtual machine per kernel.
+//! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
-//! The program `truth` makes connects and says what each one was; the tests trace them meanwhile and
-//! compare. `records` is about what a connect()'s record says, `makers` about connections
-//! that are made otherwise, `losses` and `flood` about the accounting,
-//! `checks` about watching `__inet_check_established`, `strategy` and `scan` about how a port was
-//! chosen and how far the search went, `program` about the command `connect-trace`,
-//! `filters` and `command` about what is traced, `output` about its events and JSON, `terminal` about
-//! what a terminal gets, `streams` about a stdout or stderr that cannot be written, `recording` about what it keeps, `overhead` about what it costs and its budget, `load` and `compare` about workloads, `check`
-//! about `connect-trace check` and kernels that lack something; `peer` compares with another tracer, and
-//! `clients` with what real clients and a server count. The other modules are what these are written with.
+//! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
+//! tests the fields of a record, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
+//! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
+//! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
+//! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
+//! `recording` recordings, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
+//! command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and `clients`
+//! with the counts of real clients and a server. The other modules are helpers.
 
 mod check;
 mod checks;
@@ -50,15 +48,15 @@ use anyhow::Result;
 use connect_trace::probes::attach::AttachMode;
 use libtest_mimic::{Arguments, Completion, Trial};
 
-/// Set to 1 where the tests may take the whole machine for themselves.
+/// Variable that is 1 if the tests may take the whole machine for themselves.
 const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 
-/// Set to 1 on a kernel that lies between the oldest and the newest of a run.
+/// Variable that is 1 on a kernel between the oldest and the newest of a run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN";
 
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
-/// Tests that are run for each way to attach.
+/// Tests that run once for each way to attach.
 const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     records::TESTS,
     makers::TESTS,
@@ -76,7 +74,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     clients::TESTS,
 ];
 
-/// Tests that no way to attach matters to.
+/// Tests that do not depend on the way to attach.
 const FOR_NO_MODE: &[&[Test<()>]] = &[
     program::TESTS,
     filters::TESTS,
@@ -93,7 +91,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // The connects of one test would be in the trace of another.
+    // The connections of one test would be in the trace of another.
     arguments.test_threads = Some(1);
     let modes = [
         ("fentry", AttachMode::Fentry),
@@ -119,8 +117,8 @@ fn main() -> ExitCode {
             let run = test.run;
             trial(format!("check::{}", test.name), move || run(()))
         });
-    // The order of this list is that in which they run, with one thread. The last one does to the kernel
-    // what only a boot undoes, and is sure to be the last: after it no other runs.
+    // With one thread the tests run in the order of this list. The last test changes the kernel until the next boot:
+    // after it no other test can run.
     let last = trial(format!("check::{}", check::LAST.name), || {
         SPOILT.store(true, Ordering::Relaxed);
         symbols::restore()?;
@@ -141,7 +139,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, all).exit_code()
 }
 
-/// Whether the last test has begun, after which no other can run.
+/// True once the last test has begun, after which no other can run.
 static SPOILT: AtomicBool = AtomicBool::new(false);
 
 /// A test, named after its function.
@@ -154,22 +152,22 @@ struct Test<Argument> {
 /// The kernels that a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernels {
-    /// All: its outcome is that of the kernel, of what the tracer reads of it, or of programs that each kernel's verifier
-    /// takes and runs in its own way.
+    /// All kernels: the outcome depends on the kernel, on the tracer's reading of the kernel, or on programs that each
+    /// kernel's verifier accepts and runs in its own way.
     All,
-    /// The oldest and the newest of a run: its outcome is that of the daemon's own code, which sees the same records
-    /// whatever the kernel is. Tests on all kernels show that they are the same.
+    /// The oldest and the newest kernel of a run: the outcome depends only on the daemon's code, which sees the same
+    /// records on every kernel. Tests on all kernels check that the records are the same.
     OldestAndNewest,
 }
 
 impl Kernels {
-    /// Returns if the running kernel is one of them.
+    /// Returns true if the running kernel is one of them.
     fn have_this(self) -> bool {
         self == Self::All || env::var_os(BETWEEN).is_none_or(|value| value != "1")
     }
 }
 
-/// The tests of a module, each the name of a function, by the kernels that they run on.
+/// Lists the tests of a module, each the name of a function, by the kernels that they run on.
 macro_rules! tests {
     ($($kernels:ident: [$($name:ident),+ $(,)?]),+ $(,)?) => {
         &[$($(crate::Test {
@@ -199,12 +197,12 @@ fn trial(name: String, run: impl FnOnce() -> Result<()> + Send + 'static) -> Tri
     })
 }
 
-/// Returns if this machine is the tests' own.
+/// Returns true if the tests may take the whole machine for themselves.
 fn is_guest() -> bool {
     env::var_os(VARIABLE).is_some_and(|value| value == "1")
 }
 
-/// The error of a test that this kernel has not got what it takes for.
+/// The error of a test that needs a feature which this kernel lacks.
 #[derive(Debug)]
 struct Lacking(&'static str);
 

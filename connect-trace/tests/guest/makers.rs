@@ -1,4 +1,4 @@
-//! Connections that are made by other means than connect() of a 64-bit program, and those that the kernel makes itself.
+//! Connections that are made in another way than by connect() of a 64-bit program, and the kernel's own connections.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     ],
 ];
 
-/// Runs a case of truth in a trace that has all of it.
+/// Runs a case of truth in a trace, which must have a record for every call.
 fn traced(mode: AttachMode, case: &str) -> Result<(Vec<Record>, Trace)> {
     let session = Session::start(&config(mode))?;
     let of_truth = truth(case)?;
@@ -81,7 +81,7 @@ fn a_connection_that_mptcp_makes_itself_is_marked(mode: AttachMode) -> Result<()
         assert!(comm.starts_with("kworker/"), "{connect:?}");
         let further = IpAddr::from(Ipv4Addr::new(127, 0, 0, 2));
         assert_eq!(connect.source, Some(further), "{connect:?}");
-        // On some kernels the other end makes one too.
+        // On some kernels the other end makes a connection too.
         joined += usize::from(connect.destination == to && connect.errno == 0);
     }
     assert_eq!(joined, COUNT, "{:?}", trace.connects);

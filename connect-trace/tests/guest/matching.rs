@@ -1,4 +1,4 @@
-//! Matching truth's lines with a trace's records, one to one.
+//! Matches truth's lines with a trace's records, one to one.
 
 use std::{
     collections::HashMap,
@@ -10,26 +10,26 @@ use anyhow::{Result, bail};
 use connect_trace::connect::{self, Connect, Owner, PortChoice, SourcePort};
 use connect_trace_guest::truth::{Explicit, Family, Outcome, Record};
 
-/// Differences that a message shows at most.
+/// Maximum number of differences in a message.
 const SHOWN: usize = 5;
 
 /// A line of truth with its record in the trace.
 #[derive(Clone, Copy)]
 pub struct Pair<'a> {
     pub truth: &'a Record,
-    /// Absent where the call did not get as far as the probed functions.
+    /// Record in the trace; absent if the call did not reach the probed functions.
     pub connect: Option<&'a Connect>,
 }
 
 impl<'a> Pair<'a> {
-    /// The record of a call that must have one.
+    /// Returns the record of a call that must have one.
     #[track_caller]
     pub fn record(self) -> &'a Connect {
         self.connect
             .unwrap_or_else(|| panic!("no record of {}", self.truth))
     }
 
-    /// How the call ended, by truth.
+    /// Returns the outcome of the call, according to truth.
     #[track_caller]
     pub fn outcome(self) -> &'a Outcome {
         let outcome = self.truth.outcome.as_ref();
@@ -37,18 +37,18 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Which calls the trace has records of.
+/// Expected relation between the calls of truth and the records of the trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// All of truth's and no others.
+    /// Every call of truth and no others.
     Exact,
-    /// All of truth's, and others.
+    /// Every call of truth, and others.
     More,
-    /// Some of truth's, and no others.
+    /// Some calls of truth, and no others.
     Fewer,
 }
 
-/// Pairs each line of truth with its record, and compares them in all that truth knows.
+/// Pairs each line of truth with its record, and compares all fields that truth knows.
 pub fn matched<'a>(
     truth: impl IntoIterator<Item = &'a Record>,
     connects: &'a [Connect],
@@ -102,7 +102,7 @@ pub fn matched<'a>(
     )
 }
 
-/// Whether a record of the same thread is of this call: the times are of the same clock.
+/// Returns true if a record of the same thread belongs to this call: the times are of the same clock.
 fn began_within(truth: &Record, connect: &Connect) -> bool {
     let end = truth
         .outcome
@@ -120,7 +120,7 @@ fn side_by_side(what: &str, truth: &Record, connects: &[&Connect]) -> String {
     text
 }
 
-/// In what a record differs from truth.
+/// Returns the differences between a record and truth.
 fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
     let mut differences = Differences(Vec::new());
     let at = &mut differences;
@@ -136,7 +136,7 @@ fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
         "search within connect()",
         connect.search_ns.unwrap_or(0) <= connect.connect_ns,
     );
-    // MPTCP makes a connection of the kernel's own sockets.
+    // The connections of MPTCP use sockets of the kernel.
     let owner = match truth.case.as_str() {
         "mptcp" => Owner::Kernel,
         _ => Owner::Process,
@@ -154,7 +154,7 @@ fn differences(truth: &Record, connect: &Connect) -> Vec<String> {
         connect.search_ns.is_some(),
     );
     let remote = canonical(truth.remote.ip());
-    // All destinations that are reached are loopback, from where the same address is the source.
+    // Every reachable destination is a loopback address, and the source is the same address.
     let source = match canonical(outcome.local.ip()) {
         unspecified if unspecified.is_unspecified() => remote,
         address => address,
@@ -188,7 +188,7 @@ fn compare_port(at: &mut Differences, truth: &Record, outcome: &Outcome, connect
     let expected = match outcome.kernel_errno {
         _ if bound => SourcePort::Bound(port),
         Some(0) if port != 0 => SourcePort::Searched(port),
-        // The socket has lost it since.
+        // The socket has lost its port since.
         Some(0) => SourcePort::Searched(connect.port.number().unwrap_or(0)),
         _ => SourcePort::None,
     };
@@ -201,7 +201,7 @@ fn compare_port(at: &mut Differences, truth: &Record, outcome: &Outcome, connect
     }
 }
 
-/// What was found so far.
+/// Differences found so far.
 struct Differences(Vec<String>);
 
 impl Differences {

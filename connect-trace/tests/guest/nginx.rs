@@ -11,19 +11,19 @@ use anyhow::{Context as _, Result};
 
 use crate::process::Process;
 
-/// Where it listens, on all addresses.
+/// Port of the server, on all addresses.
 pub const PORT: u16 = 8080;
 
 const CONFIGURATION: &str = include_str!("clients/nginx.conf");
 const FOLDER: &str = "/tmp/nginx";
 
-/// nginx, while it runs. A request takes a connection of its own, unless its path begins with `/kept`.
+/// A running nginx. Each request has its own connection, unless its path begins with `/kept`.
 pub struct Nginx {
     _process: Process,
 }
 
 impl Nginx {
-    /// Starts it and waits until it listens.
+    /// Starts nginx and waits until it listens.
     pub fn start() -> Result<Self> {
         fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}"))?;
         let path = format!("{FOLDER}/nginx.conf");
@@ -31,13 +31,13 @@ impl Nginx {
         let mut command = Command::new("nginx");
         command.args(["-e", "stderr", "-c", &path]);
         let mut process = Process::start(command)?;
-        // Said when the sockets are open.
+        // nginx prints this when the sockets are open.
         process.wait_for_stderr("getrlimit(RLIMIT_NOFILE)")?;
         Ok(Self { _process: process })
     }
 
-    /// How many connections it has accepted, with the one that asks. Those that wait to be accepted come
-    /// before that one, and so are counted.
+    /// Returns the number of accepted connections, including the one of this request. Waiting connections are accepted
+    /// before that one, and therefore counted.
     pub fn accepted(&self) -> Result<u64> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("nginx")?;
         stream.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! Events and JSON of `connect-trace`, against its schema and against truth.
+//! Events and JSON of `connect-trace`, checked against its schema and against truth.
 
 use std::{
     ffi::CStr,
@@ -37,7 +37,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
 
 const SCHEMA: &str = include_str!("../../../docs/output.schema.json");
 
-/// The lines of a run, each of which must be valid.
+/// The JSON lines of a run, each of which must be valid.
 pub struct Lines {
     pub events: Vec<Value>,
     pub reports: Vec<Value>,
@@ -63,7 +63,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// The only report.
+    /// Returns the only report.
     pub fn report(&self) -> Result<&Value> {
         ensure!(self.reports.len() == 1, "{} reports", self.reports.len());
         Ok(&self.reports[0])
@@ -95,7 +95,7 @@ fn json_is_valid_and_agrees_with_truth((): ()) -> Result<()> {
     for line in &lines.reports {
         assert_adds_up(line);
     }
-    // Times of day are in the order in which the lines were printed, to the interval of looking.
+    // Times of day are in the order in which the lines were printed, with a tolerance of one polling interval.
     let first = &lines.reports[0];
     for event in &lines.events {
         assert!(event["time"].as_str() >= first["start"].as_str(), "{event}");
@@ -104,7 +104,7 @@ fn json_is_valid_and_agrees_with_truth((): ()) -> Result<()> {
     Ok(())
 }
 
-/// What a line of JSON says, as the record that it was made from.
+/// Converts a line of JSON back into the record that it was made from.
 fn connect(event: &Value) -> Result<Connect> {
     let missing = || format!("what is missing or wrong in {event}");
     let address = |field: &str| -> Result<Option<IpAddr>> {
@@ -169,7 +169,7 @@ fn number(value: &Value) -> u64 {
     number.unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Every connect of a report is in one group and in one bucket.
+/// Asserts that every connection of a report is in one group and in one bucket.
 #[track_caller]
 pub fn assert_adds_up(report: &Value) {
     let groups = report["groups"].as_array().into_iter().flatten();
@@ -228,7 +228,7 @@ fn groups_by_destination_are_those_of_truth((): ()) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a trace has printed one report more than it has now.
+/// Waits until a trace has printed one more report than now.
 fn another_report(process: &Process) -> Result<()> {
     let is_report = |line: &&str| {
         line.contains(r#""type":"report""#) || line.contains(" in ") && line.contains(" connect()")
@@ -276,15 +276,15 @@ fn lines_of_events_have_a_header_and_fit_their_terminal((): ()) -> Result<()> {
         process.signal(libc::SIGINT)?;
         let ended = report(process)?;
         let lines: Vec<&str> = ended.stdout.lines().collect();
-        // What is behind "12:34:56.789"; a name is cut at 80 columns.
+        // The text after "12:34:56.789"; a name is cut at 80 columns.
         let is_event = |line: &str| line.as_bytes().get(12) == Some(&b' ') && line.contains(" tru");
         let events: Vec<_> = lines.iter().filter(|line| is_event(line)).collect();
         // bind-port connects once per family: IPv4, IPv6 and v4-mapped.
         assert_eq!(events.len(), 3 + 2 + 3, "{ended}");
         let failed = events.iter().filter(|line| line.contains(" ENETUNREACH"));
         assert_eq!(failed.count(), 2, "{ended}");
-        // Before the first event, before the first after a report, and where the columns change: every event
-        // stands under the titles.
+        // Titles come before the first event, before the first event after a report, and when the columns change: every
+        // event is aligned with them.
         let mut header = None;
         for line in &lines {
             if line.starts_with("TIME ") {
@@ -333,9 +333,9 @@ fn a_name_of_any_bytes_is_escaped((): ()) -> Result<()> {
     Ok(())
 }
 
-/// A connect of this thread under another name. Nobody listens there.
+/// Calls connect() to a port without a listener, with another name for this thread.
 fn connect_as(name: &CStr) -> Result<()> {
-    // SAFETY: the request takes a string that ends in a zero, which `name` is.
+    // SAFETY: the request takes a NUL-terminated string, such as `name`.
     let result = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     ensure!(result == 0, "the thread keeps its name");
     let refused = TcpStream::connect("127.0.0.1:1");
@@ -360,7 +360,7 @@ fn a_clock_that_is_set_is_warned_of((): ()) -> Result<()> {
                 == 1
         })
         .collect();
-    // Which report it falls into depends on the machine's load.
+    // Which of the reports has the step depends on the machine's load.
     let told = steps.iter().filter(|&&told| told).count();
     assert_eq!(told, 1, "{ended}");
     Ok(())
@@ -392,7 +392,7 @@ fn a_pipe_that_closes_among_events_ends_it_well((): ()) -> Result<()> {
         shell.arg("-c").arg(format!("set -o pipefail; {line}"));
         let mut process = Process::start(shell)?;
         process.wait_for_stderr("Tracing connect()")?;
-        // The second lot is for a pipe that has no reader any more.
+        // The second load writes into a pipe without a reader.
         truth("v4 --count 20")?;
         thread::sleep(Duration::from_millis(500));
         truth("v4 --count 20")?;

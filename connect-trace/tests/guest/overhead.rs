@@ -1,4 +1,4 @@
-//! What a trace costs, and that it keeps its budget.
+//! The cost of a trace, and its budget.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
         level = to;
         gone
     };
-    // What a load of so many connects adds: entered, without a record, with one, those that count checks.
+    // Differences after a load: calls entered, calls without a record, calls with one, records with a count of checks.
     let mut before = [0; 4];
     let mut after = |session: &mut Session, load: &str| -> Result<[u64; 4]> {
         truth(load)?;
@@ -159,7 +159,8 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
         program.name.ends_with("_inet_hash_connect") && !program.name.contains("ret")
     });
     for program in searches {
-        // All but those without probes, whether the kernel takes a program twice or wants it loaded anew.
+        // All calls except those while detached, on kernels that accept a program twice and on those that need it
+        // loaded again.
         assert_eq!(program.runs, 12 + 13 + 400 + 40 + 100 + 15, "{program:?}");
     }
     let trace = session.end()?;
@@ -169,7 +170,7 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
     Ok(())
 }
 
-/// The levels of a report, in their order, each of which must begin where the one before it ended.
+/// Returns the levels of a report, in their order, each of which must begin at the end of the one before.
 fn levels(budget: &Value) -> Result<Vec<&str>> {
     let level_switch = budget["level_switch"]
         .as_array()
@@ -191,7 +192,7 @@ fn warned_of(report: &Value, kind: &str) -> bool {
 }
 
 fn a_budget_that_cannot_be_kept_is_given_up_step_by_step((): ()) -> Result<()> {
-    // Less than it takes to look at the ring buffer now and then.
+    // A limit below the cost of polling the ring buffer.
     let mut process = tracing("--max-overhead 0.001% --check-established count --format json")?;
     let load = Truth::start("rate --threads 2 --seconds 600")?;
     for step in [
@@ -233,7 +234,7 @@ fn a_budget_that_cannot_be_kept_is_given_up_step_by_step((): ()) -> Result<()> {
 
 fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
     let mut process = tracing("--max-overhead 4% --check-established count --format json -i 2")?;
-    // Calls that fail at once are the most that there can be in a second.
+    // Calls that fail at once give the highest possible rate.
     let load = [
         Truth::start("unreachable --count 1000000")?,
         Truth::start("unreachable --count 1000000")?,
@@ -248,7 +249,7 @@ fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
         .iter()
         .map(|report| levels(&report["budget"]))
         .collect::<Result<_>>()?;
-    // A report begins with the level that the one before ended with, and samples differ in their size.
+    // A report begins with the last level of the one before, and sample rates differ.
     let mut course = of_reports.concat();
     course.dedup();
     assert_eq!(course[..3], ["full", "unwatched", "sampled"], "{course:?}");
@@ -269,7 +270,7 @@ fn what_was_given_up_comes_back_when_the_load_ends((): ()) -> Result<()> {
     );
     assert_eq!(number(account, "blind_ns"), of_budgets("blind_ns"));
     assert_eq!(account["adds_up"], true, "{account:#}");
-    // What came after it had returned is all there: since the probes were detached, nothing else came.
+    // All calls after the return of the full level are counted: since the last reattachment there were no others.
     let since = reports.iter().zip(of_reports).rev();
     let since = since.take_while(|(_, levels)| !levels.contains(&"detached"));
     let (mut connects, mut counted) = (0, 0);

@@ -1,4 +1,4 @@
-//! Another tracer of the same function counts the same.
+//! Another tracer of the same function counts the same number of calls.
 
 use std::{fs, process::Command};
 
@@ -16,14 +16,14 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [funclatency_counts_the_same_calls],
 ];
 
-/// The kernel's probes, one a line: address, kind (k or r), function and offset.
+/// The kernel's list of probes, one per line: address, kind (k or r), function and offset.
 const PROBES: &str = "/sys/kernel/debug/kprobes/list";
 
 fn funclatency_counts_the_same_calls(mode: AttachMode) -> Result<()> {
     let mut command = Command::new("funclatency");
     command.arg("tcp_v4_connect");
     let peer = Process::start(command)?;
-    // What it says comes through a buffer at its end only.
+    // Its output is buffered and comes only at its end.
     until("funclatency has attached", || {
         let probes = fs::read_to_string(PROBES).context(PROBES)?;
         let kinds = ["k", "r"].map(|kind| is_probed(&probes, kind));
@@ -63,7 +63,7 @@ fn is_probed(probes: &str, kind: &str) -> bool {
     })
 }
 
-/// Sum of the lines `from -> to : count |stars|`.
+/// Returns the sum of the counts in the lines `from -> to : count |stars|`.
 fn histogram_sum(text: &str) -> Result<u64> {
     let counts = text.lines().filter_map(|line| {
         let (_, row) = line.split_once(" -> ")?;

@@ -1,4 +1,4 @@
-//! A program that a test runs: in the background until it is waited for, within a time limit.
+//! A program that a test runs in the background, with a time limit for waiting.
 
 use std::{
     env, fmt,
@@ -12,11 +12,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Longer than anything takes that a test waits for, on a busy machine too.
+/// Time limit for each wait in a test; never reached, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Tries again until there is an answer.
+/// Repeats `answer` until it returns a value.
 pub fn until<T>(what: &str, mut answer: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + LIMIT;
     loop {
@@ -32,7 +32,7 @@ pub fn until<T>(what: &str, mut answer: impl FnMut() -> Result<Option<T>>) -> Re
     }
 }
 
-/// Where a program is.
+/// Returns the path of a program.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").context("there is no PATH")?;
     let mut found = env::split_paths(&path).map(|folder| folder.join(name));
@@ -41,7 +41,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("{name} is not on the PATH"))
 }
 
-/// A program that runs. Dropping it kills it.
+/// A running program, killed on drop.
 pub struct Process {
     line: String,
     child: Child,
@@ -50,7 +50,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it with its output piped to here.
+    /// Starts a program with its output piped to the test.
     pub fn start(mut command: Command) -> Result<Self> {
         let line = format!("{command:?}").replace('"', "");
         let mut child = command
@@ -69,12 +69,12 @@ impl Process {
         })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until its standard error has this in it.
+    /// Waits until its standard error contains `text`.
     pub fn wait_for_stderr(&mut self, text: &str) -> Result<()> {
         let Self {
             line,
@@ -83,7 +83,7 @@ impl Process {
             ..
         } = self;
         until(&format!("{line} says {text:?}"), || {
-            // Looked at first: what is said before the end is read after it.
+            // Check for the end first: output written before the end is then read after this check.
             let status = child.try_wait()?;
             let said = stderr.text();
             if said.contains(text) {
@@ -98,7 +98,7 @@ impl Process {
         })
     }
 
-    /// What it has written to its standard output so far.
+    /// Returns its standard output so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
@@ -117,7 +117,7 @@ impl Process {
         Ok(())
     }
 
-    /// Whether it has ended.
+    /// Returns true if it has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
@@ -145,13 +145,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Errors mean that it has ended already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What comes out of a pipe.
+/// Reader of a pipe.
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
@@ -182,7 +182,7 @@ impl Output {
     }
 }
 
-/// A program that has ended. Its text is all that it said, for messages.
+/// A program that has ended. Its text form is all of its output, for messages.
 pub struct Ended {
     line: String,
     pub status: ExitStatus,
@@ -191,7 +191,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Itself, if it ended well.
+    /// Returns this value, or an error unless the program succeeded.
     pub fn successful(self) -> Result<Self> {
         ensure!(self.status.success(), "{self}");
         Ok(self)

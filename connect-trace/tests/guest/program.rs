@@ -1,4 +1,4 @@
-//! The command `connect-trace` as people run it.
+//! The command `connect-trace` as users run it.
 
 use std::{fs, os::unix::process::CommandExt as _, process::Command, thread, time::Duration};
 
@@ -42,19 +42,19 @@ pub const TESTS: &[Test<()>] = crate::tests![
 /// Columns of a terminal.
 const WIDTH: usize = 80;
 
-/// Probes of the kernel, and return events of ours, one a line.
+/// The kernel's list of probes, and connect-trace's return events, one per line.
 const PROBES: &str = "/sys/kernel/debug/kprobes/list";
 const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const GROUP: &str = "connect_trace/";
 
-/// `connect-trace` with these arguments.
+/// Returns the command `connect-trace` with these arguments.
 pub fn connect_trace(arguments: &str) -> Command {
     let mut command = Command::new("connect-trace");
     command.args(arguments.split_whitespace());
     command
 }
 
-/// Starts it, and waits until it traces.
+/// Starts a trace, and waits until it traces.
 pub fn tracing(arguments: &str) -> Result<Process> {
     let mut process = Process::start(connect_trace(arguments))?;
     process.wait_for_stderr("Tracing connect()")?;
@@ -68,7 +68,7 @@ pub fn attach(mode: AttachMode) -> &'static str {
     }
 }
 
-/// Waits for its good end.
+/// Waits for the successful end of a trace.
 pub fn report(process: Process) -> Result<Ended> {
     process.end()?.successful()
 }
@@ -113,11 +113,11 @@ fn a_signal_ends_it_with_the_report(arguments: &str, signal: libc::c_int) -> Res
     Ok(())
 }
 
-/// The report of a trace while a range is exhausted.
+/// Returns the report of a trace while a range is exhausted.
 fn traced_exhaustion(mode: AttachMode, time: Duration) -> Result<Ended> {
     let process = tracing(attach(mode))?;
-    // The range is soon used up, and from then on every connect() looks at all of it, without a pause
-    // that a burst could fall into. The first burst ends as soon as it has seen some of that.
+    // The range is soon used up. From then on every connect() searches all of it, without a pause in which a burst
+    // could pass unused. The first burst ends soon after a check was seen.
     let endless = Truth::start("exhaust 26000-26999 --set-range --extra 300000")?;
     thread::sleep(time);
     process.signal(libc::SIGINT)?;
@@ -127,7 +127,7 @@ fn traced_exhaustion(mode: AttachMode, time: Duration) -> Result<Ended> {
 }
 
 fn bursts_of_watching_are_reported(mode: AttachMode) -> Result<()> {
-    // Detaching takes a second or two, and many more on a machine that has other work.
+    // Detaching takes a second or two, and much longer on a busy machine.
     let mut ended = traced_exhaustion(mode, Duration::from_secs(2))?;
     for seconds in [8, 32, 128] {
         if ended.stdout.contains("the first burst has not ended") {
@@ -174,7 +174,7 @@ fn being_killed_leaves_nothing_in_the_kernel(mode: AttachMode) -> Result<()> {
     gone.with_context(|| left.join("\n"))
 }
 
-/// All that the kernel, and the processes, show of a connect-trace.
+/// Returns all traces of connect-trace in the kernel and among the processes.
 fn traces_in_kernel() -> Result<Vec<String>> {
     const PROGRAMS: [&str; 5] = ["fentry_", "fexit_", "kprobe_", "kretprobe_", "thread_exit"];
     const FUNCTIONS: [&str; 5] = [
@@ -223,7 +223,7 @@ fn without_connects_the_report_says_so((): ()) -> Result<()> {
 }
 
 fn a_closed_pipe_ends_it_well((): ()) -> Result<()> {
-    // The reader goes after the first line of the first report, or before there is any.
+    // The reader goes after the first line of the first report, or before any output.
     for pipeline in [
         "connect-trace -i 0.5 | head -n 1",
         "connect-trace -d 0.5 | true",
@@ -271,7 +271,7 @@ fn a_name_of_any_bytes_never_reaches_the_terminal_raw((): ()) -> Result<()> {
 }
 
 fn a_process_that_is_not_there_is_named((): ()) -> Result<()> {
-    // The highest id that there can be; a guest does not get that far.
+    // The highest possible id; no process of a guest reaches it.
     let ended = Process::start(connect_trace("-d 1 --pid 4194303"))?.end()?;
     assert_eq!(ended.status.code(), Some(1), "{ended}");
     assert!(ended.stderr.contains("4194303"), "{ended}");
@@ -326,7 +326,7 @@ fn an_interval_gives_a_report_at_its_end((): ()) -> Result<()> {
     Ok(())
 }
 
-/// HH:MM:SS
+/// Returns true if a text is a time HH:MM:SS.
 fn is_time_of_day(line: &str) -> bool {
     let parts: Vec<&str> = line.split(':').collect();
     parts.len() == 3
@@ -352,7 +352,7 @@ fn the_longest_report_fits_a_terminal((): ()) -> Result<()> {
     ] {
         assert!(ended.stdout.contains(section), "{section}: {ended}");
     }
-    // Those that died are in it or not.
+    // The report may or may not have the processes that died.
     let entered = ended.stdout.split_once("\nentered ").map(|(_, rest)| rest);
     let entered = entered.and_then(|rest| rest.split(' ').next());
     let entered: usize = entered.unwrap_or_default().parse()?;
@@ -379,7 +379,7 @@ fn counters_can_be_read_by_the_name_of_their_map((): ()) -> Result<()> {
         .split_whitespace()
         .map_while(|byte| u8::from_str_radix(byte, 16).ok());
     let bytes: Vec<u8> = bytes.collect();
-    // Any alignment will do.
+    // Any alignment is sufficient.
     let counters = bytes.chunks_exact(size_of::<PerCpu>());
     let counters = counters.map(|cpu| bytemuck::pod_read_unaligned::<PerCpu>(cpu).counters);
     let entered: u64 = counters.map(|counters| counters.entered).sum();

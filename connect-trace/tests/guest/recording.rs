@@ -1,4 +1,4 @@
-//! Recordings: what is in them, what a kill and a full disk leave, and what `report` makes of them.
+//! Recordings: their content, the remains after a kill and on a full disk, and the reports of `report`.
 
 use std::{
     env, fs,
@@ -44,7 +44,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     ],
 ];
 
-/// A folder of a test's own, which goes with it.
+/// A folder for one test, removed on drop.
 pub struct Folder {
     path: PathBuf,
     mounted: bool,
@@ -60,7 +60,7 @@ impl Folder {
         })
     }
 
-    /// One that is a file system of its own.
+    /// Creates a folder that is a separate file system.
     pub fn mounted(name: &str, options: &str) -> Result<Self> {
         let mut folder = Self::new(name)?;
         let mut mount = Command::new("mount");
@@ -85,7 +85,7 @@ impl Drop for Folder {
                 return;
             }
         }
-        // Errors leave a file in a guest that ends soon.
+        // After an error the files remain in a guest that ends soon.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -95,7 +95,7 @@ fn recording(file: &Path, arguments: &str) -> Result<Process> {
     tracing(&format!("--record {} {arguments}", file.display()))
 }
 
-/// All that can be read.
+/// Reads the intact part of a recording.
 pub fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
     let mut recording = Recording::open(file)?;
     let mut connects = Vec::new();
@@ -110,7 +110,7 @@ pub fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
     Ok((connects, ending))
 }
 
-/// Waits until so many connects can be read, while it is being written.
+/// Waits until `count` connections can be read from a recording that is being written.
 fn wait_for(file: &Path, count: usize) -> Result<()> {
     until(&format!("{} has {count} connects", file.display()), || {
         Ok((read(file)?.0.len() >= count).then_some(()))
@@ -253,7 +253,7 @@ fn a_limit_of_file_size_ends_the_recording_and_not_the_trace((): ()) -> Result<(
 
 fn a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others((): ()) -> Result<()> {
     const EXHAUST: &str = "exhaust 27000-27999 --set-range --extra 20";
-    // Some searches of an exhausted range are long, and those of a fresh one are short.
+    // Some searches of an exhausted range are long; searches of a fresh range are short.
     let mut times: Vec<u64> = truth(EXHAUST)?
         .iter()
         .filter_map(|record| Some(record.outcome.as_ref()?.end_ns - record.start_ns))
@@ -300,7 +300,7 @@ fn a_minimum_leaves_groups_of_slow_connects_and_one_of_all_others((): ()) -> Res
 }
 
 fn a_full_disk_ends_the_recording_and_not_the_trace((): ()) -> Result<()> {
-    // Two pages: room for some hundred connects.
+    // Two pages: room for some hundred connections.
     let folder = Folder::mounted("full", "size=8k")?;
     let mut process = recording(&folder.file(), "")?;
     let records = truth("v4 --count 25")?;
@@ -328,7 +328,7 @@ fn a_full_disk_ends_the_recording_and_not_the_trace((): ()) -> Result<()> {
         .filter(|connect| connect.pid == records[0].pid);
     let of_truth: Vec<Connect> = of_truth.copied().collect();
     matched(&records, &of_truth, Extent::Exact)?;
-    // What did not fit was cut off: the file ends with a whole batch.
+    // A batch that did not fit was cut off: the file ends with a whole batch.
     let Ending::Broken(broken) = ending else {
         anyhow::bail!("{ending:?}");
     };

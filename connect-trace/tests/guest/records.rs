@@ -1,6 +1,6 @@
-//! What a connect()'s record says is what the connect() was.
+//! Tests that the record of a connect() matches the call.
 //!
-//! These tests look at one trace for each way to attach, which is made when the first of them runs.
+//! The tests share one trace for each way to attach; the first test makes it.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -53,21 +53,21 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     ],
 ];
 
-/// The range of a socket's own, above the kernel's usual one.
+/// Range of the sockets with a range of their own, above the kernel's default range.
 const OWN_RANGE: (u16, u16) = (61_000, 61_031);
 
-/// Searches that are so long that most threads are in one of them at the same time.
+/// Searches so long that most threads are in one of them at the same time.
 const CROWD: &str = "threads 20000-21999 --set-range --threads 32 --count 100";
-/// What a kretprobe holds by default, where there are few CPUs.
+/// Default number of slots of a kretprobe on a machine with few CPUs.
 const USUAL_SLOTS: i32 = 10;
 
-/// What the tests look at.
+/// The shared trace and its truth.
 struct Sample {
     all: Vec<Record>,
     even_first: Vec<Record>,
     odd_first: Vec<Record>,
     crowd: Vec<Record>,
-    /// Ports of the sockets with a range of their own, where this kernel has that.
+    /// Ports of the sockets with a range of their own, if this kernel supports one.
     own: Option<Vec<u16>>,
     trace: Trace,
 }
@@ -79,7 +79,7 @@ fn sample(mode: AttachMode) -> Result<&'static Sample> {
     sample.as_ref().map_err(|error| anyhow!("{error}"))
 }
 
-/// The sample, where each call of a crowd has a record.
+/// Returns the sample, or fails with [`Lacking`] if calls of the crowd may have no record.
 fn sample_of_all(mode: AttachMode) -> Result<&'static Sample> {
     crowd_is_seen(mode)?;
     sample(mode)
@@ -109,7 +109,7 @@ impl Sample {
         [all, even_first, odd_first, crowd].into_iter().flatten()
     }
 
-    /// The connects of one case of `truth all`.
+    /// Returns the connections of one case of `truth all`.
     fn case(&self, name: &str) -> Result<Vec<Pair<'_>>> {
         let truth = self.all.iter().filter(|record| record.case == name);
         let pairs = matched(truth, &self.trace.connects, Extent::More)?;
@@ -121,7 +121,7 @@ impl Sample {
         matched(truth, &self.trace.connects, Extent::More)
     }
 
-    /// The test's own connects, in their order.
+    /// Returns the test's own connections, in their order.
     fn own_connects(&self) -> impl Iterator<Item = &Connect> {
         let connects = self.trace.connects.iter();
         connects.filter(|connect| connect.pid == process::id())
@@ -233,7 +233,7 @@ fn an_unreachable_destination_has_no_search(mode: AttachMode) -> Result<()> {
             assert_eq!(record.port, SourcePort::None, "{record:?}");
             assert_eq!((record.search_ns, record.range), (None, None), "{record:?}");
             assert_eq!(record.source, None, "{record:?}");
-            // What was passed, a v4-mapped one as IPv4.
+            // The address that was passed; a v4-mapped one is an IPv4 address.
             let remote = pair.truth.remote;
             let passed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
             assert_eq!(record.destination, Some(passed), "{record:?}");
@@ -245,7 +245,7 @@ fn an_unreachable_destination_has_no_search(mode: AttachMode) -> Result<()> {
 fn a_taken_port_is_kept(mode: AttachMode) -> Result<()> {
     for (index, pair) in sample(mode)?.case("taken")?.iter().enumerate() {
         let record = pair.record();
-        // Each first connect gets what each second one fails with.
+        // The first connect() of each pair succeeds, the second one fails.
         let errno = [0, libc::EADDRNOTAVAIL][index % 2];
         assert_eq!(record.errno, errno, "{record:?}");
         assert_eq!(record.port, SourcePort::Bound(pair.outcome().local.port()));
@@ -361,7 +361,7 @@ fn threads_that_connect_at_once_all_have_records(mode: AttachMode) -> Result<()>
     Ok(())
 }
 
-/// The most calls that were in flight at the same time.
+/// Returns the largest number of calls in flight at the same time.
 fn most_at_once<'a>(connects: impl Iterator<Item = &'a Connect>) -> i32 {
     let ends = |connect: &Connect| {
         let start = connect.start_ns;
@@ -409,7 +409,7 @@ fn each_try_on_one_socket_is_a_record(mode: AttachMode) -> Result<()> {
 
 fn a_thread_that_dies_has_one_record_or_none(mode: AttachMode) -> Result<()> {
     let pairs = sample_of_all(mode)?.case("dies")?;
-    // The threads of one process ended by themselves, and those of two others were killed.
+    // The threads of one process ended by themselves; two other processes were killed.
     let processes: HashSet<_> = pairs.iter().map(|pair| pair.truth.pid).collect();
     assert_eq!(processes.len(), 3);
     Ok(())
@@ -423,7 +423,7 @@ fn a_range_of_the_sockets_own_is_shown(mode: AttachMode) -> Result<()> {
     let connects: Vec<_> = sample.own_connects().collect();
     let searched: Vec<_> = connects.iter().map(|connect| searched(connect)).collect();
     assert_eq!(&searched, ports);
-    // Whether the kernel goes by parity is seen in what it does.
+    // The kernel's order of ports shows if it searches by parity.
     let half = ports.len() / 2;
     let by_parity = ports[..half].iter().all(|port| port % 2 == OWN_RANGE.0 % 2);
     for connect in connects {
@@ -448,7 +448,7 @@ fn nothing_is_known_of_checks_that_are_not_watched(mode: AttachMode) -> Result<(
     Ok(())
 }
 
-/// The port, which the kernel's search must have found.
+/// Returns the port, which the kernel's search must have found.
 #[track_caller]
 fn searched(connect: &Connect) -> u16 {
     match connect.port {

@@ -1,8 +1,8 @@
-//! How many ports a search went through, told from where it started, against the kernel's own calls of
+//! The number of ports that a search went through, computed from its start, compared with the kernel's own calls of
 //! `__inet_check_established`.
 //!
-//! Each port of these ranges that is taken is taken towards the same destination, so a search makes one
-//! call for each port that it passes over; a port that nobody uses costs none.
+//! Each taken port of these ranges is taken towards the same destination. Therefore a search makes one call for each
+//! port that it skips; a port without a socket costs none.
 
 use std::{fs, path::Path, process};
 
@@ -34,8 +34,8 @@ pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![
     OldestAndNewest: [ports_that_run_out_are_told_once],
 ];
 
-/// A range of sockets' own, above the kernel's usual one, that no connection has used before: one that is
-/// left in TIME_WAIT costs calls without being in the way.
+/// Returns a range for sockets with a range of their own, above the kernel's default range and not used by any earlier
+/// connection: a port in TIME_WAIT costs calls although it can be taken.
 fn own_range(mode: AttachMode) -> (u16, u16) {
     match mode {
         AttachMode::Fentry => (61_100, 61_199),
@@ -50,7 +50,7 @@ fn watching(mode: AttachMode) -> Result<Session> {
     })
 }
 
-/// The calls that a search of so many ports makes.
+/// Returns the number of calls that a search of `scanned` ports makes.
 #[track_caller]
 fn calls(connect: &Connect, scanned: u32) -> u32 {
     match connect.errno {
@@ -65,7 +65,7 @@ fn a_search_goes_through_as_many_ports_as_the_kernel_looks_at(mode: AttachMode) 
     // The kernel fills its table of starts in the middle of the first search since the boot.
     truth("v4 --count 1")?;
     let mut of_truth = truth("exhaust 26000-26255 --set-range --extra 3")?;
-    // By parity, the last of an odd number of ports stands in for the first.
+    // By parity, the last of an odd number of ports replaces the first.
     of_truth.extend(truth(
         "exhaust 26301-26365 --set-range --extra 2 --family 6",
     )?);
@@ -110,13 +110,13 @@ fn a_search_that_another_one_may_have_moved_is_not_told_wrong(mode: AttachMode) 
             continue;
         };
         known += 1;
-        // A port that another thread takes in the very moment can cost a call more.
+        // A port that another thread takes at the same moment can cost one more call.
         let expected = calls(connect, scanned);
         wrong += usize::from(!(expected..=expected + 16).contains(&checks));
     }
     let all = pairs.len();
-    // One that moves the slot in the instant between our look and the kernel's, and is held up until this search has
-    // returned, is not noticed.
+    // An error goes unnoticed if another search moves the slot between the tracer's read and the kernel's, and is
+    // delayed until this search has returned.
     assert!(
         known > all / 4 && wrong <= 1,
         "of {all}: {known} known, {wrong} wrong"
@@ -145,7 +145,7 @@ fn a_search_by_random_steps_is_not_told(mode: AttachMode) -> Result<()> {
 fn ports_that_run_out_are_told_once((): ()) -> Result<()> {
     const WORDS: &str = "ports are running out from 127.0.0.1 to 127.0.0.1:";
     let process = tracing("--format json --check-established off")?;
-    // Each to a listener of its own: one that leaves half of the ports, one that takes more.
+    // Each case has its own listener: the first leaves half of the ports, the second takes more.
     truth("v4 --count 3")?;
     truth("exhaust 28000-28255 --set-range")?;
     process.signal(libc::SIGINT)?;
@@ -159,7 +159,7 @@ fn ports_that_run_out_are_told_once((): ()) -> Result<()> {
         .filter_map(|warning| warning["text"].as_str())
         .collect();
     assert_eq!(told.len(), 1, "{warnings:?}");
-    // The last of 256 ports was found by a search that passed over many.
+    // The search for the last of 256 ports skipped many ports.
     assert!(
         told[0].starts_with(WORDS) && told[0].contains(": at least "),
         "{told:?}"

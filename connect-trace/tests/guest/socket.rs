@@ -1,5 +1,5 @@
-//! Connects of the test's own, for what `truth` has no case of: a socket with a range of ports of its
-//! own, with or without an address.
+//! Connections made by the test itself, for a case that `truth` lacks: a socket with its own range of ports, with or
+//! without an address.
 
 use std::{
     io,
@@ -11,21 +11,22 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::truth::Range;
 
-/// `IP_LOCAL_PORT_RANGE`, linux/in.h; the libc crate has it not.
+/// `IP_LOCAL_PORT_RANGE` of linux/in.h, which the libc crate lacks.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// Connects once from each port of a range above the kernel's usual one, by sockets that have this range. `None`
-/// where the kernel does not know of such a range.
+/// Connects once from each port of a range above the kernel's default range, by sockets that have this range. Returns
+/// `None` if the kernel does not support such a range.
 ///
-/// The kernel's search passes over a port that bind() has given to a socket, up to a minute after its end. Above the
+/// The kernel's search skips a port that bind() has given to a socket, up to a minute after the socket's end. bind()
+/// gives no port above the default range.
 /// usual range it gives none.
 pub fn connect_from_all(low: u16, high: u16) -> Result<Option<Vec<u16>>> {
-    // Bound while the range is the usual one.
+    // Bound while the range is the default one.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
     let port = listener.local_addr()?.port();
     let usual = Range::read()?;
     ensure!(low > usual.high()?, "port {low} is in the usual range");
-    // A socket's own range must lie in that of the kernel.
+    // A socket's own range must be within the kernel's range.
     usual.extend_to(high)?;
     let mut held = Vec::new();
     for _ in low..=high {
@@ -41,17 +42,17 @@ pub fn connect_from_all(low: u16, high: u16) -> Result<Option<Vec<u16>>> {
     Ok(Some(ports))
 }
 
-/// What is bound before connect().
+/// Choice by bind() before connect().
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Address {
-    /// Nothing.
+    /// No bind().
     Any,
     /// The loopback address, with `IP_BIND_ADDRESS_NO_PORT`.
     Loopback,
 }
 
-/// Connects to a port of loopback by a socket that has this range. `None` where the kernel does not know
-/// of such a range.
+/// Connects to a port of loopback by a socket that has this range. Returns `None` if the kernel does not support such a
+/// range.
 pub fn connect_within(
     low: u16,
     high: u16,
@@ -67,7 +68,7 @@ pub fn connect_within(
 fn try_within(low: u16, high: u16, address: Address, port: u16) -> io::Result<TcpStream> {
     // SAFETY: the call takes no pointers.
     let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) })?;
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: the descriptor is new, and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let range = u32::from(high) << 16 | u32::from(low);
     set(fd, IP_LOCAL_PORT_RANGE, range)?;

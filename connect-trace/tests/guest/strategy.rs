@@ -1,5 +1,5 @@
-//! How each port was chosen, as the kernel saw it. `matching` compares every record of every case of
-//! `truth`; here are the sockets with a range of their own.
+//! The kernel's choice of each port. `matching` compares every record of every case of `truth`; this module tests
+//! sockets with a range of their own.
 
 use std::{net::TcpListener, process};
 
@@ -22,7 +22,7 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [a_strategy_is_what_was_done_with_the_socket_before],
 ];
 
-/// Two ranges as wide as each other, one of them bound to an address as well, within the usual range.
+/// Two ranges of equal width, one of them also with a bound address, within the default range.
 const OWN: [(u16, u16, Address); 3] = [
     (42_000, 42_499, Address::Any),
     (42_307, 42_806, Address::Any),
@@ -50,7 +50,7 @@ fn a_strategy_is_what_was_done_with_the_socket_before(mode: AttachMode) -> Resul
     }
     let trace = session.end()?;
     trace.assert_complete();
-    // Every strategy that truth knows of is among these, for every family.
+    // These contain every strategy of truth, for every family.
     matched(&of_truth, &trace.connects, Extent::More)?;
 
     if own.is_empty() {

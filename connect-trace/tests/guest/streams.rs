@@ -1,4 +1,4 @@
-//! A trace whose stdout or stderr cannot be written; and a static program that looks users up.
+//! A trace with a stdout or stderr that cannot be written; and a static program that looks users up.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -22,12 +22,12 @@ pub const TESTS: &[Test<()>] = crate::tests![
     ],
 ];
 
-/// A command that is traced: it makes five connects, prints nothing, and ends with the status 3.
+/// A traced command: makes five connections, prints nothing, and ends with the status 3.
 const TRACED: &str = "sh -c 'truth v4 --count 5 >/dev/null 2>&1; exit 3'";
-/// The account in its report.
+/// The account in the report of [`TRACED`].
 const IDENTITY: &str = "entered 5 = reported 5 + lost 0 + in flight 0\n";
 
-/// Runs a line of a shell to its end, in which `$0` is a file to record to.
+/// Runs a shell line until it ends; `$0` is a file to record to.
 fn shell(line: &str, file: &Path) -> Result<Ended> {
     let mut shell = Command::new("sh");
     shell
@@ -36,7 +36,7 @@ fn shell(line: &str, file: &Path) -> Result<Ended> {
     Process::start(shell)?.end()
 }
 
-/// Checks that a recording is whole, and returns how many connects it has.
+/// Checks that a recording is whole, and returns its number of connections.
 fn whole(file: &Path) -> Result<usize> {
     let (connects, ending) = read(file)?;
     let Ending::Whole(end) = ending else {
@@ -50,7 +50,7 @@ fn a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone((): ()) -> R
     let folder = Folder::new("stderr")?;
     let report = folder.file().with_extension("report");
     let shown = report.display();
-    // In a pipe that nobody reads any more, nothing at all is open, on a full disk.
+    // A pipe without a reader, no descriptor at all, and a full disk.
     for stderr in [
         format!("2>&1 >{shown} | true"),
         format!("2>&- >{shown}"),
@@ -88,7 +88,7 @@ fn a_full_stdout_is_printed_to_again_once_there_is_room((): ()) -> Result<()> {
     let disk = Folder::mounted("small", "size=8k")?;
     let (filler, printed) = (disk.file().with_extension("filler"), disk.file());
     fs::File::create(&printed)?;
-    // As much as there is room for.
+    // Write until the disk is full.
     let full = fs::write(&filler, [0; 64 << 10]);
     full.err().context("the small disk is not full")?;
     let mut command = Command::new("sh");
@@ -115,7 +115,7 @@ fn a_reader_of_stdout_that_goes_away_leaves_a_whole_recording_and_the_status_of_
     (): (),
 ) -> Result<()> {
     let folder = Folder::new("reader")?;
-    // The report is all that is printed, when the command has ended.
+    // Only the report is printed, after the command has ended.
     let line = format!("connect-trace -q --record $0 -- {TRACED} | true");
     let ended = shell(&line, &folder.file())?;
     assert_eq!(ended.status.code(), Some(3), "{ended}");

@@ -1,5 +1,5 @@
-//! The few lines of `/proc/kallsyms` that matter here, in place of all: each trace reads all of them, which under
-//! emulation is a third of its start.
+//! A short `/proc/kallsyms` with only the symbols that the tests need: each trace reads the whole file, which takes a
+//! third of its start time under emulation.
 
 use std::{
     ffi::CString,
@@ -13,14 +13,14 @@ use connect_trace::kernel::{
     symbols::{KALLSYMS, Symbols, TABLE_PERTURB},
 };
 
-/// Symbols that tests look for beside those of the tracer.
+/// Symbols that the tests need in addition to the tracer's.
 const OF_TESTS: [&str; 2] = ["_sys_io_uring_setup", "bpf_rdonly_cast"];
 
 const FEW: &str = "/run/kallsyms";
 
 static MOUNTED: AtomicBool = AtomicBool::new(false);
 
-/// Puts the few in place of all. Fails unless the tracer finds the same in both.
+/// Replaces the list of symbols by the short one. Fails unless the tracer finds the same symbols in both.
 pub fn shorten() -> Result<()> {
     let functions = CONNECT.iter().chain(&CHECKS).map(|function| function.name);
     let functions: Vec<&'static str> = functions.collect();
@@ -34,7 +34,7 @@ pub fn shorten() -> Result<()> {
     };
     let all = fs::read_to_string(KALLSYMS).context(KALLSYMS)?;
     let mut few = String::new();
-    // The one behind a variable says how long that is at most.
+    // The symbol after a variable limits the variable's size.
     let mut is_next = false;
     for line in all.split_inclusive('\n') {
         let is_wanted = wanted(line);
@@ -55,11 +55,11 @@ pub fn shorten() -> Result<()> {
     Ok(())
 }
 
-/// Puts all in their place again, for tests of what the kernel shows to whom.
+/// Restores the full list, for tests of the symbols that the kernel shows to each user.
 pub fn restore() -> Result<()> {
     if MOUNTED.swap(false, Ordering::Relaxed) {
         let path = CString::new(KALLSYMS)?;
-        // SAFETY: the call takes a string that ends with zero.
+        // SAFETY: the call takes a NUL-terminated string.
         let result = unsafe { libc::umount2(path.as_ptr(), 0) };
         ensure!(
             result == 0,
@@ -72,7 +72,7 @@ pub fn restore() -> Result<()> {
 
 fn mount(from: &str, to: &str) -> Result<()> {
     let [from, to] = [CString::new(from)?, CString::new(to)?];
-    // SAFETY: the call takes strings that end with zero; a bind mount takes neither a type nor data.
+    // SAFETY: the call takes NUL-terminated strings; a bind mount takes neither a type nor data.
     let result = unsafe {
         libc::mount(
             from.as_ptr(),

@@ -1,4 +1,4 @@
-//! What the kernel itself counts of TCP, in the network namespace of the tests.
+//! The kernel's own TCP counters, in the network namespace of the tests.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 const COUNTERS: &str = "/proc/net/snmp";
 const SOCKETS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// `TCP_SYN_SENT` and `TCP_SYN_RECV`, as the lists of sockets have them.
+/// `TCP_SYN_SENT` and `TCP_SYN_RECV`, as printed in the lists of sockets.
 const HANDSHAKE: [&str; 2] = ["02", "03"];
 
 /// Counters since the kernel booted.
@@ -20,7 +20,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Reads them.
+    /// Reads the counters.
     pub fn read() -> Result<Self> {
         let text = fs::read_to_string(COUNTERS).context(COUNTERS)?;
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -38,7 +38,7 @@ impl Counters {
         })
     }
 
-    /// What was counted after `before`.
+    /// Returns the counts since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             active_opens: self.active_opens - before.active_opens,
@@ -47,7 +47,7 @@ impl Counters {
     }
 }
 
-/// Whether the handshake of any connection is under way.
+/// Returns true if the handshake of any connection is under way.
 pub fn handshakes_are_under_way() -> Result<bool> {
     for path in SOCKETS {
         let text = fs::read_to_string(path).context(path)?;

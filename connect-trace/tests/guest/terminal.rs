@@ -1,4 +1,4 @@
-//! A terminal that a program runs on.
+//! A terminal for a program.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     OldestAndNewest: [the_status_line_fits_a_terminal_of_20_columns],
 ];
 
-/// What a terminal of so many columns gets from a program, until its end.
+/// Returns the output of a program on a terminal with this number of columns, until the program's end.
 fn shown(mut command: Command, columns: u16) -> Result<String> {
     let size = libc::winsize {
         ws_row: 24,
@@ -40,7 +40,7 @@ fn shown(mut command: Command, columns: u16) -> Result<String> {
         "no terminal: {}",
         std::io::Error::last_os_error()
     );
-    // SAFETY: openpty opened both, and nobody else has them.
+    // SAFETY: openpty opened both descriptors, and they have no other owner.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
     let mut child = command
         .stdin(Stdio::null())
@@ -48,10 +48,10 @@ fn shown(mut command: Command, columns: u16) -> Result<String> {
         .stderr(theirs)
         .spawn()
         .with_context(|| format!("cannot run {command:?}"))?;
-    // It has the other end too.
+    // The command has the other end too.
     drop(command);
     let mut text = Vec::new();
-    // The end of a terminal that nobody has any more is an error, EIO.
+    // After the last owner of the other end has gone, a read of a terminal fails with EIO.
     let ended = File::from(ours).read_to_end(&mut text);
     ensure!(
         ended.is_ok() || ended.is_err_and(|error| error.raw_os_error() == Some(libc::EIO)),
@@ -76,7 +76,7 @@ fn the_status_line_fits_a_terminal_of_20_columns((): ()) -> Result<()> {
         assert!(line.contains(" s, 0 calls"), "{line:?}: {text}");
         assert!(line.len() < 20, "{line:?}: {text}");
     }
-    // It is taken back, and the report begins in its place.
+    // The line is erased, and the report begins in its place.
     assert!(text.contains("\r\x1b[K0 connect() calls in "), "{text}");
     Ok(())
 }

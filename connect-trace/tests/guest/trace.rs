@@ -1,4 +1,4 @@
-//! A trace of what a test does: begun, ended, and what came of it.
+//! A trace in a test: start, end, and results.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use connect_trace_common::CheckEstablished;
 
 use crate::Lacking;
 
-/// Everything is traced, and `__inet_check_established` is not watched.
+/// Returns a configuration that traces everything and does not watch `__inet_check_established`.
 pub fn config(mode: AttachMode) -> ProbeConfig {
     ProbeConfig {
         attach: Some(mode),
@@ -28,14 +28,14 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
     }
 }
 
-/// A trace that is running.
+/// A running trace.
 pub struct Session {
     pub tracer: Tracer,
     connects: Vec<Connect>,
 }
 
 impl Session {
-    /// Attaches.
+    /// Attaches the probes.
     pub fn start(config: &ProbeConfig) -> Result<Self> {
         Ok(Self {
             tracer: Tracer::start(config)?,
@@ -43,14 +43,14 @@ impl Session {
         })
     }
 
-    /// The connects so far.
+    /// Returns the connections so far.
     pub fn connects(&mut self) -> &[Connect] {
         let Self { tracer, connects } = self;
         tracer.drain(Duration::MAX, |connect| connects.push(*connect));
         connects
     }
 
-    /// Detaches, and takes what is left in the ring buffer.
+    /// Detaches the probes, and reads the rest of the ring buffer.
     pub fn end(mut self) -> Result<Trace> {
         let running = self.tracer.accounting()?;
         self.tracer.stop()?;
@@ -64,9 +64,9 @@ impl Session {
     }
 }
 
-/// Fails as [`Lacking`] where calls of several threads at once may go unseen: by fentry on a kernel that
-/// preempts, which skips a program on the CPU of a preempted thread that is inside it. There
-/// `--attach auto` takes kprobes.
+/// Fails with [`Lacking`] if simultaneous calls of several threads may go unseen: by fentry on a kernel that preempts,
+/// which skips a program on a CPU while a preempted thread is inside it. On such a kernel `--attach auto` chooses
+/// kprobes.
 pub fn crowd_is_seen(mode: AttachMode) -> Result<()> {
     if mode == AttachMode::Fentry && preempting_model().is_some() {
         return Err(Lacking("fentry that preemption does not make it skip").into());
@@ -76,18 +76,18 @@ pub fn crowd_is_seen(mode: AttachMode) -> Result<()> {
 
 /// A trace that has ended.
 pub struct Trace {
-    /// All connects, in the order of their ends.
+    /// All connections, in the order of their ends.
     pub connects: Vec<Connect>,
-    /// Of the whole run.
+    /// Accounting of the whole run.
     pub accounting: Accounting,
-    /// As it was just before the probes were detached.
+    /// Accounting just before the probes were detached.
     pub running: Accounting,
-    /// `__inet_check_established` and `__inet6_check_established`.
+    /// Statistics of `__inet_check_established` and `__inet6_check_established`.
     pub checks: [CheckEstablished; 2],
 }
 
 impl Trace {
-    /// Fails unless every call was recorded whole, by every count there is.
+    /// Fails unless every call was recorded completely, by every counter of the accounting.
     #[track_caller]
     pub fn assert_complete(&self) {
         let Self {
@@ -111,7 +111,7 @@ impl Trace {
         );
         assert_eq!(accounting.decoded, self.connects.len() as u64, "{shown}");
     }
-    /// Fails unless the calls that were lost are known to be, and the report would be marked.
+    /// Fails unless lost calls were counted, and the report would be marked incomplete.
     #[track_caller]
     pub fn assert_lost_are_counted(&self) {
         let Self { accounting, .. } = self;

@@ -1,4 +1,4 @@
-//! The program `truth`: it makes connects and says what each one was.
+//! The program `truth`, which makes connections and prints the facts of each one.
 
 use std::{
     env, fs,
@@ -18,10 +18,10 @@ pub fn truth(case: &str) -> Result<Vec<Record>> {
     Truth::start(case)?.end()
 }
 
-/// A case that runs.
+/// A running case.
 pub struct Truth {
     process: Process,
-    /// It makes no connect before this file exists.
+    /// File that the case waits for before its first connect() call.
     gate: PathBuf,
     _range: Range,
 }
@@ -34,14 +34,14 @@ impl Truth {
         Ok(held)
     }
 
-    /// Starts a case whose connects come after [`release`](Self::release).
+    /// Starts a case that waits for [`release`](Self::release) before it connects.
     pub fn hold(case: &str) -> Result<Self> {
         let mut command = Command::new("truth");
         command.args(case.split_whitespace());
         Self::hold_command(command)
     }
 
-    /// The same of a command that runs `truth` in some way, and takes more arguments of it.
+    /// Starts a command that runs `truth` and accepts more arguments of it, and holds it in the same way.
     pub fn hold_command(mut command: Command) -> Result<Self> {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -55,22 +55,22 @@ impl Truth {
         })
     }
 
-    /// Lets the connects begin.
+    /// Lets the case connect.
     pub fn release(&self) -> Result<()> {
         fs::write(&self.gate, "").with_context(|| format!("cannot write {}", self.gate.display()))
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Waits for its end and reads what it says of each connect().
+    /// Waits for its end and returns the record of each connect().
     pub fn end(self) -> Result<Vec<Record>> {
         Record::parse_report(&self.end_with_text()?.stdout)
     }
 
-    /// Waits for the end of the case `rate`, and reads how many calls it made.
+    /// Waits for the end of the case `rate`, and returns the number of its calls.
     pub fn calls(self) -> Result<u64> {
         let ended = self.end_with_text()?;
         let mut lines = ended.stdout.lines();
@@ -79,7 +79,7 @@ impl Truth {
         calls.with_context(|| ended.to_string())
     }
 
-    /// Waits for its end.
+    /// Waits for its end and returns its output.
     pub fn end_with_text(self) -> Result<Ended> {
         let ended = self.process.end()?.successful()?;
         let _ = fs::remove_file(&self.gate);
@@ -87,18 +87,18 @@ impl Truth {
     }
 }
 
-/// The kernel's range of ports. Dropping it makes the range what it was when it was read: a case may set it.
+/// The kernel's range of ports, which a case may set. Dropping this value restores the range that was read.
 pub struct Range(String);
 
 impl Range {
-    /// Reads it.
+    /// Reads the range.
     pub fn read() -> Result<Self> {
         fs::read_to_string(RANGE)
             .map(Self)
             .with_context(|| format!("cannot read {RANGE}"))
     }
 
-    /// The last port of the range that was read.
+    /// Returns the last port of the range that was read.
     pub fn high(&self) -> Result<u16> {
         let (_, high) = self.ends()?;
         Ok(high.parse()?)

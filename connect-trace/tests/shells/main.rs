@@ -1,5 +1,5 @@
-//! What `connect-trace completions` and `connect-trace man` print, in real shells and formatters. A program that is
-//! not on this machine is skipped, with the reason.
+//! Output of `connect-trace completions` and `connect-trace man` in real shells and formatters. A test whose programs
+//! are not on this machine is skipped, with the reason.
 
 #[path = "../command/mod.rs"]
 mod command;
@@ -20,10 +20,10 @@ use self::{
     folder::Folder,
 };
 
-/// The folder that `cargo xtask` unpacks shells into.
+/// The folder into which `cargo xtask` unpacks shells.
 const FETCHED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/shells");
 
-/// A test: its name, the programs that it needs, and what it does with the first of them.
+/// A test: its name, the programs that it needs, and a function that takes the path of the first of them.
 type Test = (&'static str, &'static [&'static str], fn(&Path));
 
 const TESTS: &[Test] = &[
@@ -39,7 +39,7 @@ const TESTS: &[Test] = &[
             completes_values(zsh, in_zsh);
         },
     ),
-    // Its script has no values of arguments that are not options.
+    // The script for fish has no values of arguments that are not options.
     ("fish_completes_every_subcommand", &["fish"], |fish| {
         completes_every_subcommand(fish, in_fish);
     }),
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Finds a program: the one that xtask unpacked, or one on the PATH.
+/// Finds a program that xtask unpacked, or one on the PATH.
 fn find(name: &str) -> Result<PathBuf, String> {
     let fetched = match name {
         "zsh" => "bin/zsh-static",
@@ -86,7 +86,7 @@ fn find(name: &str) -> Result<PathBuf, String> {
         })
 }
 
-/// Runs a command to its end, and returns what it printed on stdout. It must print nothing on stderr.
+/// Runs a command until it ends and returns its stdout. The command must print nothing on stderr.
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("the program was found");
     assert_eq!(text(&output.stderr), "", "{command:?}");
@@ -94,7 +94,7 @@ fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// The names of the subcommands in the help.
+/// Returns the names of the subcommands in the help.
 fn subcommands() -> Vec<String> {
     let help = text(&connect_trace(&["-h"]).stdout);
     let (_, after) = help.split_once("Commands:\n").expect("the help has them");
@@ -106,7 +106,7 @@ fn subcommands() -> Vec<String> {
     names.collect()
 }
 
-/// The long options in the help of a subcommand, or of connect-trace itself.
+/// Returns the long options in the help of a subcommand, or of connect-trace itself.
 fn options(subcommand: Option<&str>) -> BTreeSet<String> {
     let arguments: Vec<&str> = subcommand.into_iter().chain(["-h"]).collect();
     let help = text(&connect_trace(&arguments).stdout);
@@ -120,11 +120,11 @@ fn options(subcommand: Option<&str>) -> BTreeSet<String> {
         .collect()
 }
 
-/// What a shell offers for the last word of a line.
+/// Returns the completions that a shell offers for the last word of a line.
 type Offered = fn(shell: &Path, line: &str) -> BTreeSet<String>;
 
-/// Asserts that all subcommands are offered, that after one its own options are, all of them and no others, and no
-/// subcommand there.
+/// Asserts that all subcommands are offered, and that after a subcommand exactly its own options are offered, and no
+/// subcommand.
 fn completes_every_subcommand(shell: &Path, offered: Offered) {
     let long = |line: &str| -> BTreeSet<String> {
         let words = offered(shell, line).into_iter();
@@ -181,7 +181,7 @@ fn completes_values(shell: &Path, offered: Offered) {
     }
 }
 
-/// A folder with the completion script of a shell, and the path of the script.
+/// Writes the completion script of a shell into a new folder, and returns the folder and the path of the script.
 fn script(shell: &str) -> (Folder, String) {
     let folder = Folder::new(&format!("completions-{shell}"));
     let script = connect_trace(&["completions", shell]).stdout;
@@ -221,7 +221,7 @@ fn in_fish(fish: &Path, line: &str) -> BTreeSet<String> {
             &script,
             line,
         ])
-        // Else it offers files.
+        // Otherwise the shell offers files.
         .current_dir(folder.path(""))
         .env("HOME", folder.path(""));
     let offered = run(&mut command);
@@ -229,7 +229,7 @@ fn in_fish(fish: &Path, line: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// zsh completes on a terminal only, which the program `script` makes.
+/// Returns the completions in zsh, which completes on a terminal only: the program `script` makes one.
 fn in_zsh(zsh: &Path, line: &str) -> BTreeSet<String> {
     let (folder, script) = script("zsh");
     folder.file(".zshrc", include_bytes!("zshrc"));
@@ -253,7 +253,7 @@ fn in_zsh(zsh: &Path, line: &str) -> BTreeSet<String> {
         .env("ZDOTDIR", folder.path(""))
         .env("TERM", "dumb")
         .current_dir(folder.path(""))
-        // Open until it ends: the end of this file would be one of the terminal.
+        // The pipe stays open until zsh ends: the end of stdin would be the end of the terminal.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -266,7 +266,7 @@ fn in_zsh(zsh: &Path, line: &str) -> BTreeSet<String> {
     words(&fs::read_to_string(offered).expect("it was there before"))
 }
 
-/// Asserts that a formatter complains of no page, and shows every option, and the examples line by line.
+/// Asserts that a formatter reports no problem in any page, and shows every option and the examples line by line.
 fn formats_every_page(formatter: &Path, arguments: &[&str]) {
     let folder = Folder::new(
         &formatter
@@ -308,8 +308,7 @@ fn formats_every_page(formatter: &Path, arguments: &[&str]) {
     assert!(unindented(&page).contains(&unindented(examples)), "{page}");
 }
 
-/// A formatted page without bold and underlined characters, which are printed one over the other or between escape
-/// sequences.
+/// Removes bold and underlined characters, which are overstruck or between escape sequences, from a formatted page.
 fn plain(page: &str) -> String {
     let mut plain = String::new();
     for character in page.chars() {

@@ -13,22 +13,22 @@ use serde_json::{Value, json};
 
 use xtask::guest::RunFolder;
 
-/// A log of a hundred megabytes takes some seconds.
+/// Time limit for a log; one of a hundred megabytes takes some seconds.
 const RECORD_TIME: Duration = Duration::from_secs(180);
 
-/// QEMU answers at once, unless the machine is busy.
+/// Time limit for an answer of QEMU, which comes at once unless the machine is busy.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
-/// The command that makes QEMU translate each instruction alone: since version 8.1, and before.
+/// Command that makes QEMU translate each instruction alone: since version 8.1, and before.
 const ONE_AT_A_TIME: [&str; 2] = ["one-insn-per-tb", "singlestep"];
 
-/// The log and the monitor of one guest. Their folder goes away with this value.
+/// The log and the monitor of one guest. Their folder is removed on drop.
 pub(crate) struct ExecutionLog {
     folder: RunFolder,
 }
 
 impl ExecutionLog {
-    /// Creates the folder for one guest, which is to be started with [`ExecutionLog::arguments`].
+    /// Creates the folder for one guest, which must be started with [`ExecutionLog::arguments`].
     pub(crate) fn create() -> Result<Self> {
         Ok(Self {
             folder: RunFolder::create()?,
@@ -51,11 +51,11 @@ impl ExecutionLog {
         self.folder.path().join("execution.log")
     }
 
-    /// Logs what the guest executes from now on until the log has `bytes`, and has the log read. The guest stands
-    /// still while it is read, and goes on without a log. The last line may be cut.
+    /// Logs the executed instructions of the guest from now on until the log has `bytes`, and passes it to `read`. The
+    /// guest stands still meanwhile, and goes on without a log. The last line may be incomplete.
     ///
     /// # Errors
-    /// QEMU does not log, or `read` fails.
+    /// If QEMU does not log, or `read` fails.
     pub(crate) fn record<T>(
         &self,
         bytes: u64,
@@ -64,7 +64,7 @@ impl ExecutionLog {
         let log = self.log();
         let mut monitor = Monitor::connect(&self.monitor())?;
         monitor.say(&format!("logfile \"{}\"", log.display()))?;
-        // Of several instructions that are translated together only the first is logged.
+        // If several instructions are translated together, only the first is logged.
         monitor.execute("stop", &json!({}))?;
         monitor.one_at_a_time(true)?;
         monitor.say("log exec,nochain")?;
@@ -73,13 +73,13 @@ impl ExecutionLog {
         monitor.execute("stop", &json!({}))?;
         monitor.say("log none")?;
         monitor.one_at_a_time(false)?;
-        // Another file, so that this one is closed with all that is in it.
+        // Log to another file, so that QEMU writes this one out and closes it.
         monitor.say("logfile /dev/null")?;
         waited?;
         let mut file = BufReader::new(
             File::open(&log).with_context(|| format!("cannot read {}", log.display()))?,
         );
-        // It is large: it is gone as soon as it is read, whatever happens.
+        // The log is large: remove it right after reading, even after an error.
         fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
         let value = read(&mut file)?;
         monitor.execute("cont", &json!({}))?;
@@ -90,7 +90,7 @@ impl ExecutionLog {
 fn wait_for_size(log: &Path, bytes: u64) -> Result<()> {
     let begin = Instant::now();
     loop {
-        // QEMU makes the file when it has something to write.
+        // QEMU creates the file when it first writes.
         let size = fs::metadata(log).map_or(0, |metadata| metadata.len());
         if size >= bytes {
             return Ok(());
@@ -105,7 +105,7 @@ fn wait_for_size(log: &Path, bytes: u64) -> Result<()> {
     }
 }
 
-/// A connection to QEMU's monitor, by its protocol of lines of JSON.
+/// A connection to QEMU's monitor, by its line-based JSON protocol.
 struct Monitor {
     lines: BufReader<UnixStream>,
 }
@@ -138,7 +138,7 @@ impl Monitor {
         refusal.map_or(Ok(()), Err)
     }
 
-    /// A command as a person would type it, which answers nothing if it is understood.
+    /// Sends a command as a person would type it; QEMU answers nothing if it understands the command.
     fn say(&mut self, command: &str) -> Result<()> {
         let arguments = json!({ "command-line": command });
         let answer = self.execute("human-monitor-command", &arguments)?;
@@ -160,7 +160,7 @@ impl Monitor {
             if let Some(error) = answer.get("error") {
                 bail!("QEMU's monitor refuses `{command}`: {error}");
             }
-            // All else tells of events.
+            // All other messages are events.
         }
     }
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use xtask::stdout::Refused;
 
-    /// A monitor that has these answers for the lines that come, after its greeting.
+    /// Returns a monitor that gives these answers to the lines that it gets, after its greeting.
     fn monitor(
         answers: &'static [&'static str],
     ) -> (RunFolder, PathBuf, thread::JoinHandle<Vec<String>>) {
@@ -238,7 +238,7 @@ mod tests {
         thread.join().unwrap();
         let error = monitor.say("log none").unwrap_err();
         assert!(format!("{error:#}").contains("QEMU's monitor"), "{error:#}");
-        // Otherwise the command would end without a word, as if its reader had seen enough.
+        // Otherwise the command would end without a message, as if the reader of its output had gone.
         assert!(!Refused::is_closed(&error));
     }
 

@@ -1,4 +1,4 @@
-//! Figures of one kernel, and the cost of each tracer that follows from them.
+//! Figures of one kernel, and the cost of each tracer derived from them.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_CROWD};
 
-/// Candidate ports that the shortest of the odd connects looks at in vain: the even ones of the range.
+/// Candidate ports that the shortest connect() with an odd port checks in vain: the even ports of the range.
 const CANDIDATES: f64 = 1_000.0;
 
-/// Most that a figure may differ between two runs.
+/// Largest relative difference of a figure between two runs.
 const AGREEMENT: f64 = 0.01;
 
-/// The times of one kernel.
+/// Times measured on one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) kernel: String,
     pub(crate) tracers: Vec<Tracer>,
-    /// The same with many threads.
+    /// Times with many threads.
     #[serde(default)]
     pub(crate) crowds: Vec<Crowd>,
     /// Tracers that could not be measured, and the last line of each.
     pub(crate) failed: Vec<(String, String)>,
 }
 
-/// Times of a connect() beside one tracer, in nanoseconds, which are instructions.
+/// Times of a connect() beside one tracer, in nanoseconds, which equal instructions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tracer {
     pub(crate) name: String,
@@ -34,7 +34,7 @@ pub(crate) struct Tracer {
     pub(crate) odd_least: f64,
 }
 
-/// Time of a connect() beside one tracer while many threads are alive, in nanoseconds, which are instructions.
+/// Time of a connect() beside one tracer while many threads are alive, in nanoseconds, which equal instructions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Crowd {
     pub(crate) name: String,
@@ -42,7 +42,7 @@ pub(crate) struct Crowd {
 }
 
 impl Figures {
-    /// Reads what `guest.sh` prints.
+    /// Reads the output of `guest.sh`.
     pub(crate) fn parse(kernel: &str, lines: &str) -> Result<Self> {
         let mut figures = Self {
             kernel: kernel.to_owned(),
@@ -85,30 +85,31 @@ impl Figures {
         self.tracers.iter().find(|tracer| tracer.name == name)
     }
 
-    /// Instructions that a tracer adds to a connect() that finds a port at once.
+    /// Returns the instructions that a tracer adds to a connect() that finds a port at once.
     pub(crate) fn per_connect(&self, name: &str) -> Option<f64> {
         Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
     }
 
-    /// Instructions that a tracer adds to such a connect() on average, while many threads are alive.
+    /// Returns the instructions that a tracer adds to such a connect() on average, while many threads are alive.
     pub(crate) fn per_connect_of_crowd(&self, name: &str) -> Option<f64> {
         let of = |name| self.crowds.iter().find(|crowd| crowd.name == name);
         Some(of(name)?.mean_of_least - of(UNTRACED_CROWD)?.mean_of_least)
     }
 
-    /// Instructions that it adds to each candidate port beyond those.
+    /// Returns the instructions that a tracer adds for each candidate port, beyond those per connect().
     pub(crate) fn per_candidate(&self, name: &str) -> Option<f64> {
         let added = self.tracer(name)?.odd_least - self.tracer(UNTRACED)?.odd_least;
         Some((added - self.per_connect(name)?) / CANDIDATES)
     }
 
-    /// How many times as long the average odd connect() takes.
+    /// Returns the factor by which the average connect() with an odd port takes longer beside a tracer.
     pub(crate) fn odd_ratio(&self, name: &str) -> Option<f64> {
         Some(self.tracer(name)?.odd_mean / self.tracer(UNTRACED)?.odd_mean)
     }
 }
 
-/// A ratio of what two tracers add; none where one adds nothing to speak of.
+/// Formats the ratio of the instructions that two tracers add, or `-` if one is unknown or the first adds less than
+/// one.
 fn ratio(value: Option<f64>, of: Option<f64>) -> String {
     match (value, of) {
         (Some(value), Some(of)) if value >= 1.0 => format!("{:.2}", value / of),
@@ -136,7 +137,7 @@ impl fmt::Display for Figures {
                 "{name:<38} {:>8.0} {:>6}  {:>8.1} {:>6}  {:>8.1} {:>6.3}",
                 connect.unwrap_or_default(),
                 ratio(connect, self.per_connect(FUNCLATENCY)),
-                // Without the sign of a zero.
+                // Removes the sign of a negative zero.
                 (candidate.unwrap_or_default() * 10.0).round() / 10.0 + 0.0,
                 ratio(candidate, self.per_candidate(FUNCLATENCY_CHECKS)),
                 odd_mean / 1e3,
@@ -159,7 +160,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Returns a line that says where two runs differ most, and true if they agree.
+/// Returns a line with the largest difference between two runs, and true if they agree.
 pub(crate) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
     let mut most = (0.0, String::new());
     let mut compared = 0;

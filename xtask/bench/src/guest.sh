@@ -1,14 +1,14 @@
-# Measures connect() beside tracers, in a guest: `cargo xtask bench` runs it, after tracer.sh. Each line of its
-# argument is a name, a number of rounds and a command, between tabs; without a command nothing traces. In the
-# command TARGET is the process that connects.
+# Measures connect() beside tracers, in a guest: `cargo xtask bench` runs this script, after tracer.sh. Each line of the
+# argument is a name, a number of rounds and a command, separated by tabs; without a command there is no tracer. In the
+# command, TARGET stands for the id of the connecting process.
 #
-# Prints a line for each: "figures", its name, the least time of an even connect(), and the mean and the least
-# time of an odd one, in microseconds, as the connecting program saw it; a round is 1,000 of each, until a range
-# of 2,000 ports is exhausted. With "crowd" in place of a number: "crowd", its name, and the mean over 512 threads of
-# the least time of a connect(). Or "failed", its name, and the last line that the tracer said.
+# Prints one line for each: "figures", the name, the least time of a connect() with an even port, and the mean and the
+# least time of one with an odd port, in microseconds, as measured by the connecting program; a round is 1,000 of each,
+# until a range of 2,000 ports is exhausted. With "crowd" in place of a number: "crowd", the name, and the mean over 512
+# threads of the least time of a connect(). On failure: "failed", the name, and the last line of the tracer's output.
 set -eu
 
-# NAME: of what connects() said.
+# figures NAME: reads the output of connects() and prints the line of figures.
 figures() {
     awk -v name="$1" '
         function least(known, new) { return known == "" || new < known ? new : known }
@@ -17,7 +17,7 @@ figures() {
         END { OFS = "\t"; print "figures", name, even_least, odd / rounds, odd_least }'
 }
 
-# NAME ROUNDS
+# measure NAME ROUNDS
 measure() {
     if [ "$2" = crowd ]; then
         printf 'crowd\t%s\t%s\n' "$1" "$(truth crowd)"
@@ -30,7 +30,7 @@ measure() {
     done | figures "$1"
 }
 
-# NAME ROUNDS COMMAND
+# beside NAME ROUNDS COMMAND
 beside() {
     rm -f go said
     connecting=

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the instructions that connect-trace and the tracers of others add to a connect().
+//! `cargo xtask bench`: measures the instructions that connect-trace and third-party tracers add to a connect().
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,28 +15,28 @@ use xtask::vm::{AllKernels, get_kernels};
 use crate::figures::{self, Figures};
 use crate::{targets, tracers};
 
-/// The guest's part.
+/// The scripts that run in the guest.
 const SCRIPT: &str = concat!(include_str!("tracer.sh"), include_str!("guest.sh"));
 
-/// Measure what tracers add to a connect(), ours and others', in instructions
+/// Measure the instructions that connect-trace and other tracers add to a connect()
 ///
-/// Each kernel boots in a virtual machine whose one CPU's clock counts instructions, a nanosecond each, and
-/// connects beside one tracer after the other; docs/performance.md says what the figures mean. Takes three to
-/// five minutes for each kernel with `--rounds 24`.
+/// Each kernel boots in a virtual machine whose one CPU's clock counts instructions, a nanosecond each, and connects
+/// beside one tracer after the other; docs/performance.md explains the figures. Takes three to five minutes for each
+/// kernel with `--rounds 24`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     kernels: AllKernels,
-    /// Rounds of 2,000 connects with the default trace: 120 last for a minute of the machine's time
+    /// Rounds of 2,000 connections with the default trace: 120 last for a minute of the machine's time
     #[arg(long, value_name = "NUMBER", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Measure only tracers with this in their names, and connects without any; repeatable
+    /// Measure only tracers with this text in their names, and connections without a tracer; repeatable
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Also write the figures to this file, as JSON
+    /// Write the figures to this file too, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare with the figures of an earlier run; the exit status is 1 where one differs by over 1 %
+    /// Compare with the figures of an earlier run; the exit status is 1 if one differs by over 1 %
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
 }
@@ -75,7 +75,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// The figures of an earlier run.
+/// Reads the figures of an earlier run.
 fn read(path: &PathBuf) -> Result<Vec<Figures>> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -85,7 +85,7 @@ fn read(path: &PathBuf) -> Result<Vec<Figures>> {
         .with_context(|| format!("{} is not from `cargo xtask bench --json`", path.display()))
 }
 
-/// The figures of one kernel.
+/// Measures the figures of one kernel.
 fn measure(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Figures> {
     let tracers = tracers::lines(options.rounds, &options.only);
     let task = Task {
@@ -102,7 +102,7 @@ fn measure(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Figures> {
     let mut lines = Vec::new();
     kit.run_well(kernel, &task, |bytes| {
         lines.extend_from_slice(bytes);
-        // Each line is a tracer that is done.
+        // Each line is for a finished tracer.
         for line in String::from_utf8_lossy(bytes).lines() {
             if let Some(name) = line.split('\t').nth(1) {
                 eprintln!("  {name}");

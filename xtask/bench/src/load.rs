@@ -1,6 +1,5 @@
-//! The load test: connects as fast as a guest can make them, without the tracer and with it. The rates of two
-//! CPUs are of a machine that shares its host, and differ from run to run; that nothing is lost, and that every
-//! call is counted, does not.
+//! Load test: connects as fast as a guest can, with the tracer and without. The rates with two CPUs depend on other
+//! load on the host, and differ from run to run; in every run, no record is lost and every call is counted.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -16,26 +15,27 @@ use xtask::tools;
 use xtask::tools::kernels::Kernel;
 use xtask::vm::{AllKernels, get_kernels};
 
-/// The guest's part.
+/// The script that runs in the guest.
 const SCRIPT: &str = include_str!("load.sh");
 
-/// Without it most kernels read the time from an emulated device, which takes longer than a connect().
+/// Kernel argument without which most kernels read the time from an emulated device, which takes longer than a
+/// connect().
 const CLOCK: &str = "tsc=reliable";
 
-/// Changes when a field goes, or means something else; not when one is added.
+/// Schema of the JSON output. Changes when a field is removed or changes its meaning; not when one is added.
 const SCHEMA: &str = "connect-trace-bench-load/1";
 
-/// Connect as fast as a virtual machine can, without the tracer and with it
+/// Connect as fast as a virtual machine can, with the tracer and without
 ///
-/// In each virtual machine, of two CPUs, threads call connect() in a loop, each to a port of its own that
-/// refuses: half of the time untraced, then traced by connect-trace with its default options, then untraced
-/// again. The exit status is 1 where a record is lost, a call is not accounted for, or connect-trace and the
-/// connecting program do not count the same.
+/// In each virtual machine, with two CPUs, threads call connect() in a loop, each to its own port that refuses: a
+/// quarter of the time untraced, then half of it traced by connect-trace with its default options, then a quarter
+/// untraced again. The exit status is 1 if a record is lost, a call is not accounted for, or the counts of
+/// connect-trace and the connecting program differ.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     kernels: AllKernels,
-    /// How long it is traced, and untraced in all
+    /// Duration with the tracer, and in total without
     #[arg(
         long,
         value_name = "N",
@@ -43,7 +43,7 @@ pub(crate) struct Options {
         value_parser = clap::value_parser!(u32).range(1..=3600)
     )]
     seconds: u32,
-    /// Threads that connect
+    /// Number of threads that connect
     #[arg(
         long,
         value_name = "N",
@@ -51,13 +51,13 @@ pub(crate) struct Options {
         value_parser = clap::value_parser!(u32).range(1..=1024)
     )]
     threads: u32,
-    /// One CPU whose clock counts instructions: the rates are the same in every run
+    /// Use one CPU whose clock counts instructions: the rates are the same in every run
     #[arg(long)]
     deterministic: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// More arguments for connect-trace
+    /// Pass more arguments to connect-trace
     #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
@@ -94,7 +94,7 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// Returns what the script prints on a kernel.
+/// Returns the output of the script on a kernel.
 fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Printed> {
     let (seconds, threads) = (options.seconds.to_string(), options.threads.to_string());
     let task = Task {
@@ -123,13 +123,13 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Printed> {
     Ok(printed)
 }
 
-/// CPU time of all that this process started and that still runs: that of the virtual machine, in seconds.
+/// Returns the CPU time of all running children of this process, that is, of the virtual machine, in seconds.
 fn cpu_seconds() -> Result<f64> {
     // SAFETY: no memory effects; every Linux has this clock.
     let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
     let mut ticks = 0;
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
-        // Whatever is no process, or has ended since, is none of ours.
+        // Other entries, and processes that have ended, are skipped.
         let Ok(stat) = fs::read_to_string(entry?.path().join("stat")) else {
             continue;
         };
@@ -150,7 +150,7 @@ fn cpu_seconds() -> Result<f64> {
     Ok(ticks as f64 / hertz)
 }
 
-/// Names and values that the script printed, and the CPU time of its machine at each.
+/// Printed names and values, and the CPU time of the machine at each of them.
 #[derive(Default)]
 struct Printed {
     values: BTreeMap<String, (String, f64)>,
@@ -195,15 +195,15 @@ impl Printed {
     }
 }
 
-/// The results on one kernel.
+/// Results on one kernel.
 struct Figures {
     before: Rate,
     traced: Rate,
     after: Rate,
-    /// CPU time of connect-trace while it was loaded, as a share of one CPU.
+    /// CPU time of connect-trace under load, as a share of one CPU.
     daemon_share: f64,
     attached: String,
-    /// As docs/output.md says.
+    /// The accounting as described in docs/output.md.
     accounting: Value,
 }
 
@@ -212,7 +212,7 @@ struct Figures {
 struct Rate {
     calls: u64,
     seconds: f64,
-    /// CPU time of the virtual machine: less than the time if the host has other work too.
+    /// CPU time of the virtual machine: less than the elapsed time if the host has other work too.
     cpu_seconds: f64,
 }
 
@@ -254,27 +254,27 @@ impl Figures {
         })
     }
 
-    /// Without the tracer.
+    /// Returns the rate without the tracer.
     fn untraced(&self) -> Rate {
         self.before.and(self.after)
     }
 
-    /// By how much there are fewer connects a second with the tracer.
+    /// Returns the percentage by which the tracer lowers the rate of connections.
     fn difference_percent(&self) -> f64 {
         (self.traced.per_second() / self.untraced().per_second() - 1.0) * 100.0
     }
 
-    /// The same if the virtual machine had its CPU time always.
+    /// Returns the same percentage per CPU time of the virtual machine.
     fn cpu_difference_percent(&self) -> f64 {
         (self.untraced().cpu_us() / self.traced.cpu_us() - 1.0) * 100.0
     }
 
-    /// A counter of the accounting; `None` where the kernel has none of it.
+    /// Returns a counter of the accounting; `None` if the kernel lacks it.
     fn count(&self, name: &str) -> Option<u64> {
         self.accounting[name].as_u64()
     }
 
-    /// entered = reported + lost + in flight, and all of them are those that were made.
+    /// Returns true if entered = reported + lost + in flight, by the report's own verdict and by this sum.
     fn adds_up(&self) -> bool {
         let sum = ["reported", "lost", "in_flight"].map(|name| self.count(name).unwrap_or(0));
         self.accounting["adds_up"] == true && self.count("entered") == Some(sum.iter().sum())
@@ -313,7 +313,7 @@ impl Figures {
     }
 }
 
-/// In a line, while others are still to come.
+/// Formats the results in one line, while others are still to come.
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -327,12 +327,12 @@ impl fmt::Display for Figures {
     }
 }
 
-/// A counter, as it stands in a cell.
+/// Formats a counter for a table cell.
 fn cell(count: Option<u64>) -> String {
     count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
-/// A line for each figure, a column for each kernel.
+/// Returns a table with a line for each figure and a column for each kernel.
 fn table(columns: &[(String, Figures)]) -> String {
     const COUNTS: [(&str, &str); 8] = [
         ("entered", "entered"),
@@ -421,7 +421,7 @@ mod tests {
         )
     }
 
-    /// As if each line had come a second of CPU time after the one before.
+    /// Parses results as if each line had come a second of CPU time after the one before.
     fn figures_of(text: &str) -> Result<Figures> {
         let mut printed = Printed::default();
         for (line, second) in text.split_inclusive('\n').zip(0u32..) {

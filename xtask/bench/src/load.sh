@@ -1,24 +1,24 @@
-# Run in a guest by `cargo xtask bench-load`: connects as fast as the guest can, untraced before and after,
-# and traced in between. Prints lines of a name, a tab and a value.
+# Runs in a guest for `cargo xtask bench-load`: connects as fast as the guest can, untraced before and after, and traced
+# in between. Prints lines of a name, a tab and a value.
 # Usage: sh -c … load SECONDS THREADS [connect-trace's arguments]
 set -eu
 seconds=$1
 threads=$2
 shift 2
 
-# A name, how long, and what the connecting program counted. Who reads it looks at the clock at each line.
+# connect NAME SECONDS: prints the counts of the connecting program. The host reads its clock at each line.
 connect() {
     printf '%s begin\t\n' "$1"
     truth rate --refused --threads "$threads" --seconds "$2" >counted
     sed "s/^/$1 /" counted
 }
 
-# User and system time of connect-trace so far, in ticks of 10 ms.
+# ticks NAME: prints the user and system time of connect-trace so far, in ticks of 10 ms.
 ticks() {
     awk -v name="$1" '{ printf "ticks %s\t%d\n", name, $14 + $15 }' "/proc/$tracer/stat"
 }
 
-# Let the first connects fill the kernel's caches.
+# The first connections fill the kernel's caches.
 truth rate --refused --threads "$threads" --seconds 2 >/dev/null
 connect before $(((seconds + 1) / 2))
 

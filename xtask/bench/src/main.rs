@@ -1,5 +1,5 @@
-//! The cost of connect-trace and of the tracers of others: `cargo xtask bench`, `bench-load` and `bench-parts`, in the
-//! virtual machines of `xtask`. docs/performance.md says what the figures mean.
+//! Cost of connect-trace and of third-party tracers: `cargo xtask bench`, `bench-load` and `bench-parts`, in the
+//! virtual machines of `xtask`. docs/performance.md explains the figures.
 
 mod execution;
 mod figures;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Measure connect-trace and the tracers of others in virtual machines.
+/// Measure connect-trace and third-party tracers in virtual machines.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",

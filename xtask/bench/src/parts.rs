@@ -1,4 +1,4 @@
-//! `cargo xtask bench-parts`: which parts the instructions consist of that a tracer adds to a connect().
+//! `cargo xtask bench-parts`: divides the instructions that a tracer adds to a connect() into parts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,34 +15,34 @@ use crate::execution::ExecutionLog;
 use crate::symbols::{Symbols, is_program, is_symbol};
 use crate::tracers::{self, UNTRACED};
 
-/// The guest's part.
+/// The scripts that run in the guest.
 const SCRIPT: &str = concat!(include_str!("tracer.sh"), include_str!("parts.sh"));
 
-/// Size of a log, for some thirty connect() calls.
+/// Size of a log, enough for some thirty connect() calls.
 const LOG_BYTES: u64 = 100_000_000;
 
-/// How many times as long the log of the untraced is, which all are compared with.
+/// Factor for the size of the untraced log, with which all others are compared.
 const UNTRACED_TIMES: u64 = 3;
 
-/// The fewest connect() calls of which the shortest is one that no interrupt came into.
+/// Fewest connect() calls whose shortest can be assumed to have no interrupt.
 const FEWEST: usize = 5;
 
-/// The function whose instructions are counted, and the one that calls it.
+/// The function whose instructions are counted, and its caller.
 const FUNCTION: &str = "tcp_v4_connect";
 const CALLER: &str = "__inet_stream_connect";
 
 /// Break the instructions that a tracer adds to a connect() down by part
 ///
-/// Each kernel boots in a virtual machine that logs what it executes. The shortest of some thirty connect() calls
-/// that find a port at once is compared with the shortest untraced one: the difference is what `cargo xtask bench`
-/// measures. Takes about two minutes for each kernel.
+/// Each kernel boots in a virtual machine that logs the executed instructions. The shortest of some thirty connect()
+/// calls that find a port at once is compared with the shortest untraced one: `cargo xtask bench` measures the same
+/// difference. Takes about two minutes for each kernel.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Kernel to boot: a series such as 6.12, `all` or a file; repeatable
     #[arg(long = "kernel", value_name = "KERNEL", default_value = "6.1")]
     kernels: Vec<KernelChoice>,
-    /// Only tracers with this in their names; repeatable [default: the record by fentry and by kprobe, `--pid` of
-    /// another process, and funclatency]
+    /// Break down only tracers with this text in their names; repeatable [default: the record by fentry and by kprobe,
+    /// `--pid` of another process, and funclatency]
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
@@ -95,23 +95,23 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Guest> {
 /// Output of a guest.
 #[derive(Default)]
 struct Guest {
-    /// Lines of /proc/kallsyms about the kernel itself.
+    /// Lines of /proc/kallsyms for the kernel itself.
     functions: String,
     tracers: Vec<Tracer>,
-    /// The tracers that did not work, and the last line of each.
+    /// Tracers that failed, and the last line of each.
     failed: Vec<(String, String)>,
 }
 
-/// A tracer, and the call beside it.
+/// A tracer, and the call measured beside it.
 struct Tracer {
     name: String,
-    /// Lines of /proc/kallsyms that are there as long as the tracer is.
+    /// Lines of /proc/kallsyms that exist only while the tracer runs.
     functions: String,
     parts: Parts,
 }
 
 impl Guest {
-    /// Takes in a line that `parts.sh` prints.
+    /// Reads a line of the output of `parts.sh`.
     fn line(&mut self, line: &str, log: &ExecutionLog) -> Result<()> {
         let fields: Vec<&str> = line.split('\t').collect();
         match (&fields[..], self.tracers.last_mut()) {
@@ -167,7 +167,7 @@ impl Guest {
     }
 }
 
-/// Returns the instructions of the shortest call of [`FUNCTION`] in a log: one that no interrupt came into.
+/// Returns the instructions of the shortest call of [`FUNCTION`] in a log: a call without an interrupt.
 fn shortest_call(log: &mut dyn BufRead, symbols: &Symbols) -> Result<Vec<u64>> {
     let entry = symbols.range(FUNCTION)?.start;
     let caller = symbols.range(CALLER)?;
@@ -202,19 +202,19 @@ fn shortest_call(log: &mut dyn BufRead, symbols: &Symbols) -> Result<Vec<u64>> {
 #[derive(Debug, PartialEq, Eq)]
 enum Entry {
     Executed(u64),
-    /// Not executed, after all: an interrupt came before.
+    /// Not executed: an interrupt came before.
     TakenBack(u64),
 }
 
 fn entry_of(line: &str) -> Option<Entry> {
     let address = |digits| u64::from_str_radix(digits, 16).ok();
     if line.starts_with("Trace ") {
-        // Trace 0: 0x7fb9605e5dc0 [0000000000000000/ffffffff9d474cd3/0040c2b0/ff020201]
+        // Example: Trace 0: 0x7fb9605e5dc0 [0000000000000000/ffffffff9d474cd3/0040c2b0/ff020201]
         let mut fields = line.split('/').skip(1);
         let pc = address(fields.next()?)?;
         fields.next().map(|_| Entry::Executed(pc))
     } else if line.starts_with("Stopped ") {
-        // Stopped execution of TB chain before 0x7fb9605e5dc0 [ffffffff9d474cd3]
+        // Example: Stopped execution of TB chain before 0x7fb9605e5dc0 [ffffffff9d474cd3]
         let (_, rest) = line.split_once('[')?;
         let (pc, _) = rest.split_once(']')?;
         address(pc).map(Entry::TakenBack)
@@ -223,13 +223,13 @@ fn entry_of(line: &str) -> Option<Entry> {
     }
 }
 
-/// The instructions of one call, by part.
+/// Instructions of one call, by part.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parts {
     all: usize,
     /// Instructions of the programs.
     programs: usize,
-    /// Instructions of each function that a program calls, with all that it calls in turn.
+    /// Instructions of each function that a program calls, including the functions called in turn.
     called: BTreeMap<String, usize>,
 }
 
@@ -239,7 +239,8 @@ impl Parts {
             all: call.len(),
             ..Self::default()
         };
-        // True after an instruction of a program; then what that calls, until the next one.
+        // True after an instruction of a program; the function that it calls then counts until the next such
+        // instruction.
         let mut in_program = false;
         let mut callee: Option<&str> = None;
         for &pc in call {
@@ -250,7 +251,8 @@ impl Parts {
                 callee = None;
                 continue;
             }
-            // A program calls a function at its first instruction, and returns to one that has gone on.
+            // The first instruction of a function follows if the program called it; one further inside follows if the
+            // program returned.
             if in_program && offset == 0 {
                 callee = Some(function);
             }
@@ -262,7 +264,7 @@ impl Parts {
         parts
     }
 
-    /// Compares with a call without a tracer, which has so many instructions.
+    /// Compares with a call without a tracer, which has `untraced` instructions.
     fn table(&self, untraced: usize) -> String {
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let total = signed(self.all) - signed(untraced);

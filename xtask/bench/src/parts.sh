@@ -1,18 +1,18 @@
-# Connects beside tracers, in a guest whose execution is logged: `cargo xtask bench-parts` runs it, after
-# tracer.sh. Each line of its argument is a name and a command, between a tab; without a command nothing traces. In the
-# command TARGET is the process that connects.
+# Connects beside tracers, in a guest whose execution is logged: `cargo xtask bench-parts` runs this script, after
+# tracer.sh. Each line of the argument is a name and a command, separated by a tab; without a command there is no
+# tracer. In the command, TARGET stands for the id of the connecting process.
 #
 # Prints lines: the kernel's functions as in /proc/kallsyms; then for each tracer "tracer" and its name, the functions
-# that have come since, and "connects" while connect() calls find their ports at once. Or "failed", the name, and the
-# last line that the tracer said.
+# added since, and "connects" while connect() calls find their ports at once. On failure: "failed", the name, and the
+# last line of the tracer's output.
 set -eu
 
-# Functions, of the kernel itself or, with [, of modules and programs.
+# Prints the functions of modules and programs, or with -v those of the kernel itself.
 symbols() {
     grep -i ' [tw] ' /proc/kallsyms | grep ${1-} -F '['
 }
 
-# NAME COMMAND
+# beside NAME COMMAND
 beside() {
     rm -f go pid
     truth --pid-file pid --wait-file go exhaust 10000-60999 --set-range --quiet 2>said &
@@ -24,7 +24,7 @@ beside() {
         printf 'tracer\t%s\n' "$1"
         symbols || true
         touch go
-        # It takes a second until half of the even ports are in use. Whoever logs holds the guest's time up.
+        # It takes a second until half of the even ports are in use. The guest's time stands still while the host logs.
         sleep 0.2
         printf 'connects\n'
         sleep 0.4

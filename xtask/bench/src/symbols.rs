@@ -1,18 +1,18 @@
-//! Functions of a guest's kernel and the eBPF programs in it, by their addresses, from /proc/kallsyms.
+//! Functions of a guest's kernel and its eBPF programs, by address, from /proc/kallsyms.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 
-/// The functions of one boot.
+/// Functions of the kernel in one boot.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     functions: BTreeMap<u64, String>,
 }
 
 impl Symbols {
-    /// Reads lines of /proc/kallsyms; what is not the address of code is passed over.
+    /// Reads lines of /proc/kallsyms; skips lines that are not for code.
     pub(crate) fn parse(lines: &str) -> Self {
         let mut symbols = Self::default();
         for line in lines.lines() {
@@ -21,7 +21,7 @@ impl Symbols {
                 (words.next(), words.next(), words.next())
                 && let Ok(address) = u64::from_str_radix(address, 16)
             {
-                // Of several names for the same code, the first.
+                // If the same code has several names, use the first.
                 let function = symbols.functions.entry(address);
                 function.or_insert_with(|| name.to_owned());
             }
@@ -32,7 +32,7 @@ impl Symbols {
     /// Returns the addresses of a function.
     ///
     /// # Errors
-    /// The kernel does not have it.
+    /// If the kernel does not have the function.
     pub(crate) fn range(&self, name: &str) -> Result<Range<u64>> {
         let mut functions = self.functions.iter();
         let (&start, _) = functions
@@ -42,7 +42,7 @@ impl Symbols {
         Ok(start..end)
     }
 
-    /// Returns the function that an instruction is in, and how far into it.
+    /// Returns the function that an instruction is in, and its offset there.
     pub(crate) fn place(&self, address: u64) -> Option<(&str, u64)> {
         let (start, name) = self.functions.range(..=address).next_back()?;
         Some((name, address - start))

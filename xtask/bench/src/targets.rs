@@ -1,4 +1,4 @@
-//! The targets that connect-trace has set itself, and how far the worst of the measured kernels is from them.
+//! Performance targets of connect-trace, and the distance of the worst measured kernel from them.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::tracers::{
     FUNCLATENCY_CHECKS, KPROBE, KPROBE_CROWD,
 };
 
-/// A ratio of figures, and the most that it may be.
+/// A ratio of figures, and its upper limit.
 struct Target {
     what: &'static str,
     of: fn(&Figures) -> Option<f64>,
@@ -75,7 +75,7 @@ fn of_checks(figures: &Figures, name: &str) -> Option<f64> {
     Some(figures.per_candidate(name)? / figures.per_candidate(FUNCLATENCY_CHECKS)?)
 }
 
-/// A line for each target, a column for each kernel, and whether the worst one meets it.
+/// Returns a line for each target with a column for each kernel, and the verdict on the worst kernel.
 pub(crate) fn table(kernels: &[Figures]) -> String {
     let mut text = format!("{:<39} {:>6} {:>7}", "targets", "at most", "stretch");
     for figures in kernels {

@@ -1,39 +1,39 @@
-# Starts and ends a tracer in a guest, for the scripts that look at connects beside one; it comes before them.
+# Starts and ends a tracer in a guest, for the scripts that measure connections beside one; comes before them.
 
-# [exec]: 1,000 connects to even ports, then as many to odd ones.
+# connects [exec]: makes 1,000 connections from even ports, then 1,000 from odd ones.
 connects() {
     ${1-} truth exhaust 20000-21999 --set-range --quiet 2>&1
 }
 
-# Functions that something is attached to.
+# Prints the number of functions with an attached probe.
 attached() {
     cat /sys/kernel/debug/tracing/enabled_functions | wc -l
 }
 
-# Lets the boot's background work end, and the first connects fill the kernel's caches.
+# Waits for the boot's background work to end; the first connections fill the kernel's caches.
 settle() {
     sleep 20
     connects >/dev/null
     functions=$(attached)
 }
 
-# COMMAND: starts it and waits until it is attached. A failure if it has ended meanwhile.
+# start COMMAND: starts a tracer and waits until it is attached. Fails if the tracer has ended meanwhile.
 start() {
     rm -f out messages
-    # In the place of the shell that is forked for it, so that it is what is ended.
+    # exec replaces the forked shell, so that the tracer itself gets the signals.
     eval "exec $1" >out 2>messages &
     tracer=$!
-    # Nothing tells for all of them when they are attached; bpftrace takes longest, to compile.
+    # No output common to all tracers shows that they are attached; bpftrace takes longest, because it compiles.
     sleep 10
     kill -0 "$tracer" 2>/dev/null
 }
 
-# NAME: ends it. A failure if it says itself that it is not to be relied on.
+# end NAME: ends the tracer. Fails if the tracer's own output says that it lost calls.
 end() {
-    # A shell gives its children no SIGINT to answer.
+    # A shell makes its background children ignore SIGINT.
     kill -TERM "$tracer" 2>/dev/null || true
     wait "$tracer" 2>/dev/null || true
-    # Nobody may be left to measure beside.
+    # No tracer may remain attached beside the next measurement.
     if [ "$(attached)" -gt "$functions" ]; then
         echo "still attached after $1: $(cat /sys/kernel/debug/tracing/enabled_functions)" >&2
         exit 1
@@ -41,7 +41,7 @@ end() {
     ! grep -q -E "INCOMPLETE|lost [1-9]" out
 }
 
-# NAME: says why, by the last line that the tracer said.
+# failed NAME: prints the reason, from the last line of the tracer's output.
 failed() {
     printf "failed\t%s\t%s\n" "$1" "$(cat messages out | tail -n 1)"
 }

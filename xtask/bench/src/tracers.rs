@@ -1,33 +1,33 @@
-//! The tracers that are measured: their names, and the commands that start them in a guest.
+//! The measured tracers: their names, and the commands that start them in a guest.
 
-/// Nothing: what the others are compared with.
+/// No tracer: the baseline.
 pub(crate) const UNTRACED: &str = "untraced";
-/// The peer for a whole connect().
+/// Third-party tracer to compare with, for a whole connect().
 pub(crate) const FUNCLATENCY: &str = "funclatency tcp_v4_connect";
-/// The peer for each candidate port.
+/// Third-party tracer to compare with, for each candidate port.
 pub(crate) const FUNCLATENCY_CHECKS: &str = "funclatency __inet_check_established";
-/// The peer that attaches by kprobe.
+/// Third-party tracer to compare with that attaches by kprobe.
 pub(crate) const BPFTRACE: &str = "bpftrace kprobe+kretprobe, hist";
-/// The record alone, by each way to attach.
+/// Only the record, by each way to attach.
 pub(crate) const FENTRY: &str = "fentry";
 pub(crate) const KPROBE: &str = "kprobe";
-/// A `--pid` of another process.
+/// A trace with the `--pid` of another process.
 pub(crate) const FENTRY_OTHER: &str = "fentry, --pid of another";
-/// Each call of `__inet_check_established`.
+/// A trace that counts each call of `__inet_check_established`.
 pub(crate) const FENTRY_COUNT: &str = "fentry, checks count";
 pub(crate) const FENTRY_TIME: &str = "fentry, checks time";
-/// All as it is without options.
+/// A trace with the default options.
 pub(crate) const DEFAULT: &str = "default";
-/// The same connects from each of many threads that are all alive.
+/// The same connections from each of many threads that are all alive.
 pub(crate) const UNTRACED_CROWD: &str = "untraced, 512 threads";
 pub(crate) const FENTRY_CROWD: &str = "fentry, 512 threads";
 pub(crate) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
-/// The tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the peer that they
-/// are compared with.
+/// Tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the third-party tracer
+/// to compare with.
 const BROKEN_DOWN: [&str; 4] = [FUNCLATENCY, FENTRY, FENTRY_OTHER, KPROBE];
 
-/// connect-trace, attached in a way, watching port checks in a way.
+/// Expands to a tracer's command: connect-trace with a way to attach and a way to watch candidate checks.
 macro_rules! ours {
     ($attach:literal, $checks:literal) => {
         concat!(
@@ -42,20 +42,20 @@ macro_rules! ours {
 const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsecs; } \
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
-/// How connects are made beside a tracer.
+/// Load while a tracer is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
-    /// From one thread, in so many rounds.
+    /// One thread, with this number of rounds.
     Rounds(u32),
-    /// From one thread, in as many rounds as the long run has.
+    /// One thread, with the number of rounds of the long run.
     Long,
-    /// From each of 512 threads.
+    /// 512 threads.
     Crowd,
 }
 
 use Load::{Crowd, Long, Rounds};
 
-/// Name, load and command.
+/// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
 
 const TRACERS: &[Tracer] = &[
@@ -73,7 +73,7 @@ const TRACERS: &[Tracer] = &[
     (FENTRY_TIME, Rounds(1), ours!("fentry", "time")),
     (
         "fentry, --events",
-        // Lines are written at other moments in each run.
+        // In each run the lines are written at other moments.
         Rounds(12),
         concat!(ours!("fentry", "off"), " --events"),
     ),
@@ -106,7 +106,7 @@ const TRACERS: &[Tracer] = &[
     (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
 ];
 
-/// Returns the lines that `guest.sh` takes: the tracers with one of these texts in their names, and the untraced.
+/// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
 pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
     let lines = TRACERS
         .iter()
@@ -122,7 +122,7 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the lines that `parts.sh` takes, of tracers as in [`lines`].
+/// Returns the input lines of `parts.sh`, for tracers chosen as in [`lines`].
 pub(crate) fn lines_of_parts(only: &[String]) -> String {
     let is_wanted = |name: &str| match only {
         [] => BROKEN_DOWN.contains(&name),
@@ -139,7 +139,7 @@ fn is_untraced(name: &str) -> bool {
     [UNTRACED, UNTRACED_CROWD].contains(&name)
 }
 
-/// Returns true if a name has one of these texts in it.
+/// Returns true if a name contains one of these texts.
 fn is_named(name: &str, texts: &[String]) -> bool {
     texts.iter().any(|text| name.contains(text.as_str()))
 }

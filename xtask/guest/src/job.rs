@@ -1,12 +1,12 @@
 //! The work order that the host packs into a guest's initramfs at [`PATH`].
 //!
-//! The encoding is a list of NUL-terminated `key=value` fields: neither a path nor an argument can
-//! hold a NUL, so nothing needs to be quoted.
+//! The encoding is a list of NUL-terminated `key=value` fields: neither a path nor an argument can contain a NUL, so
+//! that nothing needs quotes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Where the job lies in the guest.
+/// Path of the job in the guest.
 pub const PATH: &str = "/job";
 
 /// The work of a guest between its boot and its end.
@@ -21,7 +21,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// The bytes of the file at [`PATH`].
+    /// Returns the bytes of the file at [`PATH`].
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (key, values) in [
@@ -39,7 +39,7 @@ impl Job {
         bytes
     }
 
-    /// Reads what [`Job::encode`] wrote; an error names the field that is not understood.
+    /// Reads the output of [`Job::encode`]; an error names the field that is not understood.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let mut job = Self::default();
         for field in bytes

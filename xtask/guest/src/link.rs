@@ -1,15 +1,14 @@
 //! The frames in which a guest reports to its host over a serial port.
 //!
-//! A frame is a tag (one byte), the length of its payload (four bytes, little endian) and the
-//! payload. One stream carries everything, so the order in which the guest's command wrote to its
-//! standard output and error is kept.
+//! A frame is a tag (one byte), the length of its payload (four bytes, little endian) and the payload. One stream
+//! carries all frames, which keeps the order in which the guest's command wrote to its standard output and error.
 
 use std::io::{self, Read, Write};
 
-/// The guest's serial port that carries the frames; the first one, `ttyS0`, is the kernel's console.
+/// Serial port of the guest that carries the frames; the first one, `ttyS0`, is the kernel's console.
 pub const PORT: &str = "/dev/ttyS1";
 
-/// A longer payload means that the stream is not what we think it is.
+/// Largest payload; a longer one means that the stream is not a stream of frames.
 const MAX_PAYLOAD: u32 = 1 << 20;
 
 /// One message from a guest.
@@ -19,15 +18,15 @@ pub enum Frame {
     Hello(String),
     /// Output of the command.
     Stdout(Vec<u8>),
-    /// Messages of the command on its standard error.
+    /// Output of the command on its standard error.
     Stderr(Vec<u8>),
-    /// The next piece of the output file that was asked for.
+    /// The next piece of the requested output file.
     Chunk(Vec<u8>),
     /// The output file is complete; the next one follows.
     FileEnd,
-    /// The output file cannot be read, and why; the next one follows.
+    /// The output file cannot be read, and the reason; the next one follows.
     FileFailed(String),
-    /// The guest cannot do its job, and why; nothing follows.
+    /// The guest cannot do its job, and the reason; nothing follows.
     Failed(String),
     /// The command's exit status, 128 + N if it died from signal N; nothing follows.
     Exit(u8),

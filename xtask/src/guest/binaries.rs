@@ -1,5 +1,5 @@
-//! Builds the programs of this workspace that run in guests. They are static, so that a guest needs
-//! no libraries for them.
+//! Builds the programs of this workspace that run in guests. They are static, so that a guest needs no libraries for
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,20 +9,20 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 use crate::workspace::{self, GUEST_TARGET};
 
-/// The name of init's program among the others.
+/// File name of init's program.
 pub(crate) const INIT: &str = "guest-init";
 
 /// The profiles that programs of guests are built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
-    /// As it is given to users.
+    /// The profile that users get.
     Release,
-    /// The same, but that programs share what they are built of with the tests.
+    /// The same, except that the programs share their dependencies with the tests.
     Guest,
 }
 
 impl Profile {
-    /// Its name, which is that of its folder.
+    /// Returns the name, which is also that of its folder.
     fn name(self) -> &'static str {
         match self {
             Self::Release => "release",
@@ -31,14 +31,14 @@ impl Profile {
     }
 }
 
-/// Builds everything that guests run, tests apart. The lines of cargo are shown.
+/// Builds all programs for guests except the tests. The output of cargo is shown.
 pub(crate) fn build() -> Result<Vec<PathBuf>> {
     process::shown(&mut cargo(Profile::Release))
         .context("cannot build the programs that run in guests (cargo's messages say why)")?;
     built()
 }
 
-/// What the last build left; an error if init is not among it.
+/// Returns the programs of the last build; an error if init is missing.
 pub(crate) fn built() -> Result<Vec<PathBuf>> {
     built_with(Profile::Release)
 }
@@ -87,7 +87,7 @@ fn cargo(profile: Profile) -> Command {
     command.args(["--package", "connect-trace-guest", "--bins"]);
     command.args(["--target", GUEST_TARGET, "--target-dir"]);
     command.arg(workspace::guest_target());
-    // As the variable of one target it is for the guests' programs and not for build scripts.
+    // A variable of one target applies to the guests' programs and not to build scripts.
     command.env(
         "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
         "-C target-feature=+crt-static",
@@ -98,15 +98,15 @@ fn cargo(profile: Profile) -> Command {
     command
 }
 
-/// The tests' program that one of cargo's JSON messages names. The command is built as well, before them
-/// or after.
+/// Returns the path of the test program in one of cargo's JSON messages. The command is built too, before or after the
+/// tests.
 fn executable_in(message: &str) -> Option<PathBuf> {
     if !message.contains(r#""kind":["test"]"#) {
         return None;
     }
     let (_, rest) = message.split_once(r#""executable":""#)?;
     let (path, _) = rest.split_once('"')?;
-    // Paths with characters that JSON escapes are not worth a parser.
+    // A path with characters that JSON escapes is not supported, which saves a parser.
     (!path.contains('\\')).then(|| Path::new(path).to_owned())
 }
 

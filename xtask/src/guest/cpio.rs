@@ -1,12 +1,12 @@
-//! A writer of cpio archives in the format that the kernel unpacks as its initramfs ("newc").
+//! Writer of cpio archives in the format that the kernel unpacks as its initramfs ("newc").
 
-/// The bits of a mode that say what kind of thing an entry is, from `stat.h`.
+/// Bits of a mode for the kind of an entry, from `stat.h`.
 const FOLDER: u32 = 0o040_000;
 const DEVICE: u32 = 0o020_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
-/// An archive in memory. The kernel does not create the folders on an entry's way: add them first.
+/// An archive in memory. The kernel does not create the parent folders of an entry: add them first.
 #[derive(Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -34,7 +34,7 @@ impl Archive {
         self.entry(path, DEVICE | 0o600, (major, minor), &[]);
     }
 
-    /// The finished archive.
+    /// Returns the finished archive.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes

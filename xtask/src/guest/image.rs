@@ -1,4 +1,4 @@
-//! A guest's whole file system: the initramfs that the kernel unpacks into memory when it boots.
+//! File system of a guest: the initramfs that the kernel unpacks into memory when it boots.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,16 +12,16 @@ use super::cpio::Archive;
 use super::libraries;
 use crate::process;
 
-/// Collects what goes into the image. What is added first stays when a path is added twice.
+/// Collects the files of the image. If a path is added twice, the first file stays.
 pub(crate) struct Image {
     archive: Archive,
     paths: BTreeSet<String>,
-    /// Folders of libraries to prefer to the machine's own.
+    /// Folders of libraries that take precedence over the machine's own.
     libraries: Vec<PathBuf>,
 }
 
 impl Image {
-    /// An image with the program that the kernel starts.
+    /// Creates an image with the program that the kernel starts.
     pub(crate) fn new(init: &Path, libraries: &[PathBuf]) -> Result<Self> {
         let mut image = Self {
             archive: Archive::default(),
@@ -41,7 +41,7 @@ impl Image {
         }
         // Loaders of some distributions look only here.
         image.add_link("/lib/x86_64-linux-gnu", libraries::FOLDER);
-        // Rust's runtime wants standard streams, and the kernel opens them for init at this path.
+        // Rust's runtime needs standard streams, and the kernel opens them for init at this path.
         image.add_folder("/dev");
         image.archive.device("/dev/console", 5, 1);
         image.archive.device("/dev/null", 1, 3);
@@ -52,7 +52,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Adds a file of the host; if it is a program, with the libraries that it needs.
+    /// Adds a file of the host; if it is a program, also the libraries that it needs.
     pub(crate) fn add_file(&mut self, path: &str, source: &Path) -> Result<()> {
         let unreadable = || format!("cannot copy {} into a guest", source.display());
         let metadata = fs::metadata(source).with_context(unreadable)?;
@@ -70,8 +70,8 @@ impl Image {
         Ok(())
     }
 
-    /// Adds the files below a folder of the host, without libraries, links, and what has one of these
-    /// names.
+    /// Adds the files below a folder of the host, without libraries, without links, and without entries named in
+    /// `left_out`.
     pub(crate) fn add_tree(&mut self, path: &str, folder: &Path, left_out: &[&str]) -> Result<()> {
         let unreadable = || format!("cannot copy {} into a guest", folder.display());
         for entry in fs::read_dir(folder).with_context(unreadable)? {
@@ -100,7 +100,7 @@ impl Image {
         self.add(path, 0o644, content);
     }
 
-    /// Adds busybox under the name of each command that it has.
+    /// Adds busybox under the name of each of its commands.
     pub(crate) fn add_busybox(&mut self, busybox: &Path) -> Result<()> {
         self.add_file("/bin/busybox", busybox)?;
         let commands = process::output(std::process::Command::new(busybox).arg("--list"))?;
@@ -110,7 +110,7 @@ impl Image {
         Ok(())
     }
 
-    /// The finished image with the job that it is for.
+    /// Returns the finished image with its job.
     pub(crate) fn finish(mut self, job: &Job) -> Vec<u8> {
         self.add_content(job::PATH, &job.encode());
         self.archive.finish()
@@ -134,7 +134,7 @@ impl Image {
         }
     }
 
-    /// Takes a path, the folders above it first; false if it was taken before.
+    /// Reserves a path, its parent folders first; returns false if the path is reserved already.
     fn begin(&mut self, path: &str) -> bool {
         if let Some((parent, _)) = path.rsplit_once('/')
             && !parent.is_empty()

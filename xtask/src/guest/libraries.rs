@@ -1,4 +1,4 @@
-//! The shared libraries that a program needs in a guest, its loader included.
+//! Shared libraries that a program needs in a guest, including its loader.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,18 +7,18 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where libraries lie in a guest; the loader has to be here, and it finds the others here.
+/// Folder of libraries in a guest; the loader must be here, and it finds the others here.
 pub(crate) const FOLDER: &str = "/lib64";
 
-/// A library: its path in the guest, and where it lies on the host.
+/// A library: its path in the guest, and its path on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Library {
     pub(crate) guest: String,
     pub(crate) host: PathBuf,
 }
 
-/// The libraries of a program, looked for in `extra` folders before the machine's own. A script or a
-/// static program needs none.
+/// Returns the libraries of a program, found in the `extra` folders or else in the machine's own. A script or a static
+/// program needs none.
 pub(crate) fn of(program: &Path, extra: &[PathBuf]) -> Result<Vec<Library>> {
     if !is_elf(program)? {
         return Ok(Vec::new());
@@ -31,7 +31,7 @@ pub(crate) fn of(program: &Path, extra: &[PathBuf]) -> Result<Vec<Library>> {
     let output = ldd
         .output()
         .context("cannot run ldd, which finds the libraries of a program")?;
-    // For a static program ldd says so and fails.
+    // For a static program ldd fails with a message.
     parse(&String::from_utf8_lossy(&output.stdout))
         .with_context(|| format!("cannot copy {} into a guest", program.display()))
 }
@@ -43,7 +43,7 @@ fn is_elf(path: &Path) -> Result<bool> {
     Ok(magic == b"\x7fELF")
 }
 
-/// Reads the lines of ldd: `NAME => PATH (ADDRESS)`, and `PATH (ADDRESS)` for the loader.
+/// Parses the output of ldd: `NAME => PATH (ADDRESS)`, and `PATH (ADDRESS)` for the loader.
 fn parse(text: &str) -> Result<Vec<Library>> {
     let mut libraries = Vec::new();
     for line in text.lines().map(str::trim) {

@@ -1,4 +1,4 @@
-//! The machine that QEMU emulates for a guest: starting it, listening to it, and ending it in time.
+//! The machine that QEMU emulates for a guest: starts it, reads its frames, and ends it in time.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,14 +19,14 @@ use crate::tools::kernels::Kernel;
 use crate::tools::qemu;
 use crate::workspace;
 
-/// A stock kernel boots within seconds; a busy machine may need a hundred times as long.
+/// Time limit for booting. A stock kernel boots within seconds; a busy machine may need a hundred times as long.
 const BOOT_TIME: Duration = Duration::from_secs(600);
 
-/// How many of the console's lines tell what went wrong: if the kernel complains, and if not.
+/// Number of console lines in an error message: after a complaint of the kernel, and without one.
 const COMPLAINT_LINES: usize = 25;
 const LAST_LINES: usize = 8;
 
-/// What the kernel says when it is about to die.
+/// Messages of a kernel that is about to die.
 const COMPLAINTS: [&str; 5] = [
     "BUG: ",
     "Oops",
@@ -35,16 +35,16 @@ const COMPLAINTS: [&str; 5] = [
     "stack-protector",
 ];
 
-/// What the machine is made of.
+/// Hardware of the machine.
 #[derive(Clone, Debug)]
 pub struct Hardware {
     /// Number of CPUs.
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// One CPU whose clock counts instructions, so that times are the same in every run.
+    /// Use one CPU whose clock counts instructions, so that times are the same in every run.
     pub deterministic: bool,
-    /// The host's CPU instead of an emulated one.
+    /// Use the host's CPU instead of an emulated one.
     pub kvm: bool,
     /// More arguments for the kernel.
     pub kernel_arguments: Vec<String>,
@@ -65,7 +65,7 @@ impl Default for Hardware {
     }
 }
 
-/// Which of the command's streams something was written to.
+/// The stream that the command wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -74,23 +74,23 @@ pub enum Stream {
     Stderr,
 }
 
-/// How a guest ended that did its job.
+/// Result of a guest that did its job.
 #[derive(Debug)]
 pub struct Outcome {
     /// The command's exit status.
     pub status: u8,
-    /// The files that were asked for, or why they cannot be read.
+    /// Requested files, or the reason why each cannot be read.
     pub outputs: Vec<Result<Vec<u8>, String>>,
-    /// CPU time of the machine that emulated it.
+    /// CPU time of the process that emulated the machine.
     pub cpu_time: Duration,
 }
 
-/// How long a guest may take.
+/// Time limits of a guest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Limits {
-    /// For its command.
+    /// Time limit of its command.
     pub(super) whole: Option<Duration>,
-    /// Between two things that its command writes.
+    /// Longest time without output from its command.
     pub(super) silence: Option<Duration>,
 }
 
@@ -131,10 +131,9 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
     if hardware.kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {
-        // Two things that QEMU 7.2 gets wrong now and then, so that a kernel dies of no fault of its
-        // own. cmpxchg16b leaves garbage in EFLAGS: kernels do without it where the CPU lacks it.
-        // And with a thread per CPU, one CPU may run on through code that another has patched; the
-        // kernel patches itself whenever a probe attaches.
+        // Works around two faults of QEMU 7.2 that occasionally kill a correct kernel. cmpxchg16b leaves garbage in
+        // EFLAGS: kernels do without it if the CPU lacks it. And with a thread per CPU, one CPU may run on through code
+        // that another has patched; the kernel patches its code whenever a probe attaches.
         command.args(["-accel", "tcg,thread=single", "-cpu", "qemu64,-cx16"]);
     }
     // ttyS0 is the kernel's console; ttyS1 carries frames, and leads to QEMU's standard output.
@@ -154,12 +153,12 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         .arg("-initrd")
         .arg(initramfs);
 
-    // panic=-1 restarts the machine at once, which ends QEMU (-no-reboot); an oops is a panic, so
-    // that a guest whose kernel is broken does not go on.
+    // panic=-1 restarts the machine at once, which ends QEMU (-no-reboot); an oops is a panic, so that a guest with a
+    // broken kernel does not go on.
     let mut arguments = String::from("console=ttyS0 panic=-1 oops=panic");
     if hardware.deterministic {
         command.args(["-icount", "shift=0,sleep=off"]);
-        // And with the same addresses in each run.
+        // And the same addresses in each run.
         arguments.push_str(" mitigations=off nokaslr norandmaps");
     }
     for argument in &hardware.kernel_arguments {
@@ -172,7 +171,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // SAFETY: between fork and exec this calls prctl alone, which is safe to call there.
+    // SAFETY: between fork and exec this closure calls prctl alone, which is safe to call there.
     unsafe { command.pre_exec(die_with_parent) };
     let child = command
         .spawn()
@@ -180,8 +179,8 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
     Ok(Machine { child })
 }
 
-/// Makes the kernel end this process when the thread that started it ends. That thread waits for it,
-/// so QEMU does not outlive us.
+/// Makes the kernel end this process when the thread that started it ends. That thread waits for this process, so that
+/// QEMU does not outlive xtask.
 fn die_with_parent() -> io::Result<()> {
     // SAFETY: this option of prctl has no memory effects.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
@@ -190,7 +189,7 @@ fn die_with_parent() -> io::Result<()> {
     }
 }
 
-/// A running QEMU; it ends with this value.
+/// A running QEMU, ended on drop.
 struct Machine {
     child: Child,
 }
@@ -240,7 +239,7 @@ impl Machine {
         }
     }
 
-    /// The frames that the guest sends. The channel holds few, so that a slow reader slows the guest.
+    /// Returns the frames that the guest sends. The channel holds few, so that a slow reader slows the guest.
     fn frames(&mut self) -> Result<Receiver<Frame>> {
         let mut pipe = self
             .child
@@ -253,7 +252,7 @@ impl Machine {
                 let frame = match Frame::read_from(&mut pipe) {
                     Ok(Some(frame)) => frame,
                     Ok(None) => return,
-                    // Cut short within a frame: the guest died.
+                    // The stream ends within a frame: the guest died.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
                     Err(error) => Frame::Failed(format!("cannot understand what it says: {error}")),
                 };
@@ -266,7 +265,7 @@ impl Machine {
         Ok(receiver)
     }
 
-    /// The next frame; an error if the guest ends or is late.
+    /// Returns the next frame, or an error if the guest ends or is late.
     fn next(&mut self, frames: &Receiver<Frame>, stage: &Stage) -> Result<Frame> {
         let goal = stage.goal;
         let Limits { whole, silence } = stage.limits;
@@ -287,7 +286,7 @@ impl Machine {
         })
     }
 
-    /// What happened to a guest that ended too early, as far as QEMU knows.
+    /// Describes a guest that ended too early, from the exit status of QEMU.
     fn death(&mut self, goal: &str) -> anyhow::Error {
         let messages = self.child.stderr.take().map(io::read_to_string);
         match messages.and_then(Result::ok).as_deref().map(str::trim) {
@@ -299,13 +298,13 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Errors mean that it has ended already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A part of a guest's life: what it is to do, and how long it may take.
+/// A part of a guest's life: its goal, and its time limits.
 struct Stage {
     goal: &'static str,
     limits: Limits,
@@ -322,10 +321,10 @@ impl Stage {
     }
 }
 
-/// Returns the CPU time that a running process has taken, 0 if it cannot be read.
+/// Returns the CPU time that a running process has taken, or 0 if it cannot be read.
 fn cpu_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program, in parentheses, may have anything in it.
+    // The name of the program, in parentheses, may contain any character.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks = fields.split_whitespace().skip(11).take(2); // utime and stime
     let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
@@ -334,7 +333,7 @@ fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / u64::try_from(per_second).unwrap_or(100).max(1))
 }
 
-/// What the console says about the guest's end, and where the whole of it is.
+/// Returns the last messages on the console, and the path of the whole log.
 fn last_words(console: &Path, kernel: &Kernel) -> String {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -352,7 +351,7 @@ fn last_words(console: &Path, kernel: &Kernel) -> String {
     format!("{place}:{lines}")
 }
 
-/// The lines from the kernel's first complaint on, or a few of the last ones if it did not complain.
+/// Returns the lines from the kernel's first complaint on, or a few of the last lines if there is no complaint.
 fn telling_lines(text: &str) -> Vec<&str> {
     let lines: Vec<_> = text
         .lines()

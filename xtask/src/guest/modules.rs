@@ -1,4 +1,4 @@
-//! The kernel modules that a guest is asked to load, and those that they depend on.
+//! Kernel modules for a guest to load, with their dependencies.
 //!
 //! Debian's packages come without an index of dependencies, but every module names its own.
 
@@ -18,8 +18,8 @@ pub(crate) struct Module {
     pub(crate) content: Vec<u8>,
 }
 
-/// The modules of these names and what they depend on, in the order of loading. What is built into
-/// the kernel is left out. `busybox` decompresses.
+/// Returns the modules of these names and their dependencies, in the order of loading. Modules built into the kernel
+/// are left out. `busybox` decompresses.
 pub(crate) fn of(kernel: &Kernel, names: &[String], busybox: &Path) -> Result<Vec<Module>> {
     if names.is_empty() {
         return Ok(Vec::new());
@@ -95,13 +95,13 @@ fn find(folder: &Path, files: &mut HashMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `drivers/net/veth.ko.xz` is the module `veth`.
+/// Returns the name of a module from its path: `drivers/net/veth.ko.xz` is the module `veth`.
 fn module_name(path: &Path) -> Option<String> {
     let (name, _) = path.file_name()?.to_str()?.split_once(".ko")?;
     Some(normal(name))
 }
 
-/// The kernel does not tell `-` and `_` apart in names of modules.
+/// Returns the normal form of a module's name: the kernel does not distinguish `-` from `_` in names of modules.
 fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -124,7 +124,7 @@ fn read(path: &Path, busybox: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// The names in the module's `depends=` entry. Entries of `.modinfo` are NUL-terminated strings.
+/// Returns the names in the module's `depends=` entry. Entries of `.modinfo` are NUL-terminated strings.
 fn dependencies(module: &[u8]) -> Vec<String> {
     module
         .split(|&byte| byte == 0)

@@ -1,4 +1,4 @@
-//! A folder for one guest's files. It goes away with the guest, or with the next one if we are killed.
+//! A folder for one guest's files. It is removed with the guest, or by the next run if xtask is killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace;
 
-/// A folder for files; it goes away with this value.
+/// A folder for files, removed on drop.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
 }
 
 impl RunFolder {
-    /// Creates it, and removes those of runs that were killed.
+    /// Creates the folder, and removes the folders of runs that were killed.
     ///
     /// # Errors
-    /// Says why it cannot be created.
+    /// If the folder cannot be created.
     pub fn create() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let parent = workspace::guest_target().join("run");
@@ -30,7 +30,7 @@ impl RunFolder {
         Ok(Self { path })
     }
 
-    /// Returns its path.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -38,12 +38,12 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        // What stays is removed by the next run.
+        // The next run removes files that remain.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Removes the folders of runs that were interrupted.
+/// Removes the folders of interrupted runs.
 fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();

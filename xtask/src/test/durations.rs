@@ -1,4 +1,4 @@
-//! How long the parts of a run took: a table at its end, and an estimate at the start of the next one.
+//! Durations of the parts of a run: a table at its end, and an estimate at the start of the next run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::workspace;
 
-/// How many of the slowest tests are shown.
+/// Number of slowest tests to show.
 const SLOWEST: usize = 10;
 
-/// Seconds that a part takes at most on an idle machine with two CPUs where nothing is built yet, for which
-/// no earlier run has said it.
+/// Upper bound in seconds for a part without an earlier run, on an idle machine with two CPUs where nothing is built
+/// yet.
 const USUAL_SECONDS: u64 = 120;
 
-/// What took how long in this run.
+/// Durations of the parts and tests of this run.
 pub(super) struct Durations {
     start: Instant,
     inner: Mutex<Inner>,
@@ -33,7 +33,7 @@ struct Inner {
 struct Part {
     name: String,
     took: Duration,
-    /// Of the emulator.
+    /// CPU time of the emulator.
     cpu_time: Option<Duration>,
 }
 
@@ -47,7 +47,7 @@ impl Default for Durations {
 }
 
 impl Durations {
-    /// Does a part of the run.
+    /// Runs a part and measures its duration.
     pub(super) fn measure<T>(&self, name: &str, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
@@ -103,25 +103,25 @@ fn seconds(duration: Duration) -> String {
     format!("{:.0}", duration.as_secs_f64())
 }
 
-/// How long parts took in earlier runs of this tree.
+/// Durations of parts in earlier runs of this tree.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Earlier {
     /// Seconds of each part.
     parts: BTreeMap<String, u64>,
-    /// Seconds of the last run's parts, one after the other.
+    /// Sum of the seconds of all parts of the last run.
     sum: u64,
-    /// Seconds of the last run.
+    /// Seconds from start to end of the last run.
     all: u64,
 }
 
 impl Earlier {
-    /// Reads what is kept; nothing if that cannot be read.
+    /// Reads the stored durations; empty if they cannot be read.
     pub(super) fn read() -> Self {
         let text = fs::read_to_string(path()).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Keeps it for the next run, with what took time in this one. If it cannot be kept, there is no estimate then.
+    /// Stores the durations for the next run, updated with this run. If storing fails, the next run has no estimate.
     pub(super) fn write_with(mut self, durations: &Durations) {
         let parts = &durations.lock().parts;
         let of_part = |part: &Part| (part.name.clone(), part.took.as_secs());
@@ -138,11 +138,11 @@ impl Earlier {
         self.parts.get(part).copied().unwrap_or(USUAL_SECONDS)
     }
 
-    /// Says how long a run of these parts will take.
+    /// Returns an estimate of the duration of a run of these parts.
     pub(super) fn estimate(&self, parts: &[&str]) -> String {
         let sum: u64 = parts.iter().map(|part| self.seconds(part)).sum();
         let known = parts.iter().all(|part| self.parts.contains_key(*part));
-        // Parts run at the same time, as many as did in the last run.
+        // Parts run at the same time, as many as in the last run.
         let (all, of) = if known && self.sum > 0 {
             (self.all * sum / self.sum, "as earlier runs did")
         } else {
@@ -156,7 +156,7 @@ impl Earlier {
     }
 }
 
-/// Lies in the build folder: another checkout knows nothing yet.
+/// Path of the stored durations, in the build folder: another checkout has no estimate at first.
 fn path() -> PathBuf {
     workspace::root().join("target/test-durations.json")
 }

@@ -1,4 +1,4 @@
-//! The tests that take a kernel, in virtual machines, several at the same time.
+//! Tests that need a kernel, in virtual machines, several at the same time.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -15,31 +15,31 @@ use super::{Options, Ran, print_line};
 use crate::guest::{Hardware, Kit, Stream, Task, binaries};
 use crate::tools::kernels::Kernel;
 
-/// The modules that tests build networks with.
+/// Modules with which tests build networks.
 const MODULES: [&str; 2] = ["veth", "dummy"];
 
-/// Where the tests' program lies in a guest.
+/// Path of the test program in a guest.
 const PROGRAM: &str = "/usr/local/bin/guest-tests";
 
-/// Tells it that the kernel lies between the oldest and the newest of this run.
+/// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
 
-/// What building is called among what takes time.
+/// Name of the build in the table of durations.
 pub(super) const BUILD: &str = "guests, build";
 
-/// Tests that one virtual machine runs.
+/// The tests that one virtual machine runs.
 pub(super) struct Part<'a> {
     kernel: &'a Kernel,
-    /// What stands before its lines.
+    /// Prefix of its output lines.
     pub(super) name: String,
-    /// Other tests run on the oldest and the newest kernel.
+    /// True for a kernel between the oldest and the newest, which runs no test of those two only.
     between: bool,
-    /// Arguments for the tests' program.
+    /// Arguments for the test program.
     arguments: Vec<String>,
 }
 
-/// Divides the tests of each kernel, the oldest first, so that no CPU is without work for long at the end. Those
-/// that were chosen by arguments stay together.
+/// Divides the tests of each kernel, oldest kernel first, so that no CPU is idle for long at the end. Tests chosen by
+/// arguments stay together.
 pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
     const THIRDS: [(&str, &[&str]); 3] = [
         (" fentry", &["fentry::"]),
@@ -67,7 +67,7 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
     parts
 }
 
-/// Runs them, those first that take longest. The result is in the order of the parts.
+/// Runs the parts, the longest first. Returns the results in the order of the parts.
 pub(super) fn test(
     options: &Options,
     parts: &[Part<'_>],
@@ -105,7 +105,7 @@ pub(super) fn test(
     Ok(done.into_iter().map(|(_, ran)| ran).collect())
 }
 
-/// The tests in one virtual machine.
+/// Runs the tests in one virtual machine.
 fn test_guest(
     kit: &Kit,
     part: &Part<'_>,

@@ -1,4 +1,4 @@
-//! The tests that need no kernel of their own.
+//! Tests that run on the host's own kernel.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -11,14 +11,14 @@ use super::{Ran, print_line};
 use crate::tools::{browser, shells};
 use crate::{process, workspace};
 
-/// Tell the tests of the page which browser there is, or why there is none, for which they are skipped.
+/// Variable that gives the tests of the page the browser's path, or the reason to skip them.
 const BROWSER: &str = "CONNECT_TRACE_BROWSER";
 const NO_BROWSER: &str = "CONNECT_TRACE_NO_BROWSER";
 
-/// What takes time here.
+/// Parts of a run on the host in the table of durations.
 pub(super) const PARTS: [&str; 2] = ["host, build", "host"];
 
-/// Builds and runs them.
+/// Builds and runs the tests on the host.
 pub(super) fn test(durations: &Durations) -> Result<Ran> {
     let [build, run] = PARTS;
     let cargo = || {
@@ -34,7 +34,7 @@ pub(super) fn test(durations: &Durations) -> Result<Ran> {
         Ok(script) => command.env(BROWSER, script),
         Err(error) => command.env(NO_BROWSER, format!("{error:#}")),
     };
-    // The tests of completions look for them there, and skip those that are missing.
+    // The tests of completions look for shells there, and skip those that are missing.
     if let Err(error) = shells::ensure() {
         eprintln!("no shells: {error:#}");
     }

@@ -1,8 +1,8 @@
-//! Reads what a program of tests prints, in the format that libtest and libtest-mimic share.
+//! Reads the output of test programs, in the format that libtest and libtest-mimic share.
 
 use std::collections::HashMap;
 
-/// How a test ended.
+/// Outcome of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Passed,
@@ -10,34 +10,34 @@ pub(super) enum Verdict {
     Skipped,
 }
 
-/// How many characters of a failed test's reason are kept.
+/// Number of characters to keep of the reason why a test failed.
 const REASON_LENGTH: usize = 150;
 
-/// In the reason of a test that is ignored because it is one of the guests' tests.
+/// Text in the reason of a test that is ignored here because it runs in guests.
 const ELSEWHERE: &str = "cargo xtask test";
 
-/// What programs of tests have said so far, line by line.
+/// State of the test programs so far, read line by line.
 #[derive(Default)]
 pub(super) struct Log {
-    /// Every test that ended, in order.
+    /// Every test that has ended, in order.
     pub(super) tests: Vec<(String, Verdict)>,
-    /// How many tests are not among them, because they run in guests.
+    /// Number of tests that are not in `tests` because they run in guests.
     elsewhere: usize,
-    /// What the tests that failed have to say, in one line each.
+    /// Reasons of the failed tests, in one line each.
     reasons: HashMap<String, String>,
-    /// The failed test whose reason comes next.
+    /// Failed test whose reason comes next.
     explained: Option<String>,
-    /// The test whose line has begun and not ended.
+    /// Test whose line has begun and not ended.
     current: Option<String>,
-    /// How many programs of tests have begun, and how many have given their result.
+    /// Number of test programs that have begun, and number of those that have given their result.
     begun: usize,
     ended: usize,
-    /// How many tests the results account for.
+    /// Number of tests that the results account for.
     accounted: usize,
 }
 
 impl Log {
-    /// Reads the next line; false if it is about a test that runs elsewhere.
+    /// Reads the next line; returns false for a line about a test that runs elsewhere.
     pub(super) fn line(&mut self, line: &str) -> bool {
         if let Some(count) = count_in_result(line) {
             self.ended += 1;
@@ -58,32 +58,32 @@ impl Log {
         {
             self.reasons.insert(name, beginning(line));
         } else if self.current.is_some() {
-            // What a test itself writes may push its verdict to a line of its own.
+            // Output of the test itself may push its verdict to a separate line.
             self.verdict(line);
         }
         !(line.starts_with("test ") && line.contains(ELSEWHERE))
     }
 
-    /// Whether a test failed.
+    /// Returns true if a test failed.
     pub(super) fn failed(&self) -> bool {
         self.tests
             .iter()
             .any(|(_, verdict)| *verdict == Verdict::Failed)
     }
 
-    /// The first line of what a failed test has to say.
+    /// Returns the first line of the reason why a test failed.
     pub(super) fn reason(&self, name: &str) -> Option<&str> {
         self.reasons.get(name).map(String::as_str)
     }
 
-    /// Whether every program that began gave a result, and the results account for the tests seen.
+    /// Returns true if every program that began gave a result, and the results account for the tests seen.
     pub(super) fn is_complete(&self) -> bool {
         self.begun > 0
             && self.begun == self.ended
             && self.accounted == self.tests.len() + self.elsewhere
     }
 
-    /// The test that was under way when the log ended.
+    /// Returns the test that was running when the log ended.
     pub(super) fn current(&self) -> &str {
         self.current.as_deref().unwrap_or_default()
     }
@@ -106,13 +106,13 @@ impl Log {
     }
 }
 
-/// The test's name in `---- NAME ----` or `---- NAME stdout ----`, which its reason follows.
+/// Returns the test's name in `---- NAME ----` or `---- NAME stdout ----`, the line before its reason.
 fn heading(line: &str) -> Option<&str> {
     let name = line.strip_prefix("---- ")?.strip_suffix(" ----")?;
     Some(name.strip_suffix(" stdout").unwrap_or(name))
 }
 
-/// As much of a line as helps; the whole of it was shown before.
+/// Shortens a line: the whole line was shown before.
 fn beginning(line: &str) -> String {
     match line.char_indices().nth(REASON_LENGTH) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -120,7 +120,7 @@ fn beginning(line: &str) -> String {
     }
 }
 
-/// Whether this is `running 3 tests`.
+/// Returns true for a line such as `running 3 tests`.
 fn is_beginning(line: &str) -> bool {
     let count = line
         .strip_prefix("running ")
@@ -128,7 +128,7 @@ fn is_beginning(line: &str) -> bool {
     count.is_some_and(|(count, _)| count.parse::<usize>().is_ok())
 }
 
-/// The number of tests that ran or were ignored, in `test result: ok. 1 passed; 0 failed; …`.
+/// Returns the number of tests that ran or were ignored, from `test result: ok. 1 passed; 0 failed; …`.
 fn count_in_result(line: &str) -> Option<usize> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count_of = |label: &str| -> Option<usize> {

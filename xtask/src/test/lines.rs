@@ -1,13 +1,13 @@
-//! A stream of a guest, line by line.
+//! Splits the output of a guest into lines.
 
-/// Cuts a stream into lines.
+/// Splitter of a stream into lines.
 #[derive(Default)]
 pub(super) struct Lines {
     pending: Vec<u8>,
 }
 
 impl Lines {
-    /// The lines that these bytes complete.
+    /// Returns the lines that these bytes complete.
     pub(super) fn complete(&mut self, bytes: &[u8]) -> Vec<String> {
         self.pending.extend_from_slice(bytes);
         let Some(end) = self.pending.iter().rposition(|&byte| byte == b'\n') else {
@@ -21,7 +21,7 @@ impl Lines {
             .collect()
     }
 
-    /// What came after the last line's end.
+    /// Returns the text after the end of the last line.
     pub(super) fn rest(self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.pending).into_owned();
         (!text.is_empty()).then_some(text)

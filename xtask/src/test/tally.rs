@@ -1,10 +1,10 @@
-//! The sum of all tests: what passed where, what failed, and the last line of `cargo xtask test`.
+//! Sum of all tests: passed tests by origin, failures, and the last line of `cargo xtask test`.
 
 use std::fmt;
 
 use super::libtest::{Log, Verdict};
 
-/// The counts of one origin (host or kernel) and one way to attach.
+/// Counts of one origin (host or kernel) and one way to attach.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     passed: usize,
@@ -12,7 +12,7 @@ struct Counts {
     skipped: usize,
 }
 
-/// The counts of all, and the failures.
+/// Counts of all tests, and the failures.
 #[derive(Default)]
 pub(super) struct Tally {
     rows: Vec<(String, &'static str, Counts)>,
@@ -20,7 +20,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Adds the tests of a log. Those of guests are told apart by how the tracer attaches.
+    /// Adds the tests of a log. Tests in guests are grouped by the way the tracer attaches.
     pub(super) fn add(&mut self, origin: &str, log: &Log) {
         for (name, verdict) in &log.tests {
             let counts = self.counts(origin, group(name));
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    /// Adds a failure that is no test's own verdict, and the test that was under way, if any.
+    /// Adds a failure outside of the tests' own verdicts, and the test that was running, if any.
     pub(super) fn fail(&mut self, origin: &str, during: &str, reason: String) {
         self.counts(origin, group(during)).failed += 1;
         let during = if during.is_empty() {
@@ -48,7 +48,7 @@ impl Tally {
         self.failures.push(format!("{origin}{during}: {reason}"));
     }
 
-    /// Whether tests ran and none failed.
+    /// Returns true if tests ran and none failed.
     pub(super) fn is_good(&self) -> bool {
         let total = self.total();
         total.failed == 0 && total.passed > 0
@@ -78,7 +78,7 @@ impl Tally {
     }
 }
 
-/// The way to attach that a guest's test is about, from its name.
+/// Returns the way to attach that a test in a guest uses, from its name.
 fn group(name: &str) -> &'static str {
     match name.split_once("::") {
         Some(("fentry", _)) => "fentry",

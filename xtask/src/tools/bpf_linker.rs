@@ -1,5 +1,5 @@
-//! bpf-linker, which links the eBPF programs. It works on rustc's own LLVM bitcode, so its version
-//! follows from the compiler's LLVM.
+//! bpf-linker, which links the eBPF programs. It works on rustc's own LLVM bitcode, so that its version follows from
+//! the compiler's LLVM.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -7,12 +7,11 @@ use super::nightly::Compiler;
 use super::report;
 use crate::{process, workspace};
 
-/// LLVM's major version and the release of bpf-linker that uses it from within rustc. Later releases
-/// than these want an LLVM of the system's.
+/// Major version of LLVM, and the release of bpf-linker that uses the LLVM inside rustc. Later releases need an LLVM of
+/// the system.
 const RELEASES: [(u32, &str); 1] = [(22, "0.10.3")];
 
-/// Installs the bpf-linker that fits the compiler into `.tools/bpf-linker/` unless it is there.
-/// Returns its version.
+/// Installs the bpf-linker that fits the compiler into `.tools/bpf-linker/` if it is missing, and returns its version.
 pub(crate) fn ensure(compiler: &Compiler) -> Result<&'static str> {
     let version = release_for(compiler.llvm)?;
     let folder = workspace::tools().join("bpf-linker");
@@ -49,7 +48,7 @@ fn release_for(llvm: u32) -> Result<&'static str> {
 }
 
 fn is_version(program: &std::path::Path, version: &str) -> bool {
-    // "bpf-linker 0.10.3"
+    // The output is "bpf-linker 0.10.3".
     process::output(std::process::Command::new(program).arg("--version"))
         .is_ok_and(|text| text.split_whitespace().nth(1) == Some(version))
 }

@@ -1,5 +1,5 @@
-//! A browser for the tests of the page that `connect-trace report --html` makes: Chromium without a
-//! screen, from Debian, unpacked and not installed.
+//! A browser for the tests of the page of `connect-trace report --html`: headless Chromium from Debian, unpacked and
+//! not installed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use super::guest_tools;
 use crate::workspace;
 
-/// The browser's packages, and those of the libraries that it is linked with, of which it uses few. The C
-/// library is the machine's own, which is not older.
+/// Packages of the browser and of the libraries that it is linked with; it uses few of them. The C library is the
+/// machine's own, which is not older.
 const PACKAGES: [&str; 68] = [
     "chromium-common",
     "chromium-headless-shell",
@@ -83,7 +83,7 @@ const PACKAGES: [&str; 68] = [
     "zlib1g",
 ];
 
-/// Fetches it, unless that was done before, and gives the script that starts it.
+/// Fetches the browser if it is missing, and returns the script that starts it.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let folder = guest_tools::unpacked("browser", &PACKAGES)?;
     let script = workspace::tools().join("browser.sh");
@@ -100,7 +100,7 @@ fn write(script: &Path, text: &str) -> std::io::Result<()> {
     fs::set_permissions(script, fs::Permissions::from_mode(0o755))
 }
 
-/// Starts it with its own libraries and fonts.
+/// Returns a script that starts the browser with its own libraries and fonts.
 fn starter(folder: &Path) -> String {
     let [lib, usr_lib] = guest_tools::libraries(folder);
     let (lib, usr_lib) = (lib.display(), usr_lib.display());

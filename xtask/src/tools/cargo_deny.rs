@@ -9,7 +9,7 @@ use crate::{process, workspace};
 
 const VERSION: &str = "0.20.2";
 
-/// The program; builds it into `.tools/cargo-deny/` unless it is there.
+/// Returns the program; builds it into `.tools/cargo-deny/` if it is missing.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let _lock = lock()?;
     let folder = workspace::tools().join("cargo-deny");
@@ -19,7 +19,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
             "cargo-deny",
             &format!("building {VERSION} (some minutes, once)"),
         );
-        // Without optimisation it takes half the time to build, and no longer to run.
+        // Without optimisation it takes half the time to build, and runs no slower.
         let package = format!("cargo-deny@{VERSION}");
         let mut install = workspace::cargo();
         install

@@ -1,8 +1,8 @@
 //! Packages of Debian, of any suite, fetched and unpacked but never installed.
 //!
-//! apt does the work with a list of sources of our own per suite: it verifies every package by the
-//! signature of Debian's archive, and the machine's own apt is left as it is. The address of the
-//! archive is the one that the machine itself uses.
+//! apt fetches them with a separate list of sources per suite: it verifies every package by the signature of Debian's
+//! archive, and the machine's own apt configuration stays unchanged. The address of the archive is the one that the
+//! machine itself uses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use super::scratch_folder;
 use crate::{process, workspace};
 
-/// The suites that hold anything we look for, stable ones first.
+/// Suites that have needed packages, stable suites first.
 pub(crate) const SUITES: [&str; 7] = [
     "bullseye",
     "bookworm",
@@ -25,26 +25,26 @@ pub(crate) const SUITES: [&str; 7] = [
     "sid",
 ];
 
-/// Names an archive where the machine's own apt has none.
+/// Variable with the address of an archive, for a machine whose own apt has none.
 const MIRROR_VARIABLE: &str = "CONNECT_TRACE_DEBIAN_MIRROR";
 
-/// Where the package `debian-archive-keyring` puts its keys, in newer and older releases.
+/// Paths where the package `debian-archive-keyring` puts its keys, in newer and older releases.
 const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.pgp",
     "/usr/share/keyrings/debian-archive-keyring.gpg",
 ];
 
-/// A suite's list of packages is read anew after this time.
+/// Age at which the package list of a suite is read again.
 const FRESH: Duration = Duration::from_hours(24);
 
-/// One suite of the archive, with its list of packages at hand.
+/// One suite of the archive, with its package list.
 pub(crate) struct Suite {
     name: &'static str,
     folder: PathBuf,
 }
 
 impl Suite {
-    /// Makes a suite ready; downloads its list of packages if ours is missing or old.
+    /// Prepares a suite; downloads its package list if that is missing or old.
     pub(crate) fn open(name: &'static str) -> Result<Self> {
         if !process::is_installed("apt-get") || !process::is_installed("dpkg-deb") {
             bail!(
@@ -76,18 +76,18 @@ impl Suite {
         Ok(suite)
     }
 
-    /// The suite's name, as in `bookworm`.
+    /// Returns the suite's name, such as `bookworm`.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The names of the packages that begin like this.
+    /// Returns the names of the packages that begin with `beginning`.
     pub(crate) fn names(&self, beginning: &str) -> Result<Vec<String>> {
         let text = process::output(self.apt("apt-cache").args(["pkgnames", beginning]))?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// The versions of a package; none if the suite does not have it.
+    /// Returns the versions of a package; none if the suite does not have it.
     pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let text = process::output(self.apt("apt-cache").args(["madison", package]))?;
         Ok(text
@@ -116,7 +116,7 @@ impl Suite {
         Ok(())
     }
 
-    /// An apt command that sees nothing but this suite.
+    /// Returns an apt command that sees this suite only.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let path = |name: &str| self.folder.join(name).display().to_string();
@@ -124,12 +124,12 @@ impl Suite {
             ("Dir::Etc::sourcelist", path("sources.list")),
             ("Dir::Etc::sourceparts", path("sources.list.d")),
             ("Dir::State::lists", path("lists")),
-            // A file of its own, which apt may replace: as root it would replace /dev/null too.
+            // A separate file, which apt may replace: as root it would replace /dev/null too.
             ("Dir::State::status", path("status")),
             ("Dir::Cache", path("cache")),
-            // Otherwise an archive out of reach is no more than a warning.
+            // Otherwise apt only warns about an unreachable archive.
             ("APT::Update::Error-Mode", "any".to_owned()),
-            // Root may write to our folders; apt's own user may not.
+            // Root may write to these folders; apt's own user may not.
             ("APT::Sandbox::User", "root".to_owned()),
         ] {
             command.arg("-o").arg(format!("{option}={value}"));
@@ -168,7 +168,7 @@ impl Suite {
     }
 }
 
-/// The address of Debian's archive, from the machine's own apt.
+/// Returns the address of Debian's archive, from the machine's own apt.
 fn archive() -> Result<String> {
     if let Ok(address) = std::env::var(MIRROR_VARIABLE) {
         return Ok(address);
@@ -202,7 +202,7 @@ fn archive() -> Result<String> {
         })
 }
 
-/// The archive in a file of one-line entries: `deb [options] URI SUITE COMPONENT…`.
+/// Finds the archive in a file of one-line entries: `deb [options] URI SUITE COMPONENT…`.
 fn archive_in_list(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let line = line
@@ -221,9 +221,9 @@ fn archive_in_list(text: &str) -> Option<String> {
     })
 }
 
-/// The archive in a file of stanzas (deb822 format).
+/// Finds the archive in a file of stanzas (deb822 format).
 fn archive_in_stanzas(text: &str) -> Option<String> {
-    // Comments may stand between a stanza's fields.
+    // Comments may be between a stanza's fields.
     let lines = text
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -247,7 +247,7 @@ fn archive_in_stanzas(text: &str) -> Option<String> {
         })
 }
 
-/// The words of a stanza's field, its continuation lines included.
+/// Returns the words of a stanza's field, including its continuation lines.
 fn stanza_field<'a>(stanza: &[&'a str], name: &str) -> Vec<&'a str> {
     let mut words = Vec::new();
     let mut inside = false;
@@ -267,7 +267,7 @@ fn stanza_field<'a>(stanza: &[&'a str], name: &str) -> Vec<&'a str> {
     words
 }
 
-/// Returns true if a source is Debian's archive itself, and neither its security archive nor another's.
+/// Returns true if a source is Debian's main archive, not its security archive or another archive.
 fn is_debian(address: &str, suites: &[&str], components: &[&str]) -> bool {
     let reachable = ["http://", "https://", "file:"]
         .iter()
@@ -278,7 +278,7 @@ fn is_debian(address: &str, suites: &[&str], components: &[&str]) -> bool {
     reachable && suites.iter().any(release) && components.contains(&"main")
 }
 
-/// The version in a line of `apt-cache madison`: `package | version | source`.
+/// Returns the version in a line of `apt-cache madison`: `package | version | source`.
 fn madison_version(line: &str) -> Option<&str> {
     line.split('|').nth(1).map(str::trim)
 }

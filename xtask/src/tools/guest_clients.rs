@@ -1,5 +1,5 @@
-//! Real clients for the guests' tests, which compare with what the clients themselves count, and a
-//! server for them. Other guests boot without them, as they are several times the size of the rest.
+//! Real clients for the guests' tests, which compare the clients' own counts with the tracer's, and a server for them.
+//! Only guests that need them have them: they are several times the size of all other files.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::guest_tools;
 
-/// The programs' packages, and those of the libraries that they need; most are those of curl. The
-/// C library is the machine's own, which is not older, and libz that of the guests' tools.
+/// Packages of the programs and of the libraries that they need; most are for curl. The C library is the machine's own,
+/// which is not older, and libz comes with the guests' tools.
 const PACKAGES: [&str; 35] = [
     "curl",
     "libbrotli1",
@@ -47,30 +47,29 @@ const PACKAGES: [&str; 35] = [
     "wrk",
 ];
 
-/// Where Python's own modules lie, in the folder and in a guest.
+/// Path of Python's own modules, in the folder and in a guest.
 const PYTHON: &str = "usr/lib/python3.11";
 
-/// Python's modules that are compiled: those that asyncio needs.
+/// Compiled modules of Python that asyncio needs.
 const EXTENSIONS: [&str; 3] = ["_asyncio", "_contextvars", "_typing"];
 
-/// Python's folders that asyncio does without: the other compiled modules, which would take more
-/// libraries, and large ones.
+/// Folders of Python that asyncio does not need: the other compiled modules, which would need more libraries, and large
+/// ones.
 const LEFT_OUT: [&str; 3] = ["lib-dynload", "pydoc_data", "test"];
 
-/// The folder where they lie unpacked.
+/// The folder of the unpacked packages.
 pub(crate) struct GuestClients {
     folder: PathBuf,
 }
 
 impl GuestClients {
-    /// Fetches them unless that was done before.
+    /// Fetches the packages if they are missing.
     pub(crate) fn ensure() -> Result<Self> {
         let folder = guest_tools::unpacked("clients", &PACKAGES)?;
         Ok(Self { folder })
     }
 
-    /// The programs, and where they go in a guest. They need the libraries in
-    /// [`GuestClients::libraries`].
+    /// Returns the programs, and their paths in a guest. They need the libraries in [`GuestClients::libraries`].
     pub(crate) fn programs(&self) -> impl Iterator<Item = (PathBuf, String)> {
         let programs = [
             ("usr/bin/curl", "usr/bin/curl"),
@@ -87,17 +86,17 @@ impl GuestClients {
         all.map(|(ours, guests)| (self.folder.join(ours), format!("/{guests}")))
     }
 
-    /// The folder of Python's own modules, and where it goes in a guest.
+    /// Returns the folder of Python's own modules, and its path in a guest.
     pub(crate) fn python_modules(&self) -> (PathBuf, String) {
         (self.folder.join(PYTHON), format!("/{PYTHON}"))
     }
 
-    /// Names in that folder that guests do without.
+    /// Returns the names in that folder that guests do not need.
     pub(crate) fn python_leaves_out() -> &'static [&'static str] {
         &LEFT_OUT
     }
 
-    /// Where libraries lie that the machine may not have.
+    /// Returns the folders of libraries that the machine may not have.
     pub(crate) fn libraries(&self) -> [PathBuf; 2] {
         guest_tools::libraries(&self.folder)
     }

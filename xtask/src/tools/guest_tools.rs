@@ -1,4 +1,4 @@
-//! The programs of others that guests need: a shell, and the peers that tests compare with.
+//! Third-party programs for guests: a shell, and the tools that tests compare with.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use super::debian::Suite;
 use super::{lock, replace_folder, report, scratch_folder};
 use crate::workspace;
 
-/// Old enough that its programs run with the libraries of any machine of today.
+/// Old enough for its programs to run with the libraries of any current machine.
 const SUITE: &str = "bookworm";
 
-/// The programs' packages, and those of the libraries that they need.
+/// Packages of the programs and of the libraries that they need.
 const PACKAGES: [&str; 6] = [
     "busybox-static",
     "bpftool",
@@ -21,40 +21,40 @@ const PACKAGES: [&str; 6] = [
     "libcap2",
 ];
 
-/// The folder where they lie unpacked.
+/// The folder of the unpacked packages.
 pub(crate) struct GuestTools {
     folder: PathBuf,
 }
 
 impl GuestTools {
-    /// Fetches them unless that was done before.
+    /// Fetches the packages if they are missing.
     pub(crate) fn ensure() -> Result<Self> {
         let folder = unpacked("guest-tools", &PACKAGES)?;
         Ok(Self { folder })
     }
 
-    /// A shell and the usual commands in one static program.
+    /// Returns a static program with a shell and the usual commands.
     pub(crate) fn busybox(&self) -> PathBuf {
         self.folder.join("bin/busybox")
     }
 
-    /// The other programs; they need the libraries in [`GuestTools::libraries`].
+    /// Returns the other programs; they need the libraries in [`GuestTools::libraries`].
     pub(crate) fn programs(&self) -> [PathBuf; 2] {
         ["bpftool", "funclatency"].map(|name| self.program(name))
     }
 
-    /// A program of these packages.
+    /// Returns the path of a program in these packages.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.folder.join("usr/sbin").join(name)
     }
 
-    /// Where libraries lie that the machine may not have.
+    /// Returns the folders of libraries that the machine may not have.
     pub(crate) fn libraries(&self) -> [PathBuf; 2] {
         libraries(&self.folder)
     }
 }
 
-/// A folder of this name with these packages unpacked; they are fetched unless that was done before.
+/// Returns a folder of this name with these packages unpacked, and fetches them if they are missing.
 pub(super) fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let _lock = lock()?;
     let folder = workspace::tools().join(name);
@@ -70,7 +70,7 @@ pub(super) fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Where libraries lie in a folder of unpacked packages.
+/// Returns the library folders in a folder of unpacked packages.
 pub(super) fn libraries(folder: &Path) -> [PathBuf; 2] {
     ["lib", "usr/lib"].map(|lib| folder.join(lib).join("x86_64-linux-gnu"))
 }

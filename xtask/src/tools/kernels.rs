@@ -1,6 +1,6 @@
 //! Kernels for guests: Debian's, built for virtual machines, by the name of their series.
 //!
-//! A series lies unpacked in `.tools/kernels/SERIES/`; to get its newest kernel, remove that folder.
+//! A series is unpacked in `.tools/kernels/SERIES/`; to fetch its newest kernel, remove that folder.
 
 use std::fmt;
 use std::fs;
@@ -43,7 +43,7 @@ impl FromStr for Series {
     }
 }
 
-/// The series that the project is tested on, and the suites where each is at home.
+/// The series that the project is tested on, and the suite of each.
 const TESTED: [(Series, &str); 5] = [
     (Series::new(5, 10), "bullseye"),
     (Series::new(6, 1), "bookworm"),
@@ -52,7 +52,7 @@ const TESTED: [(Series, &str); 5] = [
     (Series::new(7, 3), "trixie-backports"),
 ];
 
-/// The series that the project is tested on, oldest first.
+/// Returns the series that the project is tested on, oldest first.
 pub fn tested() -> impl Iterator<Item = Series> {
     TESTED.into_iter().map(|(series, _)| series)
 }
@@ -60,16 +60,16 @@ pub fn tested() -> impl Iterator<Item = Series> {
 /// A kernel that a guest can boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// The name as it was typed: the series or the file's path.
+    /// Name as given on the command line: the series or the file's path.
     pub name: String,
     /// The compressed kernel.
     pub image: PathBuf,
-    /// The folder of its modules; none for a kernel given as a file.
+    /// Folder of its modules; none for a kernel given as a file.
     pub modules: Option<PathBuf>,
 }
 
 impl Kernel {
-    /// The newest kernel of a series that Debian has; fetches it unless that was done before.
+    /// Returns the newest kernel of a series in Debian; fetches it if it is missing.
     pub fn of(series: Series) -> Result<Self> {
         let _lock = lock()?;
         let folder = workspace::tools().join("kernels").join(series.to_string());
@@ -84,13 +84,13 @@ impl Kernel {
         })
     }
 
-    /// Its release, as `uname -r` prints it; for a kernel in a file, the file.
+    /// Returns the release, as `uname -r` prints it; for a kernel in a file, the path of the file.
     pub fn release(&self) -> String {
         fs::read_to_string(self.image.with_file_name("release"))
             .unwrap_or_else(|_| self.name.clone())
     }
 
-    /// A kernel in a file.
+    /// Returns the kernel in a file.
     pub fn at(path: &Path) -> Result<Self> {
         if !path.is_file() {
             bail!(
@@ -154,7 +154,7 @@ fn fetch(series: Series, place: &Path) -> Result<()> {
     replace_folder(&ready, place)
 }
 
-/// The suite that has the series, and the newest release there.
+/// Finds the suite that has the series, and the newest release there.
 fn find(series: Series) -> Result<(Suite, String)> {
     let home = TESTED
         .into_iter()
@@ -188,7 +188,7 @@ fn find(series: Series) -> Result<(Suite, String)> {
     bail!("none of Debian's suites has a cloud kernel of series {series}; they have {seen}")
 }
 
-/// The newest release of a series among packages of kernels.
+/// Returns the newest release of a series in a list of kernel packages.
 fn newest_release(series: Series, packages: &[String]) -> Option<String> {
     packages
         .iter()
@@ -198,7 +198,7 @@ fn newest_release(series: Series, packages: &[String]) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The release, as `uname -r` prints it, of a package of a kernel for virtual machines.
+/// Returns the release, as `uname -r` prints it, of a kernel package for virtual machines.
 fn release_of(package: &str) -> Option<&str> {
     let release = package.strip_prefix("linux-image-")?;
     let numbered = release.starts_with(|c: char| c.is_ascii_digit());
@@ -212,7 +212,7 @@ fn series_of(release: &str) -> Option<Series> {
     }
 }
 
-/// The numbers in a release, in order; they are what decides which of two releases is newer.
+/// Returns the numbers in a release, in order; they decide which of two releases is newer.
 fn numbers(release: &str) -> Vec<u32> {
     let version = release.strip_suffix("-cloud-amd64").unwrap_or(release);
     version

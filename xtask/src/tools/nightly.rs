@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use super::report;
 use crate::process;
 
-/// The toolchain's name for rustup.
+/// Name of the toolchain for rustup.
 pub(crate) const NAME: &str = "nightly";
 
 /// Versions of an installed compiler.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {
-    /// Major and minor version, as in `1.97`.
+    /// Major and minor version, such as `1.97`.
     pub(crate) version: (u32, u32),
     /// Major version of its LLVM.
     pub(crate) llvm: u32,
@@ -27,11 +27,11 @@ impl fmt::Display for Compiler {
     }
 }
 
-/// The nightly compiler; installs it if there is none.
+/// Returns the nightly compiler; installs it if it is missing.
 pub(crate) fn ensure() -> Result<Compiler> {
     let toolchains = process::output(Command::new("rustup").args(["toolchain", "list"]))
         .context("a nightly compiler is installed by rustup; see https://rustup.rs to get it")?;
-    // "nightly-x86_64-unknown-linux-gnu", and not "nightly-2026-05-20-…".
+    // Accept "nightly-x86_64-unknown-linux-gnu", but not "nightly-2026-05-20-…".
     let is_nightly = |line: &str| {
         line.strip_prefix("nightly-")
             .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -66,7 +66,7 @@ pub(crate) fn ensure_component(component: &str) -> Result<()> {
     process::shown(Command::new("rustup").args(add))
 }
 
-/// Nightly's rustc with these arguments. `rustup run` works whichever toolchain runs us.
+/// Returns a command for nightly's rustc. `rustup run` works whichever toolchain runs xtask.
 pub(crate) fn rustc(arguments: &[&str]) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", NAME, "rustc"]).args(arguments);

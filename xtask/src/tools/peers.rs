@@ -1,5 +1,5 @@
-//! The tracers of others that the cost of ours is compared with. Only the guests of the benchmark have them:
-//! bpftrace brings a compiler.
+//! Third-party tracers whose cost is compared with that of connect-trace. Only the guests of the benchmark have them:
+//! bpftrace includes a compiler.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::guest_tools::{self, GuestTools};
 
-/// The package of bpftrace, and those of the libraries that it needs; the C library is the machine's own,
-/// which is not older, and libelf and libz are those of the guests' tools.
+/// Packages of bpftrace and of the libraries that it needs; the C library is the machine's own, which is not older, and
+/// libelf and libz come with the guests' tools.
 const PACKAGES: [&str; 19] = [
     "bpftrace",
     "libbpf1",
@@ -31,14 +31,14 @@ const PACKAGES: [&str; 19] = [
     "libz3-4",
 ];
 
-/// The folder where they lie unpacked.
+/// The folder of the unpacked packages.
 pub(crate) struct Peers {
     folder: PathBuf,
     tcpconnlat: PathBuf,
 }
 
 impl Peers {
-    /// Fetches them unless that was done before.
+    /// Fetches the packages if they are missing.
     pub(crate) fn ensure() -> Result<Self> {
         let tools = GuestTools::ensure()?;
         Ok(Self {
@@ -47,7 +47,7 @@ impl Peers {
         })
     }
 
-    /// The programs; they need the libraries in [`Peers::libraries`].
+    /// Returns the programs; they need the libraries in [`Peers::libraries`].
     pub(crate) fn programs(&self) -> [PathBuf; 2] {
         [
             self.folder.join("usr/bin/bpftrace"),
@@ -55,7 +55,7 @@ impl Peers {
         ]
     }
 
-    /// Where libraries lie that the machine may not have.
+    /// Returns the folders of libraries that the machine may not have.
     pub(crate) fn libraries(&self) -> [PathBuf; 2] {
         guest_tools::libraries(&self.folder)
     }

@@ -1,5 +1,5 @@
-//! QEMU, which runs the guests. It is the one tool that is installed on the machine: it is too much
-//! to unpack by hand.
+//! QEMU, which runs the guests. It is the only tool that is installed on the machine: it has too many files to unpack
+//! by hand.
 
 use std::process::Command;
 
@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, bail};
 use super::{lock, report};
 use crate::process;
 
-/// The program that emulates the guests' machine.
+/// Name of the program that emulates the guests' machine.
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 const INSTALL: &str = "apt-get install -y --no-install-recommends qemu-system-x86";
 
-/// Installs QEMU unless it is there.
+/// Installs QEMU if it is missing.
 pub(crate) fn ensure() -> Result<()> {
     let _lock = lock()?;
     if process::is_installed(PROGRAM) {
@@ -33,7 +33,7 @@ pub(crate) fn ensure() -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C");
     if process::output(&mut install).is_err() {
-        // A fresh machine may not know of any package yet.
+        // A fresh machine may have no package list yet.
         process::output(Command::new("apt-get").arg("update"))?;
         process::output(&mut install)
             .with_context(|| format!("cannot install QEMU; to see why, run: {INSTALL}"))?;

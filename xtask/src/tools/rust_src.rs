@@ -1,7 +1,7 @@
 //! The source of Rust's library, which a nightly needs to build `core` for the eBPF target.
 //!
-//! rustup has it for every nightly. Where rustup cannot be reached, Debian's package of the same
-//! version does, or an archive that is named by an environment variable.
+//! rustup has it for every nightly. If rustup cannot be reached, it comes from Debian's package of the same version, or
+//! from an archive named by an environment variable.
 
 use std::env;
 use std::fs;
@@ -15,13 +15,13 @@ use super::nightly::{self, Compiler};
 use super::{report, scratch_folder};
 use crate::process;
 
-/// Names an archive (.tar.xz) or a folder that holds the source's `library/` folder.
+/// Variable with the path of an archive (.tar.xz) or a folder that has the source's `library/` folder.
 const VARIABLE: &str = "CONNECT_TRACE_RUST_SRC";
 
-/// Lies in a library that we put in place, and says for which compiler.
+/// File in a library that xtask installed, with the version of its compiler.
 const MARKER: &str = ".put-here-by-connect-trace";
 
-/// Puts the library's source where the compiler expects it unless it is there.
+/// Installs the library's source where the compiler expects it, if it is missing.
 pub(crate) fn ensure(compiler: &Compiler) -> Result<()> {
     let sysroot = process::output(&mut nightly::rustc(&["--print", "sysroot"]))?;
     let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
@@ -67,7 +67,7 @@ fn from_rustup(_: &Compiler, _: &Path) -> Result<()> {
 }
 
 fn from_debian(compiler: &Compiler, library: &Path) -> Result<()> {
-    // The newest compilers are in the newest suites.
+    // The newest suites have the newest compilers.
     for name in SUITES.into_iter().rev() {
         let suite = Suite::open(name)?;
         let versions = suite.versions("rust-src")?;
@@ -117,7 +117,7 @@ fn from_variable(compiler: &Compiler, library: &Path) -> Result<()> {
     fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }
 
-/// Copies the library that lies somewhere below `source` to its place.
+/// Copies the library from its place below `source` to the compiler's folder.
 fn install(source: &Path, compiler: &Compiler, place: &Path) -> Result<()> {
     let library = find_library(source, 4).with_context(|| {
         format!(
@@ -136,8 +136,8 @@ fn install(source: &Path, compiler: &Compiler, place: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", marker.display()))
 }
 
-/// Takes the members that are not there out of the library's workspace: a copy without the tests'
-/// folders is enough to build from, but cargo refuses a workspace that lacks a member.
+/// Removes missing members from the library's workspace: a copy without the folders of the tests is enough for a build,
+/// but cargo refuses a workspace that lacks a member.
 fn drop_missing_members(library: &Path) -> Result<()> {
     let path = library.join("Cargo.toml");
     let Ok(text) = fs::read_to_string(&path) else {
@@ -147,7 +147,7 @@ fn drop_missing_members(library: &Path) -> Result<()> {
     fs::write(&path, kept).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A manifest without the lines that name a folder alone, as in `"coretests",`, which is not there.
+/// Returns a manifest without the lines that name only a missing folder, such as `"coretests",`.
 fn present_members(manifest: &str, is_there: impl Fn(&str) -> bool) -> String {
     let is_kept = |line: &&str| {
         let name = line.trim().strip_suffix(',').unwrap_or(line.trim());
@@ -160,7 +160,7 @@ fn present_members(manifest: &str, is_there: impl Fn(&str) -> bool) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Returns true if we put this library here for a compiler that has since been replaced.
+/// Returns true if xtask installed this library for a compiler that has since been replaced.
 fn is_outdated(library: &Path, compiler: &Compiler) -> bool {
     fs::read_to_string(library.join(MARKER)).is_ok_and(|text| text != marker_text(compiler))
 }
@@ -188,7 +188,7 @@ fn is_library(folder: &Path) -> bool {
     folder.join("Cargo.lock").is_file() && folder.join("core/src/lib.rs").is_file()
 }
 
-/// The first major and minor version in a text, as in `rust-src-1.97.1.tar.xz`.
+/// Returns the first major and minor version in a text such as `rust-src-1.97.1.tar.xz`.
 fn version_in(text: &str) -> Option<(u32, u32)> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let mut numbers = text[start..].split(|c: char| !c.is_ascii_digit());

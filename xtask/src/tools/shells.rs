@@ -1,5 +1,5 @@
-//! Shells, and a formatter of manual pages, for the tests of what `connect-trace completions` and
-//! `connect-trace man` print: from Debian, unpacked and not installed.
+//! Shells, and a formatter of manual pages, for the tests of `connect-trace completions` and `connect-trace man`: from
+//! Debian, unpacked and not installed.
 
 use std::os::unix::fs::symlink;
 
@@ -7,13 +7,13 @@ use anyhow::{Context as _, Result};
 
 use super::guest_tools;
 
-/// The packages. The libraries of fish and mandoc are the machine's own.
+/// Packages to fetch. The libraries of fish and mandoc are the machine's own.
 const PACKAGES: [&str; 5] = ["fish", "fish-common", "mandoc", "zsh-common", "zsh-static"];
 
-/// Fetches them, unless that was done before.
+/// Fetches the packages if they are missing.
 pub(crate) fn ensure() -> Result<()> {
     let folder = guest_tools::unpacked("shells", &PACKAGES)?;
-    // fish takes its functions from the folders beside it if both of them are there.
+    // fish takes its functions from the folders beside it if both folders exist.
     let settings = folder.join("usr/etc");
     if !settings.exists() {
         symlink("../etc", &settings)

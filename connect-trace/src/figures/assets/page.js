@@ -1,6 +1,6 @@
 "use strict";
-// The scatter: draws the points, and tells of the one that is pointed at. Texts from the data go into text
-// nodes alone.
+// The scatter plot: draws the points, and shows the details of the selected one. Texts from the data are only ever
+// inserted as text nodes.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const element = (id) => document.getElementById(id);
@@ -14,12 +14,12 @@
   ];
   const margin = { left: 58, right: 10, top: 20, bottom: 38 };
 
-  let set = null;      // the run that is shown
-  let xs = null;       // of its points, across
-  let view = null;     // what is shown: x0, x1, y0, y1 on the axes
-  let places = null;   // of each point on the screen, or -1
-  let picture = null;  // the points, drawn
-  let chosen = -1;     // the point that the tip is about
+  let set = null;      // the displayed run
+  let xs = null;       // horizontal values of its points
+  let view = null;     // displayed part of the axes: x0, x1, y0, y1
+  let places = null;   // position of each point on the screen, or -1
+  let picture = null;  // the drawn points
+  let chosen = -1;     // index of the point that the tooltip describes, or -1
   let inView = 0;
   let drag = null;
   const axes = { across: "time", scale: "log" };
@@ -82,7 +82,7 @@
       x0: Math.max(next.x0, all.x0), x1: Math.min(next.x1, all.x1),
       y0: Math.max(next.y0, all.y0), y1: Math.min(next.y1, all.y1),
     };
-    // Closer than this, the numbers themselves have no more digits.
+    // At a closer zoom the numbers have no more digits.
     if (clamped.x1 - clamped.x0 < width * 1e-8 || clamped.y1 - clamped.y0 < height * 1e-6) return;
     view = clamped;
     draw();
@@ -109,16 +109,16 @@
 
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-  // As a pixel of an ImageData, on the usual little-endian machine.
+  // The color as a pixel of an ImageData, on the usual little-endian machine.
   function pixel(name) {
     const hex = parseInt(color(name).slice(1), 16);
     return (0xff000000 | (hex & 0xff) << 16 | (hex & 0xff00) | hex >> 16) >>> 0;
   }
 
-  // The pixels of a kind's shape about its middle.
+  // The pixels of a kind's shape, relative to its centre.
   function shape(kind, radius) {
     const inside = [
-      // The smallest is as all others: there is no room for a shape.
+      // The smallest shape is the same for all kinds: it has no room for details.
       (x, y) => x * x + y * y <= radius * radius + (radius > 1 ? radius : 0.5),
       (x, y) => Math.abs(Math.abs(x) - Math.abs(y)) <= (radius > 2 ? 1 : 0),
       (x, y) => Math.abs(x) + Math.abs(y) <= radius,
@@ -165,7 +165,7 @@
     return ticks.map((x) => [x, axes.across === "time" ? `${x.toFixed(decimals)} s` : count(x)]);
   }
 
-  // Draws the points, and what is about them.
+  // Draws the points and the parts around them.
   function draw() {
     const ratio = window.devicePixelRatio || 1;
     canvas.width = Math.round(canvas.clientWidth * ratio);
@@ -191,11 +191,11 @@
       inView++;
     }
     const radius = Math.max(1, Math.round((inView > 20000 ? 1 : inView > 2000 ? 2 : 4) * ratio));
-    // A few failures among many points must not be missed.
+    // A few failures among many points must be visible.
     const few = set.counts[FAILED] < 1000 ? Math.max(radius, Math.round(2 * ratio)) : radius;
     const stamps = data.kinds.map((_, kind) => shape(kind, kind === FAILED ? few : radius));
     const inks = data.kinds.map((kind) => pixel(kind.class));
-    // By time, so that no kind hides another; but failures lie on top.
+    // In the order of time, so that no kind hides another; failures are drawn last, on top.
     for (const failures of [false, true]) {
       for (let i = 0; i < xs.length; i++) {
         const kind = set.kind[i];
@@ -222,7 +222,7 @@
   const screenX = (x) => margin.left + (x - view.x0) / (view.x1 - view.x0) * plot().width;
   const screenY = (y) => margin.top + (1 - (y - view.y0) / (view.y1 - view.y0)) * plot().height;
 
-  // Puts the picture, the axes, the line and the mark of the chosen point together.
+  // Combines the picture, the axes, the line and the mark of the chosen point.
   function paint() {
     const ratio = window.devicePixelRatio || 1;
     const { width, height } = plot();
@@ -257,7 +257,7 @@
       context.beginPath();
       context.moveTo(screenX(view.x0), screenY(line.intercept + line.slope * view.x0));
       context.lineTo(screenX(view.x1), screenY(line.intercept + line.slope * view.x1));
-      // A halo, so that it is seen over points of any colour.
+      // A halo makes the line visible over points of any colour.
       for (const [name, width] of [["paper", 6], ["regression", 2.5]]) {
         context.strokeStyle = color(name);
         context.lineWidth = width;
@@ -304,7 +304,7 @@
     }
   }
 
-  // ---- one connect
+  // ---- one connection
 
   function choose(point) {
     chosen = point;
@@ -353,7 +353,7 @@
     paint();
   }
 
-  // ---- what people do
+  // ---- user input
 
   const place = (event) => {
     const corner = canvas.getBoundingClientRect();
@@ -369,7 +369,7 @@
     const ends = (from, to, low, length) =>
       [within(Math.min(from, to), low, length), within(Math.max(from, to), low, length)];
     const [left, right] = ends(drag.x, to.x, margin.left, area.width);
-    // A finger goes across; it has no box to draw.
+    // A touch selects a range of the horizontal axis only, not a box.
     const [top, bottom] = drag.touch ? [margin.top, margin.top + area.height]
       : ends(drag.y, to.y, margin.top, area.height);
     return { left, right, top, bottom };
@@ -381,7 +381,7 @@
     try {
       canvas.setPointerCapture(event.pointerId);
     } catch {
-      // The pointer is gone already.
+      // The pointer has already gone.
     }
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -407,7 +407,7 @@
     if (!drag) return;
     if (drag.moved) {
       const { left, right, top, bottom } = dragged(event);
-      // A line is no box.
+      // A line is not a box.
       if (right - left > 3 && bottom - top > 3) {
         zoom({ x0: axisX(left), x1: axisX(right), y0: axisY(bottom), y1: axisY(top) });
       }
@@ -429,14 +429,14 @@
   });
   canvas.addEventListener("dblclick", reset);
   canvas.addEventListener("wheel", (event) => {
-    // Over a page that scrolls, only where it is meant for the figure.
+    // On a page that scrolls, zoom only if the input is meant for the figure.
     if (document.activeElement !== canvas && !event.ctrlKey) return;
     event.preventDefault();
     const { x, y } = place(event);
     zoomBy(event.deltaY > 0 ? 1.25 : 0.8, axisX(x), axisY(y));
   }, { passive: false });
   canvas.addEventListener("keydown", (event) => {
-    // About the chosen connect; without one only across, as nobody said how high.
+    // Zoom around the chosen connection; without one, only horizontally, because no height is given.
     const closer = (factor) => {
       if (chosen >= 0) return zoomBy(factor, xs[chosen], onY(set.latency[chosen]));
       const { x0, x1 } = view;
@@ -457,7 +457,7 @@
     act();
   });
 
-  // ---- what is shown
+  // ---- display
 
   function show() {
     set = data.sets[Number(element("run").value) || 0];

@@ -1,6 +1,6 @@
-//! Axes: where the ticks stand, and what numbers look like to people.
+//! Axes: positions of the ticks, and numbers for people.
 
-/// The span of an axis, in its own units; of a log axis the powers of ten.
+/// The span of an axis, in its own units; for a log axis, the exponents of the powers of ten.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::figures) struct Span {
     /// Lower end.
@@ -10,7 +10,7 @@ pub(in crate::figures) struct Span {
 }
 
 impl Span {
-    /// From zero to this; to one where that is no number above zero.
+    /// Creates a span from zero to `high`, or to one if `high` is not a number above zero.
     pub(in crate::figures) fn up_to(high: f64) -> Self {
         let high = if high.is_finite() && high > 0.0 {
             high
@@ -20,7 +20,7 @@ impl Span {
         Self { low: 0.0, high }
     }
 
-    /// Of a log axis for these times in nanoseconds, with some air.
+    /// Creates the span of a log axis for times in nanoseconds, with a margin.
     pub(in crate::figures) fn of_times(times: impl Iterator<Item = f64>) -> Self {
         let powers = times.map(|ns| ns.max(1.0).log10());
         let (low, high) = powers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), power| {
@@ -39,12 +39,12 @@ impl Span {
         }
     }
 
-    /// Where a value lies, 0 at the lower and 1 at the upper end.
+    /// Returns the position of a value, 0 at the lower and 1 at the upper end.
     pub(in crate::figures) fn share(self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 
-    /// Ticks of a log axis, in nanoseconds: powers of ten, and between them where these are few.
+    /// Returns the ticks of a log axis, in nanoseconds: powers of ten, and values between them if there are few.
     pub(in crate::figures) fn log_ticks(self) -> Vec<f64> {
         let decades = self.low.floor() as i32..=self.high.ceil() as i32;
         let steps: &[f64] = if self.high - self.low > 2.5 {
@@ -58,7 +58,7 @@ impl Span {
             .collect()
     }
 
-    /// About so many ticks of a linear axis, at round numbers.
+    /// Returns about `about` ticks of a linear axis, at round numbers.
     pub(in crate::figures) fn ticks(self, about: u32) -> Vec<f64> {
         let rough = (self.high - self.low) / f64::from(about);
         let power = 10_f64.powf(rough.log10().floor());
@@ -75,7 +75,7 @@ impl Span {
     }
 }
 
-/// A time in the unit that people say it in, to three digits.
+/// Returns a time in the unit that suits it, to three digits.
 pub(in crate::figures) fn time(ns: f64) -> String {
     let (value, unit) = match ns {
         0.0 => return "0".to_owned(),
@@ -87,7 +87,7 @@ pub(in crate::figures) fn time(ns: f64) -> String {
     format!("{} {unit}", digits(value))
 }
 
-/// Three digits of a number, more before the point where there are.
+/// Returns a number to three digits, or with all digits before the point if there are more.
 fn digits(value: f64) -> String {
     let text = match value {
         value if value >= 99.95 => return format!("{value:.0}"),
@@ -97,13 +97,13 @@ fn digits(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A round number without digits that say nothing.
+/// Returns a number with up to three decimals, without trailing zeros.
 pub(in crate::figures) fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A count with a comma between thousands.
+/// Returns a count with a comma between thousands.
 pub(in crate::figures) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();

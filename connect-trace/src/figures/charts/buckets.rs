@@ -1,4 +1,4 @@
-//! The buckets of powers of ten: two hills where one parity of ports is used up.
+//! The buckets by powers of ten: there are two peaks if the ports of one parity are used up.
 
 use connect_trace_common::buckets::lower_edge_ns;
 
@@ -12,8 +12,8 @@ use crate::figures::{
     point::{KINDS, Kind},
 };
 
-/// How many connects took how long, side by side for even and odd ports, and for the other kinds where
-/// there are any.
+/// Draws the number of connections in each bucket, side by side for even and odd ports, and for the other
+/// kinds if there are any.
 pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
     let kinds: Vec<Kind> = KINDS
         .into_iter()
@@ -32,7 +32,7 @@ pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
         (Some(first), Some(last)) => (first, last),
         _ => (4, 6),
     };
-    // One hill alone looks like nothing without a bucket beside it.
+    // A peak is easier to recognize with an empty bucket beside it.
     let first = first.saturating_sub(1);
     let last = (last + 1).min(connect_trace_common::BUCKETS - 1);
     let most = (first..=last)
@@ -57,7 +57,7 @@ pub(in crate::figures) fn buckets(place: Place, set: &Dataset) -> String {
                 continue;
             }
             let (x, y) = (left + place as f64 * bar, chart.y(span.share(count as f64)));
-            // The least of counts shows.
+            // Even the smallest count must be visible.
             let y = y.min(chart.y(0.0) - 2.0);
             let what = format!("{}, {}: {}", kind.name(), range(row), axis::count(count));
             let (x, width) = (x + 1.0, (bar - 2.0).max(1.0));
@@ -92,7 +92,7 @@ fn range(row: usize) -> String {
     format!("{from} to {}", axis::time(lower_edge_ns(row + 1) as f64))
 }
 
-/// A round count in little room.
+/// Returns a round count in few characters.
 fn short(count: f64) -> String {
     match count {
         count if count >= 1e6 => format!("{} M", axis::plain(count / 1e6)),

@@ -14,7 +14,7 @@ pub(super) use self::{
 };
 use super::point::Kind;
 
-/// A kind's shape, so that its colour is not all that tells it.
+/// Returns the shape of a kind in the legend, so that colour is not the only difference.
 fn key(kind: Kind) -> String {
     let class = kind.class();
     match kind {
@@ -25,7 +25,7 @@ fn key(kind: Kind) -> String {
     }
 }
 
-/// The bar of a kind, as the bars of the buckets are.
+/// Returns the bar of a kind for the legend of the buckets.
 fn bar_key(kind: Kind) -> String {
     let class = kind.class();
     format!(r#"<rect class="bar {class}" x="3" y="-9" width="10" height="10"/>"#)

@@ -6,23 +6,23 @@ use super::{
 };
 use crate::figures::escape;
 
-/// Colours of curves, and dashes for those beyond.
+/// Number of colours of curves, and of dash patterns for further curves.
 const COLOURS: usize = 6;
 const DASHES: usize = 4;
 
-/// Most curves of a chart; more cannot be told apart.
+/// Maximum number of curves of a chart; more could not be told apart.
 pub(in crate::figures) const MOST_CURVES: usize = COLOURS * DASHES;
 
-/// What connections cost by the share of the range in use.
+/// Mean times of connections by the share of the range in use.
 #[derive(Clone, Debug)]
 pub(in crate::figures) struct Curve {
-    /// The strategy: any characters.
+    /// Name of the strategy: may contain any characters.
     pub name: String,
     /// Share, 0 to 1, and mean time in nanoseconds.
     pub means: Vec<(f64, f64)>,
 }
 
-/// A curve for each strategy.
+/// Draws a curve for each strategy.
 pub(in crate::figures) fn occupancy(place: Place, curves: &[Curve]) -> String {
     let curves = &curves[..curves.len().min(MOST_CURVES)];
     let entries: Vec<_> = curves

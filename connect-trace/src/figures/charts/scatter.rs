@@ -1,5 +1,5 @@
-//! The scatter as SVG: for files, for print, and where there are no scripts. Points that fall on the same
-//! spot are drawn once, which keeps it small.
+//! The scatter as SVG: for files, for print, and for a page without scripts. Points on the same spot are
+//! drawn once, which keeps the file small.
 
 use std::fmt::Write as _;
 
@@ -13,19 +13,19 @@ use crate::figures::{
     point::{KINDS, Kind},
 };
 
-/// Side of a spot, in pixels: enough to see the shape of what is drawn on it.
+/// Side of a spot, in pixels: large enough to show the shape that is drawn on it.
 const SPOT: usize = 4;
 
-/// What goes across.
+/// Quantity on the x axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::figures) enum Across {
-    /// When the connect() began.
+    /// Start of the connect().
     Time,
-    /// How many came before it.
+    /// Number of connections before it.
     Number,
 }
 
-/// The latency of each connect(), on a log axis of this span.
+/// Draws the latency of each connect(), on a log axis with this span.
 pub(in crate::figures) fn scatter(
     place: Place,
     set: &Dataset,
@@ -104,7 +104,7 @@ pub(in crate::figures) fn scatter(
     if let Some(line) = line {
         let (width, height) = (chart.plot_width(), chart.plot_height());
         let y = |x: f64| (1.0 - span.share(line.at(x))) * height;
-        // The inner svg cuts off what leaves the plot.
+        // The inner svg clips the line to the plot.
         chart.add(format!(
             r#"<svg x="{left}" y="{top}" width="{width}" height="{height}">"#
         ));
@@ -116,19 +116,19 @@ pub(in crate::figures) fn scatter(
     chart.finish(place, &label)
 }
 
-/// Returns what is drawn from the upper left corner of a spot, in the shape that the legend has.
+/// Returns the path from the upper left corner of a spot, in the shape of the legend.
 fn mark(kind: Kind) -> &'static str {
     match kind {
-        // A point with round ends.
+        // A point, drawn with round ends.
         Kind::Even => "m2 2h.01",
         Kind::Odd => "l4 4m0-4l-4 4",
         Kind::Other => "m2 1l1 1l-1 1l-1-1z",
-        // One failure among many thousands must not be missed.
+        // A single failure among many thousands must be visible.
         Kind::Failed => "m-.5 2h5",
     }
 }
 
-/// Which of the kinds on a spot is seen: a failure, or else each of them on its share of the spots.
+/// Returns the kind that is shown on a spot: a failure, or else each kind on its share of the spots.
 fn shown(kinds: u8, spot: usize) -> Option<Kind> {
     let has = |kind: &Kind| kinds >> kind.index() & 1 == 1;
     if has(&Kind::Failed) {

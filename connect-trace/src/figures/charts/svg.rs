@@ -1,19 +1,19 @@
-//! A chart as SVG: the frame, the axes and the legend that all of them have.
+//! A chart as SVG: the frame, the axes and the legend that all charts share.
 
 use std::fmt::Write as _;
 
 use super::axis::Span;
 use crate::figures::escape;
 
-/// How everything looks, on the page and alone.
+/// The style sheet of all charts, on the page and in files.
 pub(in crate::figures) const STYLE: &str = include_str!("../assets/charts.css");
 
-/// Where a chart goes.
+/// Destination of a chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::figures) enum Place {
-    /// Into the page, which has the style sheet and the colours.
+    /// The page, which has the style sheet and the colours.
     Page,
-    /// Into a file of its own, light and on white wherever it is shown.
+    /// A file of its own, with light colours on white.
     File,
 }
 
@@ -21,18 +21,18 @@ pub(in crate::figures) enum Place {
 const LINE: f64 = 17.0;
 const KEY: f64 = 20.0;
 
-/// Width of a character in the widest of the usual fonts.
+/// Width of a character in the widest of the common fonts.
 const CHARACTER: f64 = 7.3;
 
-/// Least distance between two labels of the x axis.
+/// Minimum distance between two labels of the x axis.
 const GAP: f64 = 8.0;
 
-/// Width that a text takes at most.
+/// Maximum width of a text.
 fn width_of(text: &str) -> f64 {
     CHARACTER * text.chars().count() as f64
 }
 
-/// Returns of how many ticks of the x axis one has a label, so that labels do not run into each other.
+/// Returns the interval of the ticks that get a label, so that labels do not overlap.
 fn labelled(plot_width: f64, ticks: &[(f64, String)]) -> usize {
     let widths = ticks.iter().map(|(_, label)| width_of(label));
     let needs = widths.fold(0.0, f64::max) + GAP;
@@ -43,7 +43,7 @@ fn labelled(plot_width: f64, ticks: &[(f64, String)]) -> usize {
     (needs / apart).ceil().max(1.0) as usize
 }
 
-/// Where the entries of a legend begin, and in which line; lines break before the right edge.
+/// Returns the positions of the entries of a legend: x and line. Lines break before the right edge.
 fn flow(width: f64, entries: &[(String, String)]) -> Vec<(f64, usize)> {
     const LEFT: f64 = 8.0;
     let (mut x, mut line) = (LEFT, 0);
@@ -71,7 +71,7 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// With a legend: keys, which are markup, and names. `plot` is the height of the rest.
+    /// Creates a chart with a legend of keys, which are markup, and names. `plot` is the height of the plot.
     pub(super) fn new(width: f64, plot: f64, entries: &[(String, String)]) -> Self {
         let lines = flow(width, entries).last().map_or(0, |(_, line)| line + 1);
         let top = 28.0 + LINE * lines as f64;
@@ -97,12 +97,12 @@ impl Chart {
         self.height - self.top - self.bottom
     }
 
-    /// Of a share of the x axis.
+    /// Returns the x coordinate of a share of the x axis.
     pub(super) fn x(&self, share: f64) -> f64 {
         self.left + share * self.plot_width()
     }
 
-    /// Of a share of the y axis, which goes up.
+    /// Returns the y coordinate of a share of the y axis, which goes up.
     pub(super) fn y(&self, share: f64) -> f64 {
         self.top + (1.0 - share) * self.plot_height()
     }
@@ -121,7 +121,7 @@ impl Chart {
         ));
     }
 
-    /// A horizontal line at each of these, with its label, and the name of the axis above.
+    /// Draws a horizontal line with a label at each tick, and the name of the axis above.
     pub(super) fn y_axis(&mut self, name: &str, ticks: &[(f64, String)]) {
         let (from, to) = (self.left, self.width - self.right);
         for (share, label) in ticks {
@@ -134,7 +134,7 @@ impl Chart {
         self.text(8.0, self.top - 10.0, "faint", "start", name);
     }
 
-    /// A tick at each of these, labels at as many as there is room for, and the name of the axis below.
+    /// Draws a tick at each position, as many labels as there is room for, and the name of the axis below.
     pub(super) fn x_axis(&mut self, name: &str, ticks: &[(f64, String)]) {
         let y = self.height - self.bottom;
         let (from, to) = (self.left, self.width - self.right);
@@ -154,7 +154,7 @@ impl Chart {
         self.text(middle, y + 33.0, "faint", "middle", name);
     }
 
-    /// The labels of a linear axis.
+    /// Returns the labels of a linear axis.
     pub(super) fn linear(span: Span, about: u32, unit: &str) -> Vec<(f64, String)> {
         let ticks = span.ticks(about).into_iter();
         ticks
@@ -167,7 +167,7 @@ impl Chart {
             .collect()
     }
 
-    /// The labels of a log axis of times.
+    /// Returns the labels of a log axis of times.
     pub(super) fn times(span: Span) -> Vec<(f64, String)> {
         let ticks = span.log_ticks().into_iter();
         ticks
@@ -175,7 +175,7 @@ impl Chart {
             .collect()
     }
 
-    /// Keys and names, in lines from the top.
+    /// Draws the keys and names of the legend, in lines from the top.
     fn legend(&mut self, entries: &[(String, String)]) {
         for ((key, name), (x, line)) in entries.iter().zip(flow(self.width, entries)) {
             let y = 14.0 + LINE * line as f64;
@@ -186,7 +186,7 @@ impl Chart {
         }
     }
 
-    /// The whole, with what it shows in words.
+    /// Returns the finished SVG, with a description for screen readers.
     pub(super) fn finish(self, place: Place, label: &str) -> String {
         let (width, height) = (self.width, self.height);
         let label = escape::markup(label);
@@ -211,7 +211,7 @@ impl Chart {
     }
 }
 
-/// Puts in the second argument of each `var()`: programs that show SVG know no variables, or not all do.
+/// Replaces each `var()` by its second argument: not all programs that show SVG support variables.
 fn without_variables(style: &str) -> String {
     let mut parts = style.split("var(");
     let mut plain = parts.next().unwrap_or_default().to_owned();

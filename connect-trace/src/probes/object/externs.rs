@@ -107,20 +107,28 @@ fn references(object: &[u8], externs: &[Extern]) -> Result<Vec<(usize, Extern)>>
 
 #[cfg(test)]
 mod tests {
+    use connect_trace_common::Params;
+
     use super::*;
     use crate::kernel::cast;
 
     const OBJECT: &[u8] = include_bytes!(env!("CONNECT_TRACE_BPF_OBJECT_PATH"));
     const MAP: i32 = 0x0102_0304;
 
-    fn externs(function: Option<TypeId>) -> [Extern; 4] {
+    const CONSTANT: u64 = 0x0807_0605_0403_0201;
+
+    fn externs(function: Option<TypeId>) -> Vec<Extern> {
         let known = |name, is| Extern { name, is };
+        let constants = Params::default().named().into_iter();
         [
             known("PER_CPU", Is::Variable(MAP)),
             known("THREADS", Is::Variable(MAP + 1)),
             known("CONTROL", Is::Variable(MAP + 2)),
             known(cast::FUNCTION, Is::Function(function)),
         ]
+        .into_iter()
+        .chain(constants.map(|(name, _)| known(name, Is::Constant(CONSTANT))))
+        .collect()
     }
 
     /// Returns an object that is linked, and the positions of the linked instructions.
@@ -136,8 +144,13 @@ mod tests {
     fn the_programs_refer_to_each() {
         let (_, found) = linked(OBJECT, None);
         for known in externs(None) {
+            let least = if matches!(known.is, Is::Constant(_)) {
+                1
+            } else {
+                6
+            };
             let of_it = found.iter().filter(|(_, other)| *other == known);
-            assert!(of_it.count() > 5, "{known:?}");
+            assert!(of_it.count() >= least, "{known:?}");
         }
     }
 
@@ -160,6 +173,19 @@ mod tests {
             assert_eq!(after[at..at + 4], [LOAD_WORD_64, target | 2 << 4, 0, 0]);
             assert_eq!(after[at + 4..at + 8], map.to_le_bytes());
             assert_eq!(after[at + 12..at + 16], [place, 0, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn a_constant_becomes_the_word_that_is_loaded() {
+        let (object, found) = linked(OBJECT, None);
+        for (at, _) in found
+            .iter()
+            .filter(|(_, known)| known.is == Is::Constant(CONSTANT))
+        {
+            assert_eq!(object[*at], LOAD_WORD_64);
+            assert_eq!(object[at + 4..at + 8], [1, 2, 3, 4]);
+            assert_eq!(object[at + 12..at + 16], [5, 6, 7, 8]);
         }
     }
 

@@ -189,11 +189,11 @@ pub(crate) fn unload(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 /// Locks the object, ignoring poisoning.
-pub fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
+pub(super) fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
     ebpf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the descriptor of a loaded program.
-pub fn descriptor(fd: Result<&ProgramFd, ProgramError>) -> Result<&ProgramFd> {
+pub(super) fn descriptor(fd: Result<&ProgramFd, ProgramError>) -> Result<&ProgramFd> {
     fd.context("the program is not loaded")
 }

@@ -17,7 +17,7 @@ use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
     CheckEstablished, Control, Counters, FastGroup, InFlight, Times,
     counters::{COPIES, PerCpu},
-    record::{INSIDE, PLACES},
+    record::{IDLE, PLACES},
 };
 
 use super::shared::Shared;
@@ -197,7 +197,7 @@ impl Maps {
     /// If the map cannot be read.
     pub fn in_flight(&self) -> Result<u64> {
         let threads = self.variables.threads.iter();
-        let inside = threads.filter(|thread| thread & INSIDE != 0);
+        let inside = threads.filter(|&thread| thread != 0 && thread & IDLE == 0);
         let mut count = inside.count() as u64;
         for key in self.displaced.keys() {
             key.context("read map IN_FLIGHT")?;

@@ -1,6 +1,6 @@
 //! Reading the counts of the programs and the kernel: maps, variables and statistics of runs.
 
-pub mod maps;
-pub mod program_info;
-pub mod run_stats;
-pub mod shared;
+pub(crate) mod maps;
+pub(crate) mod program_info;
+pub(crate) mod run_stats;
+pub(crate) mod shared;

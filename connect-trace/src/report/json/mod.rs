@@ -1,5 +1,5 @@
-//! JSON Lines: one object for each report and each event. `docs/output.schema.json` and
-//! `docs/output.md` say what is in them. What is not known is null.
+//! JSON Lines: one object for each report and each event. `docs/output.schema.json` and `docs/output.md`
+//! define the fields. A value that is not known is null.
 
 mod overhead;
 
@@ -18,14 +18,14 @@ use crate::{
     stats::{Group, Latency, Scanned, key::PortChoiceKey, port_choices::ChosenPorts},
 };
 
-/// Changes when a field goes, or means something else; not when one is added.
+/// Changes if a field is removed or changes its meaning; not if a field is added.
 pub(crate) const SCHEMA: &str = "connect-trace/1";
 
 /// Writes an event.
 ///
 /// # Errors
-/// Where `out` refuses.
-pub fn write_event(
+/// If `out` cannot be written.
+pub(crate) fn write_event(
     out: &mut (impl Write + ?Sized),
     connect: &Connect,
     clock: &Clock,
@@ -36,8 +36,8 @@ pub fn write_event(
 /// Writes a report.
 ///
 /// # Errors
-/// Where `out` refuses.
-pub fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Result<()> {
+/// If `out` cannot be written.
+pub(crate) fn write_report(out: &mut (impl Write + ?Sized), report: &Report) -> io::Result<()> {
     line(out, &ReportLine::of(report))
 }
 
@@ -242,7 +242,7 @@ impl<'a> ReportLine<'a> {
     }
 }
 
-/// A group of `--by`, or a pass of the search.
+/// A group of `--by`, or a pass of the port search.
 #[derive(Serialize)]
 struct GroupOf {
     key: String,
@@ -268,7 +268,8 @@ struct Failure {
     times: GroupTimes,
 }
 
-/// By errno; without one those that were not told apart, and those that were too fast for a record.
+/// Returns the failures by errno. Without an errno are failures of errnos that are not kept apart, and of
+/// calls below `--min-latency`.
 fn failures(report: &Report) -> Vec<Failure> {
     let summary = &report.summary;
     let known = summary.failed.iter().map(|(&errno, group)| Failure {
@@ -284,7 +285,7 @@ fn failures(report: &Report) -> Vec<Failure> {
     known.chain(fast).collect()
 }
 
-/// The times of a group.
+/// Times of a group.
 #[derive(Serialize)]
 struct GroupTimes {
     connect: Times,
@@ -302,7 +303,7 @@ impl GroupTimes {
     }
 }
 
-/// Ports that searches went through.
+/// Ports that searches scanned.
 #[derive(Serialize)]
 struct Ports {
     count: u64,
@@ -322,7 +323,7 @@ impl Ports {
     }
 }
 
-/// The connects whose ports were chosen in one way; without a strategy those that were not kept apart.
+/// The connections of a port choice; without a strategy, those of port choices that are not kept apart.
 #[derive(Serialize)]
 struct StrategyOf {
     strategy: Option<&'static str>,
@@ -346,7 +347,7 @@ impl StrategyOf {
     }
 }
 
-/// A distribution of times.
+/// Distribution of times.
 #[derive(Serialize)]
 pub(crate) struct Times {
     count: u64,
@@ -384,7 +385,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Those that hold anything.
+    /// Returns the buckets that are not empty.
     fn all(counts: &[u64; BUCKETS]) -> Vec<Self> {
         let counts = counts.iter().copied().enumerate();
         counts
@@ -493,7 +494,7 @@ struct Accounting {
 }
 
 impl Accounting {
-    /// None where a recording does not tell.
+    /// Returns the account; `None` if a recording does not have it.
     fn of(accounting: &crate::stats::accounting::Accounting) -> Option<Self> {
         let kernel = &accounting.kernel;
         accounting.unknown.is_none().then(|| Self {
@@ -530,7 +531,7 @@ struct Warning {
     text: String,
 }
 
-/// Nanoseconds of 584 years and more are that.
+/// Returns nanoseconds; times of more than 584 years become the maximum.
 fn saturated(ns: u128) -> u64 {
     u64::try_from(ns).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What the trace cost, and how its budget was kept.
+//! The cost of the trace, and its use of `--max-overhead`.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct Overhead<'a> {
 }
 
 impl<'a> Overhead<'a> {
-    /// Over so much time.
+    /// Creates the object for a trace of this duration.
     pub(super) fn of(overhead: &'a overhead::Overhead, elapsed: Duration) -> Self {
         let (calls, run_time) = (overhead.calls, overhead.run_time());
         Self {

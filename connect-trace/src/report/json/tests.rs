@@ -1,4 +1,4 @@
-//! JSON is what its schema and its documentation say.
+//! Checks that JSON conforms to its schema and its documentation.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ fn parsed(line: &[u8]) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// Without a port, a destination, or a search.
+/// A connection without a port, a destination, or a search.
 fn unreachable() -> Connect {
     Connect {
         errno: libc::ENETUNREACH,
@@ -276,7 +276,7 @@ fn every_way_to_split_is_valid() {
     }
 }
 
-/// Every object within a value, by its path.
+/// Collects every object within a value, by its path.
 fn objects(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -339,7 +339,7 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     assert!(tried > 100, "{tried}");
 }
 
-/// Names of all properties in a schema.
+/// Collects the names of all properties in a schema.
 fn properties(schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(fields) => {
@@ -357,7 +357,7 @@ fn properties(schema: &Value, found: &mut BTreeSet<String>) {
 fn the_documentation_defines_every_field_and_no_other() {
     let mut expected = BTreeSet::new();
     properties(&schema(), &mut expected);
-    // A row of a table defines what its first column names.
+    // A row of a table defines the field in its first column.
     let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `"));
     let cells = rows.filter_map(|row| row.split_once(" |").map(|(cell, _)| cell));
     let defined: BTreeSet<String> = cells

@@ -1,8 +1,8 @@
 //! `init` of connect-trace's QEMU guests: the kernel's first program, PID 1.
 //!
-//! Mounts what a tracer needs, raises `lo`, does the host's [`Job`] and reports in [`Frame`]s on
-//! a serial port of its own, so that no kernel message ever mixes with the command's output. Its own
-//! complaints go to the console. When the command has ended, so does the guest.
+//! Mounts the file systems that a tracer needs, raises `lo`, does the host's [`Job`] and reports in [`Frame`]s on a
+//! separate serial port, so that no kernel message ever mixes with the command's output. Its own messages go to the
+//! console. When the command has ended, so does the guest.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
@@ -34,10 +34,10 @@ const MOUNTS: [(&str, &str); 12] = [
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
-/// The most that the kernel allows without a change to `fs.nr_open`.
+/// Limit on open files: the highest that the kernel allows without a change to `fs.nr_open`.
 const OPEN_FILES: libc::rlim_t = 1 << 20;
 
-/// How much of the command's output goes into one frame.
+/// Size of a piece of the command's output in one frame.
 const PIECE: usize = 32 << 10;
 
 fn main() {
@@ -56,7 +56,7 @@ fn main() {
     power_off();
 }
 
-/// Does the job; the result is the command's exit status, or what makes the guest useless.
+/// Does the job; returns the command's exit status, or the reason why the guest is unusable.
 fn work(port: &Port) -> Result<u8, String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_err(|error| format!("cannot read the kernel's release: {error}"))?;
@@ -78,7 +78,7 @@ fn work(port: &Port) -> Result<u8, String> {
     Ok(status)
 }
 
-/// Runs the command to its end and passes on what it writes.
+/// Runs the command until it ends and passes on its output.
 fn run_command(job: &Job, port: &Port) -> Result<u8, String> {
     let (program, arguments) = job.command.split_first().ok_or("the job has no command")?;
     let spawned = Command::new(program)
@@ -89,7 +89,7 @@ fn run_command(job: &Job, port: &Port) -> Result<u8, String> {
             ("HOME", "/root"),
             ("TERM", "dumb"),
             ("USER", "root"),
-            // Tells tests that the machine is theirs.
+            // Permits tests to take the whole machine for themselves.
             ("CONNECT_TRACE_GUEST", "1"),
         ])
         .current_dir("/root")
@@ -100,7 +100,7 @@ fn run_command(job: &Job, port: &Port) -> Result<u8, String> {
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
-            // As a shell does it: 127 for a command that is not there, 126 for one that does not run.
+            // As in a shell: 127 for a missing command, 126 for one that cannot run.
             let status = if error.kind() == io::ErrorKind::NotFound {
                 127
             } else {
@@ -120,7 +120,7 @@ fn run_command(job: &Job, port: &Port) -> Result<u8, String> {
             scope.spawn(|| pass_on(stderr, port, Frame::Stderr));
         }
         let status = wait_for(child.id());
-        // What the command left behind may hold its pipes open for ever.
+        // Processes that the command left behind may keep its pipes open for ever.
         kill_everything();
         status.map_err(|error| format!("cannot wait for the command: {error}"))
     })
@@ -138,7 +138,7 @@ fn pass_on(mut pipe: impl Read, port: &Port, frame: impl Fn(Vec<u8>) -> Frame) {
     }
 }
 
-/// Reaps every process that ends, as PID 1 must, until `pid` is among them.
+/// Reaps every process that ends, as PID 1 must, until `pid` ends.
 fn wait_for(pid: u32) -> io::Result<u8> {
     loop {
         let mut status = 0;
@@ -268,8 +268,8 @@ fn raise_loopback() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
 }
 
-/// Lets getrandom() answer: a guest without a random device gathers nothing for minutes, and every
-/// program that asks would wait. What is random there is nobody's secret.
+/// Lets getrandom() answer: a guest without a random device gathers no entropy for minutes, and every program that asks
+/// would wait. The random numbers need not be secret there.
 fn seed_random() -> io::Result<()> {
     /// `struct rand_pool_info` with its buffer.
     #[repr(C)]
@@ -278,7 +278,7 @@ fn seed_random() -> io::Result<()> {
         bytes: libc::c_int,
         buffer: [u8; 64],
     }
-    /// `_IOW('R', 0x03, int[2])`
+    /// The request `_IOW('R', 0x03, int[2])`.
     const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
     let random = File::options().write(true).open("/dev/random")?;
     let pool = Pool {
@@ -308,8 +308,8 @@ fn check(result: impl Into<i64>) -> io::Result<()> {
 }
 
 fn power_off() -> ! {
-    // SAFETY: nothing is left to lose: the guest has no disks.
+    // SAFETY: no data can be lost: the guest has no disks.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    // Only if the kernel refuses: an init that ends is a kernel panic, which the host sees at once.
+    // Reached only if the kernel refuses: an init that ends is a kernel panic, which the host sees at once.
     panic!("cannot power off: {}", io::Error::last_os_error());
 }

@@ -1,5 +1,5 @@
-//! Every case at a size that suits a slow guest, one after the other in one process, so that one
-//! trace can be matched with all of it.
+//! Every case at a size that suits a slow guest, one after the other in one process, so that one trace can be matched
+//! with all of them.
 
 use anyhow::Result;
 
@@ -10,8 +10,8 @@ use super::namespace::in_fresh;
 use super::range::PortRange;
 use super::record::{Explicit, Family, Record};
 
-/// Connects that differ in all that a filter can ask for, one after the other: at once, a kernel that
-/// preempts might skip fentry programs.
+/// Case `mixed`: connections that differ in every property that a filter tests, one after the other: if they were made
+/// at once, a kernel that preempts might skip fentry programs.
 pub(super) fn mixed() -> Result<Vec<Record>> {
     let mut parts = vec![
         cases::plain("v4", Family::V4, 2)?,
@@ -32,7 +32,7 @@ pub(super) fn mixed() -> Result<Vec<Record>> {
     Ok(parts.concat())
 }
 
-/// All but `idle` and `rate`, which have no records.
+/// Case `all`: every case except `idle` and `rate`, which have no records.
 pub(super) fn all() -> Result<Vec<Record>> {
     let range = PortRange::new(20_000, 20_063)?;
     // The cases that use a range up do so in a namespace of their own.

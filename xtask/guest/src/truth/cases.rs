@@ -1,5 +1,5 @@
-//! The small cases, a function each: what they expect of the kernel is said in their --help
-//! (`command.rs`), how they bring it about is said here.
+//! The small cases, one function each: their --help (`command.rs`) gives the results that they expect of the kernel,
+//! and the comments here explain how they produce them.
 
 use std::net::SocketAddr;
 use std::sync::Barrier;
@@ -17,10 +17,10 @@ use super::socket::{Socket, loopback};
 use super::turns::Turns;
 use super::witness::Witness;
 
-/// The explicit ports, between those of the listeners and the kernel's usual range.
+/// Explicit ports, between those of the listeners and the kernel's default range.
 const EXPLICIT_PORTS: std::ops::RangeInclusive<u16> = 10_000..=19_999;
 
-/// v4, v6, mapped.
+/// Cases `v4`, `v6` and `mapped`.
 pub(super) fn plain(case: &'static str, family: Family, count: usize) -> Result<Vec<Record>> {
     let listener = Listener::new(family, count)?;
     make_room_for(count)?;
@@ -29,7 +29,7 @@ pub(super) fn plain(case: &'static str, family: Family, count: usize) -> Result<
     Ok(witness.into_records())
 }
 
-/// bind-port, bind-any, bind-address: each with every family.
+/// Cases `bind-port`, `bind-any` and `bind-address`, each with every family.
 pub(super) fn bound(case: &'static str, explicit: Explicit, count: usize) -> Result<Vec<Record>> {
     let mut witness = Witness::new(case)?;
     make_room_for(Family::ALL.len() * count)?;
@@ -66,7 +66,7 @@ pub(super) fn refused(count: usize) -> Result<Vec<Record>> {
     Ok(witness.into_records())
 }
 
-/// unreachable, v6-unreachable: a namespace with only loopback has a route to nowhere else.
+/// Cases `unreachable` and `v6-unreachable`: a namespace with only loopback has no other route.
 pub(super) fn unreachable(
     case: &'static str,
     families: &[Family],
@@ -75,7 +75,7 @@ pub(super) fn unreachable(
     in_fresh(|| {
         let mut witness = Witness::new(case)?;
         for family in families {
-            // Addresses that are reserved for documentation.
+            // Addresses reserved for documentation.
             let far = match family {
                 Family::V4 => SocketAddr::from(([192, 0, 2, 1], 80)),
                 Family::V6 => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 80)),
@@ -87,8 +87,8 @@ pub(super) fn unreachable(
     })
 }
 
-/// SO_REUSEADDR on both sockets lets the second bind the port, not make the same connection. The
-/// first gets it after bind(), which would otherwise choose a port of an earlier round again.
+/// Case `taken`: SO_REUSEADDR on both sockets lets the second bind the port, but not make the same connection. The
+/// first gets the option after bind(), which would otherwise choose a port of an earlier round again.
 pub(super) fn taken(count: usize) -> Result<Vec<Record>> {
     let mut witness = Witness::new("taken")?;
     for family in Family::ALL {
@@ -109,7 +109,7 @@ pub(super) fn taken(count: usize) -> Result<Vec<Record>> {
     Ok(witness.into_records())
 }
 
-/// The side that closes first gets the TIME_WAIT: here the client, on both ports of the range.
+/// Case `time-wait`: the side that closes first gets the TIME_WAIT: here the client, on both ports of the range.
 pub(super) fn time_wait() -> Result<Vec<Record>> {
     in_fresh(|| {
         let range = PortRange::new(20_000, 20_001)?;
@@ -123,27 +123,27 @@ pub(super) fn time_wait() -> Result<Vec<Record>> {
             drop(client);
             drop(server);
         }
-        // Too early: tcp_tw_reuse gives a port away again after a second.
+        // Too early: tcp_tw_reuse allows a port again after a second.
         witness.connect_and_hold(Family::V4, 1, listener.address())?;
-        // Some kernels count in whole seconds, so it may take two.
+        // Some kernels count in whole seconds, so that the wait may take two.
         thread::sleep(Duration::from_millis(2_500));
         witness.connect_and_hold(Family::V4, range.ports(), listener.address())?;
         Ok(witness.into_records())
     })
 }
 
-/// Two namespaces in which the same addresses and ports are connected at the same time.
+/// Two namespaces that connect the same addresses and ports at the same time.
 pub(super) fn netns(count: u16) -> Result<Vec<Record>> {
     let both_connected = Barrier::new(2);
     on_threads(2, |_| {
         let connected = same_ports(count);
-        // Reached in any case, or the other thread would wait for ever.
+        // Every thread must reach this barrier, or the other one would wait for ever.
         both_connected.wait();
         Ok(connected?.1.into_records())
     })
 }
 
-/// An explicit port and then every port of a range, in a namespace of the thread's own.
+/// Connects from an explicit port and then from every port of a range, in a namespace of the thread's own.
 fn same_ports(count: u16) -> Result<(Listener, Witness)> {
     enter_fresh()?;
     let range = PortRange::new(20_000, 20_000 + count - 1)?;
@@ -158,8 +158,8 @@ fn same_ports(count: u16) -> Result<(Listener, Witness)> {
     Ok((listener, witness))
 }
 
-/// All threads start at once, and hold what they got until the last has finished. They take turns, so
-/// that many of them are inside connect() at the same time.
+/// Case `threads`: all threads start at once, and keep their connections until the last thread has finished. They take
+/// turns, so that many of them are inside connect() at the same time.
 pub(super) fn threads(threads: usize, count: usize, range: PortRange) -> Result<Vec<Record>> {
     let _turns = Turns::shortest()?;
     let listener = Listener::outside(Some(range), Family::V4, range.ports())?;
@@ -173,14 +173,14 @@ pub(super) fn threads(threads: usize, count: usize, range: PortRange) -> Result<
             witness.connect_and_hold(Family::V4, count, listener.address())?;
             Ok(witness)
         });
-        // Reached in any case, or the other threads would wait for ever.
+        // Every thread must reach this barrier, or the others would wait for ever.
         end.wait();
         Ok(connected?.into_records())
     })
 }
 
-/// Further calls on a socket whose first connect() did not wait: to a listener that answers, and to
-/// one whose backlog is full, so that it does not.
+/// Makes further calls on a socket whose first connect() did not wait: to a listener that answers, and to one that does
+/// not answer because its backlog is full.
 pub(super) fn nonblocking(count: usize) -> Result<Vec<Record>> {
     let mut witness = Witness::new("nonblocking")?;
     for family in Family::ALL {
@@ -197,7 +197,7 @@ pub(super) fn nonblocking(count: usize) -> Result<Vec<Record>> {
         let (full, port) = closed_port(family, |_| true)?;
         full.listen(0)?;
         let full_address = SocketAddr::new(loopback(family), port);
-        // A backlog of 0 is room for one.
+        // A backlog of 0 has room for one.
         witness.connect_and_hold(family, 1, full_address)?;
         for _ in 0..count {
             let mut socket = Socket::new(family)?;
@@ -210,7 +210,7 @@ pub(super) fn nonblocking(count: usize) -> Result<Vec<Record>> {
     Ok(witness.into_records())
 }
 
-/// Twice before anybody listens and once after, with the kernel's port and with an explicit one.
+/// Connects twice before the port has a listener and once after, with the kernel's port and with an explicit one.
 pub(super) fn retry(count: usize) -> Result<Vec<Record>> {
     let mut witness = Witness::new("retry")?;
     for family in Family::ALL {
@@ -229,7 +229,7 @@ pub(super) fn retry(count: usize) -> Result<Vec<Record>> {
     Ok(witness.into_records())
 }
 
-/// The records of all the threads, in the order of the threads.
+/// Returns the records of all threads, in the order of the threads.
 pub(super) fn on_threads(
     threads: usize,
     work: impl Fn(usize) -> Result<Vec<Record>> + Sync,

@@ -1,5 +1,5 @@
-//! The command line of `truth`: which case, how large, and when. The help of each case says what it
-//! expects of the kernel.
+//! Command line of `truth`: the case, its size, and its start. The help of each case gives the results that it expects
+//! of the kernel.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -16,12 +16,12 @@ use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
 use super::{all, cases, crowd, dies, mptcp, ways};
 
-/// Makes known connects on loopback, and prints a tab-separated line of truth for each connect()
-/// call when all are made. The first line names the columns.
+/// Makes known connections on loopback, and prints a tab-separated line of truth for each connect() call when all are
+/// made. The first line names the columns.
 ///
-/// A local port is 0 if there is none. Of a connect() whose process was killed inside it, end_ns is
-/// 0 and what nobody knows is "unknown". kernel_errno is what tcp_v4_connect or tcp_v6_connect is
-/// expected to answer, or "none" if the call does not get that far and leaves no trace.
+/// A local port is 0 if there is none. For a connect() whose process was killed inside it, end_ns is 0 and each unknown
+/// value is "unknown". kernel_errno is the expected answer of tcp_v4_connect or tcp_v6_connect, or "none" if the call
+/// does not reach that function and leaves no trace.
 #[derive(Debug, Parser)]
 #[command(name = "truth", version)]
 pub struct Truth {
@@ -29,7 +29,7 @@ pub struct Truth {
     #[arg(long, global = true, value_name = "PATH")]
     pid_file: Option<PathBuf>,
 
-    /// Make no connect before this file exists
+    /// Make no connect() call before this file exists
     #[arg(long, global = true, value_name = "PATH")]
     wait_file: Option<PathBuf>,
 
@@ -51,7 +51,7 @@ enum Case {
     BindAny(Count),
     /// bind() with IP_BIND_ADDRESS_NO_PORT, for each family: errno 0, a port from the range
     BindAddress(Count),
-    /// Nobody listens, for each family: ECONNREFUSED, though the kernel's function answers 0
+    /// A port without a listener, for each family: ECONNREFUSED, though the kernel's function answers 0
     Refused(Count),
     /// No route, IPv4 and mapped: ENETUNREACH without a search (takes root)
     Unreachable(Count),
@@ -60,78 +60,77 @@ enum Case {
     /// An explicit port whose connection exists, for each family: errno 0, then EADDRNOTAVAIL with
     /// the port kept
     Taken(Count),
-    /// Every port of the range to one destination: errno 0; then EADDRNOTAVAIL for the extra ones.
-    /// A summary on stderr
+    /// Every port of the range to one destination: errno 0; then EADDRNOTAVAIL for the extra ones. Prints a summary on
+    /// stderr
     Exhaust(Exhaust),
     /// Both ports of a range in TIME_WAIT: 0 0, EADDRNOTAVAIL at once, 0 0 after a second (takes
     /// root)
     TimeWait,
     /// The same ports in two namespaces at the same time: errno 0 for all (takes root)
     Netns {
-        /// Connects in each, beside one with an explicit port
+        /// Connections in each namespace, beside one with an explicit port
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
-    /// All threads at once on one range, in the shortest turns: as many 0 as it has ports, EADDRNOTAVAIL
-    /// for the rest (takes root)
+    /// All threads at once on one range, in the shortest turns: 0 for each port of the range, EADDRNOTAVAIL for the
+    /// rest (takes root)
     Threads(Threads),
-    /// O_NONBLOCK, for each family: EINPROGRESS, then 0 and EISCONN, or EALREADY, neither of which
-    /// asks the kernel's function
+    /// O_NONBLOCK, for each family: EINPROGRESS, then 0 and EISCONN, or EALREADY; the last two do not call the kernel's
+    /// function
     Nonblocking(Count),
     /// Three calls on one socket, for each family: ECONNREFUSED, ECONNREFUSED, 0
     Retry(Count),
     /// TCP Fast Open, for IPv4 and IPv6: by sendto(), and by a connect() that sends no SYN: 0 and 0 (takes root)
     FastOpen(Count),
-    /// connect() by io_uring, in the thread that asks and in the kernel's thread for it (SQPOLL): 0 and 0
+    /// connect() by io_uring, in the requesting thread and in the kernel's thread for it (SQPOLL): 0 and 0
     IoUring(Count),
     /// connect() by the system call of 32-bit programs: 0
     Compat(Count),
-    /// MPTCP: 0. For each the kernel makes a further connection from 127.0.0.2, which has no line (takes root)
+    /// MPTCP: 0. For each connection the kernel makes a further one from 127.0.0.2, which has no line (takes root)
     Mptcp(Count),
-    /// Threads that end after a connect: errno 0; killed processes: 0, EADDRNOTAVAIL or unknown
-    /// (takes root)
+    /// Threads that end after a connect(): errno 0; killed processes: 0, EADDRNOTAVAIL or unknown (takes root)
     Dies {
-        /// The threads
+        /// Number of threads
         #[arg(long, default_value_t = 8)]
         threads: usize,
-        /// The processes
+        /// Number of processes
         #[arg(long, default_value_t = 2)]
         victims: usize,
     },
     /// The process that `dies` kills
     #[command(name = dies::VICTIM, hide = true)]
     Victim,
-    /// No connect at all: a report without lines
+    /// No connect() at all: a report without lines
     Idle {
-        /// How long
+        /// Seconds to wait
         #[arg(long, default_value_t = 1)]
         seconds: u64,
     },
-    /// A few connects of each family to several ports, with and without success: 0, ECONNREFUSED seen as
-    /// 0, EADDRNOTAVAIL; and with root, ENETUNREACH in another namespace
+    /// A few connections of each family to several ports, with and without success: 0, ECONNREFUSED seen as 0,
+    /// EADDRNOTAVAIL; and with root, ENETUNREACH in another namespace
     Mixed,
-    /// Every case that prints lines, each as it is without options or smaller (takes root)
+    /// Every case that prints lines, each with its defaults or smaller (takes root)
     All,
-    /// Threads that are all alive while each connects, and is refused: prints only the mean over the threads of the
-    /// least time that a connect() took each, in microseconds
+    /// Threads that are all alive while each one connects and is refused: prints only the mean over the threads of the
+    /// least time of a connect() in each thread, in microseconds
     Crowd {
-        /// How many threads connect
+        /// Number of threads that connect
         #[arg(long, default_value_t = 512)]
         threads: usize,
-        /// How many connects each makes
+        /// Number of connect() calls of each thread
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
-    /// As many connects as can be, closed by a reset, or refused: prints only "calls", "connected",
-    /// "errno N", "seconds" and "per second", each with its number
+    /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
+    /// "seconds" and "per second", each with its number
     Rate {
-        /// Nobody listens: nothing but connect() is called, on one socket for each thread
+        /// Connect to a port without a listener: only connect() is called, on one socket for each thread
         #[arg(long)]
         refused: bool,
-        /// How many threads connect
+        /// Number of threads that connect
         #[arg(long, default_value_t = 2)]
         threads: usize,
-        /// For how long
+        /// Duration in seconds
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
@@ -139,18 +138,18 @@ enum Case {
 
 #[derive(Args, Debug)]
 struct Count {
-    /// How many connects, of each family and kind
+    /// Number of connections of each family and kind
     #[arg(long, default_value_t = 8)]
     count: usize,
 }
 
 #[derive(Args, Debug)]
 struct RangeOptions {
-    /// The range of ports that is used up
+    /// The range of ports to use up
     #[arg(value_name = "LO-HI")]
     range: PortRange,
 
-    /// Make it the range of the network namespace first, instead of failing if it is not
+    /// Set the range in the network namespace first, instead of failing if it differs
     #[arg(long)]
     set_range: bool,
 }
@@ -160,15 +159,15 @@ struct Exhaust {
     #[command(flatten)]
     range: RangeOptions,
 
-    /// Further connects, which fail
+    /// Number of further connect() calls, which fail
     #[arg(long, default_value_t = 0)]
     extra: usize,
 
-    /// 4, 6 or mapped
+    /// Family: 4, 6 or mapped
     #[arg(long, default_value_t = Family::V4)]
     family: Family,
 
-    /// Print the summary alone
+    /// Print only the summary
     #[arg(long)]
     quiet: bool,
 }
@@ -178,17 +177,17 @@ struct Threads {
     #[command(flatten)]
     range: RangeOptions,
 
-    /// How many threads connect
+    /// Number of threads that connect
     #[arg(long, default_value_t = 32)]
     threads: usize,
 
-    /// How many connects each makes
+    /// Number of connect() calls of each thread
     #[arg(long, default_value_t = 4)]
     count: usize,
 }
 
 impl Truth {
-    /// Runs the case and prints what it has to say.
+    /// Runs the case and prints its result.
     pub fn run(self) -> Result<()> {
         if let Some(path) = &self.pid_file {
             write_pid(path)?;
@@ -228,7 +227,7 @@ impl Truth {
 }
 
 impl Case {
-    /// Returns the records of a case that has nothing else to say.
+    /// Returns the records of a case that has no other result.
     fn records(self) -> Result<Vec<Record>> {
         match self {
             Self::V4(Count { count }) => cases::plain("v4", Family::V4, count),
@@ -283,7 +282,7 @@ impl RangeOptions {
     }
 }
 
-/// Whole or not at all, for whoever waits for the file.
+/// Writes the file in one step, so that a waiting reader never sees a part of it.
 fn write_pid(path: &Path) -> Result<()> {
     let draft = path.with_added_extension("draft");
     fs::write(&draft, format!("{}\n", std::process::id()))

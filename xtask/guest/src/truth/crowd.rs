@@ -1,5 +1,5 @@
-//! Many threads that are alive at the same time and connect, for the cost of a connect() beside a tracer that keeps
-//! something for each thread.
+//! Many threads that are alive at the same time and connect, to measure the cost of a connect() beside a tracer that
+//! keeps state for each thread.
 
 use std::net::SocketAddr;
 use std::sync::{Barrier, Mutex, PoisonError};
@@ -12,8 +12,9 @@ use super::listener::closed_port;
 use super::record::Family;
 use super::socket::{Socket, loopback};
 
-/// Returns the mean over all threads of the least time that one of `count` connects took the thread, in nanoseconds.
-/// They are refused, which takes the least of all that finds a port. No thread ends before all have connected.
+/// Returns the mean over all threads of the least time of `count` connect() calls in each thread, in nanoseconds. The
+/// calls are refused: of all calls that find a port, these take the least time. No thread ends before all have
+/// connected.
 pub(super) fn mean_of_least_ns(threads: usize, count: usize) -> Result<f64> {
     let (_holder, port) = closed_port(Family::V4, |_| true)?;
     let to = SocketAddr::new(loopback(Family::V4), port);
@@ -23,7 +24,7 @@ pub(super) fn mean_of_least_ns(threads: usize, count: usize) -> Result<f64> {
     let least = || {
         all_alive.wait();
         let least = least_ns(to, count, &turn);
-        // Reached in any case, or the other threads would wait for ever.
+        // Every thread must reach this barrier, or the others would wait for ever.
         all_connected.wait();
         least
     };
@@ -39,8 +40,9 @@ pub(super) fn mean_of_least_ns(threads: usize, count: usize) -> Result<f64> {
     })
 }
 
-/// Connects, at no time beside another thread, and after a pause: while `ksoftirqd` is busy, the kernel leaves it to
-/// that thread to take the packet in, and a connect() takes half as long or waits.
+/// Returns the least time of a connect() call. Calls never run beside another thread, and only after a pause: while
+/// `ksoftirqd` is busy, the kernel leaves the packet's arrival to that thread, and a connect() takes half as long or
+/// waits.
 fn least_ns(to: SocketAddr, count: usize, turn: &Mutex<()>) -> Result<u64> {
     const PAUSE: Duration = Duration::from_micros(50);
     let mut socket = Socket::new(Family::V4)?;

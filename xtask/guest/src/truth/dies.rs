@@ -1,8 +1,8 @@
-//! The case whose connects have nobody left to speak for them: threads that end at once, and a
-//! process that is killed while its threads search a range that is used up.
+//! The case whose connecting threads do not survive: threads that end at once, and a process that is killed while its
+//! threads search a range that is used up.
 //!
-//! That process, the victim, is this program again. It writes to a pipe before and after each
-//! connect(), so that what it knew outlives it.
+//! That process, the victim, is this program again. It writes to a pipe before and after each connect(), so that its
+//! knowledge outlives it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -22,16 +22,16 @@ use super::record::{Family, Record};
 use super::socket::{Socket, check};
 use super::witness::Witness;
 
-/// The hidden subcommand that is the victim.
+/// The hidden subcommand of the victim.
 pub(super) const VICTIM: &str = "victim";
 
-/// Long enough for a search to be under way at most times.
+/// A range large enough for a search to be under way at most times.
 const PORTS: (u16, u16) = (20_000, 20_255);
 
-/// The victim's threads.
+/// Number of the victim's threads.
 const THREADS: usize = 4;
 
-/// Threads that end, and then processes that are killed.
+/// Runs threads that end, and then processes that are killed.
 pub(super) fn dies(threads: usize, victims: usize) -> Result<Vec<Record>> {
     let listener = Listener::new(Family::V4, threads)?;
     let mut records = on_threads(threads, |_| {
@@ -65,7 +65,8 @@ fn watch_a_victim() -> Result<Vec<Record>> {
     what_is_known(&report)
 }
 
-/// Each connect() has a line from before it, and one from after it if it came to that.
+/// Reads the victim's report: each connect() has a line written before it, and another one written after it if it
+/// returned.
 fn what_is_known(report: &str) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut begun = HashMap::new();
@@ -85,7 +86,7 @@ fn what_is_known(report: &str) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Uses a range up, goes on connecting on several threads, and kills itself at a random moment.
+/// Uses a range up, goes on connecting on several threads, and kills its own process at a random moment.
 pub(super) fn victim() -> Result<Vec<Record>> {
     enter_fresh()?;
     let range = PortRange::new(PORTS.0, PORTS.1)?;
@@ -118,7 +119,7 @@ fn connect_aloud(witness: &mut Witness, listener: &Listener) -> Result<Socket> {
     Ok(socket)
 }
 
-/// In one piece: a pipe takes a line wholly or not at all.
+/// Writes a line in one piece: a pipe takes a line wholly or not at all.
 fn write_line(record: &Record) -> Result<()> {
     let line = format!("{record}\n");
     std::io::stdout()

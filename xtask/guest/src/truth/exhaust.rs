@@ -1,5 +1,5 @@
-//! The case that uses a range of ports up, from one source address to one destination, and the
-//! even and odd ports' mean latency on the way.
+//! The case that uses up a range of ports, from one source address to one destination, and summarizes the mean latency
+//! of even and odd ports on the way.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::range::PortRange;
 use super::record::{Family, Record};
 use super::witness::Witness;
 
-/// Connects every port of the range, and then `extra` times more.
+/// Connects from every port of the range, and then `extra` more times.
 pub(super) fn exhaust(range: PortRange, family: Family, extra: usize) -> Result<Vec<Record>> {
     let listener = Listener::outside(Some(range), family, range.ports())?;
     make_room_for(range.ports() + extra)?;
@@ -21,13 +21,13 @@ pub(super) fn exhaust(range: PortRange, family: Family, extra: usize) -> Result<
     Ok(witness.into_records())
 }
 
-/// The cost of the search as user space sees it.
+/// Cost of the port search as seen from user space.
 #[derive(Default)]
 pub(super) struct Summary {
     even: Mean,
     odd: Mean,
     failed: Mean,
-    /// Counted from 1, of all connects.
+    /// Number of the call, counted from 1 over all calls, and its port.
     first_odd: Option<(usize, u16)>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Summary {
 struct Mean {
     count: u32,
     total: Duration,
-    /// The cost of one that no interrupt came into.
+    /// Least time of a call: the time of one without an interrupt.
     least: Option<Duration>,
 }
 

@@ -13,7 +13,7 @@ use libc::{c_int, c_long, c_void};
 
 use super::socket::RawAddress;
 
-/// linux/io_uring.h, which the libc crate has not.
+/// Constants of linux/io_uring.h, which the libc crate lacks.
 const SETUP_SQPOLL: u32 = 2;
 const ENTER_GETEVENTS: c_long = 1;
 const ENTER_SQ_WAKEUP: c_long = 2;
@@ -22,11 +22,11 @@ const OFFSET_CQ_RING: libc::off_t = 0x800_0000;
 const OFFSET_SQES: libc::off_t = 0x1000_0000;
 const OP_CONNECT: u8 = 16;
 
-/// The thread that makes the calls.
+/// Thread that makes the calls.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) enum Submission {
     ByCaller,
-    /// A thread of the kernel's in this process (SQPOLL).
+    /// A kernel thread in this process (SQPOLL).
     ByThread,
 }
 
@@ -114,7 +114,7 @@ impl Ring {
         if fd < 0 {
             return Err(io::Error::last_os_error()).context("setting up an io_uring");
         }
-        // SAFETY: the descriptor was just opened and belongs to nobody else.
+        // SAFETY: the descriptor was just opened and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as c_int) };
         let map = |offset| Mapping::new(&fd, offset).context("mapping an io_uring");
         let (sq, cq, calls) = (
@@ -132,7 +132,7 @@ impl Ring {
         })
     }
 
-    /// The thread that makes the calls, if it is not the one that asks.
+    /// Returns the thread that makes the calls, if it is not the requesting thread.
     pub(super) fn thread(&self) -> Result<Option<u32>> {
         if self.submission == Submission::ByCaller {
             return Ok(None);
@@ -148,7 +148,7 @@ impl Ring {
                     return Ok(Some(tid.context("/proc/self/task")?));
                 }
             }
-            // It takes its name when it runs for the first time.
+            // The thread gets its name when it runs for the first time.
             thread::sleep(Duration::from_millis(1));
         }
         bail!("this process has no thread iou-sqp-*")
@@ -167,9 +167,9 @@ impl Ring {
             address: to.as_ptr() as u64,
             others: [0; 5],
         };
-        // SAFETY: the only entry, which the kernel does not read before the tail is moved.
+        // SAFETY: the ring has a single entry, which the kernel does not read before the tail is moved.
         unsafe { self.calls.start.cast::<Call>().write(call) };
-        // The place in the array is 0 as the ring has one entry, and so is the entry.
+        // The ring has one entry: its index is 0, and so is its place in the array.
         self.sq
             .word(self.params.sq.array)
             .store(0, Ordering::Relaxed);
@@ -179,7 +179,7 @@ impl Ring {
             Submission::ByThread => ENTER_GETEVENTS | ENTER_SQ_WAKEUP,
         };
         let (ring, none) = (self.fd.as_raw_fd(), ptr::null::<c_void>());
-        // SAFETY: no mask is passed. `to` outlives the call, because it waits for the completion.
+        // SAFETY: no mask is passed. `to` outlives the call, because the call waits for the completion.
         let entered =
             unsafe { libc::syscall(libc::SYS_io_uring_enter, ring, 1, 1, flags, none, 0) };
         if entered < 0 {
@@ -192,7 +192,7 @@ impl Ring {
             .word(self.params.cq.ring_mask)
             .load(Ordering::Relaxed);
         let place = self.params.cq.cqes as usize + (at & mask) as usize * size_of::<Completion>();
-        // SAFETY: the kernel has written the completion that it was waited for.
+        // SAFETY: the call waited until the kernel had written this completion.
         let result = unsafe { self.cq.start.byte_add(place).cast::<Completion>().read() }.result;
         head.store(at.wrapping_add(1), Ordering::Release);
         if result < 0 {
@@ -203,7 +203,7 @@ impl Ring {
     }
 }
 
-/// A page of a ring that is shared with the kernel: one call takes no more.
+/// A page of a ring, shared with the kernel: one call needs no more.
 struct Mapping {
     start: *mut c_void,
 }
@@ -214,7 +214,7 @@ impl Mapping {
     fn new(ring: &OwnedFd, offset: libc::off_t) -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_SHARED | libc::MAP_POPULATE;
-        // SAFETY: a new mapping, which nobody else knows of.
+        // SAFETY: the mapping is new, and no other code uses it.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -232,14 +232,14 @@ impl Mapping {
     }
 
     fn word(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the kernel names aligned words within the mapping.
+        // SAFETY: the kernel's offsets are of aligned words within the mapping.
         unsafe { &*self.start.byte_add(offset as usize).cast::<AtomicU32>() }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and no reference to it is left.
+        // SAFETY: the mapping belongs to this value, and no reference to it is left.
         unsafe { libc::munmap(self.start, Self::BYTES) };
     }
 }

@@ -1,4 +1,4 @@
-//! The limit on open files: a case that holds thousands of sockets raises it first.
+//! The limit on open files: a case with thousands of sockets raises it first.
 
 use anyhow::{Context, Result};
 
@@ -7,7 +7,7 @@ use super::socket::check;
 /// Open files beside the sockets that a case counts: the standard streams, files of /proc.
 const OTHERS: u64 = 32;
 
-/// Makes room for so many sockets.
+/// Raises the limit so that `sockets` can be open.
 pub(super) fn make_room_for(sockets: usize) -> Result<()> {
     let needed = sockets as u64 + OTHERS;
     let mut limit = libc::rlimit {

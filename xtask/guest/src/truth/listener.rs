@@ -1,5 +1,5 @@
-//! The other end of the connects. It accepts nothing unless told to: the connections wait in
-//! backlogs that are large enough, so that it costs neither descriptors nor time.
+//! The other end of the connections. A listener accepts nothing by default: the connections wait in backlogs that are
+//! large enough, so that they cost neither descriptors nor time.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -10,20 +10,19 @@ use super::range::PortRange;
 use super::record::Family;
 use super::socket::{Socket, loopback};
 
-/// Where listeners and other servers are looked for: below the kernel's usual range, from which
-/// connect() chooses.
+/// Ports for listeners and other servers: below the kernel's default range, from which connect() chooses.
 const PORTS: std::ops::RangeInclusive<u16> = 2000..=9000;
 
-/// Listening sockets on one port. Dropping it resets the connections that it never accepted, so that
-/// none of them is left in TIME_WAIT.
+/// Listening sockets on one port. Dropping them resets the connections that were never accepted, so that none of them
+/// is left in TIME_WAIT.
 pub(super) struct Listener {
-    /// SO_REUSEPORT spreads the connections over them.
+    /// With SO_REUSEPORT the kernel spreads the connections over them.
     sockets: Vec<TcpListener>,
     address: SocketAddr,
 }
 
 impl Listener {
-    /// Listens on a port outside of `range`, with room for so many connections.
+    /// Listens on a port outside of `range`, with room for `connections`.
     pub(super) fn outside(
         range: Option<PortRange>,
         family: Family,
@@ -32,8 +31,8 @@ impl Listener {
         let backlog = longest_backlog()?;
         // The kernel spreads by hash, never quite evenly: a third of the room is left empty.
         let count = 1 + connections * 3 / 2 / backlog;
-        // With SO_REUSEPORT bind() would accept another program's port as well: so it is tried
-        // without, and the port taken afterwards.
+        // With SO_REUSEPORT bind() would accept another program's port as well: therefore bind() is tried without it
+        // first, and the port is taken afterwards.
         let port = closed_port(family, |port| {
             range.is_none_or(|range| !range.contains(port))
         })?
@@ -53,18 +52,17 @@ impl Listener {
         })
     }
 
-    /// Listens on a port outside of the kernel's usual range.
+    /// Listens on a port outside of the kernel's default range.
     pub(super) fn new(family: Family, connections: usize) -> Result<Self> {
         Self::outside(None, family, connections)
     }
 
-    /// As a socket of its family names it.
+    /// Returns the address in the form that a socket of its family uses.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The server's end of a connection, if the listener has room for few enough of them to be one
-    /// socket.
+    /// Returns the server's end of a connection, if the listener is small enough to have a single socket.
     pub(super) fn accept(&self) -> Result<std::net::TcpStream> {
         let (stream, _) = self.sockets[0]
             .accept()
@@ -72,7 +70,7 @@ impl Listener {
         Ok(stream)
     }
 
-    /// Closes every connection that waits. Waits for none: one that its client has reset may never come.
+    /// Closes every waiting connection. Does not wait for more: one that its client has reset may never come.
     pub(super) fn empty(&self) -> Result<()> {
         for socket in &self.sockets {
             socket
@@ -84,14 +82,14 @@ impl Listener {
     }
 }
 
-/// A socket that holds a port and does not listen, so that connects to it are refused until it does.
+/// Returns a socket that holds a port and does not listen, so that connections to the port are refused until it does.
 pub(super) fn closed_port(family: Family, wanted: impl Fn(u16) -> bool) -> Result<(Socket, u16)> {
     let mut socket = Socket::new(served_by(family))?;
     let port = socket.bind_some_port(PORTS, wanted)?;
     Ok((socket, port))
 }
 
-/// The family of the server's socket.
+/// Returns the family of the server's socket.
 fn served_by(family: Family) -> Family {
     match family {
         Family::V4 | Family::Mapped => Family::V4,

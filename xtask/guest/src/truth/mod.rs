@@ -1,7 +1,7 @@
-//! Connects whose truth is known: cases that make them with real sockets on loopback, and the
-//! [`Record`] of each connect() call, which tests parse again.
+//! Connections whose truth is known: cases that make them with real sockets on loopback, and the [`Record`] of each
+//! connect() call, which tests parse again.
 //!
-//! Nothing is printed while a case runs, because printing would disturb what it measures.
+//! Nothing is printed while a case runs, because printing would disturb the measurement.
 
 mod all;
 mod cases;

@@ -1,4 +1,4 @@
-//! MPTCP: a connection that the kernel makes of several of TCP, of which a process asks for the first.
+//! MPTCP: a connection that the kernel makes of several TCP connections; the process asks for the first one only.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -16,11 +16,11 @@ use super::witness::Witness;
 
 /// `IPPROTO_MPTCP`, linux/in.h.
 const PROTOCOL: libc::c_int = 262;
-/// The address that the kernel's own connections come from.
+/// Source address of the kernel's own connections.
 const FURTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const PORT: u16 = 2_000;
 
-/// Waits until the kernel has made its connection for each of those that are asked for.
+/// Waits until the kernel has made its further connection for each requested one.
 pub(super) fn mptcp(count: usize) -> Result<Vec<Record>> {
     in_fresh(|| {
         add_subflow(FURTHER).context("having MPTCP connect from a further address")?;
@@ -35,7 +35,7 @@ pub(super) fn mptcp(count: usize) -> Result<Vec<Record>> {
             let mut socket = Socket::of_protocol(Family::V4, PROTOCOL)?;
             witness.connect(&mut socket, to)?;
             let (mut peer, _) = server.accept()?;
-            // What was sent and answered makes the connection one that others can join.
+            // Other connections can join only after data was sent and acknowledged.
             let mut byte = [0];
             socket.stream().write_all(b"x")?;
             peer.read_exact(&mut byte)?;
@@ -49,7 +49,7 @@ pub(super) fn mptcp(count: usize) -> Result<Vec<Record>> {
     })
 }
 
-/// Waits for so many established connections from [`FURTHER`].
+/// Waits for `count` established connections from [`FURTHER`].
 fn wait_for_further(count: usize) -> Result<()> {
     const LIST: &str = "/proc/thread-self/net/tcp";
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,7 +78,7 @@ fn wait_for_further(count: usize) -> Result<()> {
     }
 }
 
-/// Generic netlink, linux/netlink.h, linux/genetlink.h and linux/mptcp_pm.h.
+/// Length of the headers of generic netlink: linux/netlink.h, linux/genetlink.h and linux/mptcp_pm.h.
 const HEADERS: usize = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
@@ -95,14 +95,14 @@ const PM_ADDR_ATTR_ADDR4: u16 = 3;
 const PM_ADDR_ATTR_FLAGS: u16 = 6;
 const PM_ADDR_FLAG_SUBFLOW: u32 = 2;
 
-/// Tells the kernel to make a further connection from an address for each that is asked for, as
-/// `ip mptcp endpoint add ADDRESS subflow` does.
+/// Configures the kernel to make a further connection from an address for each requested one, as `ip mptcp endpoint add
+/// ADDRESS subflow` does.
 fn add_subflow(address: Ipv4Addr) -> Result<()> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_GENERIC) };
     check(fd).context("opening a netlink socket")?;
-    // SAFETY: the descriptor was just opened and belongs to nobody else.
+    // SAFETY: the descriptor was just opened and has no other owner.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let name = attribute(CTRL_ATTR_FAMILY_NAME, b"mptcp_pm\0");
     let answer = ask(&fd, GENL_ID_CTRL, 0, CTRL_CMD_GETFAMILY, &name)?;
@@ -118,7 +118,7 @@ fn add_subflow(address: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// An attribute, padded to words.
+/// Encodes an attribute, padded to words.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = (4 + value.len()) as u16;
     let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
@@ -127,7 +127,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The value of the first attribute of this kind.
+/// Returns the value of the first attribute of this kind.
 fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let (header, _) = attributes.split_first_chunk::<4>()?;
@@ -139,13 +139,13 @@ fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// Sends a command and gives the answer; an error that is 0 is one.
+/// Sends a command and returns the answer; an error message with the code 0 counts as an answer.
 fn ask(fd: &OwnedFd, family: u16, flags: u16, command: u8, attributes: &[u8]) -> Result<Vec<u8>> {
     let length = (HEADERS + attributes.len()) as u32;
     let mut message = length.to_ne_bytes().to_vec();
     message.extend(family.to_ne_bytes());
     message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    // Neither a number nor a port; then the version.
+    // Sequence number and port id, both unused; then the version.
     message.extend([0; 8]);
     message.extend([command, 1, 0, 0]);
     message.extend(attributes);

@@ -1,5 +1,4 @@
-//! A network namespace of a thread's own: with loopback and nothing else, the kernel's default
-//! settings, and all ports free.
+//! A separate network namespace for a thread: only loopback, the kernel's default settings, and all ports free.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
@@ -8,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::socket::check;
 
-/// Runs `work` on a thread that has its own network namespace. Threads that it starts share it.
+/// Runs `work` on a thread that has its own network namespace. Threads started by it share the namespace.
 pub(super) fn in_fresh<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
@@ -21,9 +20,9 @@ pub(super) fn in_fresh<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Resu
     })
 }
 
-/// Moves the calling thread to a network namespace of its own.
+/// Moves the calling thread to a new network namespace.
 pub(super) fn enter_fresh() -> Result<()> {
-    // SAFETY: the call takes no pointers, and moves nothing but this thread.
+    // SAFETY: the call takes no pointers, and moves only this thread.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
         .context("making a network namespace (it takes root)")?;
     raise_loopback().context("raising lo in a network namespace")

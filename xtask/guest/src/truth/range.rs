@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 const SETTING: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// LO-HI, both included.
+/// A range LO-HI, both included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PortRange {
     low: u16,
@@ -29,13 +29,13 @@ impl PortRange {
         (self.low..=self.high).contains(&port)
     }
 
-    /// Makes this the range of the thread's network namespace.
+    /// Sets this range in the thread's network namespace.
     pub(super) fn set(self) -> Result<()> {
         fs::write(SETTING, format!("{} {}", self.low, self.high))
             .with_context(|| format!("writing the range {self} to {SETTING}"))
     }
 
-    /// Fails unless this is the range of the thread's network namespace.
+    /// Fails unless the thread's network namespace has this range.
     pub(super) fn check(self) -> Result<()> {
         let text = fs::read_to_string(SETTING)
             .with_context(|| format!("reading the range in {SETTING}"))?;

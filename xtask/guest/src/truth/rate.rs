@@ -1,5 +1,4 @@
-//! The load for tests of loss: threads that connect and close as fast as they can, and how many
-//! connect() calls that were.
+//! Load for tests of loss: threads that connect and close as fast as they can, and the number of their connect() calls.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -13,23 +12,23 @@ use super::listener::{Listener, closed_port};
 use super::record::Family;
 use super::socket::{Socket, loopback};
 
-/// How many calls ended with each errno, 0 being success, and how long it took.
+/// Number of calls that ended with each errno, 0 being success, and the duration.
 pub(super) struct Totals {
     calls: BTreeMap<i32, u64>,
     elapsed: Duration,
 }
 
-/// How each connect ends.
+/// Outcome of each connect() call.
 #[derive(Clone, Copy)]
 pub(super) enum Ends {
     /// Succeeds, and is closed by a reset.
     Reset,
-    /// Is refused, by a reset too. That takes the least of all that finds a port, and leaves a socket that
-    /// can connect again.
+    /// Is refused, by a reset too. Of all calls that find a port, these take the least time, and the socket can connect
+    /// again.
     Refused,
 }
 
-/// Each thread has a destination to itself, so that no thread waits for another one.
+/// Case `rate`: each thread has its own destination, so that no thread waits for another one.
 pub(super) fn rate(ends: Ends, threads: usize, duration: Duration) -> Result<Totals> {
     let destinations = (0..threads)
         .map(|_| Destination::new(ends))
@@ -59,11 +58,11 @@ pub(super) fn rate(ends: Ends, threads: usize, duration: Duration) -> Result<Tot
     Ok(totals)
 }
 
-/// Where a thread connects to.
+/// Destination of a thread.
 enum Destination {
-    /// The thread empties it.
+    /// A listener, emptied by the thread.
     Listener(Listener),
-    /// A port that is held and that nobody listens on.
+    /// A port that is held and has no listener.
     Closed { _holder: Socket, port: u16 },
 }
 
@@ -78,7 +77,7 @@ impl Destination {
         })
     }
 
-    /// How many calls ended with each errno.
+    /// Returns the number of calls that ended with each errno.
     fn connect_until(&self, end: Instant) -> Result<BTreeMap<i32, u64>> {
         match self {
             Self::Listener(listener) => connected_until(end, listener),
@@ -111,7 +110,7 @@ fn connected_until(end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u6
 }
 
 impl Display for Totals {
-    /// A name and a number on each line, tab-separated.
+    /// Writes a name and a number on each line, tab-separated.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let calls: u64 = self.calls.values().sum();
         let seconds = self.elapsed.as_secs_f64();

@@ -1,5 +1,5 @@
-//! One line of truth: what the user's side of a connect() call knows about it, and what the kernel's
-//! side is expected to say. Written by the cases, parsed by the tests.
+//! One line of truth: a connect() call as known to its caller, and its expected result on the kernel's side. Written by
+//! the cases, parsed by the tests.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Stands for a value that the line has not got: of a connect() whose process died inside it, or of
-/// a cgroup where no cgroup2 is mounted.
+/// Stands for a value that the line does not have: for a connect() whose process died inside it, or for a cgroup if no
+/// cgroup2 is mounted.
 const UNKNOWN: &str = "unknown";
 
-/// The kernel's answer when connect() never asks it.
+/// The kernel's answer if connect() never calls the kernel's function.
 const NONE: &str = "none";
 
-/// The family of the socket and of its destination, which decides what the kernel calls.
+/// Family of the socket and of its destination, which decides the functions that the kernel calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub enum Family {
     /// AF_INET: tcp_v4_connect.
@@ -28,11 +28,11 @@ pub enum Family {
 /// The caller's choice by bind() before connect().
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub enum Explicit {
-    /// Nothing.
+    /// No bind().
     None,
     /// The address and the port.
     Port,
-    /// The address, and "any port", which bind() chooses at once: connect() has no choice left.
+    /// The address, and port 0 for "any port": bind() chooses at once, and connect() has no choice left.
     PortAny,
     /// The address alone (IP_BIND_ADDRESS_NO_PORT): connect() chooses the port.
     Address,
@@ -41,17 +41,17 @@ pub enum Explicit {
 /// One connect() call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Record {
-    /// The name of the case that made it.
+    /// Name of the case that made it.
     pub case: String,
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// The thread.
+    /// Thread id.
     pub tid: u32,
-    /// The family.
+    /// Family of the socket and of its destination.
     pub family: Family,
     /// CLOCK_MONOTONIC just before the call.
     pub start_ns: u64,
-    /// Where it goes to.
+    /// Destination.
     pub remote: SocketAddr,
     /// The inode of the thread's network namespace.
     pub netns: u64,
@@ -63,34 +63,34 @@ pub struct Record {
     pub comm: String,
     /// The choice by bind().
     pub explicit: Explicit,
-    /// How it ended; none if the process died before it could say. The kernel may well have finished
-    /// such a connect, or never have seen it.
+    /// Outcome; none if the process died before it could report. The kernel may have finished such a call, or never
+    /// have seen it.
     pub outcome: Option<Outcome>,
 }
 
-/// How a connect() call ended.
+/// Outcome of a connect() call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outcome {
     /// CLOCK_MONOTONIC just after the call.
     pub end_ns: u64,
-    /// The answer to the caller: 0 or the errno.
+    /// Answer to the caller: 0 or the errno.
     pub errno: i32,
-    /// The answer expected of tcp_v4_connect or tcp_v6_connect, as a positive errno. 0 for one
-    /// that is refused later; none if the call does not get that far, so that no trace is expected.
+    /// Expected answer of tcp_v4_connect or tcp_v6_connect, as a positive errno. 0 for a connection that is refused
+    /// later; none if the call does not reach that function, so that no trace is expected.
     pub kernel_errno: Option<i32>,
-    /// True if the call gets as far as __inet_hash_connect.
+    /// True if the call reaches __inet_hash_connect.
     pub enters_search: bool,
-    /// The local address by getsockname() afterwards. The port is 0 if there is none.
+    /// Local address by getsockname() afterwards. The port is 0 if there is none.
     pub local: SocketAddr,
 }
 
 impl Record {
-    /// The names of the columns, in the order of [`Display`]: the first line of every report.
+    /// Names of the columns, in the order of [`Display`]: the first line of every report.
     pub const HEADER: &'static str = "case\tpid\ttid\tfamily\tstart_ns\tend_ns\terrno\tkernel_errno\
         \tlocal_addr\tlocal_port\tremote_addr\tremote_port\tnetns\tcgroup\tuid\tcomm\
         \texplicit\tenters_search";
 
-    /// The records of a whole report. Whatever precedes the header is skipped.
+    /// Parses the records of a whole report. Lines before the header are skipped.
     pub fn parse_report(report: &str) -> Result<Vec<Record>> {
         let mut lines = report.lines().skip_while(|line| *line != Self::HEADER);
         ensure!(
@@ -223,7 +223,7 @@ fn parse(line: &str) -> Result<Record> {
     })
 }
 
-/// The value in a column that is a number or an address.
+/// Parses the value in a column that has a number or an address.
 fn value<T>(column: &str, text: &str) -> Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
@@ -233,7 +233,7 @@ where
 }
 
 impl Family {
-    /// All of them.
+    /// All families.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 
     fn name(self) -> &'static str {
@@ -261,7 +261,7 @@ impl FromStr for Family {
 }
 
 impl Explicit {
-    /// All of them.
+    /// All choices.
     pub const ALL: [Self; 4] = [Self::None, Self::Port, Self::PortAny, Self::Address];
 
     fn name(self) -> &'static str {

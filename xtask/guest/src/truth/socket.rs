@@ -1,5 +1,5 @@
-//! A TCP socket that remembers what was done with it, as far as a connect()'s truth depends on it:
-//! what was bound, and whether an earlier connect() is under way.
+//! A TCP socket that keeps the state on which a connect()'s truth depends: the bound address and port, and a connect()
+//! under way.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -32,9 +32,9 @@ enum Progress {
 pub(super) struct Attempt {
     pub(super) start_ns: u64,
     pub(super) end_ns: u64,
-    /// 0 or the errno.
+    /// Answer to the caller: 0 or the errno.
     pub(super) errno: i32,
-    /// True if the call gets as far as tcp_v4_connect or tcp_v6_connect.
+    /// True if the call reaches tcp_v4_connect or tcp_v6_connect.
     pub(super) reaches_tcp: bool,
 }
 
@@ -43,7 +43,7 @@ impl Socket {
         Self::of_protocol(family, 0)
     }
 
-    /// Opens a socket of TCP or of a protocol that is made of it.
+    /// Opens a socket of TCP or of a protocol that is built on TCP.
     pub(super) fn of_protocol(family: Family, protocol: c_int) -> Result<Self> {
         let domain = match family {
             Family::V4 => libc::AF_INET,
@@ -56,7 +56,7 @@ impl Socket {
             return Err(io::Error::last_os_error())
                 .with_context(|| format!("opening a TCP socket of family {family}"));
         }
-        // SAFETY: the descriptor was just opened and belongs to nobody else.
+        // SAFETY: the descriptor was just opened and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self {
             family,
@@ -74,7 +74,7 @@ impl Socket {
         self.explicit
     }
 
-    /// Calls connect(), with nothing between it and the two readings of the clock.
+    /// Calls connect(), immediately between the two readings of the clock.
     pub(super) fn connect(&mut self, to: SocketAddr) -> Attempt {
         self.connect_by(to, |fd, to| {
             // SAFETY: `to` is a socket address of the length given, and outlives the call.
@@ -82,7 +82,7 @@ impl Socket {
         })
     }
 
-    /// Connects by other means than connect().
+    /// Connects in another way than by connect().
     pub(super) fn connect_by(
         &mut self,
         to: SocketAddr,
@@ -125,7 +125,7 @@ impl Socket {
         self.bind(to).with_context(|| format!("binding {to}"))
     }
 
-    /// Binds the loopback address and the first free one of the ports that `wanted` lets pass.
+    /// Binds the loopback address and the first free port that `wanted` accepts.
     pub(super) fn bind_some_port(
         &mut self,
         ports: RangeInclusive<u16>,
@@ -147,14 +147,14 @@ impl Socket {
         )
     }
 
-    /// Binds the loopback address and whatever port bind() chooses.
+    /// Binds the loopback address and a port that bind() chooses.
     pub(super) fn bind_any(&mut self) -> Result<()> {
         self.explicit = Explicit::PortAny;
         let to = SocketAddr::new(loopback(self.family), 0);
         self.bind(to).with_context(|| format!("binding {to}"))
     }
 
-    /// Binds the loopback address, and leaves the port to connect().
+    /// Binds the loopback address, and leaves the choice of the port to connect().
     pub(super) fn bind_address(&mut self) -> Result<()> {
         self.set(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
             .context("setting IP_BIND_ADDRESS_NO_PORT")?;
@@ -179,7 +179,7 @@ impl Socket {
             .context("setting O_NONBLOCK")
     }
 
-    /// Makes close() send a reset, so that nothing is left in TIME_WAIT.
+    /// Makes close() send a reset, so that no connection is left in TIME_WAIT.
     pub(super) fn reset_on_close(&self) -> Result<()> {
         let linger = libc::linger {
             l_onoff: 1,
@@ -195,7 +195,7 @@ impl Socket {
             .with_context(|| format!("listening with a backlog of {backlog}"))
     }
 
-    /// The socket as a listener, to accept with.
+    /// Converts the socket into a listener, to accept connections.
     pub(super) fn into_listener(self) -> TcpListener {
         OwnedFd::from(self.stream).into()
     }
@@ -206,7 +206,7 @@ impl Socket {
         check(unsafe { libc::bind(self.stream.as_raw_fd(), to.as_ptr(), to.len()) })
     }
 
-    /// The stream that it is once it is connected.
+    /// Returns the socket as a stream, for use once it is connected.
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -225,7 +225,7 @@ impl Socket {
     }
 }
 
-/// The loopback address as a socket of the family names it.
+/// Returns the loopback address in the form that a socket of the family uses.
 pub(super) fn loopback(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::LOCALHOST.into(),
@@ -234,7 +234,7 @@ pub(super) fn loopback(family: Family) -> IpAddr {
     }
 }
 
-/// The clock that the tracer reads too.
+/// Returns the time of the clock that the tracer reads too.
 pub(super) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -245,7 +245,7 @@ pub(super) fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// The error of a libc call that answers -1 for one.
+/// Converts the result of a libc call, which is -1 for an error.
 pub(super) fn check(result: c_int) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -254,7 +254,7 @@ pub(super) fn check(result: c_int) -> io::Result<()> {
     }
 }
 
-/// A socket address as the kernel wants it.
+/// A socket address in the kernel's layout.
 pub(super) enum RawAddress {
     V4(sockaddr_in),
     V6(sockaddr_in6),

@@ -1,6 +1,5 @@
-//! Threads that take turns on a CPU, and are switched wherever they are when their turn is over: in the
-//! middle of a connect(). An ordinary thread is left alone until it leaves the kernel, where preemption
-//! is voluntary or lazy.
+//! Threads that take turns on a CPU, and are switched when their turn is over, even in the middle of a connect(). If
+//! preemption is voluntary or lazy, an ordinary thread is not switched until it leaves the kernel.
 
 use std::fs;
 
@@ -8,23 +7,23 @@ use anyhow::{Context, Result};
 
 use super::socket::check;
 
-/// Milliseconds; rounded up to a tick of the kernel's.
+/// Setting of the length of a turn in milliseconds; the kernel rounds up to a tick.
 const SETTING: &str = "/proc/sys/kernel/sched_rr_timeslice_ms";
 
-/// Turns that are as short as the kernel has them, until this is dropped.
+/// Turns as short as the kernel allows, until this value is dropped.
 pub(super) struct Turns {
     before: String,
 }
 
 impl Turns {
-    /// Takes root.
+    /// Sets the shortest turns. Needs root.
     pub(super) fn shortest() -> Result<Self> {
         let before = fs::read_to_string(SETTING).with_context(|| format!("reading {SETTING}"))?;
         fs::write(SETTING, "1").with_context(|| format!("writing 1 to {SETTING}"))?;
         Ok(Self { before })
     }
 
-    /// Has the calling thread take turns with all others that do.
+    /// Makes the calling thread take turns with all other such threads.
     pub(super) fn taken() -> Result<()> {
         let lowest = libc::sched_param { sched_priority: 1 };
         // SAFETY: `lowest` outlives the call; 0 is the calling thread.

@@ -1,4 +1,4 @@
-//! Connections that are made by other means than connect() of a 64-bit program.
+//! Connections that are made in another way than by connect() of a 64-bit program.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,10 +12,11 @@ use super::record::{Family, Record};
 use super::socket::Socket;
 use super::witness::Witness;
 
-/// With neither side asking for cookies: by sendto() with data, and by a connect() that waits for data.
+/// Case `fast-open`, with neither side asking for cookies: by sendto() with data, and by a connect() that waits for
+/// data.
 pub(super) fn fast_open(count: usize) -> Result<Vec<Record>> {
     const SETTING: &str = "/proc/sys/net/ipv4/tcp_fastopen";
-    /// Client and server, each without cookies.
+    /// Value for client and server, each without cookies.
     const WITHOUT_COOKIES: &str = "519";
     in_fresh(|| {
         fs::write(SETTING, WITHOUT_COOKIES).with_context(|| format!("writing {SETTING}"))?;
@@ -50,7 +51,7 @@ pub(super) fn fast_open(count: usize) -> Result<Vec<Record>> {
                     .set(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
                     .context("setting TCP_FASTOPEN_CONNECT")?;
                 witness.connect(&mut socket, listener.address())?;
-                // Only now the SYN is sent.
+                // Only this sends the SYN.
                 socket.stream().write_all(b"x").context("sending")?;
                 witness.hold(socket);
             }
@@ -59,7 +60,7 @@ pub(super) fn fast_open(count: usize) -> Result<Vec<Record>> {
     })
 }
 
-/// In the thread that asks, and in the one that the kernel has for it.
+/// Case `io-uring`: in the requesting thread, and in the kernel's thread for it.
 pub(super) fn io_uring(count: usize) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for submission in [Submission::ByCaller, Submission::ByThread] {
@@ -81,7 +82,7 @@ pub(super) fn io_uring(count: usize) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// By `int 0x80`, which a program of 64 bits can use as one of 32 bits does.
+/// Case `compat`: by `int 0x80`, which a 64-bit program can use as a 32-bit program does.
 pub(super) fn compat(count: usize) -> Result<Vec<Record>> {
     let listener = Listener::new(Family::V4, count)?;
     let mut witness = Witness::new("compat")?;
@@ -102,10 +103,10 @@ mod compat {
     use super::super::socket::RawAddress;
 
     pub(super) fn connect(fd: libc::c_int, to: &RawAddress) -> io::Result<()> {
-        /// Number of connect() among the system calls of 32 bits.
+        /// Number of connect() among the 32-bit system calls.
         const CONNECT: i64 = 362;
         const PAGE: usize = 4_096;
-        // SAFETY: a new mapping, which nobody else knows of.
+        // SAFETY: the mapping is new, and no other code uses it.
         let low = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
             let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
@@ -116,8 +117,8 @@ mod compat {
         }
         let len = to.len() as usize;
         let result: i64;
-        // SAFETY: an address of a socket is shorter than a page; the call reads it there, and keeps all registers but
-        // these. The third argument of a call is in rbx, which the compiler keeps for itself.
+        // SAFETY: a socket address is shorter than a page; the call reads it there, and keeps all registers except the
+        // ones listed. The third argument of a call is in rbx, which the compiler keeps for itself.
         unsafe {
             ptr::copy_nonoverlapping(to.as_ptr().cast::<u8>(), low.cast(), len);
             asm!(

@@ -1,5 +1,5 @@
-//! The thread that connects: it knows its own ids and namespaces, and keeps a record of each
-//! connect() it makes. Also decides what the kernel's side of each is expected to be.
+//! The thread that makes the connect() calls: knows its own ids and namespaces, and keeps a record of each call. Also
+//! decides the expected result of each call on the kernel's side.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::record::{Family, Outcome, Record};
 use super::socket::{Attempt, RawAddress, Socket, monotonic_ns};
 
-/// A thread's connects. To be made on the thread itself.
+/// The connections of a thread. Must be created on the thread itself.
 pub(super) struct Witness {
     case: &'static str,
     pid: u32,
@@ -30,7 +30,7 @@ impl Witness {
         Self::of_thread(case, unsafe { libc::gettid() } as u32)
     }
 
-    /// The same of another thread of the process, which makes the calls for this one.
+    /// Returns the same for another thread of the process, which makes the calls for this one.
     pub(super) fn of_thread(case: &'static str, tid: u32) -> Result<Self> {
         let netns = "/proc/thread-self/ns/net";
         Ok(Self {
@@ -58,7 +58,7 @@ impl Witness {
         self.keep(socket, to, &attempt)
     }
 
-    /// Connects by other means than connect() and keeps the record.
+    /// Connects in another way than by connect() and keeps the record.
     pub(super) fn connect_by(
         &mut self,
         socket: &mut Socket,
@@ -82,8 +82,8 @@ impl Witness {
         Ok(self.records.push_mut(record))
     }
 
-    /// Calls connect() on a fresh socket `count` times and leaves the sockets open. They are reset in
-    /// the end: of a thousand that both ends close at once, some stay in FIN_WAIT2 for a minute.
+    /// Calls connect() on a fresh socket `count` times and leaves the sockets open. They are reset at the end: of a
+    /// thousand that both ends close at once, some stay in FIN_WAIT2 for a minute.
     pub(super) fn connect_and_hold(
         &mut self,
         family: Family,
@@ -104,12 +104,12 @@ impl Witness {
         self.held.push(socket);
     }
 
-    /// The record of a connect() that is about to be made.
+    /// Returns the record of a connect() that is about to be made.
     pub(super) fn begin(&self, socket: &Socket, to: SocketAddr) -> Record {
         self.unfinished(socket, to, monotonic_ns())
     }
 
-    /// The records, in the order of the calls. Closes the sockets.
+    /// Returns the records, in the order of the calls. Closes the sockets.
     pub(super) fn into_records(self) -> Vec<Record> {
         self.records
     }
@@ -132,21 +132,21 @@ impl Witness {
     }
 }
 
-/// Returns the answer that is expected of TCP's connect function, if it is called at all, and true if the
-/// call gets as far as the search for a port.
+/// Returns the expected answer of TCP's connect function, if it is called at all, and true if the call reaches the port
+/// search.
 fn kernel_side(attempt: &Attempt) -> (Option<i32>, bool) {
     match attempt.errno {
         _ if !attempt.reaches_tcp => (None, false),
-        // The SYN is sent all the same: what comes of it is known only after the function returned.
+        // The SYN is sent in all these cases: its result is known only after the function has returned.
         0 | libc::EINPROGRESS | libc::ECONNREFUSED | libc::ETIMEDOUT => (Some(0), true),
         libc::EADDRNOTAVAIL => (Some(libc::EADDRNOTAVAIL), true),
-        // No route, or an address that makes no sense: answered before there is need of a port.
+        // No route, or an invalid address: the function answers before it needs a port.
         errno => (Some(errno), false),
     }
 }
 
-/// The id of the thread's cgroup in the version 2 hierarchy, which is the inode of its directory.
-/// None where that hierarchy is not mounted in its usual place.
+/// Returns the id of the thread's cgroup in the version 2 hierarchy, which is the inode of its directory, or `None` if
+/// that hierarchy is not mounted in its usual place.
 fn cgroup() -> Option<u64> {
     const ROOT: &str = "/sys/fs/cgroup";
     // Only version 2 has this file, and only at and below its mount point.
