@@ -103,8 +103,10 @@ fn clippy_of_ebpf() -> Command {
         "--package",
         "connect-trace-ebpf",
     ]);
+    // With the profile of their build, the programs that it takes are built once.
     command.args([
         "--bins",
+        "--release",
         "-Z",
         "build-std=core",
         "--target",
