@@ -92,6 +92,16 @@ pub struct CheckRunning {
 }
 
 impl Times {
+    /// Adds the sums of another CPU.
+    pub fn add(&mut self, more: &Self) {
+        self.count += more.count;
+        self.total_ns += more.total_ns;
+        self.max_ns = self.max_ns.max(more.max_ns);
+        for (bucket, more) in self.buckets.iter_mut().zip(more.buckets) {
+            *bucket += more;
+        }
+    }
+
     /// What has come since an earlier reading of the same sums. The longest time stays that of both.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -136,16 +146,10 @@ impl FastGroup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct CheckEstablished {
-    /// Calls seen.
+    /// Number of calls seen.
     pub calls: u64,
-    /// Calls whose entry and return were both seen on the same CPU.
-    pub timed: u64,
-    /// Sum of the times of the timed calls.
-    pub total_ns: u64,
-    /// Longest timed call.
-    pub max_ns: u64,
-    /// Timed calls by [`crate::power_of_ten`].
-    pub buckets: [u64; BUCKETS],
+    /// Times of the calls whose entry and return were both seen on the same CPU.
+    pub times: Times,
 }
 
 /// The words that the daemon writes while the programs run.

@@ -2,14 +2,12 @@
 //! for one connect(), so they are counted and timed here, and none of them is a record.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use connect_trace_common::{
-    CheckEstablished, ConnectRecord, Flags, counters::CheckRunning, power_of_ten,
-};
+use connect_trace_common::{CheckEstablished, ConnectRecord, Flags, counters::CheckRunning};
 
 use crate::{
     in_flight::Thread,
     params::param,
-    shared::{add, per_cpu},
+    shared::{add, add_time, per_cpu},
     sock::AF_INET6,
 };
 
@@ -94,23 +92,7 @@ pub fn returned(function: usize) {
     }
     // SAFETY: within the variable.
     unsafe { (&raw mut (*running).thread).write_volatile(0) };
-    timed(of_this_cpu(function), now.saturating_sub(start_ns));
-}
-
-#[inline(always)]
-fn timed(checks: *mut CheckEstablished, ns: u64) {
-    // SAFETY: within the variable; the bucket is below the length by construction.
-    unsafe {
-        add(&raw mut (*checks).timed, 1);
-        add(&raw mut (*checks).total_ns, ns);
-        add(
-            (&raw mut (*checks).buckets)
-                .cast::<u64>()
-                .add(power_of_ten(ns)),
-            1,
-        );
-        if ns > (*checks).max_ns {
-            (*checks).max_ns = ns;
-        }
-    }
+    // SAFETY: within the variable.
+    let times = unsafe { &raw mut (*of_this_cpu(function)).times };
+    add_time(times, now.saturating_sub(start_ns));
 }

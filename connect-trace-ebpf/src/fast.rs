@@ -1,9 +1,9 @@
 //! The connects that are faster than records are wanted of: aggregated here, so that the counts and
 //! the buckets of a report are those of all connects.
 
-use connect_trace_common::{ConnectRecord, FastGroup, Flags, Times, power_of_ten};
+use connect_trace_common::{ConnectRecord, FastGroup, Flags};
 
-use crate::shared::{add, per_cpu};
+use crate::shared::{add_time, per_cpu};
 
 /// Adds a call that has returned.
 #[inline(always)]
@@ -26,23 +26,5 @@ pub fn add_call(record: &ConnectRecord) {
     add_time(connect, record.connect_ns);
     if record.flags.has(Flags::SEARCH_TIMED) {
         add_time(search, record.search_ns);
-    }
-}
-
-#[inline(always)]
-fn add_time(times: *mut Times, ns: u64) {
-    // SAFETY: within the variable; the bucket is below the length by construction.
-    unsafe {
-        add(&raw mut (*times).count, 1);
-        add(&raw mut (*times).total_ns, ns);
-        add(
-            (&raw mut (*times).buckets)
-                .cast::<u64>()
-                .add(power_of_ten(ns)),
-            1,
-        );
-        if ns > (*times).max_ns {
-            (*times).max_ns = ns;
-        }
     }
 }

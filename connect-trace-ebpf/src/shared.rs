@@ -4,8 +4,9 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use connect_trace_common::{
-    Control,
+    Control, Times,
     counters::{COPIES, PerCpu},
+    power_of_ten,
     record::PLACES,
 };
 
@@ -72,4 +73,23 @@ pub fn add(word: *mut u64, value: u64) {
     // An intrinsic, because the target has no compare-and-swap and so no `AtomicU64::fetch_add`.
     // SAFETY: `word` points to an aligned word of a variable; every writer in the kernel uses this.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, value) };
+}
+
+/// Adds a time to sums.
+#[inline(always)]
+pub fn add_time(times: *mut Times, ns: u64) {
+    // SAFETY: within the variable; the bucket is below the length by construction.
+    unsafe {
+        add(&raw mut (*times).count, 1);
+        add(&raw mut (*times).total_ns, ns);
+        add(
+            (&raw mut (*times).buckets)
+                .cast::<u64>()
+                .add(power_of_ten(ns)),
+            1,
+        );
+        if ns > (*times).max_ns {
+            (*times).max_ns = ns;
+        }
+    }
 }

@@ -182,31 +182,11 @@ impl End {
         note.line("checks_bursts", checks.bursts);
         note.line("checks_watched_ns", nanoseconds(checks.watched));
         for (name, seen) in &checks.functions {
-            let CheckEstablished {
-                calls,
-                timed,
-                total_ns,
-                max_ns,
-                buckets,
-            } = seen;
-            let numbers = [calls, timed, total_ns, max_ns];
-            let numbers: Vec<String> = numbers
-                .into_iter()
-                .chain(buckets)
-                .map(u64::to_string)
-                .collect();
-            note.line(name, numbers.join(" "));
+            let CheckEstablished { calls, times } = seen;
+            note.line(name, format!("{calls} {}", times_text(times)));
         }
         for (name, times) in fast_times(&self.kernel_side.fast) {
-            let Times {
-                count,
-                total_ns,
-                max_ns,
-                buckets,
-            } = times;
-            let numbers = [count, total_ns, max_ns].into_iter().chain(buckets);
-            let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
-            note.line(name, numbers.join(" "));
+            note.line(name, times_text(&times));
         }
         note.finish()
     }
@@ -293,6 +273,19 @@ fn fast_times(fast: &BelowMinimum) -> [(&'static str, Times); 8] {
     ]
 }
 
+/// Writes times as numbers: count, sum, longest, and buckets.
+fn times_text(times: &Times) -> String {
+    let Times {
+        count,
+        total_ns,
+        max_ns,
+        buckets,
+    } = times;
+    let numbers = [count, total_ns, max_ns].into_iter().chain(buckets);
+    let numbers: Vec<String> = numbers.map(u64::to_string).collect();
+    numbers.join(" ")
+}
+
 fn times(text: &str) -> Option<Times> {
     let numbers = numbers(text)?;
     let (&[count, total_ns, max_ns], buckets) = numbers.split_first_chunk()?;
@@ -309,14 +302,10 @@ fn numbers(text: &str) -> Option<Vec<u64>> {
 }
 
 fn check(text: &str) -> Option<CheckEstablished> {
-    let numbers = numbers(text)?;
-    let (&[calls, timed, total_ns, max_ns], buckets) = numbers.split_first_chunk()?;
+    let (calls, text) = text.split_once(' ')?;
     Some(CheckEstablished {
-        calls,
-        timed,
-        total_ns,
-        max_ns,
-        buckets: <[u64; BUCKETS]>::try_from(buckets).ok()?,
+        calls: calls.parse().ok()?,
+        times: times(text)?,
     })
 }
 
@@ -418,7 +407,7 @@ pub(super) mod tests {
                                 calls,
                                 ..CheckEstablished::default()
                             };
-                            seen.buckets[2] = calls;
+                            seen.times.buckets[2] = calls;
                             (function.name, seen)
                         })
                         .collect(),

@@ -64,23 +64,23 @@ pub(super) fn checks(text: &mut String, checks: &Checks, summary: &Summary) -> f
 
 fn check_function(text: &mut String, name: &str, function: &CheckEstablished) -> fmt::Result {
     write!(text, "{name}: {}", counted(function.calls, "call", "calls"))?;
-    if function.timed == 0 {
+    if function.times.count == 0 {
         return writeln!(text);
     }
     writeln!(
         text,
         ", mean {:.0} ns, max {} ns",
-        function.total_ns as f64 / function.timed as f64,
-        function.max_ns,
+        function.times.total_ns as f64 / function.times.count as f64,
+        function.times.max_ns,
     )?;
-    if function.timed < function.calls {
+    if function.times.count < function.calls {
         writeln!(
             text,
             "  {} not timed: preempted or migrated in the middle, or cut by a burst's end",
-            function.calls - function.timed
+            function.calls - function.times.count
         )?;
     }
-    histogram::single(text, &function.buckets)
+    histogram::single(text, &function.times.buckets)
 }
 
 /// Writes the account: the sum of all calls, always; the losses with their reasons; the kernel's own counts of misses.

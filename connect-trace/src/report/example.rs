@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use connect_trace_common::CheckEstablished;
+use connect_trace_common::{CheckEstablished, Times};
 
 use crate::stats::report::{Checks, Report};
 use crate::{
@@ -57,13 +57,15 @@ pub(crate) fn parity() -> Report {
     });
     let mut checks = CheckEstablished {
         calls: 3,
-        timed: 2,
-        total_ns: 1_500,
-        ..CheckEstablished::default()
+        times: Times {
+            count: 2,
+            total_ns: 1_500,
+            max_ns: 1_000,
+            ..Times::default()
+        },
     };
-    checks.max_ns = 1_000;
-    checks.buckets[2] = 1;
-    checks.buckets[3] = 1;
+    checks.times.buckets[2] = 1;
+    checks.times.buckets[3] = 1;
     Report {
         kernel: "6.12.0".to_owned(),
         attached: "fentry/fexit".to_owned(),

@@ -5,7 +5,7 @@ use connect_trace::{
     connect::{CheckMode, Connect, Family},
     probes::{ProbeConfig, attach::AttachMode, checks::Families},
 };
-use connect_trace_common::{CheckEstablished, buckets::lower_edge_ns};
+use connect_trace_common::{CheckEstablished, Times, buckets::lower_edge_ns};
 
 use crate::{
     Test,
@@ -46,7 +46,7 @@ fn counting_shows_how_many_ports_each_connect_looked_at(mode: AttachMode) -> Res
         assert_eq!(pair.record().checks, Some(1), "{:?}", pair.record());
     }
     calls_are_those_of_the_connects(&trace.connects, &trace.checks);
-    assert_eq!(trace.checks.map(|function| function.timed), [0, 0]);
+    assert_eq!(trace.checks.map(|function| function.times.count), [0, 0]);
     Ok(())
 }
 
@@ -110,14 +110,21 @@ fn timing_times_the_calls(mode: AttachMode) -> Result<()> {
     for function in trace.checks {
         times_are_consistent(&function);
         // All calls are timed except those that another thread interrupted.
-        assert!(function.timed * 10 > function.calls * 9, "{function:?}");
+        assert!(
+            function.times.count * 10 > function.calls * 9,
+            "{function:?}"
+        );
     }
     let searching: u64 = trace
         .connects
         .iter()
         .filter_map(|connect| connect.search_ns)
         .sum();
-    let checking: u64 = trace.checks.iter().map(|function| function.total_ns).sum();
+    let checking: u64 = trace
+        .checks
+        .iter()
+        .map(|function| function.times.total_ns)
+        .sum();
     assert!(checking < searching, "{checking} ns of {searching} ns");
     for connect in &trace.connects {
         assert_eq!(
@@ -130,13 +137,13 @@ fn timing_times_the_calls(mode: AttachMode) -> Result<()> {
 }
 
 fn times_are_consistent(function: &CheckEstablished) {
-    let CheckEstablished {
-        calls,
-        timed,
+    let CheckEstablished { calls, times } = *function;
+    let Times {
+        count: timed,
         total_ns,
         max_ns,
         buckets,
-    } = *function;
+    } = times;
     assert!(timed > 0 && timed <= calls, "{function:?}");
     assert_eq!(buckets.iter().sum::<u64>(), timed, "{function:?}");
     assert!(max_ns <= total_ns, "{function:?}");

@@ -155,12 +155,7 @@ impl Maps {
         for PerCpu { checks, .. } in self.per_cpu() {
             for (sum, cpu) in sums.iter_mut().zip(checks) {
                 sum.calls += cpu.calls;
-                sum.timed += cpu.timed;
-                sum.total_ns += cpu.total_ns;
-                sum.max_ns = sum.max_ns.max(cpu.max_ns);
-                for (bucket, more) in sum.buckets.iter_mut().zip(cpu.buckets) {
-                    *bucket += more;
-                }
+                sum.times.add(&cpu.times);
             }
         }
         sums
@@ -173,8 +168,8 @@ impl Maps {
         let mut sums = [FastGroup::zeroed(); FastGroup::GROUPS as usize];
         for PerCpu { fast, .. } in self.per_cpu() {
             for (sum, cpu) in sums.iter_mut().zip(fast) {
-                add_times(&mut sum.connect, &cpu.connect);
-                add_times(&mut sum.search, &cpu.search);
+                sum.connect.add(&cpu.connect);
+                sum.search.add(&cpu.search);
             }
         }
         sums
@@ -204,15 +199,6 @@ impl Maps {
             count += 1;
         }
         Ok(count)
-    }
-}
-
-fn add_times(sum: &mut Times, more: &Times) {
-    sum.count += more.count;
-    sum.total_ns += more.total_ns;
-    sum.max_ns = sum.max_ns.max(more.max_ns);
-    for (bucket, more) in sum.buckets.iter_mut().zip(more.buckets) {
-        *bucket += more;
     }
 }
 

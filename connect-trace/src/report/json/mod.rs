@@ -453,15 +453,15 @@ struct CheckFunction {
 
 impl CheckFunction {
     fn of(name: &'static str, function: &CheckEstablished) -> Self {
-        let timed = function.timed > 0;
+        let timed = function.times.count > 0;
         Self {
             name,
             calls: function.calls,
-            timed: function.timed,
-            total_ns: function.total_ns,
-            mean_ns: timed.then(|| function.total_ns as f64 / function.timed as f64),
-            max_ns: timed.then_some(function.max_ns),
-            buckets: Bucket::all(&function.buckets),
+            timed: function.times.count,
+            total_ns: function.times.total_ns,
+            mean_ns: timed.then(|| function.times.total_ns as f64 / function.times.count as f64),
+            max_ns: timed.then_some(function.times.max_ns),
+            buckets: Bucket::all(&function.times.buckets),
         }
     }
 }
