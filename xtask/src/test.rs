@@ -113,9 +113,9 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     if options.arguments.is_empty() {
         let host = with_host.then_some(host::PARTS).into_iter().flatten();
         let lint = options.lint.then_some(LINT);
-        let guests = parts.iter().map(|part| part.name.as_str());
-        let guests = guests.chain((!parts.is_empty()).then_some(guests::BUILD));
-        let all: Vec<&str> = host.chain(lint).chain(guests).collect();
+        let build = (!parts.is_empty()).then_some(guests::BUILD);
+        let guests = parts.iter().map(|part| (part.name.as_str(), part.usual));
+        let all: Vec<_> = host.chain(lint).chain(build).chain(guests).collect();
         eprintln!("{}", earlier.estimate(&all));
     }
 
@@ -124,7 +124,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         let guests = scope.spawn(|| guests::test(options, &parts, &earlier, &durations));
         let lints = options
             .lint
-            .then(|| durations.measure(LINT, lint::failures));
+            .then(|| durations.measure(LINT.0, lint::failures));
         let host = with_host
             .then(|| host::test(&durations).unwrap_or_else(|error| Ran::not("host", &error)));
         let guests = guests.join();
@@ -158,8 +158,8 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// Name of the lints in the table of durations.
-const LINT: &str = "lint";
+/// Name of the lints in the table of durations, and their usual seconds.
+const LINT: (&str, u64) = ("lint", 120);
 
 /// Prints an output line of the tests, with its origin before it and its duration after it.
 fn print_line(origin: &str, line: &str, took: Option<Duration>) {

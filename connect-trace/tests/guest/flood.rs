@@ -54,16 +54,35 @@ fn each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer(mode: AttachMode) ->
         "--format json -i 0.1 --ring-buffer 64k {}",
         attach(mode)
     ))?;
-    Truth::start("rate --refused --threads 8 --seconds 1")?.calls()?;
+    // A machine that has other work may make too few in a second.
+    for _ in 0..10 {
+        Truth::start("rate --refused --threads 8 --seconds 1")?.calls()?;
+        if process
+            .stdout()
+            .lines()
+            .rev()
+            .nth(1)
+            .map(lost)
+            .transpose()?
+            > Some(0)
+        {
+            break;
+        }
+    }
     process.signal(libc::SIGINT)?;
     let ended = report(process)?;
-    let mut lost = 0;
+    let mut most = 0;
     for line in ended.stdout.lines() {
-        let report: Value = serde_json::from_str(line).with_context(|| ended.to_string())?;
-        let accounting = &report["accounting"];
-        assert_eq!(accounting["adds_up"], true, "{report}");
-        lost = accounting["lost_ring_full"].as_u64().unwrap_or(0);
+        most = lost(line).with_context(|| ended.to_string())?;
     }
-    assert!(lost > 0, "{ended}");
+    assert!(most > 0, "{ended}");
     Ok(())
+}
+
+/// Returns how many records a report says were lost to a full ring buffer, after a check that it adds up.
+fn lost(line: &str) -> Result<u64> {
+    let report: Value = serde_json::from_str(line)?;
+    let accounting = &report["accounting"];
+    assert_eq!(accounting["adds_up"], true, "{report}");
+    accounting["lost_ring_full"].as_u64().context("no number")
 }

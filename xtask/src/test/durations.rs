@@ -14,10 +14,6 @@ use crate::workspace;
 /// Number of slowest tests to show.
 const SLOWEST: usize = 10;
 
-/// Upper bound in seconds for a part without an earlier run, on an idle machine with two CPUs where nothing is built
-/// yet.
-const USUAL_SECONDS: u64 = 120;
-
 /// Durations of the parts and tests of this run.
 pub(super) struct Durations {
     start: Instant,
@@ -133,22 +129,23 @@ impl Earlier {
         }
     }
 
-    /// Returns the seconds that a part took.
-    pub(super) fn seconds(&self, part: &str) -> u64 {
-        self.parts.get(part).copied().unwrap_or(USUAL_SECONDS)
+    /// Returns the seconds that a part took, or the usual seconds without an earlier run.
+    pub(super) fn seconds(&self, part: &str, usual: u64) -> u64 {
+        self.parts.get(part).copied().unwrap_or(usual)
     }
 
-    /// Returns an estimate of the duration of a run of these parts.
-    pub(super) fn estimate(&self, parts: &[&str]) -> String {
-        let sum: u64 = parts.iter().map(|part| self.seconds(part)).sum();
-        let known = parts.iter().all(|part| self.parts.contains_key(*part));
+    /// Returns an estimate of the duration of a run of these parts, each with its usual seconds.
+    pub(super) fn estimate(&self, parts: &[(&str, u64)]) -> String {
+        let seconds = parts.iter().map(|(part, usual)| self.seconds(part, *usual));
+        let sum: u64 = seconds.sum();
+        let known = parts.iter().all(|(part, _)| self.parts.contains_key(*part));
         // Parts run at the same time, as many as in the last run.
         let (all, of) = if known && self.sum > 0 {
             (self.all * sum / self.sum, "as earlier runs did")
         } else {
             (
                 sum / 2,
-                "on two CPUs with no other work, if nothing is built yet",
+                "from an empty build folder on two CPUs with no other work",
             )
         };
         let minutes = all.div_ceil(60).max(1);
@@ -189,13 +186,15 @@ mod tests {
             sum: 600,
             all: 400,
         };
-        let of = |parts: &[&str]| earlier.estimate(parts);
         assert_eq!(
-            of(&["lint", "host"]),
+            earlier.estimate(&[("lint", 1), ("host", 1)]),
             "this takes about 7 min, as earlier runs did"
         );
-        assert_eq!(of(&["lint"]), "this takes about 2 min, as earlier runs did");
-        assert!(of(&["lint", "7.3 kprobe"]).starts_with("this takes about 2 min, on two CPUs"));
-        assert_eq!(earlier.seconds("7.3 kprobe"), USUAL_SECONDS);
+        let estimate = earlier.estimate(&[("lint", 1), ("7.3 kprobe", 240)]);
+        assert!(
+            estimate.starts_with("this takes about 3 min, from an empty"),
+            "{estimate}"
+        );
+        assert_eq!(earlier.seconds("7.3 kprobe", 240), 240);
     }
 }

@@ -1,5 +1,6 @@
 //! Tests that need a kernel, in virtual machines, several at the same time.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -24,8 +25,8 @@ const PROGRAM: &str = "/usr/local/bin/guest-tests";
 /// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
 
-/// Name of the build in the table of durations.
-pub(super) const BUILD: &str = "guests, build";
+/// Name of the build in the table of durations, and its usual seconds.
+pub(super) const BUILD: (&str, u64) = ("guests, build", 120);
 
 /// The tests that one virtual machine runs.
 pub(super) struct Part<'a> {
@@ -34,6 +35,8 @@ pub(super) struct Part<'a> {
     pub(super) name: String,
     /// True for a kernel between the oldest and the newest, which runs no test of those two only.
     between: bool,
+    /// Seconds that it usually takes.
+    pub(super) usual: u64,
     /// Arguments for the test program.
     arguments: Vec<String>,
 }
@@ -41,31 +44,57 @@ pub(super) struct Part<'a> {
 /// Divides the tests of each kernel, oldest kernel first, so that no CPU is idle for long at the end. Tests chosen by
 /// arguments stay together.
 pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
-    const THIRDS: [(&str, &[&str]); 3] = [
-        (" fentry", &["fentry::"]),
-        (" kprobe", &["kprobe::"]),
-        (" others", &["--skip", "fentry::", "--skip", "kprobe::"]),
-    ];
     let mut parts = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
-        let mut add = |name: &str, arguments| {
+        let between = index > 0 && index + 1 < kernels.len();
+        let mut add = |name: &str, usual, arguments| {
             parts.push(Part {
                 kernel,
                 name: format!("{}{name}", kernel.name),
-                between: index > 0 && index + 1 < kernels.len(),
+                between,
+                usual,
                 arguments,
             });
         };
         if arguments.is_empty() {
-            for (name, of_third) in THIRDS {
-                add(name, of_third.iter().map(|&of| of.to_owned()).collect());
+            for third in &THIRDS {
+                let [with_all_tests, of_between] = third.usual;
+                let usual = if between { of_between } else { with_all_tests };
+                let arguments = third.arguments.iter().map(|&of| of.to_owned());
+                add(third.name, usual, arguments.collect());
             }
         } else {
-            add("", arguments.to_vec());
+            add("", 0, arguments.to_vec());
         }
     }
     parts
 }
+
+/// A third of the tests of a kernel.
+struct Third {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    /// Usual seconds on an idle machine with two CPUs: on the oldest or newest kernel, and on a kernel between them.
+    usual: [u64; 2],
+}
+
+const THIRDS: [Third; 3] = [
+    Third {
+        name: " fentry",
+        arguments: &["fentry::"],
+        usual: [80, 60],
+    },
+    Third {
+        name: " kprobe",
+        arguments: &["kprobe::"],
+        usual: [90, 70],
+    },
+    Third {
+        name: " others",
+        arguments: &["--skip", "fentry::", "--skip", "kprobe::"],
+        usual: [200, 70],
+    },
+];
 
 /// Runs the parts, the longest first. Returns the results in the order of the parts.
 pub(super) fn test(
@@ -77,7 +106,7 @@ pub(super) fn test(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let (kit, program) = durations.measure(BUILD, || {
+    let (kit, program) = durations.measure(BUILD.0, || {
         let (programs, tests) = binaries::build_with_tests()?;
         let kit = Kit::with_programs(programs)?.with_clients()?;
         anyhow::Ok((kit, tests))
@@ -85,7 +114,7 @@ pub(super) fn test(
     let silence = Duration::from_secs(options.silence);
 
     let mut longest_first: Vec<_> = parts.iter().enumerate().collect();
-    longest_first.sort_by_key(|(_, part)| std::cmp::Reverse(earlier.seconds(&part.name)));
+    longest_first.sort_by_key(|(_, part)| Reverse(earlier.seconds(&part.name, part.usual)));
     let waiting = Mutex::new(VecDeque::from(longest_first));
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -118,6 +147,7 @@ fn test_guest(
         name,
         between,
         arguments,
+        ..
     } = part;
     let between = between.then_some(["env", BETWEEN]);
     // One at a time: tests change settings of the whole system.

@@ -15,12 +15,12 @@ use crate::{process, workspace};
 const BROWSER: &str = "CONNECT_TRACE_BROWSER";
 const NO_BROWSER: &str = "CONNECT_TRACE_NO_BROWSER";
 
-/// Parts of a run on the host in the table of durations.
-pub(super) const PARTS: [&str; 2] = ["host, build", "host"];
+/// Parts of a run on the host in the table of durations, and their usual seconds.
+pub(super) const PARTS: [(&str, u64); 2] = [("host, build", 120), ("host", 60)];
 
 /// Builds and runs the tests on the host.
 pub(super) fn test(durations: &Durations) -> Result<Ran> {
-    let [build, run] = PARTS;
+    let [(build, _), (run, _)] = PARTS;
     let cargo = || {
         let mut command = workspace::cargo();
         command.args(["test", "--workspace", "--no-fail-fast"]);
