@@ -8,7 +8,10 @@ use std::{
 use bytemuck::Zeroable as _;
 use connect_trace_common::{ConnectRecord, Flags};
 
-use crate::{kernel::layout::Layout, scan};
+use crate::{
+    kernel::layout::Layout,
+    scan::{self, Order},
+};
 
 /// One connect() call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +263,8 @@ pub struct Decoder {
     /// The record that was decoded last, as far as it is shared, and what it says.
     shared: [u8; ConnectRecord::SHARED],
     latest: Connect,
+    /// The order of its search, if the length of that is told by where it started and what it found.
+    order: Option<Order>,
 }
 
 /// The properties of the kernel that decide what a record means.
@@ -295,7 +300,8 @@ impl Decoder {
         Self {
             kernel,
             shared: *none.shared(),
-            latest: kernel.connect(&none),
+            latest: kernel.shared(&none),
+            order: None,
         }
     }
 
@@ -310,19 +316,20 @@ impl Decoder {
                 &copy
             }
         };
-        if *record.shared() == self.shared {
-            self.latest.take_own(record);
-        } else {
+        if *record.shared() != self.shared {
             self.shared = *record.shared();
-            self.latest = self.kernel.connect(record);
+            self.latest = self.kernel.shared(record);
+            self.order = self.latest.range.and_then(|range| order(record, range));
         }
+        self.latest.take_own(record, self.order);
         Some(&self.latest)
     }
 }
 
 impl Connect {
     /// Takes from a record all that is not shared with the record before.
-    fn take_own(&mut self, record: &ConnectRecord) {
+    #[inline]
+    fn take_own(&mut self, record: &ConnectRecord, order: Option<Order>) {
         let flags = record.flags;
         self.start_ns = record.start_ns;
         self.connect_ns = record.connect_ns;
@@ -337,15 +344,24 @@ impl Connect {
         self.tid = record.pid_tgid as u32;
         self.comm = Comm(bytemuck::cast(record.comm));
         self.uid = record.uid;
-        self.scanned = self.range.and_then(|range| scanned(record, range));
+        if let Some(order) = order {
+            let start = scan::Start {
+                sum: record.scan_start,
+                advance: record.scan_advance,
+            };
+            self.scanned = match record.source_port {
+                0 => None,
+                port => order.until(start, port),
+            };
+        }
         self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
         self.checks_watched = record.checks != 0;
     }
 }
 
 impl Shown {
-    /// Decodes a record.
-    fn connect(&self, record: &ConnectRecord) -> Connect {
+    /// Decodes what is shared with the next record.
+    fn shared(&self, record: &ConnectRecord) -> Connect {
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         let locks = self.user_locks_bit.filter(|_| searched);
         let locks = locks.map(|bit| record.user_locks >> bit);
@@ -355,7 +371,8 @@ impl Shown {
             _ => Family::V4,
         };
         let is_v6 = family == Family::V6;
-        let mut connect = Connect {
+        let range = (searched && self.shows_port_range).then(|| self.range(record));
+        Connect {
             family,
             source: searched.then(|| address(record.source, is_v6)),
             destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
@@ -367,10 +384,12 @@ impl Shown {
             owner: self
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
-            range: (searched && self.shows_port_range).then(|| self.range(record)),
+            range,
             strategy: locks.map(|locks| strategy(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
-            // From here on its own.
+            // Of a search that found one, it is its own.
+            scanned: range.filter(|_| found_none(record)).and_then(scan::all),
+            // As all from here on.
             start_ns: 0,
             connect_ns: 0,
             search_ns: None,
@@ -379,12 +398,9 @@ impl Shown {
             tid: 0,
             comm: Comm([0; 16]),
             uid: 0,
-            scanned: None,
             checks: None,
             checks_watched: false,
-        };
-        connect.take_own(record);
-        connect
+        }
     }
 
     /// The range of the namespace, narrowed by the socket's own as `inet_sk_get_local_port_range` does:
@@ -437,24 +453,21 @@ fn strategy(record: &ConnectRecord, locks: u8) -> Strategy {
     }
 }
 
-/// How many ports the search went through, where there was one and it can be known.
-fn scanned(record: &ConnectRecord, range: PortRange) -> Option<u32> {
-    let flags = record.flags;
-    // With random steps (net.ipv4.ip_local_port_step_width) the programs do not look where it started.
-    if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
-        return None;
-    }
-    if record.ret == -libc::EADDRNOTAVAIL {
-        return scan::all(range);
-    }
-    let found = record.ret == 0 && record.source_port != 0 && flags.has(Flags::SEARCH_TIMED);
-    let start = scan::Start {
-        sum: record.scan_start,
-        advance: record.scan_advance,
-    };
-    found
-        .then(|| scan::until(range, start, record.source_port))
-        .flatten()
+/// Returns whether a search was seen to start. With random steps (net.ipv4.ip_local_port_step_width) the programs do not
+/// look where it started.
+fn has_start(record: &ConnectRecord) -> bool {
+    record.flags.has(Flags::SCAN_STARTED) && !record.flags.has(Flags::PORT_BOUND)
+}
+
+/// Returns whether a search went through all ports in vain.
+fn found_none(record: &ConnectRecord) -> bool {
+    has_start(record) && record.ret == -libc::EADDRNOTAVAIL
+}
+
+/// Returns the order of a search that found a port, if it is known where it started.
+fn order(record: &ConnectRecord, range: PortRange) -> Option<Order> {
+    let found = has_start(record) && record.ret == 0 && record.flags.has(Flags::SEARCH_TIMED);
+    found.then(|| Order::of(range)).flatten()
 }
 
 const AF_INET6: u16 = 10;

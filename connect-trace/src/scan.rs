@@ -15,8 +15,9 @@ pub struct Start {
 
 /// The order in which a range is gone through.
 #[derive(Clone, Copy, Debug)]
-struct Order {
+pub struct Order {
     low: u32,
+    high: u32,
     /// Ports that are gone through: one less than there are, where it goes by parity and they are odd.
     ports: u32,
     /// Whether it goes by steps of two, else of one.
@@ -24,10 +25,13 @@ struct Order {
 }
 
 impl Order {
-    fn of(range: PortRange) -> Option<Self> {
+    /// Returns the order of a range; `None` where that is upside down, as no kernel has it.
+    #[must_use]
+    pub fn of(range: PortRange) -> Option<Self> {
         let all = u32::from(range.high).checked_sub(u32::from(range.low))? + 1;
         Some(Self {
             low: range.low.into(),
+            high: range.high.into(),
             ports: if range.by_parity && all > 1 {
                 all & !1
             } else {
@@ -35,6 +39,47 @@ impl Order {
             },
             by_parity: range.by_parity,
         })
+    }
+
+    /// Returns how many ports a search went through, the one that it found among them.
+    ///
+    /// `None` if another search may have moved the slot on before this one took its start from it. The programs give no
+    /// advance if another one that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]); of those
+    /// that they do not see, the advance tells most: a search that finds its port as the `n`th of its pass moves its slot
+    /// on by `n` steps, or, for the sake of randomness, by up to eight.
+    #[inline]
+    #[must_use]
+    pub fn until(self, start: Start, port: u16) -> Option<u32> {
+        const RANDOM_STEPS: u32 = 8;
+        let Self {
+            low,
+            high,
+            ports,
+            by_parity,
+        } = self;
+        // A step is 1 << shift. One division is enough: it is most of what decoding a record costs.
+        let shift = u32::from(by_parity);
+        let within_a_step = (1 << shift) - 1;
+        let first = (start.sum % ports) & !within_a_step;
+        let port = u32::from(port).checked_sub(low)?;
+        if port > high - low {
+            return None;
+        }
+        // The last port of an odd number of them stands in for the lowest.
+        let port = if port < ports { port } else { port - ports };
+        let mut ahead = if port < first { ports } else { 0 } + port - first;
+        let mut before = 0;
+        if ahead & within_a_step != 0 {
+            before = ports / 2;
+            ahead -= 1;
+        }
+        let nth = (ahead >> shift) + 1;
+        let advance = u32::from(start.advance);
+        let own = advance == nth << shift
+            || nth < RANDOM_STEPS
+                && advance & within_a_step == 0
+                && (nth..=RANDOM_STEPS).contains(&(advance >> shift));
+        own.then_some(before + nth)
     }
 }
 
@@ -44,51 +89,16 @@ pub fn all(range: PortRange) -> Option<u32> {
     Order::of(range).map(|order| order.ports)
 }
 
-/// The ports that a search went through, the one that it found among them.
-///
-/// `None` if another search may have moved the slot on before this one took its start from it. The programs give no
-/// advance if another one that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]); of those
-/// that they do not see, the advance tells most: a search that finds its port as the `n`th of its pass moves its slot
-/// on by `n` steps, or, for the sake of randomness, by up to eight.
-#[must_use]
-pub fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
-    const RANDOM_STEPS: u32 = 8;
-    let Order {
-        low,
-        ports,
-        by_parity,
-    } = Order::of(range)?;
-    // A step is 1 << shift. One division is enough: it is most of what decoding a record costs.
-    let shift = u32::from(by_parity);
-    let within_a_step = (1 << shift) - 1;
-    let first = (start.sum % ports) & !within_a_step;
-    let port = u32::from(port).checked_sub(low)?;
-    if port > u32::from(range.high) - low {
-        return None;
-    }
-    // The last port of an odd number of them stands in for the lowest.
-    let port = if port < ports { port } else { port - ports };
-    let mut ahead = if port < first { ports } else { 0 } + port - first;
-    let mut before = 0;
-    if ahead & within_a_step != 0 {
-        before = ports / 2;
-        ahead -= 1;
-    }
-    let nth = (ahead >> shift) + 1;
-    let advance = u32::from(start.advance);
-    let own = advance == nth << shift
-        || nth < RANDOM_STEPS
-            && advance & within_a_step == 0
-            && (nth..=RANDOM_STEPS).contains(&(advance >> shift));
-    own.then_some(before + nth)
-}
-
 #[cfg(test)]
 mod tests {
     use connect_trace_common::Look;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn until(range: PortRange, start: Start, port: u16) -> Option<u32> {
+        Order::of(range)?.until(start, port)
+    }
 
     /// The loop of `__inet_hash_connect`, with `taken` for all that makes it pass over a port: the port,
     /// how many were looked at, and the slot's advance.
