@@ -169,7 +169,7 @@ fn bucket(ns: u64) -> usize {
     };
     // 1,233 / 4,096 is the common logarithm of 2: it is this bucket or the one before.
     let bits = u64::BITS - ns.leading_zeros();
-    let last = (bits as usize * 1_233 >> 12).min(BUCKETS - 1);
+    let last = ((bits as usize * 1_233) >> 12).min(BUCKETS - 1);
     last - usize::from(ns < EDGES[last])
 }
 

@@ -106,20 +106,30 @@ fn references(object: &[u8], externs: &[Extern]) -> Result<Vec<(usize, Extern)>>
 
 #[cfg(test)]
 mod tests {
+    use connect_trace_common::Params;
+
     use super::*;
     use crate::kernel::cast;
 
     const OBJECT: &[u8] = include_bytes!(env!("CONNECT_TRACE_BPF_OBJECT_PATH"));
     const MAP: i32 = 0x0102_0304;
+    const PARAM: u64 = 0xffff_ffff_8123_4567;
 
-    fn externs(function: Option<TypeId>) -> [Extern; 4] {
+    fn externs(function: Option<TypeId>) -> Vec<Extern> {
         let known = |name, is| Extern { name, is };
-        [
+        let params = Params {
+            table_perturb: PARAM,
+            ..Params::default()
+        };
+        let constants = params.named().into_iter();
+        let constants = constants.map(|(name, value)| known(name, Is::Constant(value)));
+        let others = [
             known("PER_CPU", Is::Variable(MAP)),
             known("THREADS", Is::Variable(MAP + 1)),
             known("CONTROL", Is::Variable(MAP + 2)),
             known(cast::FUNCTION, Is::Function(function)),
-        ]
+        ];
+        constants.chain(others).collect()
     }
 
     /// An object that is linked, and where that changed it.
@@ -136,7 +146,24 @@ mod tests {
         let (_, found) = linked(OBJECT, None);
         for known in externs(None) {
             let of_it = found.iter().filter(|(_, other)| *other == known);
-            assert!(of_it.count() > 5, "{known:?}");
+            let least = match known.is {
+                Is::Constant(_) => 1,
+                _ => 6,
+            };
+            assert!(of_it.count() >= least, "{known:?}");
+        }
+    }
+
+    #[test]
+    fn a_constant_is_in_the_instruction() {
+        let (after, found) = linked(OBJECT, None);
+        for (at, known) in found {
+            if let Is::Constant(value) = known.is {
+                let [low, high] = [value as u32, (value >> 32) as u32].map(u32::to_le_bytes);
+                assert_eq!(after[at..at + 4], [LOAD_WORD_64, OBJECT[at + 1], 0, 0]);
+                assert_eq!(after[at + 4..at + 8], low, "{known:?}");
+                assert_eq!(after[at + 12..at + 16], high, "{known:?}");
+            }
         }
     }
 
