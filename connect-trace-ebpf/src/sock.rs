@@ -43,8 +43,6 @@ pub trait Memory: Copy {
     /// Of a `struct sock` the `struct tcp_sock` that it is the beginning of; `None` where it is of another
     /// protocol, as far as this is seen.
     fn as_tcp_sock(self) -> Option<Self>;
-    /// The address as a number.
-    fn address(self) -> *const u8;
 }
 
 /// A pointer whose type the verifier knows (fentry, fexit): read by plain loads.
@@ -77,11 +75,6 @@ impl Memory for Typed {
         let sock = unsafe { generated::bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
         (!sock.is_null()).then_some(Self(sock.cast_const().cast()))
     }
-
-    #[inline(always)]
-    fn address(self) -> *const u8 {
-        self.0
-    }
 }
 
 /// A pointer that was given its type: read by plain loads too, of which one that faults reads zeros.
@@ -110,11 +103,6 @@ impl Memory for Cast {
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
         Some(Self(cast(self.0, param!(inet_sock))))
-    }
-
-    #[inline(always)]
-    fn address(self) -> *const u8 {
-        self.0
     }
 }
 
@@ -153,11 +141,6 @@ impl Memory for Untyped {
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
         Some(self)
-    }
-
-    #[inline(always)]
-    fn address(self) -> *const u8 {
-        self.0
     }
 }
 
@@ -269,6 +252,6 @@ impl<M: Memory> Net<M> {
 /// The halves of a word, in the order in which they lie in memory.
 #[inline(always)]
 fn halves(word: u32) -> [u16; 2] {
-    let [a, b, c, d] = word.to_ne_bytes();
-    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+    // SAFETY: any four bytes are two numbers. Not by bytes or shifts: the compiler would cut the word and join it again.
+    unsafe { core::mem::transmute(word) }
 }

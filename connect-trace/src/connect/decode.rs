@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytemuck::Zeroable as _;
 use connect_trace_common::{ConnectRecord, Flags};
 
-use super::{Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort, scan};
+use super::{
+    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    scan::{self, Order},
+};
 use crate::kernel::layout::Layout;
 
 /// Turns the kernel's records into [`Connect`]s.
@@ -18,6 +21,8 @@ pub struct Decoder {
     /// The shared part of the record that was decoded last; `latest` is the result.
     shared: [u8; ConnectRecord::SHARED],
     latest: Connect,
+    /// Order of the search in `latest`, if the start and the port that was found tell the length of the search.
+    order: Option<Order>,
 }
 
 /// The properties of the kernel that decide what a record means.
@@ -53,7 +58,8 @@ impl Decoder {
         Self {
             kernel,
             shared: *none.shared(),
-            latest: kernel.connect(&none),
+            latest: kernel.shared(&none),
+            order: None,
         }
     }
 
@@ -68,19 +74,20 @@ impl Decoder {
                 &copy
             }
         };
-        if *record.shared() == self.shared {
-            self.latest.take_own(record);
-        } else {
+        if *record.shared() != self.shared {
             self.shared = *record.shared();
-            self.latest = self.kernel.connect(record);
+            self.latest = self.kernel.shared(record);
+            self.order = self.latest.range.and_then(|range| order(record, range));
         }
+        self.latest.take_own(record, self.order);
         Some(&self.latest)
     }
 }
 
 impl Connect {
     /// Takes all values from a record that are not shared with the record before.
-    fn take_own(&mut self, record: &ConnectRecord) {
+    #[inline]
+    fn take_own(&mut self, record: &ConnectRecord, order: Option<Order>) {
         let flags = record.flags;
         self.start_ns = record.start_ns;
         self.connect_ns = record.connect_ns;
@@ -95,15 +102,24 @@ impl Connect {
         self.tid = record.pid_tgid as u32;
         self.comm = Comm(bytemuck::cast(record.comm));
         self.uid = record.uid;
-        self.scanned = self.range.and_then(|range| scanned(record, range));
+        if let Some(order) = order {
+            let start = scan::Start {
+                sum: record.scan_start,
+                advance: record.scan_advance,
+            };
+            self.scanned = match record.source_port {
+                0 => None,
+                port => order.until(start, port),
+            };
+        }
         self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
         self.checks_watched = record.checks != 0;
     }
 }
 
 impl Shown {
-    /// Decodes a record.
-    fn connect(&self, record: &ConnectRecord) -> Connect {
+    /// Decodes the part that consecutive records share.
+    fn shared(&self, record: &ConnectRecord) -> Connect {
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         let locks = self.user_locks_bit.filter(|_| searched);
         let locks = locks.map(|bit| record.user_locks >> bit);
@@ -113,7 +129,8 @@ impl Shown {
             _ => Family::V4,
         };
         let is_v6 = family == Family::V6;
-        let mut connect = Connect {
+        let range = (searched && self.shows_port_range).then(|| self.range(record));
+        Connect {
             family,
             source: searched.then(|| address(record.source, is_v6)),
             destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
@@ -125,9 +142,11 @@ impl Shown {
             owner: self
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
-            range: (searched && self.shows_port_range).then(|| self.range(record)),
+            range,
             port_choice: locks.map(|locks| port_choice(record, locks)),
             address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
+            // The length of a search that found a port belongs to its record.
+            scanned: range.filter(|_| found_none(record)).and_then(scan::all),
             // The following fields belong to each record: `take_own` sets them.
             start_ns: 0,
             connect_ns: 0,
@@ -137,12 +156,9 @@ impl Shown {
             tid: 0,
             comm: Comm([0; 16]),
             uid: 0,
-            scanned: None,
             checks: None,
             checks_watched: false,
-        };
-        connect.take_own(record);
-        connect
+        }
     }
 
     /// Returns the range of the namespace, narrowed by the socket's own range as in `inet_sk_get_local_port_range`: an
@@ -214,24 +230,21 @@ fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     }
 }
 
-/// Returns the number of ports that the search went through, if there was a search and the number can be known.
-fn scanned(record: &ConnectRecord, range: SearchRange) -> Option<u32> {
-    let flags = record.flags;
-    // The programs do not read the start of a search with random steps (net.ipv4.ip_local_port_step_width).
-    if flags.has(Flags::PORT_BOUND) || !flags.has(Flags::SCAN_STARTED) {
-        return None;
-    }
-    if record.ret == -libc::EADDRNOTAVAIL {
-        return scan::all(range);
-    }
-    let found = record.ret == 0 && record.source_port != 0 && flags.has(Flags::SEARCH_TIMED);
-    let start = scan::Start {
-        sum: record.scan_start,
-        advance: record.scan_advance,
-    };
-    found
-        .then(|| scan::until(range, start, record.source_port))
-        .flatten()
+/// Returns true if the programs read the start of the search. They do not read that of a search with random steps
+/// (net.ipv4.ip_local_port_step_width).
+fn has_start(record: &ConnectRecord) -> bool {
+    record.flags.has(Flags::SCAN_STARTED) && !record.flags.has(Flags::PORT_BOUND)
+}
+
+/// Returns true if a search went through all ports and found none.
+fn found_none(record: &ConnectRecord) -> bool {
+    has_start(record) && record.ret == -libc::EADDRNOTAVAIL
+}
+
+/// Returns the order of a search that found a port, if its start is known.
+fn order(record: &ConnectRecord, range: SearchRange) -> Option<Order> {
+    let found = has_start(record) && record.ret == 0 && record.flags.has(Flags::SEARCH_TIMED);
+    found.then(|| Order::of(range)).flatten()
 }
 
 const AF_INET6: u16 = 10;

@@ -15,8 +15,9 @@ pub struct Start {
 
 /// The order in which a search goes through a range.
 #[derive(Clone, Copy, Debug)]
-struct Order {
+pub struct Order {
     low: u32,
+    high: u32,
     /// Number of ports in the order: one less than in the range if the search goes by parity and that number is odd.
     ports: u32,
     /// True for steps of two, false for steps of one.
@@ -24,10 +25,13 @@ struct Order {
 }
 
 impl Order {
-    fn of(range: SearchRange) -> Option<Self> {
+    /// Returns the order of a range; `None` if the range is upside down, as no kernel has it.
+    #[must_use]
+    pub fn of(range: SearchRange) -> Option<Self> {
         let all = u32::from(range.ports.high).checked_sub(u32::from(range.ports.low))? + 1;
         Some(Self {
             low: range.ports.low.into(),
+            high: range.ports.high.into(),
             ports: if range.by_parity && all > 1 {
                 all & !1
             } else {
@@ -35,6 +39,47 @@ impl Order {
             },
             by_parity: range.by_parity,
         })
+    }
+
+    /// Returns the number of ports that a search went through, including the one that it found.
+    ///
+    /// `None` if another search may have advanced the slot before this one read its start from it. The programs give no
+    /// advance if another search that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]). Most
+    /// searches that they do not see show in the advance: a search that finds its port as the `n`th of its pass advances
+    /// its slot by `n` steps, or, for randomness, by up to eight.
+    #[inline]
+    #[must_use]
+    pub fn until(self, start: Start, port: u16) -> Option<u32> {
+        const RANDOM_STEPS: u32 = 8;
+        let Self {
+            low,
+            high,
+            ports,
+            by_parity,
+        } = self;
+        // A step is 1 << shift. One division is enough: it is most of the cost of decoding a record.
+        let shift = u32::from(by_parity);
+        let within_a_step = (1 << shift) - 1;
+        let first = (start.sum % ports) & !within_a_step;
+        let port = u32::from(port).checked_sub(low)?;
+        if port > high - low {
+            return None;
+        }
+        // If the number of ports is odd, the last port takes the place of the lowest.
+        let port = if port < ports { port } else { port - ports };
+        let mut ahead = if port < first { ports } else { 0 } + port - first;
+        let mut before = 0;
+        if ahead & within_a_step != 0 {
+            before = ports / 2;
+            ahead -= 1;
+        }
+        let nth = (ahead >> shift) + 1;
+        let advance = u32::from(start.advance);
+        let own = advance == nth << shift
+            || nth < RANDOM_STEPS
+                && advance & within_a_step == 0
+                && (nth..=RANDOM_STEPS).contains(&(advance >> shift));
+        own.then_some(before + nth)
     }
 }
 
@@ -44,45 +89,6 @@ pub fn all(range: SearchRange) -> Option<u32> {
     Order::of(range).map(|order| order.ports)
 }
 
-/// Returns the number of ports that a search went through, including the one that it found.
-///
-/// `None` if another search may have advanced the slot before this one read its start from it. The programs give no
-/// advance if another search that moved the slot returned meanwhile ([`connect_trace_common::Look::advance`]). Most
-/// searches that they do not see show in the advance: a search that finds its port as the `n`th of its pass advances
-/// its slot by `n` steps, or, for randomness, by up to eight.
-#[must_use]
-pub fn until(range: SearchRange, start: Start, port: u16) -> Option<u32> {
-    const RANDOM_STEPS: u32 = 8;
-    let Order {
-        low,
-        ports,
-        by_parity,
-    } = Order::of(range)?;
-    // A step is 1 << shift. One division is enough: it is most of the cost of decoding a record.
-    let shift = u32::from(by_parity);
-    let within_a_step = (1 << shift) - 1;
-    let first = (start.sum % ports) & !within_a_step;
-    let port = u32::from(port).checked_sub(low)?;
-    if port > u32::from(range.ports.high) - low {
-        return None;
-    }
-    // If the number of ports is odd, the last port takes the place of the lowest.
-    let port = if port < ports { port } else { port - ports };
-    let mut ahead = if port < first { ports } else { 0 } + port - first;
-    let mut before = 0;
-    if ahead & within_a_step != 0 {
-        before = ports / 2;
-        ahead -= 1;
-    }
-    let nth = (ahead >> shift) + 1;
-    let advance = u32::from(start.advance);
-    let own = advance == nth << shift
-        || nth < RANDOM_STEPS
-            && advance & within_a_step == 0
-            && (nth..=RANDOM_STEPS).contains(&(advance >> shift));
-    own.then_some(before + nth)
-}
-
 #[cfg(test)]
 mod tests {
     use connect_trace_common::Look;
@@ -90,6 +96,10 @@ mod tests {
 
     use super::*;
     use crate::connect::PortRange;
+
+    fn until(range: SearchRange, start: Start, port: u16) -> Option<u32> {
+        Order::of(range)?.until(start, port)
+    }
 
     /// Runs the loop of `__inet_hash_connect`; `taken` holds every reason to skip a port. Returns the port, the number
     /// of ports that were tried, and the slot's advance.

@@ -172,11 +172,9 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
 
 /// Returns the levels of a report, in their order, each of which must begin at the end of the one before.
 fn levels(budget: &Value) -> Result<Vec<&str>> {
-    let level_switch = budget["level_switch"]
-        .as_array()
-        .context("no level_switch")?;
+    let steps = budget["steps"].as_array().context("no steps")?;
     let mut end = 0;
-    level_switch
+    steps
         .iter()
         .map(|step| {
             assert_eq!(number(step, "begins_ns"), end, "{budget:#}");

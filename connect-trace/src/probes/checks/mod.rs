@@ -318,7 +318,7 @@ impl Inner {
     /// Returns the number of calls that were timed since the start.
     fn timed(&self) -> u64 {
         let checks = self.maps.checks();
-        checks.iter().map(|function| function.timed).sum()
+        checks.iter().map(|function| function.times.count).sum()
     }
 
     /// Detaches one function after the other, and the entry and return programs of each function at once: detaching waits

@@ -15,7 +15,7 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
-    CheckEstablished, Control, Counters, FastGroup, InFlight, Times,
+    CheckEstablished, Control, Counters, FastGroup, InFlight,
     counters::{COPIES, PerCpu},
     record::{IDLE, PLACES},
 };
