@@ -1,13 +1,13 @@
 //! Power-of-ten buckets of nanoseconds, the same in the kernel and in the daemon.
 
-/// Number of buckets. Bucket 0 holds 0 ≤ t < 10 ns, bucket `i` holds 10^i ≤ t < 10^(i+1) ns, and the
-/// last one everything from 10 s up.
+/// Number of buckets. Bucket 0 holds 0 ≤ t < 10 ns, bucket `i` holds 10^i ≤ t < 10^(i+1) ns, and the last bucket holds
+/// all times from 10 s up.
 pub const BUCKETS: usize = 11;
 
-/// Bucket of a time of `ns` nanoseconds. The lower edge belongs to the bucket, the upper does not:
+/// Returns the bucket of a time of `ns` nanoseconds. The lower edge belongs to the bucket, the upper edge does not:
 /// 999 ns falls in bucket 2 and 1,000 ns in bucket 3.
 ///
-/// Compares with constants only, so that the verifier sees its bound and the kernel pays no division.
+/// Compares with constants only, so that the verifier sees the bound of the result and the kernel needs no division.
 #[inline(always)]
 #[must_use]
 pub fn power_of_ten(ns: u64) -> usize {
@@ -20,7 +20,7 @@ pub fn power_of_ten(ns: u64) -> usize {
     bucket
 }
 
-/// Lower edge of a bucket in nanoseconds (0 for the first).
+/// Returns the lower edge of a bucket in nanoseconds (0 for the first).
 #[must_use]
 pub const fn lower_edge_ns(bucket: usize) -> u64 {
     if bucket == 0 {

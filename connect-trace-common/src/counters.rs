@@ -53,7 +53,7 @@ pub struct Times {
     pub buckets: [u64; BUCKETS],
 }
 
-/// The connects that were too fast to get a record, by what became of their source ports.
+/// Calls below `--min-latency`, which get no record, by their outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FastGroup {
@@ -63,19 +63,19 @@ pub struct FastGroup {
     pub search: Times,
 }
 
-/// What is counted and aggregated on one CPU: whole cache lines, so that CPUs do not share any.
+/// Counters and sums of one CPU: whole cache lines, so that CPUs do not share any.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PerCpu {
-    /// What is counted.
+    /// Counters of calls.
     pub counters: Counters,
     /// `__inet_check_established` and `__inet6_check_established`.
     pub checks: [CheckEstablished; 2],
-    /// The call of one of them that runs.
+    /// Call of one of the two functions that has not returned.
     pub running: CheckRunning,
-    /// The connects that got no record because they were fast, in the order of the constants of [`FastGroup`].
+    /// Calls below `--min-latency`, in the order of the constants of [`FastGroup`].
     pub fast: [FastGroup; FastGroup::GROUPS as usize],
-    /// Nothing.
+    /// Padding to whole cache lines.
     pub unused: [u64; 5],
 }
 
@@ -87,7 +87,7 @@ const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));
 pub struct CheckRunning {
     /// The calling thread: a return that finds another one here was preempted by it, or has migrated.
     pub thread: u64,
-    /// When it was entered.
+    /// Time of its entry, in nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
 }
 
@@ -102,10 +102,10 @@ impl Times {
         }
     }
 
-    /// What has come since an earlier reading of the same sums. The longest time stays that of both.
+    /// Returns the difference to an earlier reading of the same sums. The longest time is that since the start.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        // Of one CPU's sum another may have been read earlier: never below zero.
+        // A sum of one CPU may be read before that of another: the difference is never below zero.
         let mut buckets = self.buckets;
         for (now, before) in buckets.iter_mut().zip(earlier.buckets) {
             *now = now.saturating_sub(before);
@@ -121,7 +121,7 @@ impl Times {
 }
 
 impl FastGroup {
-    /// What has come since an earlier reading of the same sums.
+    /// Returns the difference to an earlier reading of the same sums.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

@@ -1,8 +1,8 @@
-//! The fields of the kernel's structures that the programs read, and the stand-ins for their offsets: a program is
-//! built with a stand-in in the instruction that reads a field, and the daemon puts the running kernel's offset in
-//! its place, from the kernel's BTF, before it loads the program.
+//! The fields of the kernel's structures that the programs read, and the stand-ins for their offsets. A program is
+//! built with a stand-in in the instruction that reads a field; before it loads the program, the daemon replaces the
+//! stand-in with the running kernel's offset, from the kernel's BTF.
 
-/// A field; the daemon knows its structure and name by the same name.
+/// A field of a kernel structure. The daemon looks up the structure and the name of the member by this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Field {
@@ -18,11 +18,11 @@ pub enum Field {
     SockV6Destination,
     /// `sock.__sk_common.skc_v6_rcv_saddr`; absent without IPv6.
     SockV6Source,
-    /// `sock.__sk_common.skc_net.net`; absent without network namespaces, and so are those of `net`.
+    /// `sock.__sk_common.skc_net.net`; absent without network namespaces, as are the fields of `net`.
     SockNet,
     /// The byte of `sock.sk_userlocks`.
     SockUserLocks,
-    /// The byte of `sock.sk_kern_sock`, if that is another one than that of `sk_userlocks`.
+    /// The byte of `sock.sk_kern_sock`, if it is not the byte of `sk_userlocks`.
     SockKernel,
     /// `net.ns.inum`
     NetInode,
@@ -32,7 +32,7 @@ pub enum Field {
     NetPortStepWidth,
     /// `inet_sock.local_port_range`; absent before `IP_LOCAL_PORT_RANGE` (6.3).
     InetPortRange,
-    /// `task_struct.comm`; absent, as the next two, where there is no helper `bpf_get_current_task_btf`.
+    /// `task_struct.comm`; like the next two, absent if the kernel lacks the helper `bpf_get_current_task_btf`.
     TaskComm,
     /// `task_struct.cred`
     TaskCred,
@@ -49,7 +49,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// All of them, in the order of their numbers.
+    /// All fields, in the order of their numbers.
     pub const ALL: [Self; 20] = [
         Self::SockAddresses,
         Self::SockPorts,
@@ -73,24 +73,25 @@ impl Field {
         Self::SignalLive,
     ];
 
-    /// The stand-in of the first field, and the distance from one field to the next. The difference of any two fields is
-    /// near a multiple of the distance and no stand-in itself, so that it shows where the compiler has made one stand-in
-    /// of another. All are offsets that an instruction can have, below 32,768, and the programs have none of these numbers
-    /// otherwise.
+    /// Stand-in of the first field. All stand-ins are below 32,768, so that they fit the offset of an instruction, and
+    /// the programs use none of these numbers for anything else.
     const FIRST: u16 = 2_100;
+    /// Distance from the stand-in of one field to the next. The difference of any two stand-ins of different fields is
+    /// near a multiple of the distance and is no stand-in itself, so that it shows if the compiler has computed one
+    /// stand-in from another.
     const DISTANCE: u16 = 1_400;
 
-    /// Most bytes that are read of one field, so that each has a stand-in.
+    /// Maximum number of bytes read of one field; each byte has a stand-in.
     pub const ROOM: u16 = 16;
 
-    /// Returns the number that stands for the offset of this field's byte `at`.
+    /// Returns the stand-in for the offset of this field's byte `at`.
     #[inline(always)]
     #[must_use]
     pub const fn stand_in(self, at: usize) -> usize {
         Self::FIRST as usize + self as usize * Self::DISTANCE as usize + at
     }
 
-    /// Returns the field, and which of its bytes, that a number in an instruction stands for.
+    /// Returns the field and the index of its byte that a number in an instruction stands for.
     #[must_use]
     pub fn of_stand_in(value: i32) -> Option<(Self, u16)> {
         let number = u16::try_from(value).ok()?.checked_sub(Self::FIRST)?;
@@ -99,8 +100,8 @@ impl Field {
         (at < Self::ROOM).then_some((*field, at))
     }
 
-    /// Returns true if a number leads from the stand-in of one field to that of another: an instruction that has it reads a
-    /// field whose offset nobody puts in.
+    /// Returns true if a number is the difference of the stand-ins of two fields: an instruction with this number reads
+    /// a field whose offset the daemon does not put in.
     #[must_use]
     pub fn is_between_stand_ins(value: i32) -> bool {
         let (distance, room) = (u32::from(Self::DISTANCE), u32::from(Self::ROOM));
@@ -109,7 +110,7 @@ impl Field {
         (1..Self::ALL.len() as u32).contains(&multiple) && from_multiple % distance < 2 * room - 1
     }
 
-    /// The bit of this field in the set of those that the kernel has.
+    /// Returns the bit of this field in the set of fields that the kernel has.
     #[inline(always)]
     #[must_use]
     pub const fn bit(self) -> u32 {

@@ -1,5 +1,5 @@
-//! What the eBPF programs and the daemon share: the layout of a record, of the counters and of the
-//! control word, and the power-of-ten buckets. Plain data, `no_std`, no pointers.
+//! Data that the eBPF programs and the daemon share: the layout of a record, of the counters and of the control words,
+//! the constants of the programs and the power-of-ten buckets. Plain data, `no_std`, no pointers.
 //!
 //! Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`); ports are in host order.
 

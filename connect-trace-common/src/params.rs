@@ -1,17 +1,17 @@
-//! What the daemon found out about the running kernel and about the options of this run, as constants of the programs.
+//! Properties of the running kernel and options of this run, which the daemon gives to the programs as constants.
 
 /// Declares [`Params`].
 macro_rules! params {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The constants that the programs are linked with. To the verifier they are that, so what cannot happen is not in
-        /// the program that it makes of this. Offsets are not among them: see [`crate::Field`].
+        /// The constants that the daemon links the programs with. They are constants to the verifier too, which removes
+        /// the code that they make unreachable. Offsets of fields are not among them: see [`crate::Field`].
         #[derive(Clone, Copy, Debug, Default)]
         pub struct Params {
             $($(#[$doc])* pub $name: u64,)*
         }
 
         impl Params {
-            /// Returns each by the name that the programs have for it.
+            /// Returns each constant with its name in the programs.
             #[must_use]
             pub fn named(&self) -> [(&'static str, u64); size_of::<Self>() / size_of::<u64>()] {
                 [$((stringify!($name), self.$name)),*]
@@ -21,40 +21,40 @@ macro_rules! params {
 }
 
 params! {
-    /// The fields that the running kernel has: their [`crate::Field::bit`].
+    /// Set of the fields that the running kernel has, by [`crate::Field::bit`].
     fields,
-    /// Whether this run has any of the options below, or a kernel without the helper `bpf_get_current_task_btf`; where
-    /// not, that is all that is asked of them.
+    /// 1 if this run has any of the options below, or if the kernel lacks the helper `bpf_get_current_task_btf`. If 0,
+    /// the programs check none of them.
     has_options,
-    /// Whether `net.ipv4.ip_local_ports.range` is `int[2]` (1, before 6.8) or `high << 16 | low` (0).
+    /// 1 if `net.ipv4.ip_local_ports.range` is `int[2]` (before 6.8), 0 if it is `high << 16 | low`.
     net_port_range_is_pair,
-    /// Whether `inet_sock.local_port_range` is `struct { u16 lo, hi }` (1, before 6.8) or `high << 16 | low` (0): the
+    /// 1 if `inet_sock.local_port_range` is `struct { u16 lo, hi }` (before 6.8), 0 if it is `high << 16 | low`: the
     /// same bytes.
     inet_port_range_is_pair,
-    /// Whether the kernel has the function `bpf_rdonly_cast`, which gives an address one of the types below.
+    /// 1 if the kernel has the function `bpf_rdonly_cast`, which casts an address to one of the types below.
     casts,
-    /// `struct sock`, by its number in the kernel's BTF.
+    /// Number of `struct sock` in the kernel's BTF.
     sock,
-    /// `struct inet_sock`
+    /// Number of `struct inet_sock` in the kernel's BTF.
     inet_sock,
-    /// A structure that begins with a word of 32 bits.
+    /// Number in the kernel's BTF of a structure that begins with a 32-bit word.
     word,
-    /// Address of the variable `table_perturb`, a `u32 *`; 0 where it is not known.
+    /// Address of the variable `table_perturb`, a `u32 *`; 0 if it is not known.
     table_perturb,
-    /// The bit of `sk_kern_sock` in [`crate::ConnectRecord::bits_of_sock`]; 0 where it is not known.
+    /// The bit of `sk_kern_sock` in [`crate::ConnectRecord::bits_of_sock`]; 0 if it is not known.
     kernel_sock,
     /// The filters: [`crate::FilterBits`].
     filters,
-    /// Whether one process is traced alone, without its children.
+    /// 1 if one process is traced alone, without its children.
     has_only_process,
     /// Number of cgroups in the map `CGROUPS`.
     cgroup_count,
-    /// Calls that took less get no record, and are counted in [`crate::FastGroup`].
+    /// Minimum latency of a call that gets a record; faster calls are counted in [`crate::FastGroup`].
     min_latency_ns,
-    /// Whether the calls of `__inet{,6}_check_established` are counted for each connect().
+    /// 1 if the calls of `__inet{,6}_check_established` are counted for each connect().
     count_checks,
-    /// Whether a connect() adds up those that it has counted when it returns; else each call is added.
+    /// 1 if a connect() adds its count of these calls to the total when it returns, 0 if each call is added by itself.
     checks_add_up,
-    /// Whether records may be made of some calls alone: [`crate::Control::sample_every`].
+    /// 1 if records may be made of a sample of the calls only: [`crate::Control::sample_every`].
     may_sample,
 }

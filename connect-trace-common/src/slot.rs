@@ -1,5 +1,5 @@
-//! A slot of the kernel's `table_perturb`: a port search takes its start from it, and moves it on when it has found a
-//! port.
+//! The slots of the kernel's `table_perturb`: a port search takes its start from a slot, and advances the slot when it
+//! has found a port.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,17 +7,18 @@ use bytemuck::{Pod, Zeroable};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Look {
-    /// The slot's value, a `u32`: in a word of 64 bits, which takes no instructions to cut.
+    /// The slot's value, a `u32`, in a word of 64 bits, so that no instructions are needed to truncate it.
     pub value: u64,
-    /// The number of searches that were seen to return with this slot moved.
+    /// Number of searches that were seen to return with this slot moved.
     pub moves: u64,
 }
 
 impl Look {
-    /// Returns by how much the search that ends with the look `after` moved the slot. 0 stands for an advance that is
-    /// not known: the slot was not moved, it was moved by more than a search does, or another search that had moved it
-    /// returned meanwhile. The latter may have moved it after this look and before the kernel took the start from it,
-    /// and the advance alone does not tell: it is longer by as much as the way seems to be.
+    /// Returns the distance by which the search that ends with the look `after` moved the slot. 0 means that the
+    /// advance is not known: the slot was not moved, it was moved by more than a search can move it, or another search
+    /// that had moved it returned meanwhile. That other search may have moved the slot after this look and before the
+    /// kernel took the start of this search from it. The advance alone does not show this: it is too long by the same
+    /// amount as the distance from the assumed start to the port.
     #[inline(always)]
     #[must_use]
     pub const fn advance(self, after: Self) -> u16 {

@@ -1,4 +1,5 @@
-//! The address that is passed to connect(), and the one that the kernel takes it for.
+//! The address passed to connect(), and the address that the kernel connects to, which differs from it if the passed
+//! one is unspecified.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
@@ -7,19 +8,19 @@ use crate::{
     sock::{AF_INET, AF_INET6, Memory, Sock},
 };
 
-/// The third word of a v4-mapped address.
+/// Third word of a v4-mapped address.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
-/// A `struct sockaddr *`, of which the kernel has made a copy of its own.
+/// A `struct sockaddr *` to the kernel's own copy of the passed address.
 #[derive(Clone, Copy)]
 pub struct Address(pub *const u8);
 
-/// An address of IPv6, or of IPv4 in v4-mapped form, in network order.
+/// An IPv6 address, or an IPv4 address in v4-mapped form, in network order.
 #[derive(Clone, Copy)]
 pub struct Destination(pub [u32; 4]);
 
 impl Destination {
-    /// The address of IPv4, if it is one.
+    /// Returns the IPv4 address, or `None` if it is an IPv6 address.
     #[inline(always)]
     pub fn v4(self) -> Option<u32> {
         let [a, b, mapped, v4] = self.0;
@@ -28,10 +29,10 @@ impl Destination {
 }
 
 impl Address {
-    /// Returns if its family is the one that the function takes.
+    /// Returns true if the address has the family that `function` takes.
     #[inline(always)]
     pub fn is_for(self, function: Function) -> bool {
-        /// `sa_family`
+        /// Offset of `sa_family`.
         const FAMILY: usize = 0;
         let family: u16 = self.read(FAMILY);
         match function {
@@ -40,20 +41,20 @@ impl Address {
         }
     }
 
-    /// The port, in host order.
+    /// Returns the port in host order.
     #[inline(always)]
     pub fn port(self) -> u16 {
-        /// In `struct sockaddr_in` and `struct sockaddr_in6`.
+        /// Offset of the port in `struct sockaddr_in` and `struct sockaddr_in6`.
         const PORT: usize = 2;
         u16::from_be(self.read(PORT))
     }
 
-    /// The address that the kernel will connect to. It takes the unspecified one for another: of IPv6 for loopback
-    /// (`tcp_v6_connect`), of IPv4 for the socket's own, or loopback if that is not bound
+    /// Returns the address that the kernel will connect to. The kernel replaces the unspecified address: in IPv6 with
+    /// loopback (`tcp_v6_connect`), in IPv4 with the socket's own address, or with loopback if the socket is not bound
     /// (`ip_route_output_key_hash_rcu`; the address of a device that the socket is bound to is not known here).
     #[inline(always)]
     pub fn destination<M: Memory>(self, function: Function, sock: Sock<M>) -> Destination {
-        /// `sin_addr` of `struct sockaddr_in`, `sin6_addr` of `struct sockaddr_in6`.
+        /// Offsets of `sin_addr` in `struct sockaddr_in` and of `sin6_addr` in `struct sockaddr_in6`.
         const V4_ADDRESS: usize = 4;
         const V6_ADDRESS: usize = 8;
         const V4_LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
@@ -80,7 +81,7 @@ impl Address {
         }
     }
 
-    /// Reads a field; zeros if that fails.
+    /// Reads the value at an offset; returns zeros if the read fails.
     #[inline(always)]
     fn read<T: Copy>(self, offset: usize) -> T {
         // SAFETY: the helper checks the address; T is plain data for which all zeros is valid.

@@ -1,5 +1,5 @@
-//! The calls of `__inet_check_established` and `__inet6_check_established`: up to tens of thousands
-//! for one connect(), so they are counted and timed here, and none of them is a record.
+//! The calls of `__inet_check_established` and `__inet6_check_established`. One connect() makes up to tens of thousands of
+//! them, so they are counted and timed here and get no records.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use connect_trace_common::{CheckEstablished, ConnectRecord, Flags, counters::CheckRunning};
@@ -55,14 +55,14 @@ pub fn entered(function: usize) {
     }
 }
 
-/// The call that runs on this CPU. There is never a reference to it: other threads write to it when they preempt.
+/// Returns the call that runs on this CPU, as a pointer and never a reference: threads that preempt this one write to it.
 #[inline(always)]
 fn running() -> *mut CheckRunning {
     // SAFETY: within the variable.
     unsafe { &raw mut (*per_cpu()).running }
 }
 
-/// What is aggregated of a function on this CPU.
+/// Returns the sums of a function on this CPU.
 #[inline(always)]
 fn of_this_cpu(function: usize) -> *mut CheckEstablished {
     // SAFETY: within the variable.
@@ -73,8 +73,8 @@ fn of_this_cpu(function: usize) -> *mut CheckEstablished {
     }
 }
 
-/// At the return. Kept per CPU, the cheapest place: the function runs for less than a microsecond,
-/// and the rare call that was preempted or has migrated in its middle is counted and not timed.
+/// Runs at the return. The start is kept per CPU, the cheapest place: the function runs for less than a microsecond, and a
+/// call that was preempted or has migrated in its middle, which is rare, is counted and not timed.
 #[inline(always)]
 pub fn returned(function: usize) {
     // SAFETY: a helper without preconditions.

@@ -1,5 +1,5 @@
-//! The life of one connect(): entered, search entered, search returned, returned. One record leaves
-//! at the end; every call that does not end in a record is counted with its reason.
+//! The life of one connect(): entered, search entered, search returned, returned. At the end, one record is written to
+//! the ring buffer; a call without a record is counted by its reason.
 //!
 //! Hooks: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect`, `sched_process_exit`.
 
@@ -25,7 +25,7 @@ use crate::{
     task::Task,
 };
 
-/// The function that was entered.
+/// The kernel function that was entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Function {
     /// `tcp_v4_connect`
@@ -34,15 +34,15 @@ pub enum Function {
     V6,
 }
 
-/// At the entry of `tcp_v4_connect` or `tcp_v6_connect`: returns the call, if it is to get a record.
+/// Handles the entry of `tcp_v4_connect` or `tcp_v6_connect`; returns the call in flight if it is to get a record.
 #[inline(always)]
 pub fn entered<M: Memory>(
     function: Function,
     sock: Sock<M>,
     address: Address,
 ) -> Option<&'static mut InFlight> {
-    // An IPv6 socket never comes to tcp_v4_connect but through tcp_v6_connect: its address is
-    // v4-mapped, and the outer call is the record.
+    // An IPv6 socket reaches tcp_v4_connect only through tcp_v6_connect, if its destination is v4-mapped: the outer
+    // call gets the record.
     let is_inner = |family| function == Function::V4 && family != AF_INET;
     if control!(open) == 0 {
         if is_inner(sock.family()) {
@@ -99,14 +99,14 @@ pub fn entered<M: Memory>(
     Some(call)
 }
 
-/// Returns whether [`connect_trace_common::Params::has_options`] is set. Asked anew each time: to keep the answer takes
-/// more instructions.
+/// Returns true if [`connect_trace_common::Params::has_options`] is set. Each use calls this again: keeping the result
+/// takes more instructions.
 #[inline(always)]
 fn has_options() -> bool {
     param!(has_options) != 0
 }
 
-/// At the entry of `tcp_v4_connect` from within `tcp_v6_connect`.
+/// Handles the entry of `tcp_v4_connect` from within `tcp_v6_connect`.
 #[inline(always)]
 fn inner_entered() {
     if let Some(call) = Thread::current().call() {
@@ -114,17 +114,17 @@ fn inner_entered() {
     }
 }
 
-/// Returns whether this is the one call of so many that gets a record. By a random number, because every nth call
-/// of a CPU would be the same one of a program that connects in turn.
+/// Returns true if this call is one of the sample that gets records. A random number decides, because every nth call
+/// of a CPU would always have the same destination if a program connects to several in turn.
 #[inline(always)]
 fn is_sampled() -> bool {
     let every = control!(sample_every);
-    // A power of two. SAFETY: a helper without preconditions.
+    // `every` is a power of two. SAFETY: a helper without preconditions.
     every <= 1 || u64::from(unsafe { bpf_get_prandom_u32() }) & (every - 1) == 0
 }
 
-/// At the entry of a call without a record: its return must not end an earlier call of the thread, whose own
-/// return was missed.
+/// Handles the entry of a call without a record. Ends an earlier call of the thread whose own return was missed, so
+/// that the return of this call is not taken for the return of the earlier one.
 #[inline(always)]
 fn without_record(thread: Thread) {
     if let Some(call) = thread.call() {
@@ -133,7 +133,7 @@ fn without_record(thread: Thread) {
     }
 }
 
-/// At the entry of `__inet_hash_connect`: what a failure would clear is taken here.
+/// Handles the entry of `__inet_hash_connect`. Reads the fields of the socket that a failed connect() clears.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     let Some(Call { kept: call, .. }) = Thread::current().call() else {
@@ -153,7 +153,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     let net = sock.net();
     record.netns = net.inode();
     record.netns_range = net.port_range();
-    // Set together at the end: each store is seen by the verifier, so none is left out.
+    // The flags are stored once at the end, because each intermediate store would stay in the program.
     let mut flags = record.flags;
     if source_port != 0 {
         flags.set(Flags::PORT_BOUND);
@@ -172,7 +172,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     record.search_ns = unsafe { bpf_ktime_get_ns() };
 }
 
-/// At the return of `__inet_hash_connect`.
+/// Handles the return of `__inet_hash_connect`.
 #[inline(always)]
 pub fn search_returned() {
     let Some(Call { kept: call, .. }) = Thread::current().call() else {
@@ -192,19 +192,19 @@ pub fn search_returned() {
     }
 }
 
-/// A return of `tcp_v4_connect` or `tcp_v6_connect`: what its probe sees, or has kept at the entry.
+/// A return of `tcp_v4_connect` or `tcp_v6_connect`: the values that its probe sees, or that were kept at the entry.
 pub trait Return {
-    /// How its socket is read.
+    /// The way in which the socket is read.
     type Memory: Memory;
-    /// What the function returns.
+    /// Returns the return value of the kernel function.
     fn value(&self) -> i32;
-    /// Its socket, of which the address may have been kept.
+    /// Returns the socket; `kept` is its address if the entry kept it.
     fn sock(&self, kept: u64) -> Sock<Self::Memory>;
-    /// The `struct sockaddr *` that was passed, which may have been kept.
+    /// Returns the `struct sockaddr *` that was passed; `kept` is its address if the entry kept it.
     fn address(&self, kept: u64) -> Address;
 }
 
-/// At the return of `tcp_v4_connect` or `tcp_v6_connect`.
+/// Handles the return of `tcp_v4_connect` or `tcp_v6_connect`.
 #[inline(always)]
 pub fn returned<R: Return>(function: Function, probe: &R) {
     let Some(in_flight) = Thread::current().call() else {
@@ -278,7 +278,7 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     in_flight.leave();
 }
 
-/// Takes the destination of a call without a search from the address that was passed: the socket has none.
+/// Takes the destination of a call without a port search from the passed address, because the socket has none.
 #[inline(always)]
 fn take_passed<M: Memory>(
     record: &mut ConnectRecord,
@@ -286,7 +286,7 @@ fn take_passed<M: Memory>(
     sock: Sock<M>,
     address: Address,
 ) {
-    /// The address may be too short for what is read here.
+    /// Error of a call whose address may be too short for the reads below.
     const EINVAL: i32 = 22;
     if record.ret == -EINVAL || !address.is_for(function) {
         return;
@@ -296,7 +296,7 @@ fn take_passed<M: Memory>(
     match destination.v4() {
         Some(v4) => {
             record.destination[0] = v4;
-            // IPv6 sockets can be kept from IPv4, which fails before tcp_v4_connect.
+            // On an IPv6-only socket, connect() fails before tcp_v4_connect, which would have set the flag.
             if function == Function::V6 {
                 flags.set(Flags::MAPPED);
             }
@@ -308,7 +308,7 @@ fn take_passed<M: Memory>(
     record.flags = flags;
 }
 
-/// At `sched_process_exit`: a thread that ends has no call in flight any more.
+/// Handles `sched_process_exit`: ends the call in flight of the thread that ends.
 #[inline(always)]
 pub fn thread_exited(ctx: &impl EbpfContext) {
     if Thread::current().exit() {

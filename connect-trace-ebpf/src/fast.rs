@@ -1,5 +1,5 @@
-//! The connects that are faster than records are wanted of: aggregated here, so that the counts and
-//! the buckets of a report are those of all connects.
+//! Calls below `--min-latency`, which get no record: they are summed up here, so that the counts and the buckets of a
+//! report contain all connect() calls.
 
 use connect_trace_common::{ConnectRecord, FastGroup, Flags};
 

@@ -1,5 +1,5 @@
-//! What is traced, decided before any other work: cheap questions first, and a filter that a run does
-//! not have is not in the program that the verifier makes of this.
+//! The filters, applied before any other work, the cheap ones first. The verifier removes the code of filters that a
+//! run does not have.
 
 use aya_ebpf::{
     btf_maps::lpm_trie::Key,
@@ -15,19 +15,19 @@ use crate::{
     sock::{Memory, Sock},
 };
 
-/// The filters of this run.
+/// Returns the filters of this run.
 #[inline(always)]
 pub fn filters() -> FilterBits {
     FilterBits(param!(filters) as u32)
 }
 
-/// The one process that is traced, 0 when it has ended; where there may be others, the map `PIDS` has them. In a
-/// section of its own, so that the daemon can write to it.
+/// Id of the only traced process, 0 after the process has ended. If more processes can be traced, their ids are in the
+/// map `PIDS`. The variable is in a section of its own, so that the daemon can write to it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.process")]
 static mut ONLY_PROCESS: u32 = 0;
 
-/// Whether calls of this thread's process are traced.
+/// Returns true if calls of this thread's process are traced.
 #[inline(always)]
 pub fn wants_process(pid_tgid: u64) -> bool {
     if !filters().any(FilterBits::PIDS) {
@@ -41,11 +41,11 @@ pub fn wants_process(pid_tgid: u64) -> bool {
     PIDS.get_ptr(&pid).is_some()
 }
 
-/// Takes a process that ends out of those that are traced.
+/// Removes a process that ends from the traced processes.
 #[inline(always)]
 pub fn forget_process(pid: u32) {
     let _ = PIDS.remove(&pid);
-    // SAFETY: as above; the process that it is does not begin again.
+    // SAFETY: as above; a process that has ended does not start again.
     unsafe {
         if (&raw const ONLY_PROCESS).read_volatile() == pid {
             (&raw mut ONLY_PROCESS).write_volatile(0);
@@ -53,7 +53,7 @@ pub fn forget_process(pid: u32) {
     }
 }
 
-/// Returns if this call of a traced process is traced.
+/// Returns true if this call of a traced process is traced.
 #[inline(always)]
 pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: Address) -> bool {
     let filters = filters();
@@ -100,7 +100,7 @@ fn wants_address(destination: Destination) -> bool {
     if filters.any(FilterBits::V4) && !is_v4 || filters.any(FilterBits::V6) && is_v4 {
         return false;
     }
-    // SAFETY: both are sixteen bytes of plain data.
+    // SAFETY: both types are sixteen bytes of plain data.
     let bytes: [u8; 16] = unsafe { core::mem::transmute(destination.0) };
     !filters.any(FilterBits::DADDRS) || DADDRS.get(&Key::new(128, bytes)).is_some()
 }

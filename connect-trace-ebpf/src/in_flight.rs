@@ -1,11 +1,13 @@
-//! The calls in flight, by thread: a connect() is preempted and migrates, its thread stays.
+//! The calls in flight, by thread: a connect() can be preempted and migrate to another CPU, but its thread stays the
+//! same.
 //!
-//! A thread has a place for its calls, which the hash of its `struct task_struct`'s address leads to, from its first
-//! connect() to its end: finding it is a few instructions, but an entry of a hash map that comes and goes with each
-//! call costs a thousand. [`THREADS`] has for each place the thread that owns it until the thread ends, with [`IDLE`]
-//! while no call is in flight; 0 if it is nobody's. It is apart from the places, because the daemon looks at all of it.
-//! If the hashes of two threads lead to one place, the second thread has another one; if that is taken too, its calls are
-//! in the hash map `IN_FLIGHT`. A place is taken by inserting into the hash map `OWNERS`, because Linux 5.10 has no compare-and-swap for programs (5.12).
+//! A thread owns a place for its calls from its first connect() until it ends. The hash of the address of its
+//! `struct task_struct` selects the place: finding it takes a few instructions, but inserting and removing an entry of
+//! a hash map with each call takes a thousand. [`THREADS`] has one word for each place: the thread that owns it, with
+//! [`IDLE`] set while no call is in flight, or 0 if the place is free. The words are apart from the places, because
+//! the daemon reads all of them. If the hashes of two threads select the same place, the second thread takes a second
+//! place; if that is taken too, its calls are in the hash map `IN_FLIGHT`. A thread takes a place by inserting into the
+//! hash map `OWNERS`, because programs have no compare-and-swap on Linux 5.10 (they have it since 5.12).
 
 use core::ptr::NonNull;
 
@@ -20,30 +22,30 @@ use crate::{
     shared::{THREADS, add},
 };
 
-/// The places, as a variable and no map of its own: the address is a constant of the programs then.
+/// The places. A variable instead of a map of its own, so that its address is a constant of the programs.
 #[unsafe(link_section = ".bss.places")]
 static mut ALL: [InFlight; PLACES] = [InFlight::EMPTY; PLACES];
 
-/// Number of threads that have their second place, and of calls in the hash map: if there are none, nobody looks there.
+/// Number of threads in their second place plus number of calls in the hash map. If it is 0, lookups skip both.
 static mut DISPLACED: u64 = 0;
 
-/// The state in which a call in the hash map begins.
+/// Initial state of a call in the hash map.
 static EMPTY: InFlight = InFlight::EMPTY;
 
-/// The thread that runs, by the address of its `struct task_struct`.
+/// The running thread, identified by the address of its `struct task_struct`.
 #[derive(Clone, Copy)]
 pub struct Thread(u64);
 
 /// A call in flight.
 pub struct Call {
-    /// Where it is kept.
+    /// The stored state of the call.
     pub kept: &'static mut InFlight,
-    /// The word in [`THREADS`]; `None` in the hash map.
+    /// The word in [`THREADS`]; `None` if the call is in the hash map.
     owner: Option<Owner>,
 }
 
 impl Call {
-    /// Ends it. The calling thread is the one that is in it.
+    /// Ends the call. Must run in the thread that made the call.
     #[inline(always)]
     pub fn leave(self) {
         match self.owner {
@@ -55,29 +57,30 @@ impl Call {
     }
 }
 
-/// A call that may begin.
+/// The result of entering connect().
 pub struct Entered {
     /// The call.
     pub call: Call,
-    /// Whether the thread's last call was still in its place: its return was never seen.
+    /// True if the thread's last call was still in flight: its return was never seen.
     pub return_missed: bool,
 }
 
 impl Thread {
-    /// `current`
+    /// Returns the running thread, the kernel's `current`.
     #[inline(always)]
     pub fn current() -> Self {
         // SAFETY: a helper without preconditions.
         Self(unsafe { bpf_get_current_task() })
     }
 
-    /// The address, which no two threads have at once.
+    /// Returns the address, which is unique among the threads that exist.
     #[inline(always)]
     pub fn id(self) -> u64 {
         self.0
     }
 
-    /// Its call, now that it enters connect(); `None` if all places are taken.
+    /// Begins a call of the thread, which enters connect(); returns `None` if both places are taken and
+    /// the hash map is full.
     #[inline(always)]
     pub fn enter(self) -> Option<Entered> {
         let first = self.place();
@@ -88,7 +91,7 @@ impl Thread {
         self.enter_displaced(first)
     }
 
-    /// Returns whether it is the thread in the word of a place.
+    /// Returns true if `owner`, the word of a place, has this thread.
     #[inline(always)]
     fn owns(self, owner: u64) -> bool {
         owner & !IDLE == self.0
@@ -103,7 +106,7 @@ impl Thread {
         }
     }
 
-    /// Enters without being the owner of the first place: it connects for the first time, or is displaced.
+    /// Begins a call of a thread that does not own its first place: it is the thread's first call, or it is displaced.
     #[inline(always)]
     fn enter_displaced(self, first: Place) -> Option<Entered> {
         let second = self.second_place();
@@ -113,7 +116,7 @@ impl Thread {
         }
         let is_first = first.owner().load() == 0 && self.takes(first);
         if is_first || before == 0 && self.takes(second) {
-            // Before the place was free, it was in the hash map.
+            // The thread's last call may be in the hash map, from a time when no place was free.
             let return_missed = self.leave_map();
             if is_first {
                 return Some(self.enter_place(first, return_missed));
@@ -124,7 +127,7 @@ impl Thread {
         self.enter_map()
     }
 
-    /// Takes a place that is nobody's, unless another thread was faster.
+    /// Takes a free place; returns false if another thread has taken it first.
     #[inline(always)]
     fn takes(self, place: Place) -> bool {
         OWNERS
@@ -151,8 +154,8 @@ impl Thread {
         })
     }
 
-    /// The call that it is in. There is none for a call that the filters do not want, that began before
-    /// the probes, or that found no place and is counted there.
+    /// Returns the thread's call in flight. Returns `None` for a call that the filters reject, that began before the
+    /// probes were attached, or that found no place and was counted then.
     #[inline(always)]
     pub fn call(self) -> Option<Call> {
         let first = self.place();
@@ -187,7 +190,7 @@ impl Thread {
         })
     }
 
-    /// Removes its call from the hash map, and returns whether it was there.
+    /// Removes the thread's call from the hash map; returns true if it was there.
     #[inline(always)]
     fn leave_map(self) -> bool {
         let was_there = any_displaced() && IN_FLIGHT.remove(&self.0).is_ok();
@@ -197,7 +200,7 @@ impl Thread {
         was_there
     }
 
-    /// Gives its place to others, now that it ends. Returns whether it was in a call, which will never return.
+    /// Frees the place of a thread that ends. Returns true if the thread was in a call, which will never return.
     #[inline(always)]
     pub fn exit(self) -> bool {
         let first = self.place();
@@ -219,21 +222,21 @@ impl Thread {
         self.leave_map()
     }
 
-    /// Its first place, by a multiplicative hash (Knuth, TAOCP volume 3, section 6.4): the addresses lie at a few fixed
-    /// distances from each other, so that bits of theirs lead to the same few places.
+    /// Returns the first place of the thread, by a multiplicative hash (Knuth, TAOCP volume 3, section 6.4): the
+    /// addresses lie at a few fixed distances from each other, so that plain bits of them select only a few places.
     #[inline(always)]
     fn place(self) -> Place {
         self.place_by(u64::BITS - Place::BITS)
     }
 
-    /// The place that it tries if another thread has its first, by other bits of the same hash: threads that meet in one
-    /// place would meet in the next one too.
+    /// Returns the place to try if another thread owns the first, by other bits of the same hash: threads that collide
+    /// in one place would collide in the next one too.
     #[inline(always)]
     fn second_place(self) -> Place {
         self.place_by(u64::BITS - 2 * Place::BITS)
     }
 
-    /// The place that is led to by the bits of the hash from this one on.
+    /// Returns the place selected by the bits of the hash from `bit` on.
     #[inline(always)]
     fn place_by(self, bit: u32) -> Place {
         /// 2^64 divided by the golden ratio.
@@ -242,22 +245,22 @@ impl Thread {
     }
 }
 
-/// Returns whether any thread is displaced. A thread sees what it has added itself.
+/// Returns true if any thread is displaced. A displaced thread always sees its own addition.
 #[inline(always)]
 fn any_displaced() -> bool {
     // SAFETY: an aligned word of our own.
     unsafe { (&raw const DISPLACED).read_volatile() != 0 }
 }
 
-/// The word in [`THREADS`] that says whose a place is. Other threads read it, and take it when it is nobody's, so that
-/// there is never a reference to it.
+/// The word in [`THREADS`] with the owner of a place. A pointer and never a reference, because other threads read the
+/// word, and take the place if it is free.
 #[derive(Clone, Copy)]
 struct Owner(NonNull<u64>);
 
 impl Owner {
     #[inline(always)]
     fn load(self) -> u64 {
-        // SAFETY: an aligned word of a live map value, which everybody writes whole.
+        // SAFETY: an aligned word of a live map value; every writer writes the whole word.
         unsafe { self.0.as_ptr().read_volatile() }
     }
 
@@ -268,18 +271,18 @@ impl Owner {
     }
 }
 
-/// A place, by the offset of its owner's word: its number times the bytes of a word.
+/// A place, identified by the offset of its owner's word: its number times the bytes of a word.
 #[derive(Clone, Copy)]
 struct Place(u64);
 
 impl Place {
-    /// Bits of an offset.
+    /// Number of bits of an offset.
     const BITS: u32 = PLACES.trailing_zeros() + size_of::<u64>().trailing_zeros();
 
-    /// All offsets there are.
+    /// Mask of the bits that a valid offset can have.
     const MASK: u64 = ((PLACES - 1) * size_of::<u64>()) as u64;
 
-    /// Gives it to others.
+    /// Frees the place.
     #[inline(always)]
     fn give_up(self) {
         self.owner().store(0);
@@ -301,7 +304,7 @@ impl Place {
         const WORDS: usize = size_of::<InFlight>() / size_of::<u64>();
         let places = (&raw mut ALL).cast::<InFlight>();
         Call {
-            // SAFETY: as above; and only the thread that owns the place uses it.
+            // SAFETY: as above; only the thread that owns the place uses it.
             kept: unsafe { &mut *places.byte_add(self.0 as usize * WORDS) },
             owner: Some(self.owner()),
         }

@@ -1,12 +1,12 @@
 //! The eBPF programs of connect-trace.
 //!
-//! `attach/` has the entry points, one file per way to attach; they say how a `struct sock` is read
-//! and hand over to `connect` (the life of one connect()) or `check_established` (aggregated in the
-//! kernel). `params` has the constants that the daemon found out about the running kernel; `maps` and `shared` what it
-//! reads.
+//! `attach/` has the entry points, one file for each way to attach. They choose how a `struct sock` is read and call
+//! `connect` (the life of one connect()) or `check_established` (candidate checks, aggregated in the kernel). `params`
+//! has the constants that the daemon sets for the running kernel and the options of the run; `maps` and `shared` have
+//! the data that the daemon reads and writes.
 //!
-//! For the host this crate is an empty program, so that the workspace builds, tests and lints on the
-//! stable toolchain; `connect-trace/build.rs` builds it for the kernel.
+//! For the host this crate is an empty program, so that the workspace builds, tests and lints on the stable toolchain;
+//! `connect-trace/build.rs` builds the crate for the kernel.
 
 #![cfg_attr(
     target_arch = "bpf",
@@ -67,7 +67,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Most helpers that the programs call are offered to GPL-compatible programs only.
+/// License of the programs. The kernel offers most of the helpers that they call to GPL-compatible programs only.
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
-//! The maps, all with BTF, so that bpftool can print them. The daemon sets the sizes that depend on options before
-//! it loads the object.
+//! The maps, all with BTF, so that bpftool can print them. The daemon sets the sizes that depend on options before it
+//! loads the object.
 
 use aya_ebpf::{
     btf_maps::{Array, CgroupArray, HashMap, LpmTrie, RingBuf},
@@ -11,15 +11,15 @@ use connect_trace_common::{ConnectRecord, InFlight, filter::MOST_CGROUPS, record
 #[btf_map]
 pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
 
-/// The threads that have a place, by its number; see `in_flight.rs`.
+/// The threads that own a place, by the place's offset; see `in_flight.rs`.
 #[btf_map]
 pub static OWNERS: HashMap<u32, u64, PLACES> = HashMap::new();
 
-/// Calls in flight of threads that have none, by thread.
+/// Calls in flight of threads that own no place, by thread.
 #[btf_map]
 pub static IN_FLIGHT: HashMap<u64, InFlight, 16_384> = HashMap::new();
 
-/// The traced processes; one that has ended is taken out.
+/// The traced processes; a process is removed when it ends.
 #[btf_map]
 pub static PIDS: HashMap<u32, u8, 1024> = HashMap::new();
 
@@ -35,11 +35,11 @@ pub static COMMS: HashMap<[u8; 16], u8, 1> = HashMap::new();
 #[btf_map]
 pub static NETNS: HashMap<u32, u8, 1> = HashMap::new();
 
-/// A bit for each destination port: bit `port % 64` of word `port / 64`.
+/// The traced destination ports, one bit for each: bit `port % 64` of word `port / 64`.
 #[btf_map]
 pub static DPORTS: Array<u64, 1024> = Array::new();
 
-/// The traced destinations: prefixes of addresses, IPv4 v4-mapped, in network order.
+/// The traced destinations: prefixes of addresses in network order, IPv4 addresses in v4-mapped form.
 #[btf_map]
 pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
 

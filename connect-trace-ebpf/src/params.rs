@@ -2,13 +2,14 @@
 
 use connect_trace_common::Field;
 
-/// A constant, by its name in [`connect_trace_common::Params`].
+/// Returns a constant, by its name in [`connect_trace_common::Params`].
 macro_rules! param {
     ($name:ident) => {{
         const _: usize = core::mem::offset_of!(connect_trace_common::Params, $name);
         let value: u64;
-        // The instruction has the number itself once the daemon has put it there. In assembly, because to the compiler an
-        // address is never 0, and not `pure`, so that it is not kept on the stack. SAFETY: the instruction does nothing else.
+        // The daemon writes the value into the instruction itself. The instruction is in assembly, because the compiler
+        // assumes that an address is never 0; it is not `pure`, so that the compiler does not keep the value on the
+        // stack. SAFETY: the instruction has no other effect.
         unsafe {
             core::arch::asm!(
                 concat!("{} = ", stringify!($name), " ll"),
@@ -21,7 +22,7 @@ macro_rules! param {
 }
 pub(crate) use param;
 
-/// Whether the running kernel has a field.
+/// Returns true if the running kernel has a field.
 #[inline(always)]
 pub fn has(field: Field) -> bool {
     param!(fields) & u64::from(field.bit()) != 0

@@ -1,6 +1,6 @@
-//! The variables that the daemon reads and writes while the programs run. It makes them and links the programs with
-//! them, as maps of one value that it has in its memory: looking at a map by a system call would keep the kernel from
-//! running kprobe programs meanwhile.
+//! The variables that the daemon reads and writes while the programs run. The daemon creates them as maps of one value in
+//! its own memory and links the programs with them: a system call that reads a map would keep the kernel from running
+//! kprobe programs meanwhile.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use connect_trace_common::{
@@ -11,7 +11,7 @@ use connect_trace_common::{
 };
 
 unsafe extern "C" {
-    /// What is counted and aggregated, by CPU.
+    /// Counters and sums, by CPU.
     static mut PER_CPU: [PerCpu; COPIES];
 
     /// For each place of a call in flight the thread that has it: see `in_flight.rs`.

@@ -1,4 +1,4 @@
-//! Reading a `struct sock`: the same fields, by three ways of reading memory.
+//! Reads of a `struct sock`: the same fields, by three ways of reading memory.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
@@ -14,21 +14,21 @@ pub const AF_INET: u16 = 2;
 /// `AF_INET6`
 pub const AF_INET6: u16 = 10;
 
-/// Kernel memory behind a pointer; a failed read is all zeros, and so is a field that the kernel has not.
+/// Kernel memory behind a pointer. A failed read returns zeros, and so does a field that the kernel lacks.
 pub trait Memory: Copy {
-    /// The value that begins at a byte of a field.
+    /// Reads the value that begins at byte `at` of a field.
     fn read_at<T: Copy>(self, field: Field, at: usize) -> T;
-    /// The value of a field.
+    /// Reads the value of a field.
     #[inline(always)]
     fn read<T: Copy>(self, field: Field) -> T {
         self.read_at(field, 0)
     }
-    /// Two values that follow one another; for the verifier each is one of its own.
+    /// Reads two adjacent values of a field: each by its own load, because to the verifier they are separate members.
     #[inline(always)]
     fn pair<T: Copy>(self, field: Field) -> [T; 2] {
         [self.read(field), self.read_at(field, size_of::<T>())]
     }
-    /// Sixteen bytes from the beginning of a field on.
+    /// Reads the first sixteen bytes of a field.
     #[inline(always)]
     fn words(self, field: Field) -> [u32; 4] {
         [
@@ -38,23 +38,23 @@ pub trait Memory: Copy {
             self.read_at(field, 12),
         ]
     }
-    /// Behind a field that is a pointer.
+    /// Returns the memory that a field, which is a pointer, points to.
     fn follow(self, field: Field) -> Self;
-    /// Of a `struct sock` the `struct tcp_sock` that it is the beginning of; `None` where it is of another
-    /// protocol, as far as this is seen.
+    /// Returns the `struct tcp_sock` that begins with this `struct sock`. Returns `None` if the socket has another
+    /// protocol, which only [`Typed`] detects.
     fn as_tcp_sock(self) -> Option<Self>;
 }
 
-/// A pointer whose type the verifier knows (fentry, fexit): read by plain loads.
+/// A pointer whose type the verifier knows (fentry, fexit); reads are plain loads.
 #[derive(Clone, Copy)]
 pub struct Typed(pub *const u8);
 
 impl Memory for Typed {
     #[inline(always)]
     fn read_at<T: Copy>(self, field: Field, at: usize) -> T {
-        // SAFETY: the daemon puts the offset in place of the stand-in, or a zero in place of the load; the verifier
-        // checks the load against the BTF type of the argument; a fault reads zeros. Volatile, so that no load is
-        // merged into one that spans two members.
+        // SAFETY: the daemon replaces the stand-in with the offset, or the load with a zero; the verifier checks the
+        // load against the BTF type of the argument; a fault reads zeros. The load is volatile, so that the compiler
+        // does not merge two loads into one that spans two members.
         unsafe {
             self.0
                 .wrapping_add(field.stand_in(at))
@@ -68,7 +68,7 @@ impl Memory for Typed {
         Self(self.read(field))
     }
 
-    /// For the verifier `struct sock` ends where its members do.
+    /// Calls the kernel's helper: the verifier rejects loads beyond the members of `struct sock`.
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
         // SAFETY: the verifier knows that this is a `struct sock *`.
@@ -77,12 +77,12 @@ impl Memory for Typed {
     }
 }
 
-/// A pointer that was given its type: read by plain loads too, of which one that faults reads zeros.
+/// A pointer that was cast to its type; reads are plain loads too, and a load that faults reads zeros.
 #[derive(Clone, Copy)]
 pub struct Cast(*const u8);
 
 impl Cast {
-    /// The `struct sock` at an address (kprobe, kretprobe), where [`crate::cast::is_possible`].
+    /// Returns the `struct sock` at an address (kprobe, kretprobe). Requires [`crate::cast::is_possible`].
     #[inline(always)]
     pub fn sock(address: *const u8) -> Self {
         Self(cast(address, param!(sock)))
@@ -106,7 +106,7 @@ impl Memory for Cast {
     }
 }
 
-/// A pointer that is a mere number to the verifier (kprobe, kretprobe): read by a helper.
+/// A pointer that is only a number to the verifier (kprobe, kretprobe); reads call a helper.
 #[derive(Clone, Copy)]
 pub struct Untyped(pub *const u8);
 
@@ -119,7 +119,7 @@ impl Memory for Untyped {
             return zeros;
         }
         let address = self.0.wrapping_add(field.stand_in(at)).cast::<T>();
-        // SAFETY: the helper checks the address, of which the daemon puts the offset in place of the stand-in.
+        // SAFETY: the helper checks the address; the daemon replaces the stand-in in it with the offset.
         unsafe { bpf_probe_read_kernel(address) }.unwrap_or(zeros)
     }
 
@@ -149,42 +149,43 @@ impl Memory for Untyped {
 pub struct Sock<M>(pub M);
 
 impl<M: Memory> Sock<M> {
-    /// `skc_num`: the source port in host order, 0 where the socket has none.
+    /// Returns `skc_num`: the source port in host order, 0 if the socket has none.
     #[inline(always)]
     pub fn source_port(self) -> u16 {
         self.0.read(Field::SockSourcePort)
     }
 
-    /// The source port, as above, and `skc_dport`, in host order.
+    /// Returns `skc_num` and `skc_dport`: source and destination port, both in host order.
     #[inline(always)]
     pub fn ports(self) -> [u16; 2] {
         let [destination, source] = halves(self.0.read(Field::SockPorts));
         [source, u16::from_be(destination)]
     }
 
-    /// `skc_family`
+    /// Returns `skc_family`.
     #[inline(always)]
     pub fn family(self) -> u16 {
         self.0.read(Field::SockFamily)
     }
 
-    /// The byte of `sk_userlocks`; 0 where it is not known.
+    /// Returns the byte of `sk_userlocks`; 0 if it is not known.
     #[inline(always)]
     pub fn user_locks(self) -> u8 {
         self.0.read(Field::SockUserLocks)
     }
 
-    /// The byte of `sk_kern_sock`; 0 where it is not known, or that of [`user_locks`](Self::user_locks).
+    /// Returns the byte of `sk_kern_sock`; 0 if it is not known, or if it is the byte of
+    /// [`user_locks`](Self::user_locks).
     #[inline(always)]
     pub fn kernel_sock(self) -> u8 {
         self.0.read(Field::SockKernel)
     }
 
-    /// Source and destination address as IPv4, in network order.
+    /// Returns source and destination address as IPv4, in network order.
     #[inline(always)]
     pub fn addresses_v4(self) -> [u32; 2] {
         let pair: u64 = self.0.read(Field::SockAddresses);
-        // In memory the destination comes first.
+        // In memory, the destination comes first.
         let bytes = pair.to_ne_bytes();
         let word = |at: usize| {
             u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -192,7 +193,7 @@ impl<M: Memory> Sock<M> {
         [word(4), word(0)]
     }
 
-    /// Source and destination address as IPv6, in network order; zeros on a kernel without IPv6.
+    /// Returns source and destination address as IPv6, in network order; zeros on a kernel without IPv6.
     #[inline(always)]
     pub fn addresses_v6(self) -> [[u32; 4]; 2] {
         [
@@ -201,13 +202,13 @@ impl<M: Memory> Sock<M> {
         ]
     }
 
-    /// The socket's `struct net`; all zeros where the kernel has no namespaces.
+    /// Returns the socket's `struct net`, which reads as zeros if the kernel has no network namespaces.
     #[inline(always)]
     pub fn net(self) -> Net<M> {
         Net(self.0.follow(Field::SockNet))
     }
 
-    /// `inet_sock.local_port_range` as low and high; zeros where the kernel lacks it or it is unset.
+    /// Returns `inet_sock.local_port_range` as low and high; zeros if the kernel lacks it or it is unset.
     #[inline(always)]
     pub fn local_port_range(self) -> [u16; 2] {
         let Some(sock) = self.0.as_tcp_sock() else {
@@ -225,31 +226,32 @@ impl<M: Memory> Sock<M> {
 pub struct Net<M>(M);
 
 impl<M: Memory> Net<M> {
-    /// `net.ns.inum`: what `stat /proc/PID/ns/net` shows.
+    /// Returns `net.ns.inum`: the inode number that `stat -L /proc/PID/ns/net` shows.
     #[inline(always)]
     pub fn inode(self) -> u32 {
         self.0.read(Field::NetInode)
     }
 
-    /// `net.ipv4.ip_local_port_range` as low and high; zeros where it is not known.
+    /// Returns `net.ipv4.ip_local_port_range` as low and high; zeros if it is not known.
     #[inline(always)]
     pub fn port_range(self) -> [u16; 2] {
         if param!(net_port_range_is_pair) != 0 {
-            // An array, which is read at once: each load has an address to be checked, in 5.13 to 6.1 by six instructions.
+            // The array is read by one load: the kernel checks the address of each load, in 5.13 to 6.1 by six
+            // instructions.
             let pair: u64 = self.0.read(Field::NetPortRange);
             return [pair as u16, (pair >> 32) as u16];
         }
         halves(self.0.read(Field::NetPortRange))
     }
 
-    /// `net.ipv4.ip_local_port_step_width`: 0 where the kernel has it not.
+    /// Returns `net.ipv4.ip_local_port_step_width`; 0 if the kernel lacks it.
     #[inline(always)]
     pub fn port_step_width(self) -> u32 {
         self.0.read(Field::NetPortStepWidth)
     }
 }
 
-/// The halves of a word, in the order in which they lie in memory.
+/// Returns the halves of a word, in the order in which they lie in memory.
 #[inline(always)]
 fn halves(word: u32) -> [u16; 2] {
     // SAFETY: any four bytes are two numbers. Not by bytes or shifts: the compiler would cut the word and join it again.

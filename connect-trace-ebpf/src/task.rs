@@ -1,5 +1,5 @@
-//! Reading the `struct task_struct` of the thread that runs: through a typed pointer where the kernel gives
-//! one (5.11), which is a few loads, else by the helpers for it.
+//! Reads of the `struct task_struct` of the running thread: by a few loads through a typed pointer if the kernel gives
+//! one (5.11), else by helpers.
 
 use core::mem::MaybeUninit;
 
@@ -11,12 +11,13 @@ use crate::{
     sock::{Memory, Typed, Untyped},
 };
 
-/// The thread that runs, where there is a typed pointer to it.
+/// The running thread; `None` if the kernel gives no typed pointer to it.
 #[derive(Clone, Copy)]
 pub struct Task(Option<Typed>);
 
 impl Task {
-    /// `bpf_get_current_task_btf`. Without options the kernel has it: see [`connect_trace_common::Params::has_options`].
+    /// Returns the running thread, by the helper `bpf_get_current_task_btf`. Without options, the kernel has the
+    /// helper: see [`connect_trace_common::Params::has_options`].
     #[inline(always)]
     pub fn current(has_options: bool) -> Self {
         // SAFETY: a helper without preconditions.
@@ -24,7 +25,7 @@ impl Task {
         Self((!has_options || has(Field::TaskComm)).then(task))
     }
 
-    /// `comm`: the name.
+    /// Returns `comm`, the name of the thread.
     #[inline(always)]
     pub fn comm(self) -> [u64; COMM_WORDS] {
         if let Some(task) = self.0 {
@@ -32,14 +33,14 @@ impl Task {
         }
         let mut comm = MaybeUninit::<[u64; COMM_WORDS]>::uninit();
         let size = size_of_val(&comm) as u32;
-        // SAFETY: the helper writes as many bytes as `comm` has, whatever happens.
+        // SAFETY: the helper writes all bytes of `comm`, also if it fails.
         unsafe {
             generated::bpf_get_current_comm(comm.as_mut_ptr().cast(), size);
             comm.assume_init()
         }
     }
 
-    /// Returns whether the thread is one of the kernel's own: `PF_KTHREAD` in `flags`.
+    /// Returns true if this is a kernel thread: `PF_KTHREAD` in `flags`.
     #[inline(always)]
     pub fn is_of_kernel(self) -> bool {
         const PF_KTHREAD: u32 = 0x0020_0000;
@@ -52,7 +53,7 @@ impl Task {
         flags & PF_KTHREAD != 0
     }
 
-    /// The real user id, as the initial user namespace counts.
+    /// Returns the real user id, as the initial user namespace counts.
     #[inline(always)]
     pub fn uid(self) -> u32 {
         match self.0 {

@@ -1,5 +1,5 @@
-//! Entry points for fentry and fexit. Their arguments are typed, so a `struct sock` is read by plain
-//! loads; the daemon checks the prototypes below against the kernel's BTF before it loads them.
+//! Entry points for fentry and fexit. Their arguments are typed, so that a `struct sock` is read by plain loads. The
+//! daemon checks the arguments used below against the kernel's BTF before it loads the programs.
 
 use aya_ebpf::{
     macros::{fentry, fexit},
@@ -13,15 +13,15 @@ use crate::{
     sock::{Sock, Typed},
 };
 
-/// The `struct sock *` of `tcp_v4_connect` and `tcp_v6_connect` is their first argument, of
-/// `__inet_hash_connect` the second.
+/// Index of the `struct sock *` among the arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_SOCK: usize = 0;
+/// Index of the `struct sock *` among the arguments of `__inet_hash_connect`.
 const SEARCH_SOCK: usize = 1;
-/// The `u64 port_offset` of `__inet_hash_connect`.
+/// Index of the `u64 port_offset` among the arguments of `__inet_hash_connect`.
 const SEARCH_PORT_OFFSET: usize = 2;
-/// The `struct sockaddr *` of `tcp_v4_connect` and `tcp_v6_connect`.
+/// Index of the `struct sockaddr *` among the arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_ADDRESS: usize = 1;
-/// The return value follows the arguments: `tcp_v4_connect` and `tcp_v6_connect` have three.
+/// Index of the return value, which follows the three arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_RETURN: usize = 3;
 
 impl Return for FExitContext {

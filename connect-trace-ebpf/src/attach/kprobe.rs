@@ -1,6 +1,7 @@
-//! Entry points for kprobe and kretprobe. A return does not see the arguments, so the socket's address
-//! is kept in the call in flight; a `struct sock` is read by plain loads where the kernel gives its type to an
-//! address, else by a helper. The verifier leaves out what is not for the running kernel.
+//! Entry points for kprobe and kretprobe. A kretprobe does not see the arguments, so that the addresses of the socket
+//! and of the passed `struct sockaddr` are kept in the call in flight. A `struct sock` is read by plain loads if the
+//! kernel can cast an address to a type, else by a helper. The verifier removes the branch that is not for the running
+//! kernel.
 
 use aya_ebpf::{
     macros::{kprobe, kretprobe},
@@ -14,13 +15,13 @@ use crate::{
     sock::{Cast, Memory, Sock, Untyped},
 };
 
-/// The arguments, as in `fentry.rs`.
+/// Indexes of the arguments, as in `fentry.rs`.
 const CONNECT_SOCK: usize = 0;
 const SEARCH_SOCK: usize = 1;
 const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
 
-/// Keeps what the return does not see.
+/// Handles an entry, and keeps the arguments that the kretprobe does not see.
 #[inline(always)]
 fn entered(function: Function, ctx: &ProbeContext) -> u32 {
     let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) else {
@@ -38,7 +39,7 @@ fn entered(function: Function, ctx: &ProbeContext) -> u32 {
     0
 }
 
-/// A return that is seen by kretprobe, by the way of reading a socket at an address.
+/// A return seen by a kretprobe, and the function that makes an address the memory to read the socket from.
 struct Returned<'a, M>(&'a RetProbeContext, fn(*const u8) -> M);
 
 impl<M: Memory> Return for Returned<'_, M> {

@@ -1,5 +1,5 @@
-//! The entry points. Both ways to attach call the same functions; a program is named after what it
-//! attaches to, and the daemon finds it by that name.
+//! The entry points. Both ways to attach call the same functions. A program has the name of the function or event that
+//! it attaches to, and the daemon finds the program by this name.
 
 mod fentry;
 mod kprobe;

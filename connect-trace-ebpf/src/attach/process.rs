@@ -1,4 +1,4 @@
-//! Processes and threads that begin and end, seen through tracepoints whatever the attach mode.
+//! Entry points for processes that fork and threads that end: tracepoints, in every attach mode.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
@@ -11,7 +11,7 @@ fn thread_exit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// The arguments are the `struct task_struct *` of the parent and of the child.
+/// Handles a fork. The arguments are the `struct task_struct *` of the parent and of the child.
 #[raw_tracepoint]
 fn process_fork(ctx: RawTracePointContext) -> i32 {
     let child: *const u8 = ctx.arg(1);
