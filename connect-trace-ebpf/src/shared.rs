@@ -41,7 +41,7 @@ pub fn control_word(offset: usize) -> u64 {
     }
 }
 
-/// What is kept of this CPU.
+/// Returns the counters and sums of this CPU.
 #[inline(always)]
 pub fn per_cpu() -> *mut PerCpu {
     // SAFETY: a helper without preconditions.
