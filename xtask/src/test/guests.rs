@@ -82,17 +82,17 @@ const THIRDS: [Third; 3] = [
     Third {
         name: " fentry",
         arguments: &["fentry::"],
-        usual: [80, 60],
+        usual: [60, 55],
     },
     Third {
         name: " kprobe",
         arguments: &["kprobe::"],
-        usual: [90, 70],
+        usual: [85, 65],
     },
     Third {
         name: " others",
         arguments: &["--skip", "fentry::", "--skip", "kprobe::"],
-        usual: [200, 70],
+        usual: [170, 50],
     },
 ];
 
