@@ -62,6 +62,8 @@ fn build() -> PathBuf {
         .arg(&folder)
         .current_dir(root)
         .env("PATH", path_with_linker(root))
+        // bpf-linker optimizes all of the program at the end.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
         // The linker turns debug information into BTF; core needs debug information too, or the verifier finds that the
         // number of functions does not match. Functions that the daemon links are exported: the linker takes a function
         // without a visible body for one that needs no arguments.

@@ -7,8 +7,8 @@
 //!
 //! The commands are [`trace`], [`replay`] (`connect-trace report`), [`check`] (the requirements on this host), [`load`]
 //! (a workload of connections with a strategy) and [`compare`] (several strategies). [`cli`] is the command line,
-//! [`options`] has the values of its options, and [`filter`] selects connections. [`kernel`] finds out the features
-//! of the running kernel, [`overhead`] measures and limits the cost of a trace, [`clock`] converts times, and
+//! `options` has the values of its options, and [`filter`] selects connections. [`kernel`] finds out the features
+//! of the running kernel, [`overhead`] measures and limits the cost of a trace, `clock` converts times, and
 //! [`term`] prints on stdout and stderr.
 
 // `print!` and its like panic if they cannot write; `say!` and `writeln!` do not.

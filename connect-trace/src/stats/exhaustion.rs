@@ -84,7 +84,7 @@ pub struct Exhausted {
 
 impl Exhaustions {
     /// Adds a connect(). Returns its route if half of its ports are seen to be taken for the first time; returns no
-    /// more than [`MOST_ROUTES`] in total, so that no log is flooded.
+    /// more than `MOST_ROUTES` in total, so that no log is flooded.
     pub fn record(&mut self, connect: &Connect) -> Option<Exhaustion> {
         let seen = evidence(connect)?;
         match &mut self.latest {

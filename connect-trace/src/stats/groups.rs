@@ -15,7 +15,7 @@ pub(crate) const MOST_GROUPS: usize = 2_048;
 
 /// The connect() calls of one report, grouped by a key.
 ///
-/// All values are exact until there are [`MOST_GROUPS`] groups. When one more comes, the half with the least time moves
+/// All values are exact until there are `MOST_GROUPS` groups. When one more comes, the half with the least time moves
 /// to the rest; if a group that was moved occurs again, it starts from zero.
 #[derive(Clone, Debug)]
 pub struct Groups {

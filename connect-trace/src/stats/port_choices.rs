@@ -9,7 +9,7 @@ use crate::connect::Connect;
 #[derive(Clone, Debug, Default)]
 pub struct PortChoices {
     known: BTreeMap<PortChoiceKey, ChosenPorts>,
-    /// Calls beyond [`MOST_KINDS`] choices, for example if each socket has a range of another width.
+    /// Calls beyond `MOST_KINDS` choices, for example if each socket has a range of another width.
     others: Option<ChosenPorts>,
 }
 

@@ -30,13 +30,13 @@ pub struct Summary {
     pub only_pass: Group,
     /// Successful, with a port that the socket had before.
     pub bound: Group,
-    /// Failed, by errno; errnos beyond [`MOST_KINDS`] of them are counted under 0.
+    /// Failed, by errno; errnos beyond `MOST_KINDS` of them are counted under 0.
     pub failed: BTreeMap<i32, Group>,
     /// Failed, and below `--min-latency`, so that the errno is not known.
     pub failed_fast: Group,
     /// Number of calls below `--min-latency`: part of all values but percentiles, passes, errnos and ranges.
     pub fast: u64,
-    /// Number of calls by the range that was searched, up to [`MOST_KINDS`] ranges.
+    /// Number of calls by the range that was searched, up to `MOST_KINDS` ranges.
     pub ranges: BTreeMap<SearchRange, u64>,
     /// Calls by port choice; without the fast ones.
     pub port_choices: PortChoices,

@@ -161,16 +161,21 @@ fn a_command_that_cannot_be_started_is_one_message((): ()) -> Result<()> {
     Ok(())
 }
 
-fn a_process_that_dies_while_traced_ends_the_trace_with_its_report((): ()) -> Result<()> {
-    let truth = Truth::hold("v4 --count 6")?;
-    let mut process = Process::start(connect_trace(&format!("-p {}", truth.pid()), &[]))?;
-    process.wait_for_stderr("Tracing connect()")?;
+/// Checks that a trace of a process that makes six calls ends when the process ends.
+fn ends_after_six_calls(truth: Truth, process: Process) -> Result<()> {
     truth.release()?;
     truth.end()?;
     let ended = process.end()?.successful()?;
     assert!(ended.stderr.contains("have ended"), "{ended}");
     assert_eq!(entered(&ended)?, 6, "{ended}");
     Ok(())
+}
+
+fn a_process_that_dies_while_traced_ends_the_trace_with_its_report((): ()) -> Result<()> {
+    let truth = Truth::hold("v4 --count 6")?;
+    let mut process = Process::start(connect_trace(&format!("-p {}", truth.pid()), &[]))?;
+    process.wait_for_stderr("Tracing connect()")?;
+    ends_after_six_calls(truth, process)
 }
 
 fn its_children_are_traced_after_it_where_they_are_followed((): ()) -> Result<()> {
@@ -234,12 +239,7 @@ fn a_process_whose_end_the_programs_missed_does_not_keep_the_trace((): ()) -> Re
     process.wait_for_stderr("Tracing connect()")?;
     // 4194303 is the highest possible id: no process of a guest reaches it.
     bpftool("map update name PIDS key hex ff ff 3f 00 value hex 01")?;
-    truth.release()?;
-    truth.end()?;
-    let ended = process.end()?.successful()?;
-    assert!(ended.stderr.contains("have ended"), "{ended}");
-    assert_eq!(entered(&ended)?, 6, "{ended}");
-    Ok(())
+    ends_after_six_calls(truth, process)
 }
 
 fn processes_that_outlive_their_command_are_told((): ()) -> Result<()> {
