@@ -67,7 +67,7 @@ Environment:
     max_term_width = 100
 )]
 pub struct Cli {
-    /// What to do instead of tracing.
+    /// Subcommand; a trace without one.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -128,7 +128,7 @@ impl Cli {
     }
 }
 
-/// What else there is than tracing.
+/// Subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Print reports from recordings that were made with --record

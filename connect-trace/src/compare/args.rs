@@ -12,7 +12,7 @@ pub struct CompareArgs {
     #[arg(value_name = "STRATEGY", value_enum)]
     pub strategies: Vec<StrategyName>,
 
-    /// What it shares with `connect-trace load`.
+    /// Options shared with `connect-trace load`.
     #[command(flatten)]
     pub common: WorkloadArgs,
 

@@ -11,7 +11,7 @@ use crate::options::values::latency;
 /// The largest process id that Linux allows, `PID_MAX_LIMIT`.
 const MAX_PID: i64 = 1 << 22;
 
-/// Which connects are wanted.
+/// Filters of connections.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "What to trace")]
 pub struct FilterArgs {

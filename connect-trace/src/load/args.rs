@@ -23,7 +23,7 @@ pub struct LoadArgs {
     #[arg(value_name = "STRATEGY", value_enum, default_value = "default")]
     pub strategies: Vec<StrategyName>,
 
-    /// What it shares with `connect-trace compare`.
+    /// Options shared with `connect-trace compare`.
     #[command(flatten)]
     pub common: WorkloadArgs,
 
@@ -45,7 +45,7 @@ pub struct LoadArgs {
     pub yes: bool,
 }
 
-/// What `load` and `compare` have in common.
+/// Options that `load` and `compare` share.
 #[derive(Args, Clone, Debug)]
 pub struct WorkloadArgs {
     /// Source ports to choose from: net.ipv4.ip_local_port_range of the private namespace

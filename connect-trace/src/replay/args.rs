@@ -29,11 +29,11 @@ pub struct ReportArgs {
     #[command(flatten)]
     pub pictures: PictureArgs,
 
-    /// Which connects to report.
+    /// Filters of the connections to report.
     #[command(flatten)]
     pub filters: FilterArgs,
 
-    /// What comes out.
+    /// Options of the output.
     #[command(flatten)]
     pub output: OutputArgs,
 }

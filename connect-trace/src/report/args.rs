@@ -12,7 +12,7 @@ use crate::{
     stats::by::By,
 };
 
-/// What comes out, of a trace and of a recording alike.
+/// Options of the output of a trace or of a recording.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {

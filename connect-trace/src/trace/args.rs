@@ -15,7 +15,7 @@ use crate::{
 /// Tracing.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
-    /// What to trace.
+    /// Filters of the connections to trace.
     #[command(flatten)]
     pub filters: FilterArgs,
 
@@ -36,7 +36,7 @@ pub struct TraceArgs {
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// What comes out.
+    /// Options of the output.
     #[command(flatten)]
     pub output: OutputArgs,
 

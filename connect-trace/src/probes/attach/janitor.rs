@@ -1,7 +1,7 @@
 //! A small process that outlives the daemon by a moment and removes the events in tracefs, which the kernel would keep
 //! even after `kill -9`.
 //!
-//! It waits for the end of a pipe whose other end only the daemon holds, so it acts no matter how the daemon ends.
+//! The janitor waits for the end of a pipe whose other end only the daemon holds, so it acts no matter how the daemon ends.
 //! Nothing else removes the events of this run, so every run tests it.
 
 use std::{

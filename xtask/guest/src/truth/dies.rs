@@ -1,7 +1,7 @@
 //! The case whose connecting threads do not survive: threads that end at once, and a process that is killed while its
 //! threads search a range that is used up.
 //!
-//! That process, the victim, is this program again. It writes to a pipe before and after each connect(), so that its
+//! The process that is killed, the victim, is this program again. It writes to a pipe before and after each connect(), so that its
 //! knowledge outlives it.
 
 use std::collections::HashMap;
