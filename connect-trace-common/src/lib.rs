@@ -10,6 +10,7 @@ pub mod counters;
 pub mod field;
 pub mod filter;
 pub mod params;
+pub mod phases;
 pub mod record;
 pub mod slot;
 
@@ -18,5 +19,6 @@ pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
 pub use field::Field;
 pub use filter::FilterBits;
 pub use params::Params;
+pub use phases::{PhasedRecord, Phases, PhasesInFlight};
 pub use record::{ConnectRecord, Flags, InFlight};
 pub use slot::Look;

@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::info;
-use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight, PhasesInFlight};
 
 use crate::{
     address::Address,
@@ -19,7 +19,7 @@ use crate::{
     in_flight::{Call, Entered, Thread},
     maps::RECORDS,
     params::param,
-    scan,
+    phases, scan,
     shared::{control, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
@@ -84,6 +84,7 @@ pub fn entered<M: Memory>(
     if return_missed {
         count(counter!(return_missed));
     }
+    let place = call.place;
     let call = call.kept;
     call.entered_v6 = u64::from(function == Function::V6);
     if has_options() && param!(count_checks) != 0 {
@@ -96,6 +97,9 @@ pub fn entered<M: Memory>(
     record.checks = 0;
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
+    if has_options() && param!(phases) != 0 {
+        phases::begin(place);
+    }
     Some(call)
 }
 
@@ -134,9 +138,13 @@ fn without_record(thread: Thread) {
 }
 
 /// Handles the entry of `__inet_hash_connect`. Reads the fields of the socket that a failed connect() clears.
+/// `death_row` returns the argument of that name.
 #[inline(always)]
-pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
-    let Some(Call { kept: call, .. }) = Thread::current().call() else {
+pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: impl Fn() -> u64) {
+    let Some(Call {
+        kept: call, place, ..
+    }) = Thread::current().call()
+    else {
         return;
     };
     let record = &mut call.record;
@@ -168,18 +176,35 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     }
     flags.set(Flags::SEARCH_ENTERED);
     record.flags = flags;
-    // SAFETY: a helper without preconditions.
-    record.search_ns = unsafe { bpf_ktime_get_ns() };
+    let read_clock = |record: &mut ConnectRecord| {
+        // SAFETY: a helper without preconditions.
+        record.search_ns = unsafe { bpf_ktime_get_ns() };
+    };
+    if has_options() && param!(phases) != 0 {
+        phases::search_entered(place, record, death_row(), read_clock);
+    } else {
+        read_clock(record);
+    }
 }
 
 /// Handles the return of `__inet_hash_connect`.
 #[inline(always)]
 pub fn search_returned() {
-    let Some(Call { kept: call, .. }) = Thread::current().call() else {
+    let Some(Call {
+        kept: call, place, ..
+    }) = Thread::current().call()
+    else {
         return;
     };
+    let phases = has_options() && param!(phases) != 0;
+    if phases {
+        phases::enter_at(place, PhasesInFlight::BETWEEN);
+    }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    if phases {
+        phases::enter_at(place, PhasesInFlight::ELSEWHERE);
+    }
     let record = &mut call.record;
     let flags = record.flags;
     if !flags.has(Flags::SEARCH_ENTERED) {
@@ -211,11 +236,14 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         return;
     };
     let call = &mut *in_flight.kept;
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }
+    if has_options() && param!(phases) != 0 {
+        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
+    }
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
     if has_options() {
         check_established::connect_returned(&call.record);
     }
@@ -267,9 +295,13 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         in_flight.leave();
         return;
     }
-    let written = RECORDS
-        .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
-        .is_ok();
+    let written = if has_options() && param!(phases) != 0 {
+        phases::output(in_flight.place, record)
+    } else {
+        RECORDS
+            .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
+            .is_ok()
+    };
     if written {
         count(counter!(reported));
     } else {

@@ -47,6 +47,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod params;
 #[cfg(target_arch = "bpf")]
+mod phases;
+#[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
 mod scan;

@@ -5,7 +5,9 @@ use aya_ebpf::{
     btf_maps::{Array, CgroupArray, HashMap, LpmTrie, RingBuf},
     macros::btf_map,
 };
-use connect_trace_common::{ConnectRecord, InFlight, filter::MOST_CGROUPS, record::PLACES};
+use connect_trace_common::{
+    ConnectRecord, InFlight, PhasesInFlight, filter::MOST_CGROUPS, record::PLACES,
+};
 
 /// Records on their way to the daemon.
 #[btf_map]
@@ -46,3 +48,7 @@ pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
 /// The traced cgroups.
 #[btf_map]
 pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
+
+/// The parts of the calls in flight, by the number of the place; one entry if they are not measured.
+#[btf_map]
+pub static PHASES: Array<PhasesInFlight, PLACES> = Array::new();

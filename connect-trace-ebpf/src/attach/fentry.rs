@@ -15,6 +15,8 @@ use crate::{
 
 /// Index of the `struct sock *` among the arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_SOCK: usize = 0;
+/// Index of the `struct inet_timewait_death_row *` among the arguments of `__inet_hash_connect`.
+const SEARCH_DEATH_ROW: usize = 0;
 /// Index of the `struct sock *` among the arguments of `__inet_hash_connect`.
 const SEARCH_SOCK: usize = 1;
 /// Index of the `u64 port_offset` among the arguments of `__inet_hash_connect`.
@@ -75,7 +77,8 @@ fn fexit_tcp_v6_connect(ctx: FExitContext) -> i32 {
 #[fentry]
 fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock(Typed(ctx.arg(SEARCH_SOCK)));
-    connect::search_entered(sock, ctx.arg(SEARCH_PORT_OFFSET));
+    let death_row = || ctx.arg(SEARCH_DEATH_ROW);
+    connect::search_entered(sock, ctx.arg(SEARCH_PORT_OFFSET), death_row);
     0
 }
 

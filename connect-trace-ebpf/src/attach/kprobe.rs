@@ -17,6 +17,7 @@ use crate::{
 
 /// Indexes of the arguments, as in `fentry.rs`.
 const CONNECT_SOCK: usize = 0;
+const SEARCH_DEATH_ROW: usize = 0;
 const SEARCH_SOCK: usize = 1;
 const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
@@ -94,10 +95,11 @@ fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(port_offset)) = (ctx.arg(SEARCH_SOCK), ctx.arg(SEARCH_PORT_OFFSET)) {
+        let death_row = || ctx.arg(SEARCH_DEATH_ROW).unwrap_or(0);
         if cast::is_possible() {
-            connect::search_entered(Sock(Cast::sock(sock)), port_offset);
+            connect::search_entered(Sock(Cast::sock(sock)), port_offset, death_row);
         } else {
-            connect::search_entered(Sock(Untyped(sock)), port_offset);
+            connect::search_entered(Sock(Untyped(sock)), port_offset, death_row);
         }
     }
     0

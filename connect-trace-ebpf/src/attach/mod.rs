@@ -3,4 +3,5 @@
 
 mod fentry;
 mod kprobe;
+mod phases;
 mod process;

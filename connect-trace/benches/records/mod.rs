@@ -56,6 +56,7 @@ pub fn decoder() -> Decoder {
         user_locks_bit: Some(0),
         kernel_sock: Some(2 << 8),
         cast: None,
+        port_tables: None,
     })
 }
 

@@ -224,6 +224,7 @@ pub(super) mod tests {
                     user_locks_bit: Some(0),
                     kernel_sock: Some(2 << 8),
                     cast: None,
+                    port_tables: None,
                 }),
                 prototypes: Ok(()),
                 limits: Ok(()),

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytemuck::Zeroable as _;
-use connect_trace_common::{ConnectRecord, Flags};
+use connect_trace_common::{ConnectRecord, Flags, PhasedRecord, phases::Waits};
 
 use super::{
-    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    Comm, Connect, Family, LockWaits, Owner, Phases, PortChoice, PortRange, SearchRange,
+    SourcePort, Split,
     scan::{self, Order},
 };
 use crate::kernel::layout::Layout;
@@ -33,6 +34,8 @@ struct Shown {
     shows_port_range: bool,
     user_locks_bit: Option<u32>,
     kernel_sock: Option<u32>,
+    /// True if waits for locks are seen.
+    lock_waits: bool,
 }
 
 /// `SOCK_BINDADDR_LOCK`, a bit of `sk_userlocks`.
@@ -50,6 +53,7 @@ impl Decoder {
             shows_port_range: layout.shows_port_range,
             user_locks_bit: layout.user_locks_bit,
             kernel_sock: layout.kernel_sock,
+            lock_waits: layout.port_tables.is_some(),
         })
     }
 
@@ -65,6 +69,11 @@ impl Decoder {
 
     /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
     pub fn decode(&mut self, bytes: &[u8]) -> Option<&Connect> {
+        if let Ok(phased) = bytemuck::try_from_bytes::<PhasedRecord>(bytes) {
+            self.decode(bytemuck::bytes_of(&phased.record))?;
+            self.latest.phases = Some(self.kernel.phases(&phased.phases));
+            return Some(&self.latest);
+        }
         // A record in the ring buffer is aligned, and need not be copied.
         let copy: ConnectRecord;
         let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
@@ -114,6 +123,7 @@ impl Connect {
         }
         self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
         self.checks_watched = record.checks != 0;
+        self.phases = None;
     }
 }
 
@@ -158,6 +168,33 @@ impl Shown {
             uid: 0,
             checks: None,
             checks_watched: false,
+            phases: None,
+        }
+    }
+
+    fn phases(&self, record: &connect_trace_common::Phases) -> Phases {
+        let connect_trace_common::Phases {
+            before_search_ns,
+            in_search,
+            elsewhere,
+            bhash_ns,
+            bhash2_ns,
+            ehash_ns,
+        } = *record;
+        let split = |of: fn(&Waits) -> u64| Split {
+            in_search_ns: of(&in_search),
+            elsewhere_ns: of(&elsewhere),
+        };
+        Phases {
+            before_search_ns,
+            preempted: split(|waits| waits.preempted_ns),
+            blocked: split(|waits| waits.blocked_ns),
+            lock_waits: self.lock_waits.then(|| LockWaits {
+                bhash_ns,
+                bhash2_ns,
+                ehash_ns,
+                other: split(|waits| waits.other_lock_ns),
+            }),
         }
     }
 
@@ -189,6 +226,7 @@ impl Shown {
         shows_port_range: true,
         user_locks_bit: Some(4),
         kernel_sock: Some(2),
+        lock_waits: true,
     };
 }
 
@@ -295,6 +333,31 @@ mod tests {
                 prop_assert_eq!(decoder.decode(&bytes), Some(&alone));
             }
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_call_are_its_own() {
+        let mut phased = PhasedRecord::zeroed();
+        phased.record.family = 2;
+        phased.phases.before_search_ns = 7;
+        phased.phases.in_search.preempted_ns = 11;
+        phased.phases.elsewhere.other_lock_ns = 13;
+        phased.phases.ehash_ns = 17;
+        let mut decoder = decoder();
+        let bytes = bytemuck::bytes_of(&phased);
+        let phases = decoder.decode(bytes).unwrap().phases.unwrap();
+        let locks = phases.lock_waits.unwrap();
+        assert_eq!(phases.before_search_ns, 7);
+        assert_eq!(phases.preempted.in_search_ns, 11);
+        assert_eq!((locks.ehash_ns, locks.other.elsewhere_ns), (17, 13));
+        let record = bytemuck::bytes_of(&phased.record);
+        assert_eq!(decoder.decode(record).unwrap().phases, None);
+        let mut unseen = Decoder::of(Shown {
+            lock_waits: false,
+            ..Shown::EXAMPLE
+        });
+        let phases = unseen.decode(bytes).unwrap().phases.unwrap();
+        assert_eq!(phases.lock_waits, None);
     }
 
     #[test]

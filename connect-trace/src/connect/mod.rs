@@ -3,6 +3,7 @@
 mod check_mode;
 mod decode;
 mod outcome;
+mod phases;
 mod port_range;
 pub mod scan;
 
@@ -10,6 +11,7 @@ pub use self::{
     check_mode::CheckMode,
     decode::Decoder,
     outcome::Outcome,
+    phases::{Cause, LockWaits, Phases, Split},
     port_range::{Pass, PortRange, SearchRange},
 };
 
@@ -66,6 +68,8 @@ pub struct Connect {
     pub checks: Option<u32>,
     /// True if any of its calls of `__inet{,6}_check_established` was watched, which makes the search longer.
     pub checks_watched: bool,
+    /// The parts of the call; absent without `--phases`.
+    pub phases: Option<Phases>,
 }
 
 /// The maker of a connection, from the owner of the socket (`sk_kern_sock`) and the thread that called connect().

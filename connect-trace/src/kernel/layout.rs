@@ -7,6 +7,7 @@ use connect_trace_common::Field;
 use super::{
     btf::{Btf, Kind, VOID},
     cast::Cast,
+    port_tables::PortTables,
     requirement::MissingRequirement,
 };
 
@@ -125,6 +126,8 @@ pub struct Layout {
     pub kernel_sock: Option<u32>,
     /// The function that gives an address a type, if the kernel has it.
     pub cast: Option<Cast>,
+    /// The tables of ports and their locks, if the kernel shows waits for locks.
+    pub port_tables: Option<PortTables>,
 }
 
 impl Layout {
@@ -166,6 +169,7 @@ impl Layout {
         }
         layout.user_locks_bit = locks.map(|locks| locks.bit);
         layout.cast = Cast::of_running_kernel(btf)?;
+        layout.port_tables = PortTables::of(btf)?;
         let search = btf.parameters("__inet_hash_connect")?;
         let port_offset = search.and_then(|parameters| parameters.get(PORT_OFFSET).copied());
         layout.port_offset_is_wide = match port_offset {

@@ -7,6 +7,7 @@ pub(crate) mod cast;
 pub mod layout;
 pub(crate) mod limits;
 pub(crate) mod mounts;
+pub mod port_tables;
 pub mod preemption;
 pub(crate) mod process;
 pub mod prototypes;

@@ -28,4 +28,6 @@ pub struct ProbeConfig {
     /// True if less may be traced for a while: see [`Probes::level_switch`](super::Probes::level_switch). Each call
     /// then tests whether it is sampled.
     pub may_sample: bool,
+    /// True if the parts of each connect() are measured: [`crate::connect::Phases`].
+    pub phases: bool,
 }

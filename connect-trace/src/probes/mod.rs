@@ -11,6 +11,7 @@ pub mod checks;
 mod config;
 pub(crate) mod level_switch;
 mod object;
+pub(crate) mod phases;
 mod processes;
 mod read;
 pub(crate) mod trial;
@@ -139,6 +140,9 @@ impl Probes {
         attach_tracepoint(&mut ebpf, "thread_exit", "sched_process_exit")?;
         if config.filters.follow {
             attach_tracepoint(&mut ebpf, "process_fork", "sched_process_fork")?;
+        }
+        if config.phases {
+            phases::attach(&mut ebpf, layout, &mut notes)?;
         }
         let return_events = match mode {
             AttachMode::Fentry => {
@@ -337,6 +341,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         count_checks: config.checks.counts(),
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_sample,
+        phases: config.phases,
     })?;
     Ok((ebpf, variables))
 }

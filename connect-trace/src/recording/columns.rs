@@ -6,17 +6,19 @@ use std::{
 };
 
 use crate::connect::{
-    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    Comm, Connect, Family, LockWaits, Owner, Phases, PortChoice, PortRange, SearchRange,
+    SourcePort, Split,
 };
 
 /// The first line: the names of the columns.
 pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
 destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
-range_by_parity,strategy,address_bound,scanned,checks,checks_watched\n";
+range_by_parity,strategy,address_bound,scanned,before_search_ns,preempted_search_ns,preempted_other_ns,\
+blocked_search_ns,blocked_other_ns,bhash_ns,bhash2_ns,ehash_ns,lock_search_ns,lock_other_ns,checks,checks_watched\n";
 
-/// Maximum length of a line: four numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
+/// Maximum length of a line: fourteen numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
 /// with all of its 16 bytes escaped, words and commas.
-pub(super) const LONGEST_LINE: usize = 450;
+pub(super) const LONGEST_LINE: usize = 660;
 
 /// Adds the line of a connection.
 pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
@@ -42,6 +44,7 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
         scanned,
         checks,
         checks_watched,
+        phases,
     } = connect;
     number(line, *start_ns);
     number(line, *connect_ns);
@@ -79,6 +82,7 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     );
     word(line, address_bound.map_or(b"", truth_word));
     optional(line, *scanned);
+    parts(line, *phases);
     optional(line, *checks);
     line.extend_from_slice(truth_word(*checks_watched));
     line.push(b'\n');
@@ -126,6 +130,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         word => Some(truth_of(word)?),
     };
     let scanned = integer(text)?;
+    let phases = take_parts(text)?;
     let checks = integer(text)?;
     let checks_watched = truth_of(until(text, b'\n')?)?;
     Some(Connect {
@@ -150,7 +155,69 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         scanned,
         checks,
         checks_watched,
+        phases,
     })
+}
+
+/// Number of columns of [`parts`].
+const PARTS: usize = 10;
+
+/// Writes the parts of a connect().
+fn parts(line: &mut Vec<u8>, phases: Option<Phases>) {
+    let Some(phases) = phases else {
+        line.extend_from_slice(&[b','; PARTS]);
+        return;
+    };
+    number(line, phases.before_search_ns);
+    for wait in [phases.preempted, phases.blocked] {
+        number(line, wait.in_search_ns);
+        number(line, wait.elsewhere_ns);
+    }
+    let locks = phases.lock_waits;
+    optional(line, locks.map(|locks| locks.bhash_ns));
+    optional(line, locks.map(|locks| locks.bhash2_ns));
+    optional(line, locks.map(|locks| locks.ehash_ns));
+    optional(line, locks.map(|locks| locks.other.in_search_ns));
+    optional(line, locks.map(|locks| locks.other.elsewhere_ns));
+}
+
+/// Removes and returns the parts of a connect(): all of them, all but the waits for locks, or none.
+fn take_parts(text: &mut &[u8]) -> Option<Option<Phases>> {
+    let mut values = [None; PARTS];
+    for value in &mut values {
+        *value = integer::<u64>(text)?;
+    }
+    let split = |in_search_ns, elsewhere_ns| Split {
+        in_search_ns,
+        elsewhere_ns,
+    };
+    let [before, a, b, c, d, locks @ ..] = values;
+    let lock_waits = match locks {
+        [
+            Some(bhash_ns),
+            Some(bhash2_ns),
+            Some(ehash_ns),
+            Some(e),
+            Some(f),
+        ] => Some(LockWaits {
+            bhash_ns,
+            bhash2_ns,
+            ehash_ns,
+            other: split(e, f),
+        }),
+        [None, None, None, None, None] => None,
+        _ => return None,
+    };
+    match (before, a, b, c, d) {
+        (Some(before_search_ns), Some(a), Some(b), Some(c), Some(d)) => Some(Some(Phases {
+            before_search_ns,
+            preempted: split(a, b),
+            blocked: split(c, d),
+            lock_waits,
+        })),
+        (None, None, None, None, None) if lock_waits.is_none() => Some(None),
+        _ => None,
+    }
 }
 
 const NONE: &[u8] = b"none";
@@ -379,6 +446,26 @@ pub(super) mod tests {
         }
     }
 
+    fn split() -> impl Strategy<Value = Split> {
+        any::<(u64, u64)>().prop_map(|(in_search_ns, elsewhere_ns)| Split {
+            in_search_ns,
+            elsewhere_ns,
+        })
+    }
+
+    prop_compose! {
+        fn lock_waits()(bhash_ns: u64, bhash2_ns: u64, ehash_ns: u64, other in split()) -> LockWaits {
+            LockWaits { bhash_ns, bhash2_ns, ehash_ns, other }
+        }
+    }
+
+    prop_compose! {
+        fn phases()(before_search_ns: u64, preempted in split(), blocked in split(),
+            lock_waits in option::of(lock_waits())) -> Phases {
+            Phases { before_search_ns, preempted, blocked, lock_waits }
+        }
+    }
+
     prop_compose! {
         /// Any possible connection.
         pub fn connect()((start_ns, connect_ns, search_ns, errno) in when(),
@@ -387,10 +474,10 @@ pub(super) mod tests {
             owner in option::of(proptest::sample::select(Owner::ALL.to_vec())),
             port_choice in option::of(proptest::sample::select(PortChoice::ALL.to_vec())),
             address_bound: Option<bool>, scanned: Option<u32>,
-            checks: Option<u32>, checks_watched: bool) -> Connect {
+            checks: Option<u32>, checks_watched: bool, phases in option::of(phases())) -> Connect {
             Connect { start_ns, connect_ns, search_ns, family, source, port, destination, errno,
                 pid, tid, comm, uid, netns, cgroup_id, owner, range, port_choice, address_bound, scanned,
-                checks, checks_watched }
+                checks, checks_watched, phases }
         }
     }
 

@@ -10,6 +10,7 @@ mod names;
 pub(crate) mod one_line;
 pub mod output;
 mod overhead;
+mod phases;
 mod port_choices;
 pub(crate) mod table;
 pub(crate) mod text;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    account, groups_text, histogram, overhead, port_choices,
+    account, groups_text, histogram, overhead, phases, port_choices,
     table::{rows, scanned},
     warnings::warnings,
 };
@@ -55,6 +55,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
                 &group.connect
             })?;
         }
+        phases::write(text, paint, summary)?;
     }
     account::checks(text, &report.checks, summary)?;
     account::accounting(text, paint, &report.accounting)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BelowMinimum, Candidates, Group, Key, PortChoices,
+    BelowMinimum, Candidates, Group, Key, PhaseTimes, PortChoices,
     groups::{Named, Top},
     key::PortChoiceKey,
 };
@@ -54,6 +54,8 @@ pub struct Summary {
     pub checks: u64,
     /// Number of connect() calls that counted them.
     pub checks_counted: u64,
+    /// The parts of the calls, if they were measured.
+    pub phases: PhaseTimes,
 }
 
 impl Summary {
@@ -61,6 +63,7 @@ impl Summary {
     pub fn record(&mut self, connect: &Connect) {
         self.connects += 1;
         self.port_choices.record(connect);
+        self.phases.record(connect);
         if connect.checks_watched {
             self.checks_watched += 1;
             self.searches_watched += u64::from(Candidates::may_have(connect));

@@ -36,12 +36,13 @@ struct Like {
 impl Tally {
     /// Counts a connect(), to be added to this summary later, or adds it to the summary at once.
     pub fn record(&mut self, connect: &Connect, summary: &mut Summary) {
-        let (SourcePort::Searched(port), Some(range), 0, None, false) = (
+        let (SourcePort::Searched(port), Some(range), 0, None, false, None) = (
             connect.port,
             connect.range,
             connect.errno,
             connect.checks,
             connect.checks_watched,
+            connect.phases,
         ) else {
             return summary.record(connect);
         };

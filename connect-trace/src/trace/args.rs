@@ -73,6 +73,11 @@ pub struct TraceArgs {
     )]
     pub check_established: CheckEstablished,
 
+    /// Tell where the time of each connect() goes: before, in and after the port search, waits for a CPU and waits for
+    /// locks. Costs two lookups for each context switch of the host
+    #[arg(long, help_heading = "What to trace")]
+    pub phases: bool,
+
     /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
     pub ring_buffer: u32,

@@ -24,6 +24,7 @@ mod nginx;
 mod output;
 mod overhead;
 mod peer;
+mod phases;
 mod process;
 mod program;
 mod recording;
@@ -71,6 +72,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     recording::TESTS_OF_MODES,
     overhead::TESTS_OF_MODES,
     peer::TESTS,
+    phases::TESTS,
     clients::TESTS,
 ];
 
@@ -105,6 +107,13 @@ fn main() -> ExitCode {
             trial(format!("{prefix}::{}", test.name), move || run(mode))
         })
     });
+    let of_a_crowd = modes.into_iter().flat_map(|(prefix, mode)| {
+        let tests = phases::TESTS_OF_A_CROWD.iter();
+        tests.map(move |test| {
+            let run = test.run;
+            trial(format!("crowd::{prefix}_{}", test.name), move || run(mode))
+        })
+    });
     let of_none = FOR_NO_MODE.iter().copied().flatten();
     let of_none = of_none.filter(|test| test.kernels.have_this()).map(|test| {
         let run = test.run;
@@ -132,6 +141,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let all = of_modes
+        .chain(of_a_crowd)
         .chain(of_none)
         .chain(of_check)
         .chain([last])

@@ -160,6 +160,7 @@ fn connect(event: &Value) -> Result<Connect> {
         scanned: small("scanned"),
         checks: small("checks"),
         checks_watched: event["checks_watched"] == true,
+        phases: None,
     })
 }
 

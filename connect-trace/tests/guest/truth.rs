@@ -110,6 +110,11 @@ impl Range {
         fs::write(RANGE, format!("{low} {high}")).with_context(|| format!("cannot write {RANGE}"))
     }
 
+    /// Makes these ports the kernel's range.
+    pub fn set(&self, low: u16, high: u16) -> Result<()> {
+        fs::write(RANGE, format!("{low} {high}")).with_context(|| format!("cannot write {RANGE}"))
+    }
+
     fn ends(&self) -> Result<(&str, &str)> {
         let ends = self.0.trim().split_once(char::is_whitespace);
         ends.with_context(|| format!("{RANGE} has {:?}", self.0))

@@ -87,7 +87,17 @@ const TRACERS: &[Tracer] = &[
         Rounds(1),
         concat!(ours!("fentry", "off"), " --pid 1"),
     ),
+    (
+        "fentry, --phases",
+        Rounds(1),
+        concat!(ours!("fentry", "off"), " --phases"),
+    ),
     (KPROBE, Rounds(2), ours!("kprobe", "off")),
+    (
+        "kprobe, --phases",
+        Rounds(1),
+        concat!(ours!("kprobe", "off"), " --phases"),
+    ),
     ("kprobe, checks count", Rounds(1), ours!("kprobe", "count")),
     ("kprobe, checks time", Rounds(1), ours!("kprobe", "time")),
     (

@@ -21,7 +21,9 @@ use connect_trace_common::{Field, Params, record::PLACES};
 
 use self::externs::{Extern, Is};
 use crate::filter::Filters;
-use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
+use crate::kernel::{
+    cast, layout::Layout, limits, port_tables::PortTables, requirement::MissingRequirement,
+};
 
 /// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
@@ -43,6 +45,8 @@ pub(crate) struct Options<'a> {
     pub(crate) checks_add_up: bool,
     /// True if the programs read [`connect_trace_common::Control::sample_every`].
     pub(crate) may_sample: bool,
+    /// True if the parts of each connect() are measured.
+    pub(crate) phases: bool,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -72,11 +76,14 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         count_checks: options.count_checks.into(),
         checks_add_up: options.checks_add_up.into(),
         may_sample: options.may_sample.into(),
+        phases: options.phases.into(),
+        ..tables(layout.port_tables)
     };
     let has_options = filters != 0
         || params.min_latency_ns != 0
         || options.count_checks
         || options.may_sample
+        || options.phases
         || !layout.has(Field::TaskComm);
     params.has_options = has_options.into();
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
@@ -103,7 +110,8 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("ONLY_PROCESS", &only_process, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("OWNERS", places)
-        .map_max_entries("IN_FLIGHT", options.max_in_flight);
+        .map_max_entries("IN_FLIGHT", options.max_in_flight)
+        .map_max_entries("PHASES", if options.phases { PLACES as u32 } else { 1 });
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
     }
@@ -121,6 +129,22 @@ where
         .take_map(name)
         .with_context(|| format!("the eBPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} of the eBPF object is of another type"))
+}
+
+/// Returns the constants with the layout of the port tables; zeros if it is not known.
+fn tables(tables: Option<PortTables>) -> Params {
+    let tables = tables.unwrap_or_default();
+    Params {
+        death_row_hashinfo: tables.death_row_hashinfo.into(),
+        hashinfo_bhash: tables.bhash.into(),
+        hashinfo_bhash_size: tables.bhash_size.into(),
+        hashinfo_bhash2: tables.bhash2.into(),
+        hashinfo_ehash_locks: tables.ehash_locks.into(),
+        hashinfo_ehash_locks_mask: tables.ehash_locks_mask.into(),
+        bind_bucket_bytes: tables.bucket_bytes.into(),
+        spinlock_bytes: tables.spinlock_bytes.into(),
+        ..Params::default()
+    }
 }
 
 /// Returns a program of the object.

@@ -2,13 +2,17 @@
 //! define the fields. A value that is not known is null.
 
 mod overhead;
+mod phases;
 
 use std::io::{self, Write};
 
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
-use self::overhead::{Budget, Overhead};
+use self::{
+    overhead::{Budget, Overhead},
+    phases::{EventPhases, ReportPhases},
+};
 use super::{names, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
@@ -78,6 +82,7 @@ struct Event {
     scanned: Option<u32>,
     checks: Option<u32>,
     checks_watched: bool,
+    phases: Option<EventPhases>,
 }
 
 impl Event {
@@ -111,6 +116,7 @@ impl Event {
             scanned: connect.scanned,
             checks: connect.checks,
             checks_watched: connect.checks_watched,
+            phases: EventPhases::of(connect),
         }
     }
 }
@@ -154,6 +160,7 @@ struct ReportLine<'a> {
     failures: Vec<Failure>,
     ranges: Vec<RangeCount>,
     strategies: Vec<StrategyOf>,
+    phases: Option<ReportPhases>,
     checks: Checks,
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
@@ -224,6 +231,7 @@ impl<'a> ReportLine<'a> {
                 .into_iter()
                 .map(|(choice, chosen)| StrategyOf::of(choice, chosen))
                 .collect(),
+            phases: ReportPhases::of(summary),
             checks: Checks::of(report),
             accounting: Accounting::of(&report.accounting),
             overhead: report

@@ -114,9 +114,34 @@ fn an_event_is_this_line() {
         "scanned": 1,
         "checks": 7,
         "checks_watched": false,
+        "phases": null,
     });
     assert_eq!(event(&connect), expected);
     assert_valid(&expected);
+}
+
+#[test]
+fn the_parts_of_an_event_and_of_a_report_are_told() {
+    let connect = Connect {
+        phases: Some(crate::fixtures::phases()),
+        ..connect_from(20_001)
+    };
+    let event = event(&connect);
+    assert_valid(&event);
+    let causes = &event["phases"]["causes"];
+    assert_eq!(causes["ports"], 2_300);
+    assert_eq!(causes["locks"], 1_200);
+    assert_eq!(event["phases"]["lock_waits"]["other"]["elsewhere_ns"], 200);
+    let mut parity = parity();
+    let (others, fast) = (parity.summary.connects, parity.summary.fast);
+    parity.summary.record(&connect);
+    let report = report(&parity);
+    assert_valid(&report);
+    let phases = &report["phases"];
+    assert_eq!(phases["all"]["total_ns"], *causes);
+    assert_eq!(phases["all"]["mainly"]["stack"], 1);
+    assert_eq!(phases["slow"]["connects"], 0);
+    assert_eq!(phases["unknown"], others - fast);
 }
 
 #[test]
