@@ -87,15 +87,15 @@ impl Cause {
         self as usize
     }
 
-    /// Returns the name in JSON.
+    /// Returns the name for people.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn in_words(self) -> &'static str {
         match self {
-            Self::Ports => "ports",
+            Self::Ports => "ports: the search",
             Self::Locks => "locks",
-            Self::Scheduler => "scheduler",
+            Self::Scheduler => "scheduler: waiting for CPU",
             Self::Blocked => "blocked",
-            Self::Stack => "stack",
+            Self::Stack => "stack: route, SYN",
         }
     }
 }

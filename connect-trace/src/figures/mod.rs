@@ -127,6 +127,9 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
             format!("{name}-buckets.svg"),
             charts::buckets(Place::File, set),
         ));
+        if let Some(causes) = charts::causes(Place::File, set) {
+            charts.push((format!("{name}-causes.svg"), causes));
+        }
     }
     if let Some(curves) = page.curves.as_ref().filter(|curves| !curves.is_empty()) {
         let occupancy = charts::occupancy(Place::File, curves);
@@ -234,6 +237,7 @@ mod tests {
             source: Some([127, 0, 0, 1].into()),
             comm: None,
             share: None,
+            causes_ns: None,
         }
     }
 

@@ -63,7 +63,7 @@ fn causes(text: &mut String, paint: Paint, phases: &PhaseTimes) -> fmt::Result {
         writeln!(
             text,
             "  {:<26} {:>10} {:>7} {:>11} {:>7} {:>10}",
-            in_words(cause),
+            cause.in_words(),
             all.time,
             all.share,
             slow.time,
@@ -99,17 +99,6 @@ impl Part {
                 .share(cause)
                 .map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", share * 100.0)),
         }
-    }
-}
-
-/// Returns the name of a cause for people.
-pub(crate) fn in_words(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Ports => "ports: the search",
-        Cause::Locks => "locks",
-        Cause::Scheduler => "scheduler: waiting for CPU",
-        Cause::Blocked => "blocked",
-        Cause::Stack => "stack: route, SYN",
     }
 }
 
