@@ -12,6 +12,7 @@ pub mod filter;
 pub mod params;
 pub mod record;
 pub mod slot;
+pub mod stacks;
 
 pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
@@ -20,3 +21,4 @@ pub use filter::FilterBits;
 pub use params::Params;
 pub use record::{ConnectRecord, Flags, InFlight};
 pub use slot::Look;
+pub use stacks::{SampleKind, StackCounts, StackSample};

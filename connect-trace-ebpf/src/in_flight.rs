@@ -73,6 +73,12 @@ impl Thread {
         Self(unsafe { bpf_get_current_task() })
     }
 
+    /// Returns the thread of a `struct task_struct`, by its address.
+    #[inline(always)]
+    pub fn of(task: u64) -> Self {
+        Self(task)
+    }
+
     /// Returns the address, which is unique among the threads that exist.
     #[inline(always)]
     pub fn id(self) -> u64 {

@@ -48,6 +48,7 @@ impl Traced {
             max_in_flight: MAX_IN_FLIGHT,
             run_stats: false,
             may_sample: false,
+            stacks_hertz: None,
         })?;
         Ok(Self { tracer })
     }

@@ -28,4 +28,6 @@ pub struct ProbeConfig {
     /// True if less may be traced for a while: see [`Probes::level_switch`](super::Probes::level_switch). Each call
     /// then tests whether it is sampled.
     pub may_sample: bool,
+    /// Number of kernel stacks that each CPU takes per second of threads inside connect(); `None` for no stacks.
+    pub stacks_hertz: Option<u32>,
 }

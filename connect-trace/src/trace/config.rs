@@ -52,6 +52,7 @@ impl Config {
                 max_in_flight: args.max_in_flight,
                 run_stats: args.overhead || args.max_overhead.is_some(),
                 may_sample: args.max_overhead.is_some(),
+                stacks_hertz: None,
             },
             command: args.command,
             duration: args.duration,

@@ -1,0 +1,98 @@
+//! Kernel stacks of threads inside connect(): at each tick of the CPU clock, and when such a thread gives up its CPU. The
+//! daemon makes a flame graph of them.
+
+use core::slice;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_RB_NO_WAKEUP,
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    helpers::{bpf_ktime_get_ns, generated::bpf_get_stack},
+    macros::btf_map,
+    programs::PerfEventContext,
+};
+use connect_trace_common::{InFlight, SampleKind, StackCounts, StackSample};
+
+use crate::{in_flight::Thread, shared::count};
+
+/// Samples on their way to the daemon; one page unless a flame graph is asked for.
+#[btf_map]
+pub static STACKS: RingBuf<StackSample, 4096> = RingBuf::new();
+
+/// The account of the samples.
+#[btf_map]
+pub static STACK_COUNTS: Array<StackCounts, 1> = Array::new();
+
+/// The samples that are being made: larger than the stack of a program. One for each program, because the clock can
+/// interrupt the program at `sched_switch` if interrupts are threads (PREEMPT_RT).
+#[btf_map]
+pub static STACK_SCRATCH: PerCpuArray<StackSample, 2> = PerCpuArray::new();
+
+/// Elements of [`STACK_SCRATCH`].
+const CLOCK: u32 = 0;
+const SWITCH: u32 = 1;
+
+/// Handles a tick of the CPU clock.
+#[inline(always)]
+pub fn ticked(ctx: &PerfEventContext) {
+    if let Some(call) = Thread::current().call() {
+        sample(call.kept, CLOCK, SampleKind::RUNNING, Some(ctx));
+    }
+}
+
+/// Handles `sched_switch`. `preempt` is true if the running thread could have gone on, and `next` is the
+/// `struct task_struct *` of the thread that gets the CPU.
+#[inline(always)]
+pub fn switched(ctx: &impl EbpfContext, preempt: bool, next: u64) {
+    if let Some(call) = Thread::current().call() {
+        let kind = match preempt {
+            true => SampleKind::PREEMPTED,
+            false => SampleKind::BLOCKED,
+        };
+        sample(call.kept, SWITCH, kind, Some(ctx));
+    }
+    if let Some(call) = Thread::of(next).call() {
+        sample(call.kept, SWITCH, SampleKind::RESUMED, None::<&PerfEventContext>);
+    }
+}
+
+/// Writes a sample of the thread that makes `call`, with the stack of the running thread if `ctx` is given.
+#[inline(always)]
+fn sample(call: &InFlight, scratch: u32, kind: SampleKind, ctx: Option<&impl EbpfContext>) {
+    let (Some(sample), Some(counts)) = (
+        STACK_SCRATCH.get_ptr_mut(scratch),
+        STACK_COUNTS.get_ptr_mut(0),
+    ) else {
+        return;
+    };
+    // SAFETY: a live map value of this CPU that only this run of this program uses.
+    let sample = unsafe { &mut *sample };
+    sample.pid_tgid = call.record.pid_tgid;
+    sample.call_ns = call.record.start_ns;
+    sample.kind = kind;
+    // SAFETY: a helper without preconditions.
+    sample.at_ns = unsafe { bpf_ktime_get_ns() };
+    let mut bytes = 0;
+    if let Some(ctx) = ctx {
+        let frames = (&raw mut sample.frames).cast();
+        // SAFETY: there is room for this number of bytes.
+        let got = unsafe { bpf_get_stack(ctx.as_ptr(), frames, StackSample::MOST_BYTES as u32, 0) };
+        // Without a stack, the sample still counts.
+        bytes = got.max(0) as usize & StackSample::MASK;
+    }
+    // SAFETY: within the value, by the mask.
+    let written = unsafe {
+        slice::from_raw_parts((&raw const *sample).cast::<u8>(), StackSample::HEADER + bytes)
+    };
+    // SAFETY: within a live map value.
+    let (taken, ring_full) =
+        unsafe { (&raw mut (*counts).taken, &raw mut (*counts).ring_full) };
+    count(taken);
+    // No wakeup, because the scheduler holds a lock that a wakeup takes.
+    if STACKS
+        .output_untyped::<[u8]>(written, u64::from(BPF_RB_NO_WAKEUP))
+        .is_err()
+    {
+        count(ring_full);
+    }
+}
