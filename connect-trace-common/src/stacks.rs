@@ -24,23 +24,40 @@ impl SampleKind {
 /// Maximum number of frames of a sample, the kernel's own default (`kernel.perf_event_max_stack`).
 pub const MOST_FRAMES: usize = 127;
 
-/// One sample. The ring buffer has its beginning only, up to the last frame.
+/// The fields of a sample before its frames.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct StackSample {
+pub struct Header {
     /// Process (thread-group) id of the thread in the upper half, thread id in the lower.
     pub pid_tgid: u64,
     /// Time at which its connect() was entered, as in the record of the call.
     pub call_ns: u64,
     /// Time of the sample.
     pub at_ns: u64,
+    /// Time since the last tick of the CPU's clock, for which a sample of [`SampleKind::RUNNING`] stands; 0 if this was
+    /// the first tick. Mostly the period, and more if interrupts were disabled, or a hypervisor ran something else.
+    pub elapsed_ns: u64,
     /// The reason for the sample.
     pub kind: SampleKind,
+    /// The function that the call is in: see [`StackSample::IN_SEARCH`] and [`StackSample::IN_V6`].
+    pub place: u64,
+}
+
+/// One sample. The ring buffer has its beginning only, up to the last frame.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct StackSample {
+    /// The fields before the frames.
+    pub header: Header,
     /// Addresses, the innermost function first; one more than [`MOST_FRAMES`], so that a mask bounds the length.
     pub frames: [u64; MOST_FRAMES + 1],
 }
 
 impl StackSample {
+    /// Bit of `place`: the call is in `__inet_hash_connect`.
+    pub const IN_SEARCH: u64 = 1;
+    /// Bit of `place`: the call is one of `tcp_v6_connect`.
+    pub const IN_V6: u64 = 1 << 1;
     /// Number of bytes before the frames.
     pub const HEADER: usize = offset_of!(Self, frames);
     /// Maximum number of bytes of the frames.

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::PerfEventContext,
 };
-use connect_trace_common::{InFlight, SampleKind, StackCounts, StackSample};
+use connect_trace_common::{Flags, InFlight, SampleKind, StackCounts, StackSample};
 
 use crate::{in_flight::Thread, shared::count};
 
@@ -35,8 +35,21 @@ const SWITCH: u32 = 1;
 /// Handles a tick of the CPU clock.
 #[inline(always)]
 pub fn ticked(ctx: &PerfEventContext) {
+    let Some(sample) = scratch(CLOCK) else {
+        return;
+    };
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // Ticks at other times count too.
+    let last = sample.header.at_ns;
+    sample.header.at_ns = now;
     if let Some(call) = Thread::current().call() {
-        sample(call.kept, CLOCK, SampleKind::RUNNING, Some(ctx));
+        sample.header.elapsed_ns = match last {
+            0 => 0,
+            last => now - last,
+        };
+        sample.header.kind = SampleKind::RUNNING;
+        write(sample, call.kept, Some(ctx));
     }
 }
 
@@ -44,34 +57,49 @@ pub fn ticked(ctx: &PerfEventContext) {
 /// `struct task_struct *` of the thread that gets the CPU.
 #[inline(always)]
 pub fn switched(ctx: &impl EbpfContext, preempt: bool, next: u64) {
+    let Some(sample) = scratch(SWITCH) else {
+        return;
+    };
+    // SAFETY: a helper without preconditions.
+    sample.header.at_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(call) = Thread::current().call() {
-        let kind = match preempt {
+        sample.header.kind = match preempt {
             true => SampleKind::PREEMPTED,
             false => SampleKind::BLOCKED,
         };
-        sample(call.kept, SWITCH, kind, Some(ctx));
+        write(sample, call.kept, Some(ctx));
     }
     if let Some(call) = Thread::of(next).call() {
-        sample(call.kept, SWITCH, SampleKind::RESUMED, None::<&PerfEventContext>);
+        sample.header.kind = SampleKind::RESUMED;
+        write(sample, call.kept, None::<&PerfEventContext>);
     }
 }
 
-/// Writes a sample of the thread that makes `call`, with the stack of the running thread if `ctx` is given.
+/// Returns an element of [`STACK_SCRATCH`].
 #[inline(always)]
-fn sample(call: &InFlight, scratch: u32, kind: SampleKind, ctx: Option<&impl EbpfContext>) {
-    let (Some(sample), Some(counts)) = (
-        STACK_SCRATCH.get_ptr_mut(scratch),
-        STACK_COUNTS.get_ptr_mut(0),
-    ) else {
+fn scratch(index: u32) -> Option<&'static mut StackSample> {
+    let sample = STACK_SCRATCH.get_ptr_mut(index)?;
+    // SAFETY: a live map value of this CPU that only this run of the program uses.
+    Some(unsafe { &mut *sample })
+}
+
+/// Completes a sample of the thread that makes `call`, with the stack of the running thread if `ctx` is given, and
+/// writes it into the ring buffer.
+#[inline(always)]
+fn write(sample: &mut StackSample, call: &InFlight, ctx: Option<&impl EbpfContext>) {
+    let Some(counts) = STACK_COUNTS.get_ptr_mut(0) else {
         return;
     };
-    // SAFETY: a live map value of this CPU that only this run of this program uses.
-    let sample = unsafe { &mut *sample };
-    sample.pid_tgid = call.record.pid_tgid;
-    sample.call_ns = call.record.start_ns;
-    sample.kind = kind;
-    // SAFETY: a helper without preconditions.
-    sample.at_ns = unsafe { bpf_ktime_get_ns() };
+    let record = &call.record;
+    sample.header.pid_tgid = record.pid_tgid;
+    sample.header.call_ns = record.start_ns;
+    sample.header.place = 0;
+    if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {
+        sample.header.place = StackSample::IN_SEARCH;
+    }
+    if call.entered_v6 != 0 {
+        sample.header.place |= StackSample::IN_V6;
+    }
     let mut bytes = 0;
     if let Some(ctx) = ctx {
         let frames = (&raw mut sample.frames).cast();
@@ -82,11 +110,13 @@ fn sample(call: &InFlight, scratch: u32, kind: SampleKind, ctx: Option<&impl Ebp
     }
     // SAFETY: within the value, by the mask.
     let written = unsafe {
-        slice::from_raw_parts((&raw const *sample).cast::<u8>(), StackSample::HEADER + bytes)
+        slice::from_raw_parts(
+            (&raw const *sample).cast::<u8>(),
+            StackSample::HEADER + bytes,
+        )
     };
     // SAFETY: within a live map value.
-    let (taken, ring_full) =
-        unsafe { (&raw mut (*counts).taken, &raw mut (*counts).ring_full) };
+    let (taken, ring_full) = unsafe { (&raw mut (*counts).taken, &raw mut (*counts).ring_full) };
     count(taken);
     // No wakeup, because the scheduler holds a lock that a wakeup takes.
     if STACKS
