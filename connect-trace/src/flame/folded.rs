@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::tree::Tree;
+use anyhow::{Context as _, Result};
+
+use super::tree::{ALL, Tree};
 
 /// Writes the stacks, sorted.
 pub(super) fn write(tree: &Tree, to: &mut impl Write) -> io::Result<()> {
@@ -17,6 +19,24 @@ pub(super) fn write(tree: &Tree, to: &mut impl Write) -> io::Result<()> {
     lines
         .iter()
         .try_for_each(|line| to.write_all(line.as_bytes()))
+}
+
+/// Reads the stacks that [`write`] has written.
+pub(super) fn read(folded: &str) -> Result<Tree> {
+    let mut tree = Tree::new(ALL);
+    for line in folded.lines() {
+        let parts = line
+            .rsplit_once(' ')
+            .and_then(|(stack, ns)| Some((stack, ns.parse().ok()?)));
+        let (stack, ns) = parts.with_context(|| format!("no stack with a time: {line:?}"))?;
+        let mut node = Tree::ROOT;
+        for name in stack.split(';') {
+            let name = tree.number(name);
+            node = tree.child(node, name);
+        }
+        tree.add(node, ns);
+    }
+    Ok(tree)
 }
 
 /// Returns a name without the characters that separate names and lines.
@@ -37,5 +57,9 @@ mod tests {
         write(&tree, &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert_eq!(text, "a b 2\nb 1\nb;a__ 7\n");
+        let mut again = Vec::new();
+        write(&read(&text).unwrap(), &mut again).unwrap();
+        assert_eq!(String::from_utf8(again).unwrap(), text);
+        assert!(read("a b").is_err());
     }
 }

@@ -184,6 +184,15 @@ impl Flame {
     }
 }
 
+/// Draws folded stacks as SVG.
+///
+/// # Errors
+/// If a line is no stack with a time.
+pub fn svg_of_folded(folded: &str, title: &str) -> Result<String> {
+    let tree = folded::read(folded)?;
+    Ok(svg::draw(&tree, title, ""))
+}
+
 /// Returns the time between two samples of a CPU.
 fn period_ns(hertz: u32) -> u64 {
     1_000_000_000 / u64::from(hertz)

@@ -4,7 +4,7 @@ use std::{collections::HashMap, mem};
 
 use connect_trace_common::{SampleKind, StackSample, stacks::Header};
 
-use super::tree::{Name, NodeId, Tree};
+use super::tree::{ALL, Name, NodeId, Tree};
 use crate::kernel::{
     prototypes::{CHECKS, CONNECT},
     text::KernelText,
@@ -131,7 +131,7 @@ impl Samples {
             text,
             period_ns,
             addresses: HashMap::new(),
-            tree: Tree::new("connect()"),
+            tree: Tree::new(ALL),
             waiting: HashMap::new(),
             entries: 0,
             ended: Vec::new(),
@@ -407,4 +407,192 @@ fn parsed(bytes: &[u8]) -> Option<(Header, &[u8])> {
     bytemuck::try_pod_read_unaligned(header)
         .ok()
         .map(|header| (header, frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses of the functions of [`samples`], the size of each.
+    const SIZE: u64 = 0x100;
+    const FUNCTIONS: [&str; 9] = [
+        "entry",
+        "tcp_v4_connect",
+        "__inet_hash_connect",
+        "__inet_check_established",
+        "bpf_trampoline_1",
+        "bpf_prog_1_fentry_inet",
+        "__schedule",
+        "__cond_resched",
+        "__traceiter_sched_switch",
+    ];
+    const PERIOD_NS: u64 = 1_000;
+
+    fn samples() -> Samples {
+        let lines = FUNCTIONS.iter().enumerate();
+        let lines: String = lines
+            .map(|(number, name)| format!("{:x} t {name}\n", (number as u64 + 1) * SIZE))
+            .collect();
+        Samples::new(KernelText::read(lines.as_bytes()).unwrap(), PERIOD_NS)
+    }
+
+    /// Returns a sample of the thread 7 with these functions, the outermost first.
+    fn sample(kind: SampleKind, call_ns: u64, at_ns: u64, functions: &[&str]) -> Vec<u8> {
+        let header = Header {
+            pid_tgid: 3 << 32 | 7,
+            call_ns,
+            at_ns,
+            elapsed_ns: 0,
+            kind,
+            place: StackSample::IN_SEARCH,
+        };
+        let mut bytes = bytemuck::bytes_of(&header).to_vec();
+        for name in functions.iter().rev() {
+            let number = FUNCTIONS.iter().position(|known| known == name);
+            let address = number.map_or(0, |number| (number as u64 + 1) * SIZE + 5);
+            bytes.extend(address.to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn call(start_ns: u64) -> CallId {
+        CallId { tid: 7, start_ns }
+    }
+
+    fn stacks(samples: &Samples) -> Vec<(String, u64)> {
+        let stacks = samples.tree.stacks();
+        stacks.map(|(names, ns)| (names.join(";"), ns)).collect()
+    }
+
+    #[track_caller]
+    fn one_stack(functions: &[&str], kind: SampleKind) -> String {
+        let mut samples = samples();
+        samples.add(&sample(kind, 100, 200, functions));
+        samples.add(&sample(SampleKind::RESUMED, 100, 250, &[]));
+        samples.keep(call(100));
+        let [(stack, _)] = &stacks(&samples)[..] else {
+            panic!("one stack");
+        };
+        stack.clone()
+    }
+
+    #[test]
+    fn samples_are_in_the_graph_once_their_call_has_a_record() {
+        let mut samples = samples();
+        let stack = ["entry", "tcp_v4_connect"];
+        samples.add(&sample(SampleKind::RUNNING, 100, 200, &stack));
+        let mut later = sample(SampleKind::RUNNING, 100, 900, &stack);
+        later[24..32].copy_from_slice(&700_u64.to_ne_bytes());
+        samples.add(&later);
+        assert_eq!(stacks(&samples), []);
+        samples.keep(call(100));
+        let expected = [("entry;tcp_v4_connect".to_owned(), PERIOD_NS + 700)];
+        assert_eq!(stacks(&samples), expected);
+        assert_eq!((samples.on_cpu, samples.account.in_graph), (2, 2));
+        assert!(samples.account.adds_up(), "{:?}", samples.account);
+        assert!(samples.waiting.is_empty() && samples.entries == 0);
+    }
+
+    #[test]
+    fn a_time_without_a_cpu_lies_below_its_reason() {
+        let mut samples = samples();
+        let tracepoint = ["bpf_trampoline_1", "__traceiter_sched_switch"];
+        let stack = ["tcp_v4_connect", "__schedule"];
+        let traced = [&stack[..], &tracepoint[1..]].concat();
+        samples.add(&sample(SampleKind::BLOCKED, 100, 200, &traced));
+        samples.add(&sample(SampleKind::RESUMED, 100, 260, &[]));
+        samples.add(&sample(SampleKind::PREEMPTED, 100, 300, &stack));
+        samples.add(&sample(SampleKind::RESUMED, 100, 301, &[]));
+        let yielded = ["tcp_v4_connect", "__cond_resched", "__schedule"];
+        samples.add(&sample(SampleKind::PREEMPTED, 100, 400, &yielded));
+        samples.add(&sample(SampleKind::RESUMED, 100, 402, &[]));
+        // Its end is not known.
+        samples.add(&sample(SampleKind::BLOCKED, 100, 500, &stack));
+        samples.keep(call(100));
+        let expected = [
+            (format!("{BLOCKED};tcp_v4_connect;__schedule"), 60),
+            (format!("{PREEMPTED};tcp_v4_connect;__schedule"), 1),
+            (
+                format!("{YIELDED};tcp_v4_connect;__cond_resched;__schedule"),
+                2,
+            ),
+        ];
+        assert_eq!(stacks(&samples), expected);
+        let account = samples.account;
+        assert_eq!(
+            (account.in_graph, account.resumed, account.unpaired),
+            (3, 3, 1)
+        );
+        assert!(account.adds_up(), "{account:?}");
+    }
+
+    #[test]
+    fn calls_without_a_record_leave_the_graph() {
+        let mut samples = samples();
+        let stack = ["tcp_v4_connect"];
+        samples.add(&sample(SampleKind::RUNNING, 100, 200, &stack));
+        // The record of a call can come with the reading after that of its successor's first sample.
+        samples.add(&sample(SampleKind::RUNNING, 300, 400, &stack));
+        samples.forget_ended();
+        samples.add(&sample(SampleKind::RUNNING, 500, 600, &stack));
+        samples.keep(call(100));
+        samples.forget_ended();
+        samples.forget_ended();
+        assert_eq!(samples.account.without_record, 1, "the call of 300");
+        samples.keep(call(300));
+        samples.forget_all();
+        let account = samples.account;
+        assert_eq!((account.in_graph, account.without_record), (1, 2));
+        assert!(account.adds_up(), "{account:?}");
+        assert!(samples.waiting.is_empty() && samples.entries == 0);
+    }
+
+    #[test]
+    fn a_probe_lies_beside_its_function_and_the_rest_of_the_function_in_its_place() {
+        let probe = [
+            "tcp_v4_connect",
+            "__inet_hash_connect",
+            "bpf_trampoline_1",
+            "bpf_prog_1_fentry_inet",
+        ];
+        assert_eq!(
+            one_stack(&probe, SampleKind::RUNNING),
+            "tcp_v4_connect;bpf_trampoline;bpf_prog_1_fentry_inet"
+        );
+        let rest = [
+            "entry",
+            "tcp_v4_connect",
+            "bpf_trampoline_1",
+            "tcp_v4_connect",
+            "__inet_hash_connect",
+            "bpf_trampoline_1",
+            "__inet_hash_connect",
+            "__inet_check_established",
+        ];
+        assert_eq!(
+            one_stack(&rest, SampleKind::RUNNING),
+            "entry;tcp_v4_connect;__inet_hash_connect;__inet_check_established"
+        );
+    }
+
+    #[test]
+    fn a_stack_that_was_not_unwound_lies_on_the_functions_of_its_call() {
+        let known = "[not unwound];tcp_v4_connect;__inet_hash_connect";
+        let thunk = one_stack(&["no such function"], SampleKind::RUNNING);
+        assert_eq!(thunk, format!("{known};{UNKNOWN}"));
+        assert_eq!(one_stack(&[], SampleKind::RUNNING), known);
+        let cut = ["__inet_hash_connect", "__inet_check_established"];
+        assert_eq!(
+            one_stack(&cut, SampleKind::RUNNING),
+            format!("{known};__inet_check_established")
+        );
+    }
+
+    #[test]
+    fn a_sample_that_cannot_be_read_is_counted() {
+        let mut samples = samples();
+        samples.add(&[0; 7]);
+        assert_eq!(samples.account.dropped, 1);
+        assert!(samples.account.adds_up());
+    }
 }

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 /// Maximum number of nodes, some 20 MB. In a connect() there are a few thousand.
 const MOST_NODES: usize = 1 << 18;
 
+/// Name of the root: all time in connect().
+pub(super) const ALL: &str = "connect()";
+
 /// A name, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Name(u32);

@@ -53,7 +53,8 @@ impl KernelText {
         Ok(text)
     }
 
-    fn read(mut reader: impl BufRead) -> io::Result<Self> {
+    /// Reads lines of the form of `/proc/kallsyms`.
+    pub(crate) fn read(mut reader: impl BufRead) -> io::Result<Self> {
         let mut functions = Vec::new();
         let mut names = String::new();
         let mut line = Vec::new();
