@@ -8,15 +8,15 @@ use aya::{
     Ebpf,
     maps::{Array, MapData},
     programs::{
-        PerfEvent, ProgramError, RawTracePoint,
+        PerfEvent, RawTracePoint,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
     util::online_cpus,
 };
 use connect_trace_common::StackCounts;
 
-use super::{load_tracepoint, object, read::maps::Plain};
-use crate::kernel::requirement::MissingRequirement;
+use super::{attach::perf_event, load_tracepoint, object, read::maps::Plain};
+use crate::kernel::{requirement::MissingRequirement, text::KernelText};
 
 /// The program on the CPU clock.
 const CLOCK: &str = "stacks_clock";
@@ -71,7 +71,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, hertz: u32) -> Result<()> {
                 SamplePolicy::Period(period_ns(hertz)),
                 false,
             )
-            .map_err(|error| refused(cpu, error))?;
+            .map_err(|error| refused(error.into()))
+            .with_context(|| format!("attach to the clock of CPU {cpu}"))?;
     }
     object::program::<RawTracePoint>(ebpf, SWITCH)?
         .attach("sched_switch")
@@ -84,9 +85,18 @@ pub(super) fn period_ns(hertz: u32) -> u64 {
     SECOND_NS / u64::from(hertz)
 }
 
+/// Checks that flame graphs can be made, by loading the programs.
+///
+/// # Errors
+/// Names the missing requirement.
+pub(super) fn offered(ebpf: &mut Ebpf) -> Result<()> {
+    perf_event::clock_offered().map_err(|error| refused(error.into()))?;
+    load(ebpf)?;
+    KernelText::of_running_kernel().map(drop)
+}
+
 /// Names the requirement that is missing if the kernel refuses a perf event.
-fn refused(cpu: u32, error: ProgramError) -> Error {
-    let cause = Error::from(error);
+fn refused(cause: Error) -> Error {
     let errno = cause
         .chain()
         .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
@@ -99,11 +109,35 @@ fn refused(cpu: u32, error: ProgramError) -> Error {
         Some(libc::ENOSYS | libc::ENOENT | libc::EOPNOTSUPP) => {
             "boot a kernel with CONFIG_PERF_EVENTS=y, or leave out the flame graph"
         }
-        _ => return cause.context(format!("attach to the clock of CPU {cpu}")),
+        _ => return cause,
     };
     MissingRequirement::new(
-        format!("a flame graph needs a perf event on the clock of CPU {cpu}, which is refused ({cause:#})"),
+        format!(
+            "a flame graph needs perf_event_open(2) on the clock of each CPU, which is refused ({cause:#})"
+        ),
         remedy,
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_event_names_what_would_allow_it() {
+        let refused = |errno| {
+            let error = refused(io::Error::from_raw_os_error(errno).into());
+            let lack = error.downcast_ref::<MissingRequirement>().cloned();
+            lack.map(|lack| lack.to_string())
+        };
+        for errno in [libc::EPERM, libc::EACCES] {
+            let text = refused(errno).unwrap();
+            assert!(text.contains("kernel.perf_event_paranoid"), "{text}");
+            assert!(text.contains("perf_event_open(2)"), "{text}");
+        }
+        let text = refused(libc::ENOSYS).unwrap();
+        assert!(text.contains("CONFIG_PERF_EVENTS"), "{text}");
+        assert_eq!(refused(libc::EMFILE), None, "the limit is named elsewhere");
+    }
 }

@@ -16,17 +16,17 @@ use crate::{
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
-        on_an_exhausted_range_the_search_has_the_share_that_its_times_have,
-        times_with_and_without_a_cpu_add_up_to_the_times_of_the_calls,
+        a_flame_graph_of_an_exhausted_range_gives_the_search_the_share_of_its_times,
+        a_flame_graph_has_all_times_with_and_without_a_cpu,
     ],
 ];
 
 pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![
-    All: [samples_of_calls_without_a_record_are_left_out_and_counted],
+    All: [a_flame_graph_leaves_out_samples_of_calls_without_a_record],
     OldestAndNewest: [
-        every_format_has_the_same_time,
-        hidden_addresses_are_an_error_that_names_the_setting,
-        a_file_that_cannot_be_written_is_an_error_before_the_trace,
+        a_flame_graph_has_the_same_time_in_every_format,
+        a_flame_graph_names_the_setting_that_hides_addresses,
+        a_flame_graph_that_cannot_be_written_is_an_error_before_the_trace,
     ],
 ];
 
@@ -110,7 +110,7 @@ fn account(ended: &Ended) -> Vec<u64> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
-fn on_an_exhausted_range_the_search_has_the_share_that_its_times_have(
+fn a_flame_graph_of_an_exhausted_range_gives_the_search_the_share_of_its_times(
     mode: AttachMode,
 ) -> Result<()> {
     const SEARCH: &str = "__inet_hash_connect";
@@ -143,7 +143,7 @@ fn on_an_exhausted_range_the_search_has_the_share_that_its_times_have(
     Ok(())
 }
 
-fn times_with_and_without_a_cpu_add_up_to_the_times_of_the_calls(mode: AttachMode) -> Result<()> {
+fn a_flame_graph_has_all_times_with_and_without_a_cpu(mode: AttachMode) -> Result<()> {
     // More threads than CPUs, each of which searches for a long time once the range is used up.
     let Traced {
         stacks,
@@ -166,7 +166,7 @@ fn times_with_and_without_a_cpu_add_up_to_the_times_of_the_calls(mode: AttachMod
     Ok(())
 }
 
-fn samples_of_calls_without_a_record_are_left_out_and_counted((): ()) -> Result<()> {
+fn a_flame_graph_leaves_out_samples_of_calls_without_a_record((): ()) -> Result<()> {
     let case = "exhaust 20000-20999 --set-range --extra 1000";
     let Traced { stacks, ended, .. } = traced("--min-latency 1h", case)?;
     let [taken, in_graph, .., without_record, lost] = account(&ended)[..] else {
@@ -181,7 +181,7 @@ fn samples_of_calls_without_a_record_are_left_out_and_counted((): ()) -> Result<
     Ok(())
 }
 
-fn every_format_has_the_same_time((): ()) -> Result<()> {
+fn a_flame_graph_has_the_same_time_in_every_format((): ()) -> Result<()> {
     let _whole = symbols::whole()?;
     let files = "--svg /tmp/f.svg --folded /tmp/f.folded --speedscope /tmp/f.json";
     let process = tracing(&format!("flame {files}"))?;
@@ -220,14 +220,20 @@ fn every_format_has_the_same_time((): ()) -> Result<()> {
     Ok(())
 }
 
-fn hidden_addresses_are_an_error_that_names_the_setting((): ()) -> Result<()> {
+fn a_flame_graph_names_the_setting_that_hides_addresses((): ()) -> Result<()> {
     const SETTING: &str = "/proc/sys/kernel/kptr_restrict";
     let _whole = symbols::whole()?;
     let before = fs::read_to_string(SETTING)?;
     fs::write(SETTING, "2")?;
     let ended = Process::start(connect_trace("flame -d 1"))?.end();
+    let checked = Process::start(connect_trace("check"))?.end();
     fs::write(SETTING, before)?;
-    let ended = ended?;
+    let (ended, checked) = (ended?, checked?);
+    assert_eq!(checked.status.code(), Some(0), "a trace works: {checked}");
+    assert!(
+        checked.stdout.contains("kernel.kptr_restrict=0"),
+        "{checked}"
+    );
     assert_eq!(ended.status.code(), Some(1), "{ended}");
     for part in ["/proc/kallsyms", "kernel.kptr_restrict"] {
         assert!(ended.stderr.contains(part), "{part}: {ended}");
@@ -235,7 +241,7 @@ fn hidden_addresses_are_an_error_that_names_the_setting((): ()) -> Result<()> {
     Ok(())
 }
 
-fn a_file_that_cannot_be_written_is_an_error_before_the_trace((): ()) -> Result<()> {
+fn a_flame_graph_that_cannot_be_written_is_an_error_before_the_trace((): ()) -> Result<()> {
     let ended = Process::start(connect_trace("flame --svg /nowhere/f.svg"))?.end()?;
     assert_eq!(ended.status.code(), Some(1), "{ended}");
     assert!(ended.stderr.contains("--svg /nowhere/f.svg"), "{ended}");
