@@ -38,14 +38,11 @@ pub(crate) fn flame(options: &Options) -> Result<ExitCode> {
     let kernels = get_kernels(&options.kernels.choices)?;
     let kit = Kit::prepare(true)?;
     let range = format!("{FIRST_PORT}-{}", FIRST_PORT + options.ports - 1);
-    let extra = (options.ports / 10).to_string();
-    let truth = ["truth", "exhaust", "--quiet", "--set-range", &range];
-    let command = ["connect-trace", "flame", "--"]
-        .iter()
-        .chain(&truth)
-        .chain(&["--extra", &extra]);
+    let extra = options.ports / 10;
+    let truth = format!("truth exhaust --quiet --set-range {range} --extra {extra}");
+    let command = format!("connect-trace flame -- {truth}");
     let task = Task {
-        command: command.map(|&word| word.to_owned()).collect(),
+        command: command.split(' ').map(str::to_owned).collect(),
         outputs: vec![DRAWN.to_owned()],
         ..Task::default()
     };
