@@ -13,6 +13,7 @@ pub mod params;
 pub mod phases;
 pub mod record;
 pub mod slot;
+pub mod stacks;
 
 pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
@@ -22,3 +23,4 @@ pub use params::Params;
 pub use phases::{PhasedRecord, Phases, PhasesInFlight};
 pub use record::{ConnectRecord, Flags, InFlight};
 pub use slot::Look;
+pub use stacks::{SampleKind, StackCounts, StackSample};

@@ -57,6 +57,8 @@ mod shared;
 #[cfg(target_arch = "bpf")]
 mod sock;
 #[cfg(target_arch = "bpf")]
+mod stacks;
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(not(target_arch = "bpf"))]

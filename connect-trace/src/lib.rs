@@ -3,7 +3,7 @@
 //! A record goes one way, and no step knows the steps after it: [`probes`] (the eBPF programs in the kernel, and
 //! their ring buffer) → [`trace::tracer`] (reads the records) → [`connect`] (one connection, decoded) → [`stats`]
 //! (counts connections in bounded memory) → [`report`] (text and JSON), [`recording`] (a file with every connection)
-//! and [`figures`] (a page and charts).
+//! and [`figures`] (a page and charts). [`flame`] joins connections with kernel stacks.
 //!
 //! The commands are [`trace`], [`replay`] (`connect-trace report`), [`check`] (the requirements on this host), [`load`]
 //! (a workload of connections with a strategy) and [`compare`] (several strategies). [`cli`] is the command line,
@@ -25,6 +25,7 @@ mod files;
 pub mod filter;
 #[cfg(test)]
 mod fixtures;
+pub mod flame;
 pub mod kernel;
 pub mod load;
 mod options;

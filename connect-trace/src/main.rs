@@ -42,6 +42,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         None => return trace::run(&Config::resolve(cli.trace)?),
         Some(Command::Report(args)) if args.pictures.wanted() => return figures::run(&args),
         Some(Command::Report(args)) => return replay::run(&args),
+        Some(Command::Flame(args)) => return trace::run(&Config::of_flame(*args)?),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
         Some(Command::Compare(args)) => return compare::run(&args),

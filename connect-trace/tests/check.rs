@@ -10,7 +10,7 @@ use serde_json::Value;
 use self::command::{connect_trace, text};
 
 /// Names of all findings.
-const FINDINGS: [&str; 21] = [
+const FINDINGS: [&str; 22] = [
     "capabilities",
     "lockdown",
     "process_ids",
@@ -25,6 +25,7 @@ const FINDINGS: [&str; 21] = [
     "attach_mode",
     "return_slots",
     "skip_counter",
+    "flame_graph",
     "range",
     "first_pass",
     "reserved",

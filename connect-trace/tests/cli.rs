@@ -76,6 +76,13 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--duration", "1x"],
         &["--interval", "1us"],
         &["--oneline", "--format", "json"],
+        &["--flame", "graph.png"],
+        &["--flame", "-", "--record", "-"],
+        &["--flame", "-", "--", "true"],
+        &["flame", "--frequency", "0"],
+        &["flame", "--folded", "-", "--speedscope", "-"],
+        &["flame", "--svg", "-", "--", "true"],
+        &["flame", "-4", "--daddr", "::1"],
         &["--oneline", "--events"],
         &["--oneline", "--by", "pid"],
         &["--by", "colour"],
@@ -217,6 +224,7 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("short", &["-h"][..]),
         ("long", &["--help"]),
         ("report", &["report", "--help"]),
+        ("flame", &["flame", "--help"]),
         ("check", &["check", "--help"]),
         ("load", &["load", "--help"]),
         ("compare", &["compare", "--help"]),
@@ -238,7 +246,7 @@ fn completions_know_the_options_of_every_shell_and_no_hidden_subcommand() {
         let output = connect_trace(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let script = text(&output.stdout);
-        for option in ["min-latency", "check-established", "report"] {
+        for option in ["min-latency", "check-established", "report", "speedscope"] {
             assert!(script.contains(option), "{option} of {shell}");
         }
         assert!(!script.contains("load-runner"), "{shell}");
@@ -268,6 +276,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
     for (page, subcommand, option) in [
         ("connect-trace.1", None, "min\\-latency"),
         ("connect-trace-report.1", Some("report"), "from\\-load"),
+        ("connect-trace-flame.1", Some("flame"), "speedscope"),
         ("connect-trace-check.1", Some("check"), "format"),
         ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
         ("connect-trace-compare.1", Some("compare"), "repeats"),
@@ -285,7 +294,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 7, "{:?}", pages.keys());
+    assert_eq!(pages.len(), 8, "{:?}", pages.keys());
 }
 
 #[test]

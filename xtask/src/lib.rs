@@ -6,6 +6,7 @@
 mod bench;
 mod compare;
 mod demo;
+mod flame;
 pub mod guest;
 mod lint;
 mod process;
@@ -35,6 +36,7 @@ use clap::Parser;
 enum Command {
     Setup(setup::Options),
     Demo(demo::Options),
+    Flame(flame::Options),
     Compare(compare::Options),
     Run(run::Options),
     Test(test::Options),
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     run_command(|| match command {
         Command::Setup(options) => setup::setup(&options),
         Command::Demo(options) => demo::demo(&options),
+        Command::Flame(options) => flame::flame(&options),
         Command::Compare(options) => compare::compare(&options),
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::test(&options),

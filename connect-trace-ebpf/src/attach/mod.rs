@@ -5,3 +5,4 @@ mod fentry;
 mod kprobe;
 mod phases;
 mod process;
+mod stacks;

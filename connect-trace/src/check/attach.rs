@@ -37,6 +37,7 @@ pub(super) struct Trials {
     pub(super) fentry: Result<Loaded>,
     pub(super) kprobe: Result<Loaded>,
     pub(super) return_events: Result<Slots>,
+    pub(super) stacks: Result<()>,
 }
 
 /// The list of events, through which kretprobes get slots of their own.
@@ -74,6 +75,9 @@ impl Reading {
                     return_events: return_events::offered().map(|offered| Slots {
                         list: return_events::list_of(&offered.tracefs),
                         left_over: offered.left_over(),
+                    }),
+                    stacks: with_types_or_without(layout, |layout| {
+                        trial::load_stacks(config, layout, functions).map_err(limits::named)
                     }),
                 }
             }),
@@ -121,6 +125,7 @@ pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) 
         mode.required(),
         return_slots(trials.map(|trials| &trials.return_events)).since("4.12"),
         skip_counter(trials).since("5.12"),
+        flame_graph(trials.map(|trials| &trials.stacks)),
     ];
     (findings, chosen)
 }
@@ -271,6 +276,22 @@ fn skip_counter(trials: Result<&Trials, &MissingRequirement>) -> Finding {
     }
 }
 
+/// Reports whether flame graphs can be made.
+fn flame_graph(stacks: Result<&Result<()>, &MissingRequirement>) -> Finding {
+    const NAME: &str = "flame_graph";
+    match stacks {
+        Ok(Ok(())) => Finding::ok(GROUP, NAME, "perf events, and the addresses of functions"),
+        Ok(Err(error)) => {
+            let finding = Finding::missing(GROUP, NAME, error);
+            match &finding.remedy {
+                Some(_) => finding,
+                None => finding.remedy("RUST_LOG=debug prints the verifier's log"),
+            }
+        }
+        Err(lack) => untried(NAME, lack),
+    }
+}
+
 fn untried(name: &'static str, lack: &MissingRequirement) -> Finding {
     Finding::unknown(GROUP, name, &lack.what, lack.remedy)
 }
@@ -311,6 +332,7 @@ pub(super) mod tests {
                     list: "/sys/kernel/tracing/kprobe_events".to_owned(),
                     left_over: vec![],
                 }),
+                stacks: Ok(()),
             }),
         }
     }

@@ -11,8 +11,13 @@ use clap_complete::Shell;
 
 pub use self::man::ManArgs;
 use crate::{
-    check::args::CheckArgs, compare::args::CompareArgs, files::is_standard, load::args::LoadArgs,
-    options::Format, replay::args::ReportArgs, trace::args::TraceArgs,
+    check::args::CheckArgs,
+    compare::args::CompareArgs,
+    files::is_standard,
+    load::args::LoadArgs,
+    options::Format,
+    replay::args::ReportArgs,
+    trace::{args::TraceArgs, flame::FlameArgs},
 };
 
 /// The name of the command.
@@ -33,6 +38,7 @@ Examples:
   connect-trace report FILE        print the same reports from that file
   connect-trace load full-range    open connections with a strategy
   connect-trace compare            find the best strategy; takes minutes
+  connect-trace flame -d 10        a flame graph: where connect() takes its time
   connect-trace check              can this host be traced, and how?
 
 Reading the report:
@@ -99,6 +105,18 @@ impl Cli {
 
     /// Returns a message if options exclude each other.
     fn contradiction(&self) -> Option<String> {
+        if let (None, Some(flame)) = (&self.command, &self.trace.flame)
+            && is_standard(flame)
+        {
+            if self.trace.record.as_deref().is_some_and(is_standard) {
+                return Some("--record - and --flame - would both write to stdout".to_owned());
+            }
+            if !self.trace.command.is_empty() {
+                return Some(
+                    "--flame - and the COMMAND would both write to stdout: name a file".to_owned(),
+                );
+            }
+        }
         if self.command.is_none()
             && self.trace.record.as_deref().is_some_and(is_standard)
             && !self.trace.command.is_empty()
@@ -111,6 +129,7 @@ impl Cli {
         let (filters, output) = match &self.command {
             None => (&self.trace.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
+            Some(Command::Flame(flame)) => return flame.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
@@ -133,6 +152,8 @@ impl Cli {
 pub enum Command {
     /// Print reports from recordings that were made with --record
     Report(Box<ReportArgs>),
+    /// Draw a flame graph of the kernel stacks of threads inside connect()
+    Flame(Box<FlameArgs>),
     /// Show what this kernel supports, what a trace uses, and what is missing
     Check(CheckArgs),
     /// Open connections with a strategy for choosing source ports, and measure each one; needs no eBPF
@@ -157,6 +178,7 @@ impl Command {
     fn name(&self) -> Option<&'static str> {
         match self {
             Self::Report(_) => Some("report"),
+            Self::Flame(_) => Some("flame"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),
             _ => None,

@@ -49,6 +49,7 @@ impl Traced {
             run_stats: false,
             may_sample: false,
             phases: false,
+            stacks_hertz: None,
         })?;
         Ok(Self { tracer })
     }

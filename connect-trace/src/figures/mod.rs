@@ -4,7 +4,6 @@ mod charts;
 mod data;
 mod dataset;
 mod downsample;
-mod escape;
 mod html;
 mod occupancy;
 mod point;
@@ -30,7 +29,7 @@ use crate::{
     files::whole::WholeFile,
     filter::filters_of_recording,
     replay::args::ReportArgs,
-    term::{message::say, printable::printable},
+    term::{escape, message::say, printable::printable},
 };
 
 /// Maximum number of points of a page: a browser draws them at once, and they take 3 MB.

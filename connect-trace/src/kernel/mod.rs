@@ -14,6 +14,7 @@ pub mod prototypes;
 pub(crate) mod requirement;
 pub mod symbols;
 pub(crate) mod sysctls;
+pub mod text;
 
 /// Returns the kernel's release, as `uname -r` prints it: for people to read, never to decide from.
 #[must_use]

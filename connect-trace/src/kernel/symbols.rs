@@ -140,7 +140,7 @@ fn is_symbol_of(symbol: &[u8], name: &str) -> bool {
 }
 
 /// Parses a hexadecimal number; returns 0 if the text is none.
-fn hexadecimal(text: &[u8]) -> u64 {
+pub(super) fn hexadecimal(text: &[u8]) -> u64 {
     let text = std::str::from_utf8(text).unwrap_or("");
     u64::from_str_radix(text, 16).unwrap_or(0)
 }

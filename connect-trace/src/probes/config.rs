@@ -30,4 +30,6 @@ pub struct ProbeConfig {
     pub may_sample: bool,
     /// True if the parts of each connect() are measured: [`crate::connect::Phases`].
     pub phases: bool,
+    /// Number of kernel stacks that each CPU takes per second of threads inside connect(); `None` for no stacks.
+    pub stacks_hertz: Option<u32>,
 }

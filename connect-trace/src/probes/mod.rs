@@ -14,6 +14,7 @@ mod object;
 pub(crate) mod phases;
 mod processes;
 mod read;
+mod stacks;
 pub(crate) mod trial;
 
 pub use self::{
@@ -30,6 +31,7 @@ use aya::{
     programs::RawTracePoint,
 };
 use aya_log::EbpfLogger;
+use connect_trace_common::StackCounts;
 
 use self::{
     attach::{
@@ -75,6 +77,8 @@ pub struct Probes {
     /// The tracefs in which the kernel counts the misses of the return events, if there are any.
     tracefs: Option<Folder>,
     stats: Option<Arc<RunStats>>,
+    stacks: Option<RingBuf<MapData>>,
+    stack_counts: stacks::Counts,
     /// Dropped after the programs: a return event can be removed only when no program uses it.
     attachment: Arc<Mutex<Attachment>>,
 }
@@ -131,6 +135,8 @@ impl Probes {
         let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
         let processes = Processes::new(object::take(&mut ebpf, "PIDS")?);
         let records = object::take(&mut ebpf, "RECORDS")?;
+        let stacks = object::take(&mut ebpf, "STACKS")?;
+        let stack_counts = stacks::Counts::take(&mut ebpf)?;
         let log = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!("the programs cannot log: {error}"))
             .ok();
@@ -162,6 +168,13 @@ impl Probes {
         let mut attachment =
             Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
         attachment.attach(stats.as_deref())?;
+        if let Some(hertz) = config.stacks_hertz {
+            let mut ebpf = lock(&ebpf);
+            stacks::attach(&mut ebpf, hertz)?;
+            if let Some(stats) = &stats {
+                stats.look_at(&ebpf)?;
+            }
+        }
         let loaded = lock(&ebpf);
         let programs = Programs::of(&loaded)?;
         let forks = Programs::of_forks(&loaded)?;
@@ -194,6 +207,8 @@ impl Probes {
             watcher,
             tracefs,
             stats,
+            stacks: config.stacks_hertz.is_some().then_some(stacks),
+            stack_counts,
             attachment: Arc::new(Mutex::new(attachment)),
         })
     }
@@ -279,6 +294,19 @@ impl Probes {
         self.records.take()
     }
 
+    /// Returns the ring buffer of the kernel stacks, on the first call only; `None` if none are taken.
+    pub fn take_stacks(&mut self) -> Option<RingBuf<MapData>> {
+        self.stacks.take()
+    }
+
+    /// Returns the kernel's account of the stacks.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn stack_counts(&self) -> Result<StackCounts> {
+        self.stack_counts.read()
+    }
+
     /// Passes log messages of the programs on to the log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -342,6 +370,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_sample,
         phases: config.phases,
+        takes_stacks: config.stacks_hertz.is_some(),
     })?;
     Ok((ebpf, variables))
 }

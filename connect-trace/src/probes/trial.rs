@@ -10,6 +10,7 @@ use super::{
     attach::{AttachMode, fentry, functions::Functions, kprobe},
     load, load_tracepoint,
     read::{program_info, run_stats::descriptor},
+    stacks,
 };
 use crate::kernel::layout::Layout;
 
@@ -20,6 +21,16 @@ pub(crate) struct Loaded {
     pub(crate) programs: usize,
     /// True if the kernel counts the runs of a program that it skips.
     pub(crate) counts_skipped: bool,
+}
+
+/// Creates the maps, loads the programs of a flame graph, and unloads them.
+pub(crate) fn load_stacks(
+    config: &ProbeConfig,
+    layout: &Layout,
+    functions: &Functions,
+) -> Result<()> {
+    let (mut ebpf, _variables) = load(config, layout, functions)?;
+    stacks::offered(&mut ebpf)
 }
 
 /// Creates the maps, loads every program that a trace with this mode attaches, and unloads them.

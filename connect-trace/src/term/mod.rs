@@ -1,6 +1,7 @@
 //! The terminal: messages and log on stderr, errors of stdout, colours, numbers, and text that is safe to print.
 
 pub(crate) mod errno;
+pub(crate) mod escape;
 mod log;
 pub mod message;
 pub(crate) mod numbers;

@@ -54,3 +54,66 @@ pub(crate) fn wrapped(text: &mut String, first: &str, indent: &str, words: &str)
     }
     writeln!(text)
 }
+
+/// Returns a time in the unit that suits it, to three digits.
+pub(crate) fn time(ns: f64) -> String {
+    let (value, unit) = match ns {
+        0.0 => return "0".to_owned(),
+        ns if ns < 999.5 => (ns, "ns"),
+        ns if ns < 999_500.0 => (ns / 1e3, "\u{b5}s"),
+        ns if ns < 999_500_000.0 => (ns / 1e6, "ms"),
+        ns => (ns / 1e9, "s"),
+    };
+    format!("{} {unit}", digits(value))
+}
+
+/// Returns a number to three digits, or with all digits before the point if there are more.
+fn digits(value: f64) -> String {
+    let text = match value {
+        value if value >= 99.95 => return format!("{value:.0}"),
+        value if value >= 9.995 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Returns a number with up to three decimals, without trailing zeros.
+pub(crate) fn plain(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Returns a count with a comma between thousands.
+pub(crate) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_as_people_write_them() {
+        let times = [0.0, 20.0, 999.6, 20_640.0, 2_003_300.0, 57.9e9, 1_234e9].map(time);
+        let expected = [
+            "0",
+            "20 ns",
+            "1 \u{b5}s",
+            "20.6 \u{b5}s",
+            "2 ms",
+            "57.9 s",
+            "1234 s",
+        ];
+        assert_eq!(times, expected);
+        let counts = [0, 999, 1_000, 28_256, 5_000_000].map(count);
+        assert_eq!(counts, ["0", "999", "1,000", "28,256", "5,000,000"]);
+    }
+}

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use crate::{
     connect::CheckMode,
     filter::FilterArgs,
+    flame::args::file_of_format,
     options::values::{duration, percent, ring_buffer},
     probes::{MAX_IN_FLIGHT, attach::AttachMode},
     report::OutputArgs,
@@ -44,6 +45,11 @@ pub struct TraceArgs {
     /// print everything else on stderr
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
+
+    /// Draw a flame graph of the kernel stacks of threads inside connect() into this file at the end of the trace. Its
+    /// ending is the format: .svg, .folded, or .json for speedscope. With -, write folded stacks to stdout
+    #[arg(long, value_name = "FILE", value_parser = file_of_format, help_heading = "Output")]
+    pub flame: Option<PathBuf>,
 
     /// Print only errors and warnings on stderr
     #[arg(short, long, help_heading = "Output")]

@@ -6,7 +6,9 @@ use anyhow::Result;
 
 use super::args::TraceArgs;
 use crate::{
+    files::is_standard,
     filter::{Filters, filters},
+    flame::{HERTZ, args::FlameFiles},
     kernel::access,
     probes::ProbeConfig,
     report::OutputArgs,
@@ -29,6 +31,10 @@ pub struct Config {
     pub quiet: bool,
     /// The overhead limit in percent of one core. Above it, less is traced.
     pub max_overhead: Option<f64>,
+    /// The files of a flame graph, if one is made.
+    pub flame: Option<FlameFiles>,
+    /// False if no reports are printed.
+    pub reports: bool,
 }
 
 impl Config {
@@ -53,6 +59,7 @@ impl Config {
                 run_stats: args.overhead || args.max_overhead.is_some(),
                 may_sample: args.max_overhead.is_some(),
                 phases: args.phases,
+                stacks_hertz: args.flame.is_some().then_some(HERTZ),
             },
             command: args.command,
             duration: args.duration,
@@ -60,6 +67,15 @@ impl Config {
             record: args.record,
             quiet: args.quiet,
             max_overhead: args.max_overhead,
+            flame: args.flame.map(FlameFiles::by_ending),
+            reports: true,
         })
+    }
+
+    /// Returns true if stdout is the file of a recording or of a flame graph, so that reports go to stderr.
+    pub(super) fn uses_stdout(&self) -> bool {
+        let recording = self.record.as_deref().is_some_and(is_standard);
+        let flame = self.flame.as_ref().map_or(0, FlameFiles::on_stdout);
+        recording || flame > 0
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod bursts;
 pub(crate) mod child;
 pub mod config;
+pub(crate) mod flame;
 mod loss_log;
 mod overhead_control;
 mod priority;
@@ -22,8 +23,8 @@ use connect_trace_common::ConnectRecord;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::{
-    files,
     filter::filter_words,
+    flame::{Flame, Prepared},
     kernel::{self, access, limits, prototypes::CHECKS},
     overhead::Overhead,
     recording::Recorder,
@@ -83,6 +84,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         Signals::catch()?
     };
     let recording = Recorder::create(config.record.as_deref())?;
+    let flame_files = config.flame.as_ref().map(Prepared::new).transpose()?;
     let mut config = config.clone();
     let mut command = None;
     if !config.command.is_empty() {
@@ -93,7 +95,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     }
     // Set after the command was forked, which must not inherit it.
     without_huge_pages();
-    let mut daemon = Daemon::start(&config, recording)?;
+    let mut daemon = Daemon::start(&config, recording, flame_files)?;
     if let Some(command) = &mut command {
         command.release()?;
     }
@@ -166,12 +168,26 @@ struct Daemon {
     /// True once stdout has refused a write.
     refused: bool,
     priority: Priority,
+    /// Set if a flame graph is made.
+    flame: Option<Flame>,
+    /// False if only the flame graph is wanted.
+    reports: bool,
+    quiet: bool,
 }
 
 impl Daemon {
-    fn start(config: &Config, mut recording: Recorder) -> Result<Self> {
+    fn start(
+        config: &Config,
+        mut recording: Recorder,
+        flame_files: Option<Prepared>,
+    ) -> Result<Self> {
         let mut tracer = Tracer::start(&config.probes)?;
         let probes = tracer.probes();
+        let stacks = probes.take_stacks();
+        let flame = match (stacks, config.probes.stacks_hertz, flame_files) {
+            (Some(stacks), Some(hertz), Some(files)) => Some(Flame::start(stacks, hertz, files)?),
+            _ => None,
+        };
         let attached = probes.mode().to_string();
         let notes = probes.notes().join("; ");
         recording.begin(&attached, &config.probes.filters);
@@ -182,7 +198,7 @@ impl Daemon {
         // Created before the message that tracing goes on: after the message, the clock may be set.
         let output = Output::new(&config.output, kernel::release(), attached.clone())
             .with_filters(filter_words(&config.probes.filters));
-        let output = if config.record.as_deref().is_some_and(files::is_standard) {
+        let output = if config.uses_stdout() {
             output.on_stderr()
         } else {
             output
@@ -207,6 +223,9 @@ impl Daemon {
             recording,
             refused: false,
             priority: Priority::default(),
+            flame,
+            reports: config.reports,
+            quiet: config.quiet,
         })
     }
 
@@ -353,18 +372,25 @@ impl Daemon {
             output,
             schedule,
             recording,
+            flame,
             ..
         } = self;
         let mut printed = Ok(());
         let is_empty = tracer.drain(budget, |connect| {
             schedule.saw(connect);
             recording.connect(connect);
+            if let Some(flame) = flame {
+                flame.saw(connect);
+            }
             let taken = output.connect(connect);
             if printed.is_ok() {
                 printed = taken;
             }
         });
         recording.tick();
+        if let Some(flame) = flame {
+            flame.read(is_empty);
+        }
         let printed = printed.and(output.flush());
         self.printed(printed)?;
         Ok(is_empty)
@@ -390,7 +416,17 @@ impl Daemon {
         // No more records come: all that are left are read, no matter how long it takes.
         let drained = self.drain(Duration::MAX);
         let reported = self.report(true);
-        stopped.and(drained).and(reported)
+        let drawn = self.draw();
+        stopped.and(drained).and(reported).and(drawn)
+    }
+
+    /// Writes the flame graph, if one is made.
+    fn draw(&mut self) -> Result<()> {
+        let Some(flame) = self.flame.take() else {
+            return Ok(());
+        };
+        let counts = self.tracer.probes().stack_counts()?;
+        flame.finish(counts, &kernel::release(), self.quiet)
     }
 
     /// Returns the overhead since the last report.
@@ -434,6 +470,9 @@ impl Daemon {
         };
         if is_last {
             self.recording.finish(&kernel_side);
+        }
+        if !self.reports {
+            return drained.map(drop);
         }
         let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
         drained.and(self.printed(reported))

@@ -84,7 +84,40 @@ const WATCH: &str = r#"<script>
 /// Opens the page with a script of the test, the body of an async function, at its end.
 pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Result<Visit> {
     let browser = find().map_err(anyhow::Error::msg)?;
-    let report = format!(
+    let report = report(script);
+    let with_scripts = html
+        .replacen("<head>", &format!("<head>{WATCH}"), 1)
+        .replacen("</body>", &report, 1);
+    ensure!(with_scripts.contains(&report), "the page has no end");
+    let page = folder.file("visited.html", with_scripts.as_bytes());
+    visit_file(browser, folder, &page, window)
+}
+
+/// Opens an SVG file, as [`visit`] opens a page.
+pub fn visit_svg(folder: &Folder, svg: &str, window: Window, script: &str) -> Result<Visit> {
+    let browser = find().map_err(anyhow::Error::msg)?;
+    let xml = |script: &str| {
+        let inner = script.trim_start_matches("<script>");
+        let inner = inner
+            .trim_end_matches("</body>")
+            .trim_end_matches("</script>");
+        format!("<script><![CDATA[{inner}]]></script>")
+    };
+    let report = format!("{}</svg>", xml(&report(script)));
+    let with_scripts = svg
+        .replacen("<style>", &format!("{}<style>", xml(WATCH)), 1)
+        .replacen("</svg>", &report, 1);
+    ensure!(
+        with_scripts.ends_with(&format!("{report}\n")),
+        "the drawing has no end"
+    );
+    let file = folder.file("visited.svg", with_scripts.as_bytes());
+    visit_file(browser, folder, &file, window)
+}
+
+/// Returns the script that leaves the result of a test's script in the document, and the end of a page.
+fn report(script: &str) -> String {
+    format!(
         r#"<script>addEventListener("load", () => setTimeout(async () => {{
   const result = {{}};
   try {{ result.found = await (async () => {{ {script} }})(); }}
@@ -92,12 +125,11 @@ pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Resul
   result.complaints = complaints;
   document.documentElement.dataset.result = encodeURIComponent(JSON.stringify(result));
 }}, 50));</script></body>"#
-    );
-    let with_scripts = html
-        .replacen("<head>", &format!("<head>{WATCH}"), 1)
-        .replacen("</body>", &report, 1);
-    ensure!(with_scripts.contains(&report), "the page has no end");
-    let page = folder.file("visited.html", with_scripts.as_bytes());
+    )
+}
+
+/// Opens a file whose script leaves its result in the document.
+fn visit_file(browser: PathBuf, folder: &Folder, file: &str, window: Window) -> Result<Visit> {
     let proxy = Proxy::start()?;
     let mut command = Command::new(browser);
     command
@@ -121,7 +153,7 @@ pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Resul
             "--blink-settings=preferredColorScheme={}",
             u8::from(!window.dark)
         ))
-        .arg(format!("file://{page}"));
+        .arg(format!("file://{file}"));
     let (dom, log) = outputs(&mut command)?;
     let (_, result) = dom
         .split_once("data-result=\"")

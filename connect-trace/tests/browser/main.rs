@@ -1,10 +1,11 @@
-//! The page of `connect-trace report --html` in a browser.
+//! The page of `connect-trace report --html` and the flame graph of `connect-trace flame` in a browser.
 
 mod chromium;
 #[path = "../command/mod.rs"]
 mod command;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
+mod flame;
 #[path = "../fixtures/folder.rs"]
 mod folder;
 
@@ -23,7 +24,7 @@ use self::{
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = TESTS.iter().map(|&(name, run)| {
+    let trials = TESTS.iter().chain(flame::TESTS).map(|&(name, run)| {
         Trial::ignorable_test(name, move || match chromium::find() {
             Err(reason) => Ok(Completion::ignored_with(reason)),
             Ok(_) => match run() {
@@ -41,6 +42,7 @@ type Test = (&'static str, fn() -> Result<()>);
 macro_rules! tests {
     ($($name:ident),+ $(,)?) => { &[$((stringify!($name), $name)),+] };
 }
+use tests;
 
 const TESTS: &[Test] = tests![
     a_page_loads_without_a_complaint_and_asks_the_network_for_nothing,

@@ -175,7 +175,13 @@ fn an_unprivileged_user_learns_what_could_not_be_looked_at((): ()) -> Result<()>
     let shown = &checked.ended;
     assert_eq!(checked.status(), Some(1), "{shown}");
     assert_eq!(checked.state("capabilities")?, "missing", "{shown}");
-    for name in ["fentry", "kprobe", "attach_mode", "return_slots"] {
+    for name in [
+        "fentry",
+        "kprobe",
+        "attach_mode",
+        "return_slots",
+        "flame_graph",
+    ] {
         assert_eq!(checked.state(name)?, "unknown", "{name}: {shown}");
         let remedy = &checked.finding(name)?["remedy"];
         assert_eq!(remedy, "run it with sudo", "{name}: {shown}");
@@ -823,6 +829,7 @@ fn the_facts_of_the_port_search_are_those_of_the_kernel((): ()) -> Result<()> {
         ),
         ("step_width", known((7, 1), "missing", "ok")),
         ("skip_counter", known((5, 12), "missing", "ok")),
+        ("flame_graph", "ok"),
     ] {
         assert_eq!(checked.state(name)?, state, "{name}: {}", checked.ended);
     }

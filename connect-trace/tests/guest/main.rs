@@ -5,7 +5,7 @@
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
 //! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
 //! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
-//! `recording` recordings, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
+//! `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
 //! command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and `clients`
 //! with the counts of real clients and a server. The other modules are helpers.
 
@@ -15,6 +15,7 @@ mod clients;
 mod command;
 mod compare;
 mod filters;
+mod flame;
 mod flood;
 mod load;
 mod losses;
@@ -74,6 +75,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     peer::TESTS,
     phases::TESTS,
     clients::TESTS,
+    flame::TESTS,
 ];
 
 /// Tests that do not depend on the way to attach.
@@ -89,6 +91,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     load::TESTS,
+    flame::TESTS_OF_NO_MODE,
 ];
 
 fn main() -> ExitCode {

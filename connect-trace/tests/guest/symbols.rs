@@ -55,6 +55,27 @@ pub fn shorten() -> Result<()> {
     Ok(())
 }
 
+/// The full list, until this value is dropped.
+pub struct Whole(bool);
+
+/// Restores the full list for a test that needs the names of all functions.
+pub fn whole() -> Result<Whole> {
+    let was_short = MOUNTED.load(Ordering::Relaxed);
+    restore()?;
+    Ok(Whole(was_short))
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if self.0 {
+            match mount(FEW, KALLSYMS) {
+                Ok(()) => MOUNTED.store(true, Ordering::Relaxed),
+                Err(error) => eprintln!("cannot mount {FEW} on {KALLSYMS} again: {error:#}"),
+            }
+        }
+    }
+}
+
 /// Restores the full list, for tests of the symbols that the kernel shows to each user.
 pub fn restore() -> Result<()> {
     if MOUNTED.swap(false, Ordering::Relaxed) {

@@ -26,6 +26,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
         run_stats: false,
         may_sample: false,
         phases: false,
+        stacks_hertz: None,
     }
 }
 

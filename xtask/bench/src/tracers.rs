@@ -110,6 +110,17 @@ const TRACERS: &[Tracer] = &[
         Rounds(1),
         concat!(ours!("kprobe", "off"), " --pid 1"),
     ),
+    // The clock's ticks meet other instructions in each run.
+    (
+        "fentry, --flame",
+        Rounds(12),
+        concat!(ours!("fentry", "off"), " --flame flame.folded"),
+    ),
+    (
+        "kprobe, --flame",
+        Rounds(12),
+        concat!(ours!("kprobe", "off"), " --flame flame.folded"),
+    ),
     (DEFAULT, Long, "connect-trace"),
     (UNTRACED_CROWD, Crowd, ""),
     (FENTRY_CROWD, Crowd, ours!("fentry", "off")),

@@ -10,7 +10,7 @@ use aya::{
 
 use super::return_events;
 use crate::kernel::mounts::Folder;
-use crate::probes::{phases, read::program_info};
+use crate::probes::{phases, read::program_info, stacks::is_of_stacks};
 
 /// The kernel's counts; `None` if this kernel does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,10 @@ impl Programs {
     /// Returns the loaded programs of connect().
     pub(crate) fn of(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| {
-            !is_of_checks(name) && !phases::is_one(name) && ![FORK, THREAD_END].contains(&name)
+            !is_of_checks(name)
+                && !phases::is_one(name)
+                && !is_of_stacks(name)
+                && ![FORK, THREAD_END].contains(&name)
         })
     }
 

@@ -8,7 +8,7 @@ mod janitor;
 pub(crate) mod kprobe;
 pub(crate) mod link;
 pub(crate) mod misses;
-mod perf_event;
+pub(crate) mod perf_event;
 pub(crate) mod return_events;
 
 use std::fmt;

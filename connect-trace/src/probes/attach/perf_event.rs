@@ -12,6 +12,7 @@ use crate::kernel::requirement::MissingRequirement;
 // From linux/perf_event.h; the libc crate lacks these constants.
 const PERF_TYPE_SOFTWARE: u32 = 1;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
 const PERF_COUNT_SW_DUMMY: u64 = 9;
 const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
 const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
@@ -41,6 +42,11 @@ pub(crate) fn offered() -> Result<()> {
         )
         .into()),
     }
+}
+
+/// Checks that this process may open an event on the clock of a CPU, by opening one that takes no samples.
+pub(crate) fn clock_offered() -> io::Result<()> {
+    open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK).map(drop)
 }
 
 /// Runs a loaded program at each hit of the tracepoint of this id, until the event is dropped.

@@ -47,6 +47,8 @@ pub(crate) struct Options<'a> {
     pub(crate) may_sample: bool,
     /// True if the parts of each connect() are measured.
     pub(crate) phases: bool,
+    /// True if the map `STACKS` is used; it then has the size of `RECORDS`.
+    pub(crate) takes_stacks: bool,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -112,6 +114,9 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight)
         .map_max_entries("PHASES", if options.phases { PLACES as u32 } else { 1 });
+    if options.takes_stacks {
+        loader.map_max_entries("STACKS", options.ring_buffer_bytes);
+    }
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
     }
@@ -204,6 +209,7 @@ pub(crate) fn unload(program: &mut Program) -> Result<(), ProgramError> {
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
         Program::RawTracePoint(program) => program.unload(),
+        Program::PerfEvent(program) => program.unload(),
         _ => Ok(()),
     };
     match unloaded {

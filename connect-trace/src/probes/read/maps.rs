@@ -26,7 +26,7 @@ use crate::probes::object::{self, externs::Extern};
 /// Plain data of `connect-trace-common`, in the form that aya takes.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Plain<T>(T);
+pub(in crate::probes) struct Plain<T>(pub(in crate::probes) T);
 
 // SAFETY: bytemuck's Pod guarantees what aya's Pod requires: any bytes are a value, and there is no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}

@@ -111,6 +111,7 @@ pub(crate) fn descriptor(program: &Program) -> Option<&ProgramFd> {
         Program::FExit(program) => program.fd(),
         Program::KProbe(program) => program.fd(),
         Program::RawTracePoint(program) => program.fd(),
+        Program::PerfEvent(program) => program.fd(),
         _ => return None,
     };
     fd.ok()

@@ -1,10 +1,10 @@
 //! Escapes texts from the data, which may contain anything, for HTML, SVG and scripts.
 
-use crate::term::printable::is_harmful;
+use super::printable::is_harmful;
 
 /// Escapes a text or the value of an attribute, for HTML and XML alike. Characters that XML does not allow,
 /// or that change the direction of the text around them, become U+FFFD.
-pub(super) fn markup(text: &str) -> String {
+pub(crate) fn markup(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -22,7 +22,7 @@ pub(super) fn markup(text: &str) -> String {
 
 /// Escapes JSON that is placed between `<script>` and `</script>`, so that it cannot end the script or begin
 /// another element.
-pub(super) fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     // All of these characters have at most four digits.
     let escape = |character: char| format!("\\u{:04x}", u32::from(character));
     let mut escaped = String::with_capacity(text.len());
@@ -37,7 +37,7 @@ pub(super) fn json(text: &str) -> String {
 }
 
 /// Returns a name for a legend: `most` characters at most.
-pub(super) fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     let mut characters = text.chars();
     let beginning: String = characters.by_ref().take(most.saturating_sub(1)).collect();
     match (characters.next(), characters.next()) {

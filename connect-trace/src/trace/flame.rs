@@ -1,0 +1,161 @@
+//! The options of `connect-trace flame`: a trace that prints no report.
+
+use std::{ffi::OsString, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{
+    args::{Attach, CheckEstablished, TraceArgs},
+    config::Config,
+};
+use crate::{
+    filter::FilterArgs,
+    flame::{HERTZ, args::FlameFiles},
+    options::{
+        Format,
+        values::{duration, ring_buffer},
+    },
+    probes::MAX_IN_FLIGHT,
+    report::OutputArgs,
+    stats::by::By,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  connect-trace flame -d 10        10 seconds of the host, in connect-flame.svg
+  connect-trace flame -- curl URL  the calls of a command and of its children
+  connect-trace flame --min-latency 1ms -d 60
+                                   only connect() calls of 1 ms or more
+  connect-trace flame --folded - -d 10 | sort -k 2
+                                   folded stacks for other tools, to stdout
+  connect-trace flame --speedscope connect.json -d 10
+                                   a profile for https://www.speedscope.app
+  connect-trace --flame FILE.svg   a report and a flame graph of one trace
+
+Reading it:
+  A frame is a kernel function, as wide as its share of the time in connect(),
+  on top of its caller. Time without a CPU lies on frames of its own: preempted,
+  yielded and blocked. See docs/flame.md.";
+
+/// Draw a flame graph of the kernel stacks of threads inside connect()
+///
+/// While a thread is inside connect(), its kernel stack is sampled by the clock of its CPU, and at each switch to another
+/// thread. The time of each stack is drawn at the end: of the calls that the filters select, from the entry of
+/// tcp_v4_connect or tcp_v6_connect to its return.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "See --help for examples.", after_long_help = EXAMPLES)]
+pub struct FlameArgs {
+    /// Filters of the connections.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// With --pid, also trace the children that are forked from now on
+    #[arg(long, requires = "pids", help_heading = "What to trace")]
+    pub follow: bool,
+
+    /// Start this command, and trace it and all its children until it ends. It gets SIGTERM when --duration is over
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        conflicts_with_all = ["pids", "follow"],
+        help_heading = "What to trace"
+    )]
+    pub command: Vec<OsString>,
+
+    /// Stop after this time, such as 10 (seconds), 1.5m or 2h
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// The files to write.
+    #[command(flatten)]
+    pub files: FlameFiles,
+
+    /// Print only errors and warnings on stderr
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Number of samples that each CPU takes per second while its thread is inside connect()
+    #[arg(short = 'F', long, value_name = "HERTZ", default_value_t = HERTZ, value_parser = clap::value_parser!(u32).range(1..=20_000), help_heading = "Probes")]
+    pub frequency: u32,
+
+    /// How to attach the probes
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        help_heading = "Probes"
+    )]
+    pub attach: Attach,
+
+    /// Size of each of the two ring buffers between kernel and daemon, of calls and of samples: a power of two, with K, M
+    /// or G
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
+    pub ring_buffer: u32,
+
+    /// Maximum number of connect() calls in flight at once
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
+    pub max_in_flight: u32,
+}
+
+impl FlameArgs {
+    /// Returns a message if options exclude each other.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let on_stdout = self.files.on_stdout();
+        if on_stdout > 1 {
+            return Some("only one of the files can be stdout".to_owned());
+        }
+        if on_stdout > 0 && !self.command.is_empty() {
+            return Some(
+                "the flame graph and the COMMAND would both write to stdout: name a file"
+                    .to_owned(),
+            );
+        }
+        self.filters.contradiction()
+    }
+}
+
+impl Config {
+    /// Checks the command line of `connect-trace flame` against this host.
+    ///
+    /// # Errors
+    /// The same as for [`Self::resolve`].
+    pub fn of_flame(args: FlameArgs) -> Result<Self> {
+        let files = args.files.or_default();
+        let mut config = Self::resolve(TraceArgs {
+            filters: args.filters,
+            follow: args.follow,
+            command: args.command,
+            duration: args.duration,
+            output: NO_REPORT,
+            record: None,
+            flame: None,
+            phases: false,
+            quiet: args.quiet,
+            verbose: 0,
+            attach: args.attach,
+            // Watching the checks makes a search several times as long while it lasts.
+            check_established: CheckEstablished::Off,
+            ring_buffer: args.ring_buffer,
+            max_in_flight: args.max_in_flight,
+            overhead: false,
+            max_overhead: None,
+        })?;
+        config.probes.stacks_hertz = Some(args.frequency);
+        config.flame = Some(files);
+        config.reports = false;
+        Ok(config)
+    }
+}
+
+/// The output of a trace without reports.
+const NO_REPORT: OutputArgs = OutputArgs {
+    events: false,
+    interval: None,
+    oneline: false,
+    by: By::Parity,
+    top: 1,
+    format: Format::Text,
+    timestamp: false,
+};
