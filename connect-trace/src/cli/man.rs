@@ -20,7 +20,15 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 6] = ["report", "check", "load", "compare", "completions", "man"];
+const PAGES: [&str; 7] = [
+    "report",
+    "check",
+    "explain",
+    "load",
+    "compare",
+    "completions",
+    "man",
+];
 
 /// `connect-trace man`
 #[derive(Args, Clone, Debug)]

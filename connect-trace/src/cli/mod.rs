@@ -11,8 +11,9 @@ use clap_complete::Shell;
 
 pub use self::man::ManArgs;
 use crate::{
-    check::args::CheckArgs, compare::args::CompareArgs, files::is_standard, load::args::LoadArgs,
-    options::Format, replay::args::ReportArgs, trace::args::TraceArgs,
+    check::args::CheckArgs, compare::args::CompareArgs, explain::args::ExplainArgs,
+    files::is_standard, load::args::LoadArgs, options::Format, replay::args::ReportArgs,
+    trace::args::TraceArgs,
 };
 
 /// The name of the command.
@@ -34,6 +35,8 @@ Examples:
   connect-trace load full-range    open connections with a strategy
   connect-trace compare            find the best strategy; takes minutes
   connect-trace check              can this host be traced, and how?
+  connect-trace explain 10.0.0.7:5432
+                                   how a port for that destination is found
 
 Reading the report:
   The kernel first searches source ports of one parity: that of the lowest port
@@ -135,6 +138,8 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Show what this kernel supports, what a trace uses, and what is missing
     Check(CheckArgs),
+    /// Show how the kernel searches a source port for one destination on this host now; needs no eBPF
+    Explain(ExplainArgs),
     /// Open connections with a strategy for choosing source ports, and measure each one; needs no eBPF
     Load(Box<LoadArgs>),
     /// Compare strategies for choosing source ports on this kernel, and recommend one

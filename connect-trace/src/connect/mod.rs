@@ -5,6 +5,7 @@ mod decode;
 mod outcome;
 mod port_range;
 pub mod scan;
+pub(crate) mod settings;
 
 pub use self::{
     check_mode::CheckMode,

@@ -2,7 +2,7 @@
 
 /// The span of an axis, in its own units; for a log axis, the exponents of the powers of ten.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::figures) struct Span {
+pub(crate) struct Span {
     /// Lower end.
     pub low: f64,
     /// Upper end, above the lower one.
@@ -104,7 +104,7 @@ pub(in crate::figures) fn plain(value: f64) -> String {
 }
 
 /// Returns a count with a comma between thousands.
-pub(in crate::figures) fn count(count: u64) -> String {
+pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (place, digit) in digits.char_indices() {
