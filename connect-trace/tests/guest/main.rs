@@ -5,8 +5,9 @@
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
 //! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
 //! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
-//! `recording` recordings, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
-//! command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and `clients`
+//! `recording` recordings, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `explain` the
+//! ports that connect() takes next, `check` the command `connect-trace check` and kernels that lack a feature; `peer`
+//! compares with another tracer, and `clients`
 //! with the counts of real clients and a server. The other modules are helpers.
 
 mod check;
@@ -14,6 +15,7 @@ mod checks;
 mod clients;
 mod command;
 mod compare;
+mod explain;
 mod filters;
 mod flood;
 mod load;
@@ -81,6 +83,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     command::TESTS,
     output::TESTS,
     compare::TESTS,
+    explain::TESTS,
     terminal::TESTS,
     streams::TESTS,
     recording::TESTS,
