@@ -15,8 +15,8 @@ const BETWEEN: f64 = 40.0;
 /// Height of the way below a band.
 const WAY: f64 = 9.0;
 
-/// Maximum number of columns in a band: about one for each unit of the drawing.
-const COLUMNS: usize = 300;
+/// Maximum number of columns in a band: one for each two units of the drawing.
+const COLUMNS: usize = 180;
 
 /// Colours of the states. A file has no style sheet of a page around it, so that it has the dark colours itself.
 const STYLE: &str = "\
@@ -49,8 +49,8 @@ pub(super) fn draw(explained: &Explained, searches: Option<&Searches>) -> String
     let entries = entries(explained, searches);
     let plot = BAND * f64::from(passes) + BETWEEN * f64::from(passes - 1) + WAY;
     let mut chart = Chart::new(WIDTH, plot, &entries);
-    chart.left = 12.0;
-    chart.right = 12.0;
+    chart.left = 22.0;
+    chart.right = 22.0;
     chart.style = STYLE;
     for pass in 0..passes {
         draw_band(&mut chart, explained, pass);

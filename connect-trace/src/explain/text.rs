@@ -60,7 +60,7 @@ fn write(
     }
     match searches {
         Some(searches) => {
-            write_figures(text, paint, searches)?;
+            write_figures(text, paint, explained, searches)?;
             write_walk(text, paint, explained, &searches.walk)
         }
         None => {
@@ -149,7 +149,12 @@ fn legend(explained: &Explained, pass: u32) -> String {
     named.collect::<Vec<_>>().join("; ")
 }
 
-fn write_figures(text: &mut String, paint: Paint, searches: &Searches) -> fmt::Result {
+fn write_figures(
+    text: &mut String,
+    paint: Paint,
+    explained: &Explained,
+    searches: &Searches,
+) -> fmt::Result {
     let figures = &searches.figures;
     writeln!(text)?;
     let title = paint.title("all starts:");
@@ -159,9 +164,12 @@ fn write_figures(text: &mut String, paint: Paint, searches: &Searches) -> fmt::R
     );
     wrapped(text, &title, "  ", &words)?;
     let ends = [
-        ("a port in the first pass", figures.first_pass),
-        ("a port in the second pass", figures.second_pass),
-        ("none: EADDRNOTAVAIL", figures.none),
+        (
+            format!("a port in the {}", pass_name(explained, 0)),
+            figures.first_pass,
+        ),
+        ("a port in the second pass".to_owned(), figures.second_pass),
+        ("none: EADDRNOTAVAIL".to_owned(), figures.none),
     ];
     for (name, share) in ends.into_iter().filter(|&(_, share)| share > 0.0) {
         writeln!(text, "  {name:<26} {:>6.1} %", share * 100.0)?;
