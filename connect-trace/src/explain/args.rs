@@ -79,7 +79,7 @@ impl Destination {
 fn destination(text: &str) -> Result<Destination, String> {
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(None) => return Err("a bracket is not closed".to_owned()),
-        Some(Some((host, rest))) if rest.is_empty() => (host, None),
+        Some(Some((host, ""))) => (host, None),
         Some(Some((host, rest))) => match rest.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None => return Err(format!("{rest:?} follows the bracket")),

@@ -268,6 +268,7 @@ mod tests {
             std::fs::write(file, &text).unwrap();
         }
         assert_eq!(text, std::fs::read_to_string(file).unwrap_or_default());
+        assert!(include_str!("../../../docs/explain.md").contains(&text));
     }
 
     #[test]
