@@ -56,6 +56,8 @@ mod shared;
 mod sock;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod time_wait;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -12,6 +12,7 @@ pub use self::{
     decode::Decoder,
     outcome::Outcome,
     port_range::{Pass, PortRange, SearchRange},
+    settings::TimeWaitSettings,
 };
 
 use std::{

@@ -19,13 +19,13 @@ pub(crate) fn setting(name: &str) -> io::Result<String> {
 
 /// The settings that decide whether a port in TIME_WAIT is reused for the same destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimeWaitSettings {
+pub struct TimeWaitSettings {
     /// net.ipv4.tcp_tw_reuse: 0 for never, 1 for always, 2 for loopback only.
-    pub(crate) reuse: u32,
+    pub reuse: u32,
     /// net.ipv4.tcp_timestamps, which reuse needs.
-    pub(crate) timestamps: u32,
+    pub timestamps: u32,
     /// net.ipv4.tcp_tw_reuse_delay, or the second that kernels without it wait.
-    pub(crate) reuse_delay_ms: u32,
+    pub reuse_delay_ms: u32,
 }
 
 impl TimeWaitSettings {

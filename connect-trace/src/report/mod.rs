@@ -13,6 +13,7 @@ mod overhead;
 mod port_choices;
 pub(crate) mod table;
 pub(crate) mod text;
+mod time_wait;
 pub(crate) mod warnings;
 
 pub use self::args::OutputArgs;

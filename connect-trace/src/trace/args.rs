@@ -73,6 +73,10 @@ pub struct TraceArgs {
     )]
     pub check_established: CheckEstablished,
 
+    /// Count the candidate ports in TIME_WAIT that searches met: those that the kernel refused, and those that it reused
+    #[arg(long, help_heading = "Probes")]
+    pub time_wait: bool,
+
     /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
     pub ring_buffer: u32,

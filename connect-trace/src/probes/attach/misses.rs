@@ -38,7 +38,7 @@ impl Programs {
     /// Returns the loaded programs of connect().
     pub(crate) fn of(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| {
-            !is_of_checks(name) && ![FORK, THREAD_END].contains(&name)
+            !is_of_checks(name) && !is_of_time_wait(name) && ![FORK, THREAD_END].contains(&name)
         })
     }
 
@@ -55,6 +55,11 @@ impl Programs {
     /// Returns the loaded programs of the candidate checks.
     pub(crate) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, is_of_checks)
+    }
+
+    /// Returns the program of TIME_WAIT, if it is loaded.
+    pub(crate) fn of_time_wait(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, is_of_time_wait)
     }
 
     fn which(ebpf: &Ebpf, wanted: impl Fn(&str) -> bool) -> Result<Self> {
@@ -92,6 +97,10 @@ impl Programs {
 
 fn is_of_checks(program: &str) -> bool {
     program.contains("check_established")
+}
+
+fn is_of_time_wait(program: &str) -> bool {
+    program.contains("twsk_unique")
 }
 
 impl Misses {

@@ -9,7 +9,7 @@ use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
 use self::overhead::{Budget, Overhead};
-use super::{names, warnings::warnings};
+use super::{names, time_wait, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
 use crate::{
@@ -155,6 +155,7 @@ struct ReportLine<'a> {
     ranges: Vec<RangeCount>,
     strategies: Vec<StrategyOf>,
     checks: Checks,
+    time_wait: Option<time_wait::Object>,
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
@@ -225,6 +226,7 @@ impl<'a> ReportLine<'a> {
                 .map(|(choice, chosen)| StrategyOf::of(choice, chosen))
                 .collect(),
             checks: Checks::of(report),
+            time_wait: report.time_wait.as_ref().map(time_wait::Object::of),
             accounting: Accounting::of(&report.accounting),
             overhead: report
                 .overhead
