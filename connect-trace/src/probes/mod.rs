@@ -97,6 +97,9 @@ impl Probes {
         let layout = Layout::of(&btf)?;
         let mut functions = Functions::of_running_kernel()?;
         functions.fit(&btf)?;
+        if config.time_wait {
+            functions.time_wait()?;
+        }
         limits::memory(&btf, config.ring_buffer_bytes)?;
         // Frees megabytes that are no longer needed.
         drop(btf);
