@@ -28,6 +28,8 @@ impl Flags {
     pub const KERNEL_THREAD: Self = Self(1 << 6);
     /// Destination address and port are known without [`Self::SEARCH_ENTERED`], from the address passed to connect().
     pub const DESTINATION_PASSED: Self = Self(1 << 7);
+    /// The search met a candidate port in TIME_WAIT. Set only while `tcp_twsk_unique` is watched.
+    pub const TIME_WAIT_MET: Self = Self(1 << 8);
 
     /// Returns true if every bit of `other` is set.
     #[inline(always)]

@@ -60,6 +60,8 @@ mod sock;
 mod stacks;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod time_wait;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

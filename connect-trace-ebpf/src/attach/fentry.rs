@@ -11,6 +11,7 @@ use crate::{
     check_established,
     connect::{self, Function, Return},
     sock::{Sock, Typed},
+    time_wait,
 };
 
 /// Index of the `struct sock *` among the arguments of `tcp_v4_connect` and `tcp_v6_connect`.
@@ -25,6 +26,8 @@ const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
 /// Index of the return value, which follows the three arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_RETURN: usize = 3;
+/// Index of the return value, which follows the three arguments of `tcp_twsk_unique`.
+const TIME_WAIT_RETURN: usize = 3;
 
 impl Return for FExitContext {
     type Memory = Typed;
@@ -121,5 +124,11 @@ fn fentry_check_established6(_ctx: FEntryContext) -> i32 {
 #[fexit]
 fn fexit_check_established6(_ctx: FExitContext) -> i32 {
     check_established::returned(check_established::V6);
+    0
+}
+
+#[fexit]
+fn fexit_twsk_unique(ctx: FExitContext) -> i32 {
+    time_wait::returned(ctx.arg::<i32>(TIME_WAIT_RETURN) != 0);
     0
 }

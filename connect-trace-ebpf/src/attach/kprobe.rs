@@ -13,6 +13,7 @@ use crate::{
     cast, check_established,
     connect::{self, Function, Return},
     sock::{Cast, Memory, Sock, Untyped},
+    time_wait,
 };
 
 /// Indexes of the arguments, as in `fentry.rs`.
@@ -144,5 +145,11 @@ fn kprobe_check_established6(_ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_check_established6(_ctx: RetProbeContext) -> u32 {
     check_established::returned(check_established::V6);
+    0
+}
+
+#[kretprobe]
+fn kretprobe_twsk_unique(ctx: RetProbeContext) -> u32 {
+    time_wait::returned(ctx.ret::<i32>() != 0);
     0
 }

@@ -46,6 +46,7 @@ impl Traced {
             filters,
             ring_buffer_bytes: RING_BUFFER_BYTES,
             max_in_flight: MAX_IN_FLIGHT,
+            time_wait: false,
             run_stats: false,
             may_sample: false,
             phases: false,

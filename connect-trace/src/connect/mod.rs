@@ -6,6 +6,7 @@ mod outcome;
 mod phases;
 mod port_range;
 pub mod scan;
+pub(crate) mod settings;
 
 pub use self::{
     check_mode::CheckMode,
@@ -13,6 +14,7 @@ pub use self::{
     outcome::Outcome,
     phases::{Cause, LockWaits, Phases, Split},
     port_range::{Pass, PortRange, SearchRange},
+    settings::TimeWaitSettings,
 };
 
 use std::{

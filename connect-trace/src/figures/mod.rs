@@ -1,6 +1,6 @@
 //! `connect-trace report --html` and `--svg`: the figures as one self-contained page, and as files for documents.
 
-mod charts;
+pub(crate) mod charts;
 mod data;
 mod dataset;
 mod downsample;
@@ -214,7 +214,7 @@ fn command(arguments: impl Iterator<Item = OsString>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use crate::connect::Outcome;
 
     use super::{dataset::Connects, point::Point, *};
@@ -283,7 +283,7 @@ mod tests {
 
     /// Panics if the text is not XML: tags in pairs, attributes in quotes, no stray `<` or `&`.
     #[track_caller]
-    pub(super) fn well_formed(xml: &str) {
+    pub(crate) fn well_formed(xml: &str) {
         let mut open = Vec::new();
         let mut rest = xml;
         while let Some((text, after)) = rest.split_once('<') {

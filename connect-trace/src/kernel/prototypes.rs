@@ -71,8 +71,18 @@ pub const CHECKS: [Function; 2] = [
     },
 ];
 
+/// The function that decides whether a search may reuse a candidate port in TIME_WAIT. Only its return is probed.
+pub const TIME_WAIT: Function = Function {
+    name: "tcp_twsk_unique",
+    symbol: "tcp_twsk_unique",
+    program: "twsk_unique",
+    sock: 0,
+    arguments: Some(3),
+    ipv6: false,
+};
+
 impl Function {
-    /// Returns the function with another symbol. The copy is leaked until the process ends: there are five functions at
+    /// Returns the function with another symbol. The copy is leaked until the process ends: there are six functions at
     /// most.
     #[must_use]
     pub fn with_symbol(&'static self, symbol: &str) -> &'static Self {

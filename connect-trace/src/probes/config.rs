@@ -17,6 +17,8 @@ pub struct ProbeConfig {
     pub attach: Option<AttachMode>,
     /// How closely `__inet{,6}_check_established` are watched.
     pub checks: CheckMode,
+    /// True if the candidate ports in TIME_WAIT are counted.
+    pub time_wait: bool,
     /// Filters that select the connect() calls to trace.
     pub filters: Filters,
     /// Size of the ring buffer in bytes: a power of two and a multiple of the page size.

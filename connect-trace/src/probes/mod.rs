@@ -2,7 +2,7 @@
 //! and reading their maps. The use of a record is decided elsewhere.
 //!
 //! Attached: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect` (entry and return each) and the
-//! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
+//! tracepoint `sched_process_exit`, from start to end; with `--time-wait`, the return of `tcp_twsk_unique`; `__inet_check_established` and
 //! `__inet6_check_established` as [`checks`] decides.
 
 pub mod attach;
@@ -31,7 +31,7 @@ use aya::{
     programs::RawTracePoint,
 };
 use aya_log::EbpfLogger;
-use connect_trace_common::StackCounts;
+use connect_trace_common::{StackCounts, counters::TimeWaitCounts};
 
 use self::{
     attach::{
@@ -40,6 +40,7 @@ use self::{
         fentry,
         functions::Functions,
         kprobe,
+        link::Link,
         misses::{Misses, Programs},
     },
     cgroups::Cgroups,
@@ -67,6 +68,8 @@ pub struct Probes {
     maps: Arc<Maps>,
     programs: Programs,
     programs_of_checks: Programs,
+    /// The program of TIME_WAIT, if it was asked for.
+    program_of_time_wait: Option<Programs>,
     forks: Programs,
     thread_ends: Programs,
     processes: Processes,
@@ -98,6 +101,9 @@ impl Probes {
         let layout = Layout::of(&btf)?;
         let mut functions = Functions::of_running_kernel()?;
         functions.fit(&btf)?;
+        if config.time_wait {
+            functions.time_wait()?;
+        }
         limits::memory(&btf, config.ring_buffer_bytes)?;
         // Frees megabytes that are no longer needed.
         drop(btf);
@@ -165,8 +171,20 @@ impl Probes {
             .map(|events| events.tracefs().clone());
         let ebpf = Arc::new(Mutex::new(ebpf));
         let stats = stats.map(Arc::new);
-        let mut attachment =
-            Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
+        let time_wait = config
+            .time_wait
+            .then(|| functions.time_wait())
+            .transpose()?;
+        if let Some(function) = time_wait {
+            Link::load_return(&mut lock(&ebpf), mode, function)?;
+        }
+        let mut attachment = Attachment::new(
+            Arc::clone(&ebpf),
+            mode,
+            functions.connect(),
+            time_wait,
+            return_events,
+        );
         attachment.attach(stats.as_deref())?;
         if let Some(hertz) = config.stacks_hertz {
             let mut ebpf = lock(&ebpf);
@@ -176,6 +194,9 @@ impl Probes {
             }
         }
         let loaded = lock(&ebpf);
+        let program_of_time_wait = time_wait
+            .map(|_| Programs::of_time_wait(&loaded))
+            .transpose()?;
         let programs = Programs::of(&loaded)?;
         let forks = Programs::of_forks(&loaded)?;
         let thread_ends = Programs::of_thread_ends(&loaded)?;
@@ -198,6 +219,7 @@ impl Probes {
             maps,
             programs,
             programs_of_checks,
+            program_of_time_wait,
             forks,
             thread_ends,
             processes,
@@ -334,6 +356,18 @@ impl Probes {
     /// If the counters cannot be read.
     pub fn missed_checks(&self) -> Result<Option<u64>> {
         self.programs_of_checks.recursion_misses()
+    }
+
+    /// Returns the counts of candidate ports in TIME_WAIT, and of the runs that the kernel skipped if it counts them;
+    /// `None` if these ports are not counted.
+    ///
+    /// # Errors
+    /// If the kernel's counters cannot be read.
+    pub fn time_wait(&self) -> Result<Option<(TimeWaitCounts, Option<u64>)>> {
+        let Some(program) = &self.program_of_time_wait else {
+            return Ok(None);
+        };
+        Ok(Some((self.maps.time_wait(), program.recursion_misses()?)))
     }
 
     /// Detaches every program. The maps can still be read.

@@ -86,6 +86,7 @@ pub(crate) fn parity() -> Report {
             watched: Duration::from_millis(70),
             functions: vec![("__inet_check_established", checks)],
         },
+        time_wait: None,
         accounting: Accounting {
             kernel: connect_trace_common::Counters {
                 entered: 7,

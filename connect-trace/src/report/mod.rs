@@ -14,6 +14,7 @@ mod phases;
 mod port_choices;
 pub(crate) mod table;
 pub(crate) mod text;
+mod time_wait;
 pub(crate) mod warnings;
 
 pub use self::args::OutputArgs;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use connect_trace_common::counters::TimeWaitCounts;
 
 use crate::{
     clock::{Clock, Time},
@@ -13,7 +14,7 @@ use crate::{
     options::Format,
     report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
     stats::{
-        BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally,
+        BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally, TimeWait,
         by::By,
         exhaustion::Exhaustion,
         report::{KernelSide, Report},
@@ -44,6 +45,8 @@ pub struct Output {
     is_live: bool,
     /// Counters of calls below `--min-latency`, as of the last report.
     fast: BelowMinimum,
+    /// Counts of candidate ports in TIME_WAIT, as of the last report.
+    time_wait: TimeWaitCounts,
     /// Lines of events; `None` before the first event.
     lines: Option<EventLines>,
     /// Lines of reports, with `--oneline`.
@@ -80,6 +83,7 @@ impl Output {
             exhaustions: Exhaustions::default(),
             is_live: true,
             fast: BelowMinimum::default(),
+            time_wait: TimeWaitCounts::default(),
             lines: None,
             report_lines: args.oneline.then(|| {
                 let has_ms = |interval: Duration| interval.subsec_nanos() != 0;
@@ -235,6 +239,13 @@ impl Output {
     fn collect(&mut self, at: SystemTime, elapsed: Duration, kernel_side: KernelSide) -> Report {
         let fast = kernel_side.fast.since(&self.fast);
         self.fast = kernel_side.fast;
+        let time_wait = kernel_side.time_wait.map(|time_wait| {
+            let earlier = std::mem::replace(&mut self.time_wait, time_wait.counts);
+            TimeWait {
+                counts: time_wait.counts.since(&earlier),
+                ..time_wait
+            }
+        });
         self.kinds.settle(&mut self.summary);
         let mut summary = std::mem::take(&mut self.summary);
         summary.merge_fast(&fast);
@@ -257,6 +268,7 @@ impl Output {
             precision,
             top,
             checks: kernel_side.checks,
+            time_wait,
             accounting: kernel_side.accounting,
             exhausted: self.exhaustions.take(),
             clock_step_ns: self.clock_step_ns.take(),

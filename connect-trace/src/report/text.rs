@@ -8,6 +8,7 @@ use std::{
 use super::{
     account, groups_text, histogram, overhead, phases, port_choices,
     table::{rows, scanned},
+    time_wait,
     warnings::warnings,
 };
 use crate::stats::report::Report;
@@ -58,6 +59,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
         phases::write(text, paint, summary)?;
     }
     account::checks(text, &report.checks, summary)?;
+    time_wait::write(text, report)?;
     account::accounting(text, paint, &report.accounting)?;
     overhead::write(text, paint, report)?;
     for (number, warning) in warnings(report).iter().enumerate() {
@@ -239,6 +241,7 @@ mod tests {
         assert_fits(&render(&report));
         report.checks.bursts = 0;
         assert_fits(&render(&report));
+        assert_fits(&render(&time_wait::tests::example()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reasons to doubt the figures of a report, and resources that run out.
 
+use super::time_wait;
 use crate::stats::report::Report;
 use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
 use crate::term::numbers::counted;
@@ -22,7 +23,7 @@ pub(crate) struct Warning {
     pub text: String,
 }
 
-/// Returns every reason to doubt this report, and then the routes whose ports run out.
+/// Returns every reason to doubt this report, then the routes whose ports run out, and the advice on TIME_WAIT.
 #[must_use]
 pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     [
@@ -40,6 +41,7 @@ pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     .into_iter()
     .flatten()
     .chain(exhausted(report))
+    .chain(time_wait::advice(report).map(|text| ("time_wait", text)))
     .map(|(kind, text)| Warning { kind, text })
     .collect()
 }

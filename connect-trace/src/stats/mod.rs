@@ -18,6 +18,7 @@ pub mod report;
 pub(crate) mod scanned;
 pub(crate) mod summary;
 pub(crate) mod tally;
+pub(crate) mod time_wait;
 
 pub use below_minimum::BelowMinimum;
 pub use candidates::Candidates;
@@ -31,3 +32,4 @@ pub use port_choices::PortChoices;
 pub use scanned::Scanned;
 pub use summary::Summary;
 pub use tally::Tally;
+pub use time_wait::TimeWait;

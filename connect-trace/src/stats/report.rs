@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use connect_trace_common::CheckEstablished;
 
 use super::{
-    BelowMinimum, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted,
-    groups::Top,
+    BelowMinimum, Precision, Summary, TimeWait, accounting::Accounting, by::By,
+    exhaustion::Exhausted, groups::Top,
 };
 use crate::{
     connect::CheckMode,
@@ -36,6 +36,8 @@ pub struct Report {
     pub top: Top,
     /// Measurements of `__inet{,6}_check_established` since the probes were attached.
     pub checks: Checks,
+    /// Candidate ports in TIME_WAIT in that time; `None` if they were not counted.
+    pub time_wait: Option<TimeWait>,
     /// The account of every call since the probes were attached.
     pub accounting: Accounting,
     /// Routes whose ports ran out in that time.
@@ -54,6 +56,8 @@ pub struct Report {
 pub struct KernelSide {
     /// Measurements of `__inet{,6}_check_established`.
     pub checks: Checks,
+    /// Candidate ports in TIME_WAIT since the probes were attached; `None` if they were not counted.
+    pub time_wait: Option<TimeWait>,
     /// The account of every call.
     pub accounting: Accounting,
     /// Calls below `--min-latency`, which have no records.

@@ -83,6 +83,9 @@ pub struct TraceArgs {
     /// locks. Costs two lookups for each context switch of the host
     #[arg(long, help_heading = "What to trace")]
     pub phases: bool,
+    /// Count the candidate ports in TIME_WAIT that searches met: those that the kernel refused, and those that it reused
+    #[arg(long, help_heading = "Probes")]
+    pub time_wait: bool,
 
     /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]

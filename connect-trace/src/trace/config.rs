@@ -50,6 +50,7 @@ impl Config {
             probes: ProbeConfig {
                 attach: args.attach.into(),
                 checks: args.check_established.into(),
+                time_wait: args.time_wait,
                 filters: Filters {
                     follow: args.follow,
                     ..filters(&args.filters)?

@@ -132,6 +132,7 @@ impl Config {
             record: None,
             flame: None,
             phases: false,
+            time_wait: false,
             quiet: args.quiet,
             verbose: 0,
             attach: args.attach,

@@ -23,6 +23,7 @@ use connect_trace_common::ConnectRecord;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::{
+    connect::TimeWaitSettings,
     filter::filter_words,
     flame::{Flame, Prepared},
     kernel::{self, access, limits, prototypes::CHECKS},
@@ -30,7 +31,7 @@ use crate::{
     recording::Recorder,
     report::output::Output,
     stats::{
-        BelowMinimum,
+        BelowMinimum, TimeWait,
         report::{Checks, KernelSide},
     },
     term::{
@@ -438,6 +439,18 @@ impl Daemon {
         Ok(Some(now.since(&earlier)))
     }
 
+    /// Returns the candidate ports in TIME_WAIT since the start, if they are counted.
+    fn time_wait(&mut self) -> Result<Option<TimeWait>> {
+        let counted = self.tracer.probes().time_wait()?;
+        Ok(counted.map(|(counts, skipped)| TimeWait {
+            counts,
+            skipped,
+            settings: TimeWaitSettings::of_this_namespace()
+                .inspect_err(|error| log::debug!("{error}"))
+                .ok(),
+        }))
+    }
+
     /// Prints the results since the last report.
     fn report(&mut self, is_last: bool) -> Result<()> {
         let drained = self.drain(DRAIN_BUDGET);
@@ -462,6 +475,7 @@ impl Daemon {
         };
         let kernel_side = KernelSide {
             checks,
+            time_wait: self.time_wait()?,
             accounting: self.tracer.accounting()?,
             // The sum since the start: the output subtracts the sum at the last report.
             fast: BelowMinimum::from(self.tracer.probes().maps().fast()),

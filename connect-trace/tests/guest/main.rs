@@ -3,17 +3,19 @@
 //! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
 //! tests the fields of a record, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
-//! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
-//! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
-//! `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
-//! command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and `clients`
-//! with the counts of real clients and a server. The other modules are helpers.
+//! the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of connect() calls, `program` the command
+//! `connect-trace`, `filters` and `command` the choice of traced calls, `output` events and JSON, `terminal` the output
+//! on a terminal, `streams` a stdout or stderr that cannot be written, `recording` recordings, `flame` flame graphs,
+//! `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `explain` the ports that connect()
+//! takes next, `check` the command `connect-trace check` and kernels that lack a feature; `peer` compares with another
+//! tracer, and `clients` with the counts of real clients and a server. The other modules are helpers.
 
 mod check;
 mod checks;
 mod clients;
 mod command;
 mod compare;
+mod explain;
 mod filters;
 mod flame;
 mod flood;
@@ -37,6 +39,7 @@ mod streams;
 mod symbols;
 mod tcp;
 mod terminal;
+mod time_wait;
 mod trace;
 mod truth;
 
@@ -67,6 +70,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     checks::TESTS,
     strategy::TESTS,
     scan::TESTS,
+    time_wait::TESTS,
     filters::TESTS_OF_MODES,
     command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
@@ -85,11 +89,13 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     command::TESTS,
     output::TESTS,
     compare::TESTS,
+    explain::TESTS,
     terminal::TESTS,
     streams::TESTS,
     recording::TESTS,
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
+    time_wait::TESTS_OF_NO_MODE,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
 ];

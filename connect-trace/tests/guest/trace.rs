@@ -20,6 +20,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
     ProbeConfig {
         attach: Some(mode),
         checks: CheckMode::Off,
+        time_wait: false,
         filters: Filters::default(),
         ring_buffer_bytes: 8 << 20,
         max_in_flight: 16_384,

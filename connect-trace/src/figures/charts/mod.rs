@@ -1,18 +1,18 @@
 //! The charts as SVG, for the page and for files.
 
-pub(super) mod axis;
+pub(crate) mod axis;
 mod buckets;
 mod causes;
 mod occupancy;
 mod scatter;
-pub(super) mod svg;
+pub(crate) mod svg;
 
+pub(crate) use self::svg::Place;
 pub(super) use self::{
     buckets::buckets,
     causes::causes,
     occupancy::{Curve, MOST_CURVES, occupancy},
     scatter::{Across, scatter},
-    svg::Place,
 };
 
 use super::point;

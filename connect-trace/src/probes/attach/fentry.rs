@@ -9,7 +9,7 @@ use aya::{
 use super::AttachMode;
 use crate::kernel::{
     btf::{self, VMLINUX},
-    prototypes::{CHECKS, CONNECT, Function},
+    prototypes::{CHECKS, CONNECT, Function, TIME_WAIT},
     sysctls,
 };
 use crate::probes::object;
@@ -34,7 +34,8 @@ pub(crate) fn offered() -> Result<()> {
 /// Returns the kernel's numbers of the functions, in the form that aya takes. On its own, aya would read all of the
 /// kernel's types, and compare names with each of them for each program.
 pub(crate) fn kernel_types() -> Result<Btf> {
-    let names = CONNECT.iter().chain(&CHECKS).map(|function| function.name);
+    let all = CONNECT.iter().chain(&CHECKS).chain([&TIME_WAIT]);
+    let names = all.map(|function| function.name);
     let blob = btf::Btf::of_running_kernel()?.with_only(names);
     Btf::parse(&blob, Endianness::default()).with_context(|| format!("{VMLINUX} cannot be used"))
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{choice::Way, return_events};
 use crate::kernel::{
     btf::Btf,
-    prototypes::{CHECKS, CONNECT, Function},
+    prototypes::{CHECKS, CONNECT, Function, TIME_WAIT},
     requirement::MissingRequirement,
     symbols::{Pointer, Symbols},
 };
@@ -14,6 +14,8 @@ use crate::kernel::{
 pub(crate) struct Functions {
     connect: Vec<&'static Function>,
     checks: Vec<&'static Function>,
+    /// The function of TIME_WAIT, or the reason why it cannot be probed.
+    time_wait: Result<&'static Function, String>,
     /// Notes on the functions that are not traced, with reasons.
     pub(crate) notes: Vec<String>,
     /// The first function of connect() that the kernel's types lack. If there is one, fentry cannot be used.
@@ -30,7 +32,7 @@ impl Functions {
     /// # Errors
     /// Names the required function that the kernel lacks.
     pub(crate) fn of_running_kernel() -> Result<Self> {
-        let all = CONNECT.iter().chain(&CHECKS);
+        let all = CONNECT.iter().chain(&CHECKS).chain([&TIME_WAIT]);
         let names: Vec<&'static str> = all.map(|function| function.name).collect();
         let symbols = Symbols::of_running_kernel(&names)?;
         Self::of(&symbols)
@@ -67,6 +69,9 @@ impl Functions {
         Ok(Self {
             connect,
             checks,
+            time_wait: present(std::slice::from_ref(&TIME_WAIT), symbols)
+                .pop()
+                .ok_or_else(|| "the kernel has no such function: it may be inlined".to_owned()),
             notes,
             without_type: None,
             ipv6,
@@ -82,6 +87,13 @@ impl Functions {
         for function in &self.connect {
             if !function.check(btf)? {
                 self.without_type.get_or_insert(function.name);
+            }
+        }
+        if let Ok(function) = self.time_wait {
+            match function.check(btf) {
+                Ok(true) => {}
+                Ok(false) => self.time_wait = Err("it is not in the kernel's types".to_owned()),
+                Err(error) => self.time_wait = Err(format!("{error:#}")),
             }
         }
         let Self { checks, notes, .. } = self;
@@ -107,6 +119,20 @@ impl Functions {
         self.checks.clone()
     }
 
+    /// Returns the function of TIME_WAIT.
+    ///
+    /// # Errors
+    /// States why it cannot be probed.
+    pub(crate) fn time_wait(&self) -> Result<&'static Function> {
+        self.time_wait.clone().map_err(|why| {
+            MissingRequirement::new(
+                format!("--time-wait: {} cannot be probed: {why}", TIME_WAIT.name),
+                "leave the option out, or boot another build of the kernel",
+            )
+            .into()
+        })
+    }
+
     /// Checks that the kernel's types and this process's privileges allow a way to attach, if that is known before it
     /// is tried.
     pub(crate) fn offer(&self, way: Way) -> Result<()> {
@@ -124,7 +150,7 @@ impl Functions {
     /// Returns all functions, or all but those of IPv6.
     #[cfg(test)]
     pub(crate) fn all(ipv6: bool) -> Self {
-        let all = CONNECT.iter().chain(&CHECKS);
+        let all = CONNECT.iter().chain(&CHECKS).chain([&TIME_WAIT]);
         let wanted = all.filter(|function| ipv6 || !function.ipv6);
         let functions = wanted.map(|function| (function.name, function.name.to_owned()));
         Self::of(&Symbols {

@@ -38,10 +38,11 @@ impl Programs {
     /// Returns the loaded programs of connect().
     pub(crate) fn of(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| {
-            !is_of_checks(name)
-                && !phases::is_one(name)
-                && !is_of_stacks(name)
-                && ![FORK, THREAD_END].contains(&name)
+            let is_of_an_option = is_of_checks(name)
+                || is_of_time_wait(name)
+                || phases::is_one(name)
+                || is_of_stacks(name);
+            !is_of_an_option && ![FORK, THREAD_END].contains(&name)
         })
     }
 
@@ -58,6 +59,11 @@ impl Programs {
     /// Returns the loaded programs of the candidate checks.
     pub(crate) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, is_of_checks)
+    }
+
+    /// Returns the program of TIME_WAIT, if it is loaded.
+    pub(crate) fn of_time_wait(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, is_of_time_wait)
     }
 
     fn which(ebpf: &Ebpf, wanted: impl Fn(&str) -> bool) -> Result<Self> {
@@ -95,6 +101,10 @@ impl Programs {
 
 fn is_of_checks(program: &str) -> bool {
     program.contains("check_established")
+}
+
+fn is_of_time_wait(program: &str) -> bool {
+    program.contains("twsk_unique")
 }
 
 impl Misses {

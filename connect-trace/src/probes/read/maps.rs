@@ -16,7 +16,7 @@ use aya::{
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
     CheckEstablished, Control, Counters, FastGroup, InFlight,
-    counters::{COPIES, PerCpu},
+    counters::{COPIES, PerCpu, TimeWaitCounts},
     record::{IDLE, PLACES},
 };
 
@@ -159,6 +159,16 @@ impl Maps {
             }
         }
         sums
+    }
+
+    /// Returns the counts of candidate ports in TIME_WAIT, summed over all CPUs.
+    #[must_use]
+    pub fn time_wait(&self) -> TimeWaitCounts {
+        let mut sum = TimeWaitCounts::default();
+        for PerCpu { time_wait, .. } in self.per_cpu() {
+            sum.add(&time_wait);
+        }
+        sum
     }
 
     /// Returns the connect() calls that were too fast for a record, summed over all CPUs, in the order of the constants

@@ -13,7 +13,7 @@ use self::{
     overhead::{Budget, Overhead},
     phases::{EventPhases, ReportPhases},
 };
-use super::{names, warnings::warnings};
+use super::{names, time_wait, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
 use crate::{
@@ -162,6 +162,7 @@ struct ReportLine<'a> {
     strategies: Vec<StrategyOf>,
     phases: Option<ReportPhases>,
     checks: Checks,
+    time_wait: Option<time_wait::Object>,
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
@@ -233,6 +234,7 @@ impl<'a> ReportLine<'a> {
                 .collect(),
             phases: ReportPhases::of(summary),
             checks: Checks::of(report),
+            time_wait: report.time_wait.as_ref().map(time_wait::Object::of),
             accounting: Accounting::of(&report.accounting),
             overhead: report
                 .overhead

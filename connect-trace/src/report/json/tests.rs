@@ -14,6 +14,7 @@ use crate::{
     report::{
         example::{of_groups, parity},
         overhead::tests::example as overhead_example,
+        time_wait::tests::example as time_wait_example,
     },
     stats::{Groups, by::By},
 };
@@ -211,6 +212,18 @@ fn a_report_adds_up() {
     let kinds = report["warnings"].as_array().unwrap().iter();
     let kinds: Vec<&Value> = kinds.map(|warning| &warning["kind"]).collect();
     assert_eq!(kinds, ["lost", "watched", "few_samples"]);
+}
+
+#[test]
+fn ports_in_time_wait_are_told() {
+    let report = report(&time_wait_example());
+    assert_valid(&report);
+    let time_wait = &report["time_wait"];
+    let counts = ["refused", "reused", "connects"].map(|name| &time_wait[name]);
+    assert_eq!(counts, [&json!(40), &json!(2), &json!(3)]);
+    assert_eq!(time_wait["tcp_tw_reuse"], 2);
+    let kinds = report["warnings"].as_array().unwrap().iter();
+    assert_eq!(kinds.last().unwrap()["kind"], "time_wait");
 }
 
 #[test]
