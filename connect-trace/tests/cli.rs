@@ -301,7 +301,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 8, "{:?}", pages.keys());
+    assert_eq!(pages.len(), 9, "{:?}", pages.keys());
 }
 
 #[test]
