@@ -104,8 +104,8 @@ fn assert_complete(ended: &Ended) {
 /// Returns the numbers of the summary's account: samples that were taken, and the parts of them.
 fn account(ended: &Ended) -> Vec<u64> {
     let lines = ended.stderr.lines();
-    let line = lines.filter_map(|line| line.strip_prefix("samples taken "));
-    let line = line.last().unwrap_or_default().replace(',', "");
+    let mut line = lines.filter_map(|line| line.strip_prefix("samples taken "));
+    let line = line.next_back().unwrap_or_default().replace(',', "");
     let words = line.split([' ', '=', '+']);
     words.filter_map(|word| word.parse().ok()).collect()
 }
