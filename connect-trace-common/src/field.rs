@@ -46,11 +46,15 @@ pub enum Field {
     TaskSignal,
     /// `signal_struct.live`
     SignalLive,
+    /// `socket.sk`
+    SocketSock,
+    /// `sock.sk_type`, followed by `sock.sk_protocol`.
+    SockType,
 }
 
 impl Field {
     /// All fields, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::SockAddresses,
         Self::SockPorts,
         Self::SockSourcePort,
@@ -71,6 +75,8 @@ impl Field {
         Self::TaskTgid,
         Self::TaskSignal,
         Self::SignalLive,
+        Self::SocketSock,
+        Self::SockType,
     ];
 
     /// Stand-in of the first field. All stand-ins are below 32,768, so that they fit the offset of an instruction, and
@@ -156,8 +162,8 @@ mod tests {
 
     #[test]
     fn other_numbers_stand_for_nothing() {
-        let after = Field::SignalLive.stand_in(Field::ROOM.into());
-        let next = Field::SignalLive.stand_in(Field::DISTANCE.into());
+        let after = Field::SockType.stand_in(Field::ROOM.into());
+        let next = Field::SockType.stand_in(Field::DISTANCE.into());
         for value in [after, next].map(|value| i32::try_from(value).unwrap()) {
             assert_eq!(Field::of_stand_in(value), None, "{value}");
         }

@@ -46,3 +46,8 @@ pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
 /// The traced cgroups.
 #[btf_map]
 pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
+
+/// For each place of a thread the address of the socket whose UDP call gets no record, 0 for none; see `udp.rs`. One
+/// entry unless UDP is traced.
+#[btf_map]
+pub static REJECTED: Array<u64, 1> = Array::new();

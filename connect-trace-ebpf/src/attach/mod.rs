@@ -4,3 +4,4 @@
 mod fentry;
 mod kprobe;
 mod process;
+mod udp;

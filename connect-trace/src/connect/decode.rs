@@ -6,7 +6,8 @@ use bytemuck::Zeroable as _;
 use connect_trace_common::{ConnectRecord, Flags};
 
 use super::{
-    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    CallKind, Comm, Connect, Family, Operation, Owner, PortChoice, PortRange, Protocol,
+    SearchRange, SourcePort,
     scan::{self, Order},
 };
 use crate::kernel::layout::Layout;
@@ -94,8 +95,12 @@ impl Connect {
         self.search_ns = flags.has(Flags::SEARCH_TIMED).then_some(record.search_ns);
         self.port = match record.source_port {
             0 => SourcePort::None,
-            // A socket whose connect() fails keeps only a port that it was bound to.
-            port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
+            // A TCP socket whose connect() fails keeps only a port that it was bound to.
+            port if self.kind.protocol.is_tcp() && record.ret != 0
+                || flags.has(Flags::PORT_BOUND) =>
+            {
+                SourcePort::Bound(port)
+            }
             port => SourcePort::Searched(port),
         };
         self.pid = (record.pid_tgid >> 32) as u32;
@@ -120,8 +125,12 @@ impl Connect {
 impl Shown {
     /// Decodes the part that consecutive records share.
     fn shared(&self, record: &ConnectRecord) -> Connect {
+        let kind = kind(record.flags);
+        let is_tcp = kind.protocol.is_tcp();
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
-        let locks = self.user_locks_bit.filter(|_| searched);
+        // A connect() of UDP makes no search if the socket has a port.
+        let reached = searched || !is_tcp && record.ret == 0;
+        let locks = self.user_locks_bit.filter(|_| reached);
         let locks = locks.map(|bit| record.user_locks >> bit);
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
             (AF_INET6, true) => Family::Mapped,
@@ -131,11 +140,12 @@ impl Shown {
         let is_v6 = family == Family::V6;
         let range = (searched && self.shows_port_range).then(|| self.range(record));
         Connect {
+            kind,
             family,
-            source: searched.then(|| address(record.source, is_v6)),
-            destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
-                SocketAddr::new(address(record.destination, is_v6), record.destination_port)
-            }),
+            source: reached.then(|| address(record.source, is_v6)),
+            destination: (searched && is_tcp || record.flags.has(Flags::DESTINATION_PASSED)).then(
+                || SocketAddr::new(address(record.destination, is_v6), record.destination_port),
+            ),
             errno: record.ret.saturating_neg(),
             netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
@@ -143,8 +153,12 @@ impl Shown {
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
             range,
-            port_choice: locks.map(|locks| port_choice(record, locks)),
-            address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
+            port_choice: locks.map(|locks| port_choice(record, kind, locks)),
+            address_bound: locks.map(|locks| match kind.operation {
+                // The lock is set when the port has been chosen.
+                Operation::Bind => !address(record.source, is_v6).is_unspecified(),
+                Operation::Connect | Operation::Send => locks & ADDRESS_LOCK != 0,
+            }),
             // The length of a search that found a port belongs to its record.
             scanned: range.filter(|_| found_none(record)).and_then(scan::all),
             // The following fields belong to each record: `take_own` sets them.
@@ -175,7 +189,8 @@ impl Shown {
         let own = record.socket_range != [0; 2];
         SearchRange {
             ports: PortRange { low, high },
-            by_parity: !(own && self.socket_range_has_no_parity),
+            by_parity: kind(record.flags).protocol.is_tcp()
+                && !(own && self.socket_range_has_no_parity),
         }
     }
 }
@@ -211,9 +226,27 @@ fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
     }
 }
 
+/// Returns protocol and operation.
+fn kind(flags: Flags) -> CallKind {
+    let protocol = match flags.masked(Flags::PROTOCOL) {
+        Flags::UDP => Protocol::Udp,
+        Flags::UDP_LITE => Protocol::UdpLite,
+        _ => Protocol::Tcp,
+    };
+    let operation = match flags.masked(Flags::OPERATION) {
+        Flags::BIND => Operation::Bind,
+        Flags::SEND => Operation::Send,
+        _ => Operation::Connect,
+    };
+    CallKind {
+        protocol,
+        operation,
+    }
+}
+
 /// Returns the port choice, from the state of the socket when `__inet_hash_connect` was entered. The source address is
 /// no evidence: the route has filled it in by then.
-fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
+fn port_choice(record: &ConnectRecord, kind: CallKind, locks: u8) -> PortChoice {
     if record.flags.has(Flags::PORT_BOUND) {
         return if locks & PORT_LOCK != 0 {
             PortChoice::ExplicitPort
@@ -223,6 +256,8 @@ fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     }
     if record.socket_range != [0; 2] {
         PortChoice::Range
+    } else if kind.operation == Operation::Bind {
+        PortChoice::Bind
     } else if locks & ADDRESS_LOCK != 0 {
         PortChoice::Address
     } else {

@@ -143,6 +143,7 @@ impl Layout {
         if btf.parameters(TASK_HELPER)?.is_some() {
             layout.find(btf, TASK_MEMBERS)?;
         }
+        layout.find_udp(btf)?;
         let kind =
             |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
         layout.port_range_is_pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
@@ -192,6 +193,37 @@ impl Layout {
             }
         }
         Ok(())
+    }
+
+    /// Finds the fields that only programs of UDP read. Without them UDP cannot be traced.
+    fn find_udp(&mut self, btf: &Btf) -> Result<()> {
+        let offset = |structure, path| {
+            let member = btf.member(structure, path)?;
+            anyhow::Ok(member.map(|member| member.offset))
+        };
+        let sock = offset("socket", "sk")?;
+        let [kind, protocol] = [offset("sock", "sk_type")?, offset("sock", "sk_protocol")?];
+        // The programs read the two as one field.
+        if let (Some(sock), Some(kind), Some(protocol)) = (sock, kind, protocol)
+            && protocol == kind + 2
+        {
+            self.offsets
+                .extend([(Field::SocketSock, sock), (Field::SockType, kind)]);
+        }
+        Ok(())
+    }
+
+    /// Checks that the programs of UDP can read their fields.
+    ///
+    /// # Errors
+    /// If this kernel's types do not show them.
+    pub fn check_udp(&self) -> Result<(), MissingRequirement> {
+        if self.has(Field::SocketSock) && self.has(Field::SockType) {
+            return Ok(());
+        }
+        Err(misfit(
+            "struct sock has no sk_protocol next to sk_type, or struct socket has no sk",
+        ))
     }
 
     /// Checks that the halves of each pair lie where the programs expect them.

@@ -3,7 +3,7 @@
 //!
 //! Attached: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect` (entry and return each) and the
 //! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
-//! `__inet6_check_established` as [`checks`] decides.
+//! `__inet6_check_established` as [`checks`] decides; the functions of UDP instead or too, if it is traced.
 
 pub mod attach;
 mod cgroups;
@@ -91,8 +91,11 @@ impl Probes {
         let asked_for = asked_for.map_err(limits::named)?;
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
-        let mut functions = Functions::of_running_kernel()?;
+        let mut functions = Functions::of_running_kernel(config.protocols)?;
         functions.fit(&btf)?;
+        if config.protocols.udp {
+            layout.check_udp()?;
+        }
         limits::memory(&btf, config.ring_buffer_bytes)?;
         // Frees megabytes that are no longer needed.
         drop(btf);
@@ -335,6 +338,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
+        udp: config.protocols.udp,
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_sample,
     })?;

@@ -43,6 +43,7 @@ impl Config {
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
+                protocols: args.protocol.into(),
                 checks: args.check_established.into(),
                 filters: Filters {
                     follow: args.follow,

@@ -39,6 +39,8 @@ pub(crate) struct Options<'a> {
     pub(crate) max_in_flight: u32,
     /// True if each connect() counts its calls of `__inet{,6}_check_established`.
     pub(crate) count_checks: bool,
+    /// True if UDP is traced.
+    pub(crate) udp: bool,
     /// True if these calls are counted and not timed.
     pub(crate) checks_add_up: bool,
     /// True if the programs read [`connect_trace_common::Control::sample_every`].
@@ -104,6 +106,9 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight);
+    if options.udp {
+        loader.map_max_entries("REJECTED", PLACES as u32);
+    }
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
     }

@@ -1,6 +1,7 @@
 //! Command line of `truth`: the case, its size, and its start. The help of each case gives the results that it expects
 //! of the kernel.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::exhaust::{Summary, exhaust};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
+use super::udp::{UdpRecord, udp};
 use super::{all, cases, crowd, dies, mptcp, ways};
 
 /// Makes known connections on loopback, and prints a tab-separated line of truth for each connect() call when all are
@@ -121,6 +123,13 @@ enum Case {
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
+    /// UDP and UDP-Lite: connect(), bind() and send() in every way, and other protocols of which no trace is expected.
+    /// Prints lines with columns of their own (takes root)
+    Udp {
+        /// Number of threads that make all of these calls at once
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
     /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
     /// "seconds" and "per second", each with its number
     Rate {
@@ -221,6 +230,7 @@ impl Truth {
                 eprintln!("{}", Summary::of(&records));
                 if quiet { Ok(()) } else { print(&records) }
             }
+            Case::Udp { threads } => print_lines(UdpRecord::HEADER, &udp(threads)?),
             case => print(&case.records()?),
         }
     }
@@ -267,7 +277,9 @@ impl Case {
             }
             Self::Mixed => all::mixed(),
             Self::All => all::all(),
-            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) | Self::Udp { .. } => {
+                Ok(Vec::new())
+            }
         }
     }
 }
@@ -291,8 +303,12 @@ fn write_pid(path: &Path) -> Result<()> {
 }
 
 fn print(records: &[Record]) -> Result<()> {
+    print_lines(Record::HEADER, records)
+}
+
+fn print_lines(header: &str, records: &[impl Display]) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    writeln!(out, "{}", Record::HEADER)
+    writeln!(out, "{header}")
         .and_then(|()| {
             records
                 .iter()
