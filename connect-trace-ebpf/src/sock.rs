@@ -213,7 +213,10 @@ impl<M: Memory> Sock<M> {
     /// Returns `sk_type` and `sk_protocol`.
     #[inline(always)]
     pub fn type_and_protocol(self) -> [u16; 2] {
-        self.0.pair(Field::SockType)
+        [
+            self.0.read(Field::SockType),
+            self.0.read(Field::SockProtocol),
+        ]
     }
 
     /// Returns the address of the socket, which identifies it.

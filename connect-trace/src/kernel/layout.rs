@@ -74,6 +74,13 @@ const TASK_MEMBERS: &[Member] = &[
     required(Field::CredUid, "cred", "uid.val"),
 ];
 
+/// Members that only the programs of UDP read.
+const UDP_MEMBERS: &[Member] = &[
+    required(Field::SocketSock, "socket", "sk"),
+    required(Field::SockType, "sock", "sk_type"),
+    required(Field::SockProtocol, "sock", "sk_protocol"),
+];
+
 /// Pairs that the programs read at once and split: the whole, its halves in their order, and the bytes of a half.
 const PAIRS: &[(&str, [&str; 2], u32)] = &[
     (
@@ -197,18 +204,17 @@ impl Layout {
 
     /// Finds the fields that only programs of UDP read. Without them UDP cannot be traced.
     fn find_udp(&mut self, btf: &Btf) -> Result<()> {
-        let offset = |structure, path| {
-            let member = btf.member(structure, path)?;
-            anyhow::Ok(member.map(|member| member.offset))
-        };
-        let sock = offset("socket", "sk")?;
-        let [kind, protocol] = [offset("sock", "sk_type")?, offset("sock", "sk_protocol")?];
-        // The programs read the two as one field.
-        if let (Some(sock), Some(kind), Some(protocol)) = (sock, kind, protocol)
-            && protocol == kind + 2
+        for &Member {
+            field,
+            structure,
+            path,
+            ..
+        } in UDP_MEMBERS
         {
+            let member = btf.member(structure, path)?;
+            // A trace of TCP lacks nothing without it, so that it is not among the absent ones.
             self.offsets
-                .extend([(Field::SocketSock, sock), (Field::SockType, kind)]);
+                .extend(member.map(|member| (field, member.offset)));
         }
         Ok(())
     }
@@ -218,12 +224,10 @@ impl Layout {
     /// # Errors
     /// If this kernel's types do not show them.
     pub fn check_udp(&self) -> Result<(), MissingRequirement> {
-        if self.has(Field::SocketSock) && self.has(Field::SockType) {
-            return Ok(());
+        match UDP_MEMBERS.iter().find(|member| !self.has(member.field)) {
+            Some(lacking) => Err(missing(lacking.structure, lacking.path)),
+            None => Ok(()),
         }
-        Err(misfit(
-            "struct sock has no sk_protocol next to sk_type, or struct socket has no sk",
-        ))
     }
 
     /// Checks that the halves of each pair lie where the programs expect them.
