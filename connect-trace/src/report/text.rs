@@ -73,7 +73,11 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(
         text,
         "{} in {:.2} s",
-        counted(summary.connects, "connect() call", "connect() calls"),
+        if summary.has_others_than_connect() {
+            counted(summary.connects, "call", "calls")
+        } else {
+            counted(summary.connects, "connect() call", "connect() calls")
+        },
         report.elapsed.as_secs_f64(),
     )?;
     writeln!(

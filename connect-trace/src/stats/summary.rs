@@ -7,7 +7,7 @@ use super::{
     groups::{Named, Top},
     key::PortChoiceKey,
 };
-use crate::connect::{CallKind, Connect, Outcome, Pass, SearchRange};
+use crate::connect::{CallKind, Connect, Operation, Outcome, Pass, SearchRange};
 
 /// Largest number of ranges and errnos that are kept apart. The kernel's connect() has fewer errnos, and a host has few
 /// ranges, unless sockets are given their own.
@@ -170,6 +170,13 @@ impl Summary {
     #[must_use]
     pub fn has_others_than_tcp(&self) -> bool {
         self.kinds.keys().any(|kind| !kind.protocol.is_tcp())
+    }
+
+    /// Returns true if any call is not a connect().
+    #[must_use]
+    pub fn has_others_than_connect(&self) -> bool {
+        let mut kinds = self.kinds.keys();
+        kinds.any(|kind| kind.operation != Operation::Connect)
     }
 
     /// Returns true if there are calls of TCP and of another protocol.

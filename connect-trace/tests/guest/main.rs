@@ -89,6 +89,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     load::TESTS,
+    udp::TESTS_OF_NO_MODE,
 ];
 
 fn main() -> ExitCode {

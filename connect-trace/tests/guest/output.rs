@@ -106,7 +106,7 @@ fn json_is_valid_and_agrees_with_truth((): ()) -> Result<()> {
 }
 
 /// Converts a line of JSON back into the record that it was made from.
-fn connect(event: &Value) -> Result<Connect> {
+pub fn connect(event: &Value) -> Result<Connect> {
     let missing = || format!("what is missing or wrong in {event}");
     let address = |field: &str| -> Result<Option<IpAddr>> {
         let text = event[field].as_str();

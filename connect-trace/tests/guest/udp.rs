@@ -1,12 +1,19 @@
 //! UDP and UDP-Lite, compared with the case `udp` of the program `truth`: connect(), and the calls of bind() and send()
 //! for which the kernel chooses a port.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::HashMap,
+    env,
+    fs::{self, File},
+    net::SocketAddr,
+    process,
+};
 
 use anyhow::{Context as _, Result, bail};
 use connect_trace::{
     connect::{Connect, Family, Operation, PortRange, Protocol, Protocols, SourcePort},
     filter::{Filters, IpVersion},
+    load::log,
     probes::{ProbeConfig, attach::AttachMode},
 };
 use connect_trace_guest::truth::{self, Port, UdpRecord};
@@ -14,8 +21,12 @@ use connect_trace_guest::truth::{self, Port, UdpRecord};
 use crate::{
     Test,
     matching::{Extent, matched},
+    output::{Lines, connect},
+    process::Process,
+    program::{assert_fits_a_terminal, connect_trace, report, tracing as tracing_command},
+    recording::{Folder, read},
     trace::{Session, Trace, config, crowd_is_seen},
-    truth::{Truth, truth},
+    truth::{Truth, truth as truth_of_tcp},
 };
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
@@ -25,6 +36,14 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
         calls_of_udp_that_the_filters_reject_leave_nothing,
         tcp_and_udp_are_traced_together,
         without_the_option_udp_is_not_traced,
+        udp_of_a_workload_is_as_the_workload_saw_it,
+    ],
+];
+
+pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![
+    OldestAndNewest: [
+        the_output_and_a_recording_of_udp_have_protocol_and_operation,
+        the_text_of_udp_names_its_functions_and_fits_a_terminal,
     ],
 ];
 
@@ -113,7 +132,9 @@ fn calls_of_udp_that_the_filters_reject_leave_nothing(mode: AttachMode) -> Resul
 
     // A destination that no call has, and that only connect() can have.
     let to = |dports, daddrs: &[&str], version| {
-        let daddrs = daddrs.iter().map(|network| network.parse().unwrap());
+        let daddrs = daddrs
+            .iter()
+            .map(|network| network.parse().expect("a network"));
         Filters {
             dports,
             daddrs: daddrs.collect(),
@@ -167,7 +188,7 @@ fn calls_of_udp_that_the_filters_reject_leave_nothing(mode: AttachMode) -> Resul
 fn tcp_and_udp_are_traced_together(mode: AttachMode) -> Result<()> {
     let session = tracing(mode, Protocols::ALL, Filters::default())?;
     let of_udp = udp("udp")?;
-    let of_tcp = truth("v4")?;
+    let of_tcp = truth_of_tcp("v4")?;
     let trace = session.end()?;
     trace.assert_complete();
     let is_tcp = |connect: &&Connect| connect.kind.protocol == Protocol::Tcp;
@@ -176,7 +197,8 @@ fn tcp_and_udp_are_traced_together(mode: AttachMode) -> Result<()> {
     compare(&of_udp, &copied(udp))?;
     let tcp = copied(tcp);
     matched(&of_tcp, &tcp, Extent::Exact)?;
-    assert!(tcp.iter().all(|connect| connect.range.unwrap().by_parity));
+    let by_parity = |connect: &Connect| connect.range.is_some_and(|range| range.by_parity);
+    assert!(tcp.iter().all(by_parity));
     Ok(())
 }
 
@@ -191,8 +213,130 @@ fn without_the_option_udp_is_not_traced(mode: AttachMode) -> Result<()> {
     assert_eq!(connects, []);
     assert_eq!(accounting.kernel.entered, 0);
     let session = tracing(mode, Protocols::UDP, Filters::default())?;
-    truth("v4")?;
+    truth_of_tcp("v4")?;
     assert_eq!(session.end()?.connects, []);
+    Ok(())
+}
+
+/// Compares each connect() of `connect-trace load --protocol udp`, on a range that it uses up, with its record: the
+/// figures of UDP by port are the same from both sides.
+fn udp_of_a_workload_is_as_the_workload_saw_it(mode: AttachMode) -> Result<()> {
+    const RANGE: PortRange = PortRange {
+        low: 20_000,
+        high: 20_399,
+    };
+    let log = env::temp_dir().join(format!("udp-load-{}.csv", process::id()));
+    let session = tracing(mode, Protocols::UDP, Filters::default())?;
+    let mut command = connect_trace("load default --protocol udp");
+    command
+        .args(["--range", &RANGE.to_string()])
+        .arg("--csv")
+        .arg(&log);
+    Process::start(command)?.end()?.successful()?;
+    let trace = session.end()?;
+    trace.assert_complete();
+    let read = log::read(File::open(&log)?);
+    fs::remove_file(&log)?;
+    let (_, attempts) = read?;
+
+    let connects: Vec<&Connect> = trace
+        .connects
+        .iter()
+        .filter(|connect| connect.kind.operation == Operation::Connect)
+        .collect();
+    assert_eq!(attempts.len(), 400);
+    assert_eq!(connects.len(), attempts.len());
+    for (attempt, connect) in attempts.iter().zip(connects) {
+        let shown = format!("{attempt:?} {connect:?}");
+        assert_eq!(connect.errno, attempt.errno, "{shown}");
+        assert_eq!(connect.port.number(), attempt.port, "{shown}");
+        assert_eq!(connect.source, attempt.source, "{shown}");
+        assert!(connect.connect_ns <= attempt.connect_ns, "{shown}");
+        let range = connect.range.context("there was a search")?;
+        assert_eq!(range.ports, RANGE, "{shown}");
+    }
+    Ok(())
+}
+
+fn the_output_and_a_recording_of_udp_have_protocol_and_operation((): ()) -> Result<()> {
+    let folder = Folder::new("udp")?;
+    let file = folder.file();
+    let traced = tracing_command(&format!(
+        "--protocol all --by protocol --events --format json --record {}",
+        file.display()
+    ))?;
+    let truth = udp("udp")?;
+    let of_tcp = truth_of_tcp("v4 --count 5")?;
+    traced.signal(libc::SIGINT)?;
+    let lines = Lines::of(&report(traced)?)?;
+
+    let of_events: Vec<Connect> = lines.events.iter().map(connect).collect::<Result<_>>()?;
+    let (recorded, _) = read(&file)?;
+    assert_eq!(recorded, of_events);
+    let is_tcp = |connect: &&Connect| connect.kind.protocol == Protocol::Tcp;
+    let (tcp, of_udp): (Vec<&Connect>, Vec<&Connect>) = recorded.iter().partition(is_tcp);
+    assert_eq!(tcp.len(), of_tcp.len());
+    compare(&truth, &of_udp.into_iter().copied().collect::<Vec<_>>())?;
+
+    let again = format!("report {} --by protocol --format json", file.display());
+    let again = Lines::of(&Process::start(connect_trace(&again))?.end()?.successful()?)?;
+    let again = again.reports.last().context("there is a report")?;
+    let first = lines.report()?;
+    for said in [first, again] {
+        let kinds = said["protocols"].as_array().context("an array")?;
+        assert_eq!(kinds, first["protocols"].as_array().context("an array")?);
+        for kind in kinds {
+            let named = |field: &str| kind[field].as_str().context("a name");
+            let (protocol, operation) = (named("protocol")?, named("operation")?);
+            let expected = truth.iter().filter(|call| {
+                call.port != Port::Untraced
+                    && call.protocol == protocol
+                    && call.operation == operation
+            });
+            let expected = match protocol {
+                "tcp" => 5,
+                _ => expected.count(),
+            };
+            assert!(
+                expected > 0 && kind["connects"] == expected,
+                "{kind}: {expected}"
+            );
+            let name = format!("{protocol} {operation}");
+            let groups = said["groups"].as_array().context("an array")?;
+            let group = groups.iter().find(|group| group["key"] == name);
+            let group = group.with_context(|| format!("no group {name}"))?;
+            assert_eq!(group["connect"]["count"], expected, "{name}");
+        }
+        // Ports of UDP run out for all destinations, of which the advice for TCP knows nothing.
+        let warnings = said["warnings"].as_array().context("an array")?;
+        let none = warnings
+            .iter()
+            .all(|warning| warning["kind"] != "exhaustion");
+        assert!(none, "{said}");
+    }
+    Ok(())
+}
+
+fn the_text_of_udp_names_its_functions_and_fits_a_terminal((): ()) -> Result<()> {
+    for (protocol, named, mixed) in [
+        ("udp", "(udp_lib_get_port)", false),
+        ("all", "port search of TCP and UDP", true),
+    ] {
+        let traced = tracing_command(&format!("--protocol {protocol}"))?;
+        udp("udp")?;
+        truth_of_tcp("v4 --count 5")?;
+        traced.signal(libc::SIGINT)?;
+        let ended = report(traced)?;
+        assert_fits_a_terminal(&ended);
+        assert!(ended.stdout.contains(named), "{ended}");
+        assert!(ended.stdout.contains("udp bind "), "{ended}");
+        assert!(!ended.stdout.contains("__inet_hash_connect"), "{ended}");
+        assert_eq!(
+            ended.stdout.contains("--by protocol splits"),
+            mixed,
+            "{ended}"
+        );
+    }
     Ok(())
 }
 

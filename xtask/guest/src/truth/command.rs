@@ -15,8 +15,8 @@ use super::exhaust::{Summary, exhaust};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
-use super::udp::{UdpRecord, udp};
-use super::{all, cases, crowd, dies, mptcp, ways};
+use super::udp::UdpRecord;
+use super::{all, cases, crowd, dies, mptcp, udp, ways};
 
 /// Makes known connections on loopback, and prints a tab-separated line of truth for each connect() call when all are
 /// made. The first line names the columns.
@@ -130,6 +130,12 @@ enum Case {
         #[arg(long, default_value_t = 1)]
         threads: usize,
     },
+    /// A new socket of UDP for each connect(): prints only the least time of a connect(), in microseconds
+    UdpLeast {
+        /// Number of connect() calls
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+    },
     /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
     /// "seconds" and "per second", each with its number
     Rate {
@@ -230,7 +236,11 @@ impl Truth {
                 eprintln!("{}", Summary::of(&records));
                 if quiet { Ok(()) } else { print(&records) }
             }
-            Case::Udp { threads } => print_lines(UdpRecord::HEADER, &udp(threads)?),
+            Case::UdpLeast { count } => {
+                let ns = udp::least_ns(count)?;
+                writeln!(io::stdout(), "{:.3}", ns as f64 / 1e3).context("printing the least time")
+            }
+            Case::Udp { threads } => print_lines(UdpRecord::HEADER, &udp::udp(threads)?),
             case => print(&case.records()?),
         }
     }
@@ -277,9 +287,8 @@ impl Case {
             }
             Self::Mixed => all::mixed(),
             Self::All => all::all(),
-            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) | Self::Udp { .. } => {
-                Ok(Vec::new())
-            }
+            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+            Self::Udp { .. } | Self::UdpLeast { .. } => Ok(Vec::new()),
         }
     }
 }
