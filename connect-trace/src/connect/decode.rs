@@ -338,6 +338,63 @@ mod tests {
         assert_eq!(decoder().decode(&[0; 17]), None);
     }
 
+    /// Returns a call of UDP from 192.0.2.1.
+    fn of_udp(flags: &[Flags], ret: i32, source_port: u16) -> Connect {
+        record(|record| {
+            record.flags = Flags::UDP;
+            flags.iter().for_each(|&flag| record.flags.set(flag));
+            record.ret = ret;
+            record.source_port = source_port;
+            record.source = [u32::from_ne_bytes([192, 0, 2, 1]), 7, 7, 7];
+            record.destination = [u32::from_ne_bytes([192, 0, 2, 2]), 7, 7, 7];
+        })
+    }
+
+    #[test]
+    fn a_search_of_udp_has_no_parity_and_keeps_its_port_if_connect_fails() {
+        use Flags as F;
+        let searched = [F::SEARCH_ENTERED, F::SEARCH_TIMED, F::DESTINATION_PASSED];
+        for ret in [0, -libc::ENETUNREACH] {
+            let connect = of_udp(&searched, ret, 20_001);
+            assert_eq!(connect.kind.protocol, Protocol::Udp);
+            assert_eq!(connect.kind.operation, Operation::Connect);
+            assert_eq!(connect.port, SourcePort::Searched(20_001));
+            assert_eq!(connect.pass(), Some(Pass::Only));
+            assert_eq!(connect.scanned, None);
+            assert_eq!(connect.destination, Some(([192, 0, 2, 2], 0).into()));
+        }
+        let exhausted = of_udp(&searched, -libc::EAGAIN, 0);
+        assert_eq!(exhausted.port, SourcePort::None);
+        assert!(exhausted.range.is_some() && exhausted.port_choice == Some(PortChoice::Default));
+    }
+
+    #[test]
+    fn a_connect_of_udp_with_a_port_has_no_search() {
+        let connected = of_udp(&[Flags::PORT_BOUND, Flags::DESTINATION_PASSED], 0, 20_001);
+        assert_eq!(connected.port, SourcePort::Bound(20_001));
+        assert_eq!((connected.range, connected.search_ns), (None, None));
+        assert_eq!(connected.source, Some([192, 0, 2, 1].into()));
+        assert_eq!(connected.port_choice, Some(PortChoice::Bind));
+        let failed = of_udp(&[Flags::PORT_BOUND], -libc::EINVAL, 20_001);
+        assert_eq!(failed.port, SourcePort::Bound(20_001));
+        assert_eq!((failed.source, failed.destination), (None, None));
+    }
+
+    #[test]
+    fn a_bind_or_a_send_has_no_destination() {
+        use Flags as F;
+        for (operation, choice, flag) in [
+            (Operation::Bind, PortChoice::Bind, F::BIND),
+            (Operation::Send, PortChoice::Default, F::SEND),
+        ] {
+            let call = of_udp(&[flag, F::SEARCH_ENTERED, F::SEARCH_TIMED], 0, 20_001);
+            assert_eq!(call.kind.operation, operation);
+            assert_eq!(call.destination, None);
+            assert_eq!(call.port_choice, Some(choice));
+            assert_eq!(call.address_bound, Some(operation == Operation::Bind));
+        }
+    }
+
     #[test]
     fn a_call_that_failed_before_the_search_has_the_destination_that_was_passed() {
         let passed = |family, flags: Flags, destination: [u32; 4]| {

@@ -126,6 +126,7 @@ mod tests {
             ("uid", "0"),
             ("cgroup", "1"),
             ("netns", "4026531840"),
+            ("protocol", "tcp connect"),
             ("family", "IPv4"),
             ("strategy", "default"),
         ];
