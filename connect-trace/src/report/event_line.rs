@@ -294,9 +294,10 @@ fn cells(columns: [(usize, Kind); CELLS], texts: [impl Into<String>; CELLS]) -> 
 /// the destination that it does not have.
 fn destination(connect: &Connect) -> String {
     let kind = connect.kind;
-    let to = match kind.operation {
-        Operation::Connect => connect.destination.map_or_else(dash, |to| to.to_string()),
-        Operation::Bind | Operation::Send => kind.operation.name().to_owned(),
+    let to = match connect.destination {
+        Some(to) => to.to_string(),
+        None if kind.operation == Operation::Connect => dash(),
+        None => kind.operation.name().to_owned(),
     };
     if kind.protocol.is_tcp() {
         to
@@ -337,9 +338,14 @@ mod tests {
                 protocol,
                 operation,
             };
+            let connect = connect_from(20_001);
+            let to = connect
+                .destination
+                .filter(|_| operation == Operation::Connect);
             destination(&Connect {
                 kind,
-                ..connect_from(20_001)
+                destination: to,
+                ..connect
             })
         };
         assert_eq!(line(Protocol::Tcp, Operation::Connect), "127.0.0.1:443");
