@@ -130,6 +130,8 @@ impl Shown {
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         // A connect() of UDP makes no search if the socket has a port.
         let reached = searched || !is_tcp && record.ret == 0;
+        let has_destination = kind.operation == Operation::Connect
+            && (searched && is_tcp || record.flags.has(Flags::DESTINATION_PASSED));
         let locks = self.user_locks_bit.filter(|_| reached);
         let locks = locks.map(|bit| record.user_locks >> bit);
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
@@ -143,9 +145,9 @@ impl Shown {
             kind,
             family,
             source: reached.then(|| address(record.source, is_v6)),
-            destination: (searched && is_tcp || record.flags.has(Flags::DESTINATION_PASSED)).then(
-                || SocketAddr::new(address(record.destination, is_v6), record.destination_port),
-            ),
+            destination: has_destination.then(|| {
+                SocketAddr::new(address(record.destination, is_v6), record.destination_port)
+            }),
             errno: record.ret.saturating_neg(),
             netns: self.has_namespaces.then_some(record.netns),
             cgroup_id: record.cgroup_id,
