@@ -66,6 +66,14 @@ pub fn entered<M: Memory>(
         without_record(Thread::current());
         return None;
     }
+    let call = begin(family)?;
+    call.entered_v6 = u64::from(function == Function::V6);
+    Some(call)
+}
+
+/// Begins a call that the filters let in; returns it if it is to get a record.
+#[inline(always)]
+pub fn begin(family: u16) -> Option<&'static mut InFlight> {
     count(counter!(entered));
     if has_options() && param!(may_sample) != 0 && !is_sampled() {
         count(counter!(unsampled));
@@ -86,7 +94,6 @@ pub fn entered<M: Memory>(
     }
     let place = call.place;
     let call = call.kept;
-    call.entered_v6 = u64::from(function == Function::V6);
     if has_options() && param!(count_checks) != 0 {
         call.checks_epoch = control!(checks_epoch);
     }
@@ -106,7 +113,7 @@ pub fn entered<M: Memory>(
 /// Returns true if [`connect_trace_common::Params::has_options`] is set. Each use calls this again: keeping the result
 /// takes more instructions.
 #[inline(always)]
-fn has_options() -> bool {
+pub fn has_options() -> bool {
     param!(has_options) != 0
 }
 
@@ -130,7 +137,7 @@ fn is_sampled() -> bool {
 /// Handles the entry of a call without a record. Ends an earlier call of the thread whose own return was missed, so
 /// that the return of this call is not taken for the return of the earlier one.
 #[inline(always)]
-fn without_record(thread: Thread) {
+pub fn without_record(thread: Thread) {
     if let Some(call) = thread.call() {
         call.leave();
         count(counter!(return_missed));
@@ -282,12 +289,17 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
             record.user_locks = sock.user_locks();
             record.kernel_sock = sock.kernel_sock();
             take_passed(record, function, sock, probe.address(call.address));
-            flags = record.flags;
         }
     }
+    report(in_flight, task);
+}
+
+/// Writes the record of a call that has returned, unless only slower calls are to get records, and ends the call.
+#[inline(always)]
+pub fn report(in_flight: Call, task: Task) {
+    let record = &mut in_flight.kept.record;
     if u64::from(record.bits_of_sock()) & param!(kernel_sock) != 0 && task.is_of_kernel() {
-        flags.set(Flags::KERNEL_THREAD);
-        record.flags = flags;
+        record.flags.set(Flags::KERNEL_THREAD);
     }
     if has_options() && record.connect_ns < param!(min_latency_ns) {
         fast::add_call(record);

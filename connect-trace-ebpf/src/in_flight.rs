@@ -91,6 +91,12 @@ impl Thread {
         self.0
     }
 
+    /// Returns a number below [`PLACES`] that few other threads have.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        (self.place().0 / size_of::<u64>() as u64) as u32
+    }
+
     /// Begins a call of the thread, which enters connect(); returns `None` if both places are taken and
     /// the hash map is full.
     #[inline(always)]

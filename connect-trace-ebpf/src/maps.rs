@@ -52,3 +52,8 @@ pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
 /// The parts of the calls in flight, by the number of the place; one entry if they are not measured.
 #[btf_map]
 pub static PHASES: Array<PhasesInFlight, PLACES> = Array::new();
+
+/// For each place of a thread the address of the socket whose UDP call gets no record, 0 for none; see `udp.rs`. One
+/// entry unless UDP is traced.
+#[btf_map]
+pub static REJECTED: Array<u64, 1> = Array::new();

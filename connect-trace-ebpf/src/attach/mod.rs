@@ -6,3 +6,4 @@ mod kprobe;
 mod phases;
 mod process;
 mod stacks;
+mod udp;

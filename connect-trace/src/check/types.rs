@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow};
 
 use super::finding::{Finding, Group};
 use crate::{
+    connect::Protocols,
     kernel::{
         btf::{Btf, VMLINUX},
         layout::Layout,
@@ -33,7 +34,7 @@ pub(super) struct Types {
 
 impl Reading {
     pub(super) fn of_running_kernel() -> Self {
-        let mut functions = Functions::of_running_kernel();
+        let mut functions = Functions::of_running_kernel(Protocols::TCP);
         let btf = Btf::of_running_kernel().map(|btf| Types {
             size: btf.size(),
             layout: Layout::of(&btf),

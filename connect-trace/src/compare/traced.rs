@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use super::Watcher;
 use crate::{
-    connect::{CheckMode, Connect},
+    connect::{CheckMode, Connect, Protocols},
     filter::Filters,
     load::{Done, plan::Plan},
     probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
@@ -43,6 +43,7 @@ impl Traced {
         let tracer = Tracer::start(&ProbeConfig {
             attach: None,
             checks: CheckMode::Off,
+            protocols: Protocols::TCP,
             filters,
             ring_buffer_bytes: RING_BUFFER_BYTES,
             max_in_flight: MAX_IN_FLIGHT,

@@ -1,7 +1,10 @@
 //! Settings of the probes.
 
 use super::attach::AttachMode;
-use crate::{connect::CheckMode, filter::Filters};
+use crate::{
+    connect::{CheckMode, Protocols},
+    filter::Filters,
+};
 
 /// Default size of the ring buffer in bytes.
 pub const RING_BUFFER_BYTES: u32 = 8 << 20;
@@ -15,6 +18,8 @@ pub struct ProbeConfig {
     /// Attach mode; `None` takes fentry if the kernel offers it and does not skip its programs under preemption, else
     /// kprobe.
     pub attach: Option<AttachMode>,
+    /// The protocols to trace.
+    pub protocols: Protocols,
     /// How closely `__inet{,6}_check_established` are watched.
     pub checks: CheckMode,
     /// True if the candidate ports in TIME_WAIT are counted.

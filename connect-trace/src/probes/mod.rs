@@ -2,8 +2,9 @@
 //! and reading their maps. The use of a record is decided elsewhere.
 //!
 //! Attached: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect` (entry and return each) and the
-//! tracepoint `sched_process_exit`, from start to end; with `--time-wait`, the return of `tcp_twsk_unique`; `__inet_check_established` and
-//! `__inet6_check_established` as [`checks`] decides.
+//! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and `__inet6_check_established` as
+//! [`checks`] decides; with `--time-wait`, the return of `tcp_twsk_unique`; the functions of UDP instead or too, if it is
+//! traced.
 
 pub mod attach;
 mod cgroups;
@@ -99,10 +100,13 @@ impl Probes {
         let asked_for = asked_for.map_err(limits::named)?;
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
-        let mut functions = Functions::of_running_kernel()?;
+        let mut functions = Functions::of_running_kernel(config.protocols)?;
         functions.fit(&btf)?;
         if config.time_wait {
             functions.time_wait()?;
+        }
+        if config.protocols.udp {
+            layout.check_udp()?;
         }
         limits::memory(&btf, config.ring_buffer_bytes)?;
         // Frees megabytes that are no longer needed.
@@ -401,6 +405,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
+        udp: config.protocols.udp,
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_sample,
         phases: config.phases,

@@ -46,10 +46,10 @@ pub(crate) fn load_all(
     }
     let (mut ebpf, _variables) = load(config, layout, functions)?;
     load_tracepoint(&mut ebpf, "thread_exit")?;
-    let all = functions.connect().into_iter().chain(functions.checks());
+    let all = [functions.connect(), functions.checks()].concat();
     match mode {
         AttachMode::Fentry => {
-            let btf = fentry::kernel_types()?;
+            let btf = fentry::kernel_types(&all)?;
             for function in all {
                 let entry = format!("fentry_{}", function.program);
                 fentry::load_exit(&mut ebpf, function, &btf)?;

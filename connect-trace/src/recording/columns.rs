@@ -6,23 +6,24 @@ use std::{
 };
 
 use crate::connect::{
-    Comm, Connect, Family, LockWaits, Owner, Phases, PortChoice, PortRange, SearchRange,
-    SourcePort, Split,
+    CallKind, Comm, Connect, Family, LockWaits, Operation, Owner, Phases, PortChoice, PortRange,
+    Protocol, SearchRange, SourcePort, Split,
 };
 
 /// The first line: the names of the columns.
-pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
+pub const HEADER: &str = "start_ns,connect_ns,search_ns,protocol,operation,family,source,source_port,port_origin,\
 destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
 range_by_parity,strategy,address_bound,scanned,before_search_ns,preempted_search_ns,preempted_other_ns,\
 blocked_search_ns,blocked_other_ns,bhash_ns,bhash2_ns,ehash_ns,lock_search_ns,lock_other_ns,checks,checks_watched\n";
 
 /// Maximum length of a line: fourteen numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
 /// with all of its 16 bytes escaped, words and commas.
-pub(super) const LONGEST_LINE: usize = 660;
+pub(super) const LONGEST_LINE: usize = 680;
 
 /// Adds the line of a connection.
 pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     let Connect {
+        kind,
         start_ns,
         connect_ns,
         search_ns,
@@ -49,6 +50,8 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     number(line, *start_ns);
     number(line, *connect_ns);
     optional(line, *search_ns);
+    word(line, kind.protocol.name().as_bytes());
+    word(line, kind.operation.name().as_bytes());
     word(line, family_word(*family));
     address(line, *source);
     optional(line, port.number());
@@ -94,6 +97,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
     let start_ns = required(text)?;
     let connect_ns = required(text)?;
     let search_ns = integer(text)?;
+    let kind = kind_of(field(text)?, field(text)?)?;
     let family = family_of(field(text)?)?;
     let source = address_of(field(text)?)?;
     let port = integer(text)?;
@@ -134,6 +138,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
     let checks = integer(text)?;
     let checks_watched = truth_of(until(text, b'\n')?)?;
     Some(Connect {
+        kind,
         start_ns,
         connect_ns,
         search_ns,
@@ -218,6 +223,15 @@ fn take_parts(text: &mut &[u8]) -> Option<Option<Phases>> {
         (None, None, None, None, None) if lock_waits.is_none() => Some(None),
         _ => None,
     }
+}
+
+fn kind_of(protocol: &[u8], operation: &[u8]) -> Option<CallKind> {
+    let mut protocols = Protocol::ALL.into_iter();
+    let mut operations = Operation::ALL.into_iter();
+    Some(CallKind {
+        protocol: protocols.find(|it| it.name().as_bytes() == protocol)?,
+        operation: operations.find(|it| it.name().as_bytes() == operation)?,
+    })
 }
 
 const NONE: &[u8] = b"none";
@@ -467,15 +481,23 @@ pub(super) mod tests {
     }
 
     prop_compose! {
+        fn kind()(protocol in proptest::sample::select(Protocol::ALL.to_vec()),
+            operation in proptest::sample::select(Operation::ALL.to_vec())) -> CallKind {
+            CallKind { protocol, operation }
+        }
+    }
+
+    prop_compose! {
         /// Any possible connection.
         pub fn connect()((start_ns, connect_ns, search_ns, errno) in when(),
             (family, source, port, destination, range) in wherefrom(),
             (pid, tid, uid, netns, cgroup_id, comm) in who(),
+            kind in kind(),
             owner in option::of(proptest::sample::select(Owner::ALL.to_vec())),
             port_choice in option::of(proptest::sample::select(PortChoice::ALL.to_vec())),
             address_bound: Option<bool>, scanned: Option<u32>,
             checks: Option<u32>, checks_watched: bool, phases in option::of(phases())) -> Connect {
-            Connect { start_ns, connect_ns, search_ns, family, source, port, destination, errno,
+            Connect { kind, start_ns, connect_ns, search_ns, family, source, port, destination, errno,
                 pid, tid, comm, uid, netns, cgroup_id, owner, range, port_choice, address_bound, scanned,
                 checks, checks_watched, phases }
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::term::{errno, numbers::microseconds_or_dash};
 use crate::{
     clock::Clock,
-    connect::{Connect, Owner},
+    connect::{Connect, Operation, Owner},
 };
 
 /// Minimum columns of a terminal for wide lines; a smaller one gets the compact lines.
@@ -128,7 +128,7 @@ impl EventLines {
             Some(Owner::Worker) => format!("[{}]", connect.comm),
             _ => connect.comm.to_string(),
         };
-        let destination = connect.destination.map_or_else(dash, |to| to.to_string());
+        let destination = destination(connect);
         let search = microseconds_or_dash(connect.search_ns.map(|ns| ns as f64));
         let total = microseconds_or_dash(Some(connect.connect_ns as f64));
         let returned = match connect.errno {
@@ -290,6 +290,22 @@ fn cells(columns: [(usize, Kind); CELLS], texts: [impl Into<String>; CELLS]) -> 
     })
 }
 
+/// Returns the destination, if known. Of other protocols than TCP the protocol comes first, and the operation stands for
+/// the destination that it does not have.
+fn destination(connect: &Connect) -> String {
+    let kind = connect.kind;
+    let to = match connect.destination {
+        Some(to) => to.to_string(),
+        None if kind.operation == Operation::Connect => dash(),
+        None => kind.operation.name().to_owned(),
+    };
+    if kind.protocol.is_tcp() {
+        to
+    } else {
+        format!("{} {to}", kind.protocol.name())
+    }
+}
+
 /// Returns address and port, if known.
 fn source(address: Option<IpAddr>, port: Option<u16>) -> String {
     match (address, port) {
@@ -313,6 +329,30 @@ mod tests {
         connect::{Comm, SourcePort},
         fixtures::{any_connect, connect_from},
     };
+
+    #[test]
+    fn a_call_of_udp_has_its_protocol_and_what_it_does() {
+        use crate::connect::{CallKind, Protocol};
+        let line = |protocol, operation| {
+            let kind = CallKind {
+                protocol,
+                operation,
+            };
+            let connect = connect_from(20_001);
+            let to = connect
+                .destination
+                .filter(|_| operation == Operation::Connect);
+            destination(&Connect {
+                kind,
+                destination: to,
+                ..connect
+            })
+        };
+        assert_eq!(line(Protocol::Tcp, Operation::Connect), "127.0.0.1:443");
+        assert_eq!(line(Protocol::Udp, Operation::Connect), "udp 127.0.0.1:443");
+        assert_eq!(line(Protocol::Udp, Operation::Bind), "udp bind");
+        assert_eq!(line(Protocol::UdpLite, Operation::Send), "udplite send");
+    }
 
     /// Returns the lines of connections, with headers; the time of day lacks its hour, which depends on the zone.
     fn lines(columns: usize, connects: &[Connect]) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use super::time_wait;
 use crate::stats::report::Report;
-use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
+use crate::stats::{Latency, by::By, distinct::Number, groups::MOST_GROUPS};
 use crate::term::numbers::counted;
 
 /// With fewer connections, the 99th percentile is the longest time.
@@ -34,6 +34,7 @@ pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
         sampled(report),
         unwatched(report),
         watched(report),
+        mixed(report),
         few_samples(report),
         evicted(report),
         clock_step(report),
@@ -128,6 +129,13 @@ fn watched(report: &Report) -> Reason {
              --check-established off avoids this"
         );
         ("watched", text)
+    })
+}
+
+fn mixed(report: &Report) -> Reason {
+    (report.summary.mixes_protocols() && report.by != By::Protocol).then(|| {
+        let text = "the figures are of TCP and UDP together; --by protocol splits them".to_owned();
+        ("mixed_protocols", text)
     })
 }
 

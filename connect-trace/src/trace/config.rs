@@ -49,6 +49,7 @@ impl Config {
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
+                protocols: args.protocol.into(),
                 checks: args.check_established.into(),
                 time_wait: args.time_wait,
                 filters: Filters {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    args::{Attach, CheckEstablished, TraceArgs},
+    args::{Attach, CheckEstablished, Protocol, TraceArgs},
     config::Config,
 };
 use crate::{
@@ -132,6 +132,7 @@ impl Config {
             record: None,
             flame: None,
             phases: false,
+            protocol: Protocol::Tcp,
             time_wait: false,
             quiet: args.quiet,
             verbose: 0,

@@ -1,7 +1,7 @@
 //! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
-//! tests the fields of a record, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
+//! tests the fields of a record, `udp` the same of UDP, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
 //! the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of connect() calls, `program` the command
 //! `connect-trace`, `filters` and `command` the choice of traced calls, `output` events and JSON, `terminal` the output
@@ -42,6 +42,7 @@ mod terminal;
 mod time_wait;
 mod trace;
 mod truth;
+mod udp;
 
 use std::{
     env, fmt,
@@ -80,6 +81,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     phases::TESTS,
     clients::TESTS,
     flame::TESTS,
+    udp::TESTS,
 ];
 
 /// Tests that do not depend on the way to attach.
@@ -98,6 +100,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     time_wait::TESTS_OF_NO_MODE,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
+    udp::TESTS_OF_NO_MODE,
 ];
 
 fn main() -> ExitCode {

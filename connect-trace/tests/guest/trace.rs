@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use connect_trace::{
-    connect::{CheckMode, Connect},
+    connect::{CheckMode, Connect, Protocols},
     filter::Filters,
     kernel::preemption::preempting_model,
     probes::{ProbeConfig, attach::AttachMode},
@@ -19,6 +19,7 @@ use crate::Lacking;
 pub fn config(mode: AttachMode) -> ProbeConfig {
     ProbeConfig {
         attach: Some(mode),
+        protocols: Protocols::TCP,
         checks: CheckMode::Off,
         time_wait: false,
         filters: Filters::default(),

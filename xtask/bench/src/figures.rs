@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_CROWD};
+use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED};
 
 /// Candidate ports that the shortest connect() with an odd port checks in vain: the even ports of the range.
 const CANDIDATES: f64 = 1_000.0;
@@ -18,7 +18,7 @@ const AGREEMENT: f64 = 0.01;
 pub(crate) struct Figures {
     pub(crate) kernel: String,
     pub(crate) tracers: Vec<Tracer>,
-    /// Times with many threads.
+    /// Times with many threads, and of UDP.
     #[serde(default)]
     pub(crate) crowds: Vec<Crowd>,
     /// Tracers that could not be measured, and the last line of each.
@@ -34,7 +34,8 @@ pub(crate) struct Tracer {
     pub(crate) odd_least: f64,
 }
 
-/// Time of a connect() beside one tracer while many threads are alive, in nanoseconds, which equal instructions.
+/// Time of a connect() beside one tracer while many threads are alive, or of UDP, in nanoseconds, which equal
+/// instructions. The load is the part of the name after its last comma.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Crowd {
     pub(crate) name: String,
@@ -90,10 +91,13 @@ impl Figures {
         Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
     }
 
-    /// Returns the instructions that a tracer adds to such a connect() on average, while many threads are alive.
+    /// Returns the instructions that a tracer adds to such a connect() on average, while many threads are alive, or to
+    /// one of UDP.
     pub(crate) fn per_connect_of_crowd(&self, name: &str) -> Option<f64> {
-        let of = |name| self.crowds.iter().find(|crowd| crowd.name == name);
-        Some(of(name)?.mean_of_least - of(UNTRACED_CROWD)?.mean_of_least)
+        let of = |name: &str| self.crowds.iter().find(|crowd| crowd.name == name);
+        let (_, load) = name.rsplit_once(',')?;
+        let untraced = format!("{UNTRACED},{load}");
+        Some(of(name)?.mean_of_least - of(&untraced)?.mean_of_least)
     }
 
     /// Returns the instructions that a tracer adds for each candidate port, beyond those per connect().
@@ -221,6 +225,8 @@ figures\tfentry, checks count\t32\t500\t452
 failed\ttcpconnlat\tno luck
 crowd\tuntraced, 512 threads\t31
 crowd\tfentry, 512 threads\t33.5
+crowd\tuntraced, UDP\t3
+crowd\tfentry --pid, UDP\t3.25
 ";
 
     #[test]
@@ -241,6 +247,8 @@ crowd\tfentry, 512 threads\t33.5
             ["2000", "1.33", "150.0", "0.10", "500.0", "1.613"]
         );
         assert_eq!(figures.per_connect_of_crowd(FENTRY_CROWD), Some(2_500.0));
+        let of_udp = figures.per_connect_of_crowd("fentry --pid, UDP");
+        assert_eq!(of_udp, Some(250.0));
         assert!(text.contains("not measured: no luck"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 90), "{text}");
     }

@@ -23,6 +23,9 @@ pub(crate) const UNTRACED_CROWD: &str = "untraced, 512 threads";
 pub(crate) const FENTRY_CROWD: &str = "fentry, 512 threads";
 pub(crate) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
+/// A connect() of UDP.
+pub(crate) const UNTRACED_UDP: &str = "untraced, UDP";
+
 /// Tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the third-party tracer
 /// to compare with.
 const BROKEN_DOWN: [&str; 4] = [FUNCLATENCY, FENTRY, FENTRY_OTHER, KPROBE];
@@ -51,9 +54,11 @@ enum Load {
     Long,
     /// 512 threads.
     Crowd,
+    /// One thread that connects sockets of UDP.
+    Udp,
 }
 
-use Load::{Crowd, Long, Rounds};
+use Load::{Crowd, Long, Rounds, Udp};
 
 /// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
@@ -125,6 +130,23 @@ const TRACERS: &[Tracer] = &[
     (UNTRACED_CROWD, Crowd, ""),
     (FENTRY_CROWD, Crowd, ours!("fentry", "off")),
     (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
+    (UNTRACED_UDP, Udp, ""),
+    ("fentry of TCP, UDP", Udp, ours!("fentry", "off")),
+    (
+        "fentry, UDP",
+        Udp,
+        concat!(ours!("fentry", "off"), " --protocol udp"),
+    ),
+    (
+        "fentry --pid of another, UDP",
+        Udp,
+        concat!(ours!("fentry", "off"), " --protocol udp --pid 1"),
+    ),
+    (
+        "kprobe, UDP",
+        Udp,
+        concat!(ours!("kprobe", "off"), " --protocol udp"),
+    ),
 ];
 
 /// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
@@ -137,6 +159,7 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
             Rounds(own) => own.to_string(),
             Long => rounds.to_string(),
             Crowd => "crowd".to_owned(),
+            Udp => "udp-least".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
     });
@@ -149,15 +172,15 @@ pub(crate) fn lines_of_parts(only: &[String]) -> String {
         [] => BROKEN_DOWN.contains(&name),
         only => is_named(name, only),
     };
-    let lines = TRACERS
-        .iter()
-        .filter(|(name, load, _)| *load != Crowd && (*name == UNTRACED || is_wanted(name)));
+    let lines = TRACERS.iter().filter(|(name, load, _)| {
+        matches!(load, Rounds(_) | Long) && (*name == UNTRACED || is_wanted(name))
+    });
     let lines = lines.map(|(name, _, command)| format!("{name}\t{command}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 fn is_untraced(name: &str) -> bool {
-    [UNTRACED, UNTRACED_CROWD].contains(&name)
+    [UNTRACED, UNTRACED_CROWD, UNTRACED_UDP].contains(&name)
 }
 
 /// Returns true if a name contains one of these texts.
@@ -182,7 +205,7 @@ mod tests {
         let all = ["fentry, checks count", "kprobe, checks count"];
         assert_eq!(
             names(&lines(1, &only)),
-            [&[UNTRACED][..], &all, &[UNTRACED_CROWD]].concat()
+            [&[UNTRACED][..], &all, &[UNTRACED_CROWD, UNTRACED_UDP]].concat()
         );
         assert_eq!(
             names(&lines_of_parts(&only)),

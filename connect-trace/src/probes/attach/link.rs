@@ -45,7 +45,7 @@ impl Link {
     ) -> Result<()> {
         match mode {
             AttachMode::Fentry => {
-                fentry::load_exit(ebpf, function, &fentry::kernel_types()?)?;
+                fentry::load_exit(ebpf, function, &fentry::kernel_types(&[function])?)?;
             }
             AttachMode::Kprobe => {
                 kprobe::load(ebpf, &kprobe::return_program(function))?;

@@ -41,6 +41,8 @@ pub(crate) struct Options<'a> {
     pub(crate) max_in_flight: u32,
     /// True if each connect() counts its calls of `__inet{,6}_check_established`.
     pub(crate) count_checks: bool,
+    /// True if UDP is traced.
+    pub(crate) udp: bool,
     /// True if these calls are counted and not timed.
     pub(crate) checks_add_up: bool,
     /// True if the programs read [`connect_trace_common::Control::sample_every`].
@@ -116,6 +118,9 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .map_max_entries("PHASES", if options.phases { PLACES as u32 } else { 1 });
     if options.takes_stacks {
         loader.map_max_entries("STACKS", options.ring_buffer_bytes);
+    }
+    if options.udp {
+        loader.map_max_entries("REJECTED", PLACES as u32);
     }
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);

@@ -57,6 +57,8 @@ struct Event {
     schema: &'static str,
     r#type: &'static str,
     time: String,
+    protocol: &'static str,
+    operation: &'static str,
     start_ns: u64,
     connect_ns: u64,
     search_ns: Option<u64>,
@@ -91,6 +93,8 @@ impl Event {
             schema: SCHEMA,
             r#type: "event",
             time: clock.at(connect.start_ns).rfc3339(),
+            protocol: connect.kind.protocol.name(),
+            operation: connect.kind.operation.name(),
             start_ns: connect.start_ns,
             connect_ns: connect.connect_ns,
             search_ns: connect.search_ns,
@@ -151,6 +155,7 @@ struct ReportLine<'a> {
     connects: u64,
     connects_fast: u64,
     connects_without_search: u64,
+    protocols: Vec<ProtocolCount>,
     by: &'static str,
     percentile_error: f64,
     groups: Vec<GroupOf>,
@@ -190,6 +195,15 @@ impl<'a> ReportLine<'a> {
             connects: summary.connects,
             connects_fast: summary.fast,
             connects_without_search: summary.without_search,
+            protocols: summary
+                .kinds
+                .iter()
+                .map(|(kind, &connects)| ProtocolCount {
+                    protocol: kind.protocol.name(),
+                    operation: kind.operation.name(),
+                    connects,
+                })
+                .collect(),
             by: names::by(report.by),
             percentile_error: report.precision.error(),
             groups: top
@@ -250,6 +264,14 @@ impl<'a> ReportLine<'a> {
                 .collect(),
         }
     }
+}
+
+/// Calls of a protocol and an operation.
+#[derive(Serialize)]
+struct ProtocolCount {
+    protocol: &'static str,
+    operation: &'static str,
+    connects: u64,
 }
 
 /// A group of `--by`, or a pass of the port search.

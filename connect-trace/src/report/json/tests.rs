@@ -90,6 +90,8 @@ fn an_event_is_this_line() {
         "schema": "connect-trace/1",
         "type": "event",
         "time": "1970-01-01T00:00:00.000001000Z",
+        "protocol": "tcp",
+        "operation": "connect",
         "start_ns": 1_000,
         "connect_ns": 20_000,
         "search_ns": 5_000,

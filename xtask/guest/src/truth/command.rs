@@ -1,6 +1,7 @@
 //! Command line of `truth`: the case, its size, and its start. The help of each case gives the results that it expects
 //! of the kernel.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use super::exhaust::{Summary, exhaust};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
-use super::{all, cases, crowd, dies, mptcp, ways};
+use super::udp::UdpRecord;
+use super::{all, cases, crowd, dies, mptcp, udp, ways};
 
 /// Makes known connections on loopback, and prints a tab-separated line of truth for each connect() call when all are
 /// made. The first line names the columns.
@@ -121,6 +123,19 @@ enum Case {
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
+    /// UDP and UDP-Lite: connect(), bind() and send() in every way, and other protocols of which no trace is expected.
+    /// Prints lines with columns of their own (takes root)
+    Udp {
+        /// Number of threads that make all of these calls at once
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
+    /// A new socket of UDP for each connect(): prints only the least time of a connect(), in microseconds
+    UdpLeast {
+        /// Number of connect() calls
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+    },
     /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
     /// "seconds" and "per second", each with its number
     Rate {
@@ -221,6 +236,11 @@ impl Truth {
                 eprintln!("{}", Summary::of(&records));
                 if quiet { Ok(()) } else { print(&records) }
             }
+            Case::UdpLeast { count } => {
+                let ns = udp::least_ns(count)?;
+                writeln!(io::stdout(), "{:.3}", ns as f64 / 1e3).context("printing the least time")
+            }
+            Case::Udp { threads } => print_lines(UdpRecord::HEADER, &udp::udp(threads)?),
             case => print(&case.records()?),
         }
     }
@@ -268,6 +288,7 @@ impl Case {
             Self::Mixed => all::mixed(),
             Self::All => all::all(),
             Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+            Self::Udp { .. } | Self::UdpLeast { .. } => Ok(Vec::new()),
         }
     }
 }
@@ -291,8 +312,12 @@ fn write_pid(path: &Path) -> Result<()> {
 }
 
 fn print(records: &[Record]) -> Result<()> {
+    print_lines(Record::HEADER, records)
+}
+
+fn print_lines(header: &str, records: &[impl Display]) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    writeln!(out, "{}", Record::HEADER)
+    writeln!(out, "{header}")
         .and_then(|()| {
             records
                 .iter()

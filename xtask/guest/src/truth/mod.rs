@@ -19,8 +19,10 @@ mod rate;
 mod record;
 mod socket;
 mod turns;
+mod udp;
 mod ways;
 mod witness;
 
 pub use command::Truth;
 pub use record::{Explicit, Family, Outcome, Record};
+pub use udp::{Port, UdpRecord};
