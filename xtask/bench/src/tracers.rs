@@ -87,6 +87,11 @@ const TRACERS: &[Tracer] = &[
         Rounds(1),
         concat!(ours!("fentry", "off"), " --pid 1"),
     ),
+    (
+        "fentry, --time-wait",
+        Rounds(1),
+        concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
     (KPROBE, Rounds(2), ours!("kprobe", "off")),
     ("kprobe, checks count", Rounds(1), ours!("kprobe", "count")),
     ("kprobe, checks time", Rounds(1), ours!("kprobe", "time")),
@@ -99,6 +104,11 @@ const TRACERS: &[Tracer] = &[
         "kprobe, --pid of another",
         Rounds(1),
         concat!(ours!("kprobe", "off"), " --pid 1"),
+    ),
+    (
+        "kprobe, --time-wait",
+        Rounds(1),
+        concat!(ours!("kprobe", "off"), " --time-wait"),
     ),
     (DEFAULT, Long, "connect-trace"),
     (UNTRACED_CROWD, Crowd, ""),
