@@ -97,6 +97,11 @@ const TRACERS: &[Tracer] = &[
         Rounds(1),
         concat!(ours!("fentry", "off"), " --phases"),
     ),
+    (
+        "fentry, --time-wait",
+        Rounds(1),
+        concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
     (KPROBE, Rounds(2), ours!("kprobe", "off")),
     (
         "kprobe, --phases",
@@ -125,6 +130,12 @@ const TRACERS: &[Tracer] = &[
         "kprobe, --flame",
         Rounds(12),
         concat!(ours!("kprobe", "off"), " --flame flame.folded"),
+    ),
+    (
+    (
+        "kprobe, --time-wait",
+        Rounds(1),
+        concat!(ours!("kprobe", "off"), " --time-wait"),
     ),
     (DEFAULT, Long, "connect-trace"),
     (UNTRACED_CROWD, Crowd, ""),
