@@ -94,4 +94,23 @@ impl Protocols {
         tcp: true,
         udp: true,
     };
+
+    /// Returns true if a protocol is among them.
+    #[must_use]
+    pub fn have(self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Tcp => self.tcp,
+            Protocol::Udp | Protocol::UdpLite => self.udp,
+        }
+    }
+
+    /// Returns the name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match (self.tcp, self.udp) {
+            (_, false) => "tcp",
+            (false, true) => "udp",
+            (true, true) => "all",
+        }
+    }
 }

@@ -162,9 +162,14 @@ fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
 fn titles(summary: &Summary) -> [&'static str; 2] {
     if summary.mixes_protocols() {
         ["calls of TCP and UDP", "port search of TCP and UDP"]
-    } else if summary.has_others_than_tcp() {
+    } else if summary.has_others_than_connect() {
         [
             "call (inet_dgram_connect, inet_autobind, udp_lib_get_port)",
+            "port search (udp_lib_get_port)",
+        ]
+    } else if summary.has_others_than_tcp() {
+        [
+            "connect() (inet_dgram_connect)",
             "port search (udp_lib_get_port)",
         ]
     } else {

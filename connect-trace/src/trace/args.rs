@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::{
-    connect::{CheckMode, Protocols},
+    connect::CheckMode,
     filter::FilterArgs,
     flame::args::file_of_format,
     options::values::{duration, percent, ring_buffer},
@@ -32,17 +32,6 @@ pub struct TraceArgs {
         help_heading = "What to trace"
     )]
     pub command: Vec<OsString>,
-
-    /// Protocols to trace. Of UDP and UDP-Lite: connect(), and the calls of bind() and send() for which the kernel
-    /// chooses a source port
-    #[arg(
-        long,
-        value_name = "WHICH",
-        value_enum,
-        default_value_t,
-        help_heading = "What to trace"
-    )]
-    pub protocol: Protocol,
 
     /// Stop after this time, such as 10 (seconds), 1.5m or 2h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -115,28 +104,6 @@ pub struct TraceArgs {
     /// sample connect() calls, then detach the probes for a while. Each change is logged. Implies --overhead
     #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = "Cost")]
     pub max_overhead: Option<f64>,
-}
-
-/// `--protocol`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
-    /// TCP
-    #[default]
-    Tcp,
-    /// UDP and UDP-Lite
-    Udp,
-    /// TCP, UDP and UDP-Lite
-    All,
-}
-
-impl From<Protocol> for Protocols {
-    fn from(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => Self::TCP,
-            Protocol::Udp => Self::UDP,
-            Protocol::All => Self::ALL,
-        }
-    }
 }
 
 /// `--attach`

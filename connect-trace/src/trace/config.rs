@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::args::TraceArgs;
 use crate::{
+    connect::Protocols,
     files::is_standard,
     filter::{Filters, filters},
     flame::{HERTZ, args::FlameFiles},
@@ -46,15 +47,16 @@ impl Config {
         if !args.filters.pids.is_empty() || !args.command.is_empty() {
             access::check_pid_namespace()?;
         }
+        let filters = filters(&args.filters)?;
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
-                protocols: args.protocol.into(),
+                protocols: filters.protocols.unwrap_or(Protocols::TCP),
                 checks: args.check_established.into(),
                 time_wait: args.time_wait,
                 filters: Filters {
                     follow: args.follow,
-                    ..filters(&args.filters)?
+                    ..filters
                 },
                 ring_buffer_bytes: args.ring_buffer,
                 max_in_flight: args.max_in_flight,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    args::{Attach, CheckEstablished, Protocol, TraceArgs},
+    args::{Attach, CheckEstablished, TraceArgs},
     config::Config,
 };
 use crate::{
@@ -132,7 +132,6 @@ impl Config {
             record: None,
             flame: None,
             phases: false,
-            protocol: Protocol::Tcp,
             time_wait: false,
             quiet: args.quiet,
             verbose: 0,

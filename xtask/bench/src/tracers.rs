@@ -132,7 +132,6 @@ const TRACERS: &[Tracer] = &[
         concat!(ours!("kprobe", "off"), " --flame flame.folded"),
     ),
     (
-    (
         "kprobe, --time-wait",
         Rounds(1),
         concat!(ours!("kprobe", "off"), " --time-wait"),
