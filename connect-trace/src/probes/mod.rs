@@ -97,7 +97,8 @@ impl Probes {
         let layout = Layout::of(&btf)?;
         let mut functions = Functions::of_running_kernel()?;
         functions.fit(&btf)?;
-        limits::memory(&btf, config.ring_buffer_bytes)?;
+        let ring_buffers = 1 + u32::from(config.stacks_hertz.is_some());
+        limits::memory(&btf, config.ring_buffer_bytes.saturating_mul(ring_buffers))?;
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
