@@ -40,7 +40,7 @@ pub fn ticked(ctx: &PerfEventContext) {
     };
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    // Ticks at other times count too.
+    // Stored at ticks outside of connect() too, so that the next one knows how long ago the last one was.
     let last = sample.header.at_ns;
     sample.header.at_ns = now;
     if let Some(call) = Thread::current().call() {

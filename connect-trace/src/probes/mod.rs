@@ -108,7 +108,8 @@ impl Probes {
         if config.protocols.udp {
             layout.check_udp()?;
         }
-        limits::memory(&btf, config.ring_buffer_bytes)?;
+        let ring_buffers = 1 + u32::from(config.stacks_hertz.is_some());
+        limits::memory(&btf, config.ring_buffer_bytes.saturating_mul(ring_buffers))?;
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
