@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::buckets::BUCKETS;
+use crate::{EndCounters, buckets::BUCKETS};
 
 /// How many copies of [`PerCpu`] there are: a CPU has one of its own where the host has no more CPUs.
 pub const COPIES: usize = 256;
@@ -75,8 +75,10 @@ pub struct PerCpu {
     pub running: CheckRunning,
     /// Calls below `--min-latency`, in the order of the constants of [`FastGroup`].
     pub fast: [FastGroup; FastGroup::GROUPS as usize],
+    /// Connections that were followed after their connect().
+    pub ends: EndCounters,
     /// Padding to whole cache lines.
-    pub unused: [u64; 5],
+    pub unused: [u64; 13],
 }
 
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));

@@ -15,7 +15,7 @@ use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
 
 use crate::{
     address::Address,
-    check_established, fast, filter,
+    check_established, ends, fast, filter,
     in_flight::{Call, Entered, Thread},
     maps::RECORDS,
     params::param,
@@ -274,6 +274,9 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         count(counter!(reported));
     } else {
         count(counter!(ring_full));
+    }
+    if has_options() && param!(ends) != 0 && ret == 0 {
+        ends::follow(sock.address(), record);
     }
     in_flight.leave();
 }

@@ -43,6 +43,8 @@ pub trait Memory: Copy {
     /// Returns the `struct tcp_sock` that begins with this `struct sock`. Returns `None` if the socket has another
     /// protocol, which only [`Typed`] detects.
     fn as_tcp_sock(self) -> Option<Self>;
+    /// Returns the address.
+    fn address(self) -> u64;
 }
 
 /// A pointer whose type the verifier knows (fentry, fexit); reads are plain loads.
@@ -75,6 +77,11 @@ impl Memory for Typed {
         let sock = unsafe { generated::bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
         (!sock.is_null()).then_some(Self(sock.cast_const().cast()))
     }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0 as u64
+    }
 }
 
 /// A pointer that was cast to its type; reads are plain loads too, and a load that faults reads zeros.
@@ -103,6 +110,11 @@ impl Memory for Cast {
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
         Some(Self(cast(self.0, param!(inet_sock))))
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0 as u64
     }
 }
 
@@ -142,6 +154,11 @@ impl Memory for Untyped {
     fn as_tcp_sock(self) -> Option<Self> {
         Some(self)
     }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0 as u64
+    }
 }
 
 /// A `struct sock *`.
@@ -149,6 +166,12 @@ impl Memory for Untyped {
 pub struct Sock<M>(pub M);
 
 impl<M: Memory> Sock<M> {
+    /// Returns the address of the socket, by which it is told from all others that exist.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0.address()
+    }
+
     /// Returns `skc_num`: the source port in host order, 0 if the socket has none.
     #[inline(always)]
     pub fn source_port(self) -> u16 {

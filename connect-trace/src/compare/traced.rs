@@ -48,6 +48,7 @@ impl Traced {
             max_in_flight: MAX_IN_FLIGHT,
             run_stats: false,
             may_sample: false,
+            max_connections: None,
         })?;
         Ok(Self { tracer })
     }

@@ -2,6 +2,7 @@
 
 mod check_mode;
 mod decode;
+mod fate;
 mod outcome;
 mod port_range;
 pub mod scan;
@@ -9,6 +10,7 @@ pub mod scan;
 pub use self::{
     check_mode::CheckMode,
     decode::Decoder,
+    fate::{ConnectionEvent, Fate},
     outcome::Outcome,
     port_range::{Pass, PortRange, SearchRange},
 };

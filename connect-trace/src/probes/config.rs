@@ -28,4 +28,6 @@ pub struct ProbeConfig {
     /// True if less may be traced for a while: see [`Probes::level_switch`](super::Probes::level_switch). Each call
     /// then tests whether it is sampled.
     pub may_sample: bool,
+    /// Maximum number of connections that are followed after their connect() at once; `None` to follow none.
+    pub max_connections: Option<u32>,
 }

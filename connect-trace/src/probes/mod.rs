@@ -9,6 +9,7 @@ pub mod attach;
 mod cgroups;
 pub mod checks;
 mod config;
+pub(crate) mod ends;
 pub(crate) mod level_switch;
 mod object;
 mod processes;
@@ -18,6 +19,7 @@ pub(crate) mod trial;
 pub use self::{
     attach::AttachMode,
     config::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
+    ends::MAX_CONNECTIONS,
 };
 
 use std::sync::{Arc, Mutex};
@@ -41,6 +43,7 @@ use self::{
     },
     cgroups::Cgroups,
     checks::Watcher,
+    ends::{Ends, Following},
     level_switch::LevelSwitch,
     object::{Options, filters, lock},
     processes::Processes,
@@ -51,7 +54,7 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf, layout::Layout, limits, mounts::Folder, preemption, process::Process,
+    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption, process::Process,
 };
 use crate::overhead::ProgramRuns;
 
@@ -69,6 +72,8 @@ pub struct Probes {
     processes: Processes,
     cgroups: Cgroups,
     records: Option<RingBuf<MapData>>,
+    /// The connections that are followed, if they are.
+    ends: Option<Ends>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
     /// The tracefs in which the kernel counts the misses of the return events, if there are any.
@@ -93,7 +98,18 @@ impl Probes {
         let layout = Layout::of(&btf)?;
         let mut functions = Functions::of_running_kernel()?;
         functions.fit(&btf)?;
-        limits::memory(&btf, config.ring_buffer_bytes)?;
+        let following = config.max_connections.map(|max_connections| {
+            anyhow::Ok(Following {
+                max_connections,
+                fields: EndFields::of(&btf)?,
+            })
+        });
+        let following = following.transpose()?;
+        let ring_bytes = u64::from(config.ring_buffer_bytes);
+        let end_bytes = config
+            .max_connections
+            .map_or(0, |most| ring_bytes + ends::bytes(most));
+        limits::memory(&btf, ring_bytes + end_bytes)?;
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
@@ -107,7 +123,7 @@ impl Probes {
         let chosen = choose(config.attach, preempting.as_deref(), |way| {
             functions.offer(way)?;
             with_types_or_without(&layout, |layout| {
-                Self::attach_as(way, config, layout, &functions).map_err(limits::named)
+                Self::attach_as(way, config, layout, &functions, following).map_err(limits::named)
             })
         })?;
         let mut probes = chosen.taken;
@@ -121,10 +137,11 @@ impl Probes {
         config: &ProbeConfig,
         layout: &Layout,
         functions: &Functions,
+        following: Option<Following>,
     ) -> Result<Self> {
         // Enabled before any program runs, so that every run is counted.
         let stats = config.run_stats.then(RunStats::enable).transpose()?;
-        let (mut ebpf, variables) = load(config, layout, functions)?;
+        let (mut ebpf, variables) = load(config, layout, functions, following)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         filters::fill(&mut ebpf, &config.filters)?;
         let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
@@ -140,6 +157,10 @@ impl Probes {
         if config.filters.follow {
             attach_tracepoint(&mut ebpf, "process_fork", "sched_process_fork")?;
         }
+        let ends = match following {
+            Some(_) => Some(Ends::attach(&mut ebpf)?),
+            None => None,
+        };
         let return_events = match mode {
             AttachMode::Fentry => {
                 fentry::load(&mut ebpf, &functions.connect())?;
@@ -186,6 +207,7 @@ impl Probes {
             processes,
             cgroups,
             records: Some(records),
+            ends,
             log,
             watcher,
             tracefs,
@@ -275,6 +297,11 @@ impl Probes {
         self.records.take()
     }
 
+    /// Returns the connections that are followed, if they are.
+    pub(crate) fn ends(&mut self) -> Option<&mut Ends> {
+        self.ends.as_mut()
+    }
+
     /// Passes log messages of the programs on to the log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -324,7 +351,12 @@ impl Probes {
 }
 
 /// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
-fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<(Ebpf, Variables)> {
+fn load(
+    config: &ProbeConfig,
+    layout: &Layout,
+    functions: &Functions,
+    following: Option<Following>,
+) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
     let variables = Variables::new()?;
     let ebpf = object::load(&Options {
@@ -337,6 +369,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         count_checks: config.checks.counts(),
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_sample,
+        following,
     })?;
     Ok((ebpf, variables))
 }

@@ -33,7 +33,7 @@ pub(crate) fn load_all(
         AttachMode::Fentry => fentry::offered()?,
         AttachMode::Kprobe => kprobe::offered()?,
     }
-    let (mut ebpf, _variables) = load(config, layout, functions)?;
+    let (mut ebpf, _variables) = load(config, layout, functions, None)?;
     load_tracepoint(&mut ebpf, "thread_exit")?;
     let all = functions.connect().into_iter().chain(functions.checks());
     match mode {

@@ -30,14 +30,17 @@ const PIECE: usize = 256 << 10;
 /// same readable bytes.
 pub(super) fn head() -> Vec<u8> {
     const RAW_AND_LAST: u32 = 1;
-    /// A single segment, its length in one byte, no checksum.
-    const DESCRIPTOR: u8 = 0x20;
+    /// A single segment, its length in two bytes, no checksum.
+    const DESCRIPTOR: u8 = 0x60;
+    /// The shortest length that takes two bytes, which is subtracted from it.
+    const SHORTEST: u16 = 256;
     let length =
-        u8::try_from(HEADER.len()).expect("the header is a constant of less than 256 bytes");
+        u16::try_from(HEADER.len()).expect("the header is a constant of less than 65,536 bytes");
+    let [low, high] = (length - SHORTEST).to_le_bytes();
     let block = (u32::from(length) << 3 | RAW_AND_LAST).to_le_bytes();
     [
         &ZSTD[..],
-        &[DESCRIPTOR, length],
+        &[DESCRIPTOR, low, high],
         &block[..3],
         HEADER.as_bytes(),
     ]

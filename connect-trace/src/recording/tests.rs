@@ -10,7 +10,7 @@ use std::{
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
-    BATCH_EVENTS, Broken, End, Ending, Recording, Writer, columns, frames,
+    BATCH_EVENTS, Broken, End, Ending, Recording, Row, Writer, columns, frames,
     notes::tests::{end, start},
 };
 use crate::{connect::Connect, fixtures::connect_from};
@@ -66,7 +66,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<Connect>, Result<End, Broken>), String> {
         if batch.is_empty() {
             break;
         }
-        connects.extend(batch);
+        connects.extend(batch.into_iter().filter_map(Row::connect));
     }
     match recording.ending().expect("it has been read") {
         Ending::Whole(end) => Ok((connects, Ok(End::clone(end)))),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::term::{errno, numbers::microseconds_or_dash};
 use crate::{
     clock::Clock,
-    connect::{Connect, Owner},
+    connect::{Connect, ConnectionEvent, Owner},
 };
 
 /// Minimum columns of a terminal for wide lines; a smaller one gets the compact lines.
@@ -121,7 +121,31 @@ impl EventLines {
     /// printed above the line if there is one. The name of the thread cannot add control characters.
     #[must_use]
     pub(crate) fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
+        let search = microseconds_or_dash(connect.search_ns.map(|ns| ns as f64));
+        let total = microseconds_or_dash(Some(connect.connect_ns as f64));
+        let returned = match connect.errno {
+            0 => "ok".to_owned(),
+            errno => errno::name(errno),
+        };
         let time = clock.at(connect.start_ns).of_day_with_ms();
+        self.line(connect, [time, search, total, returned])
+    }
+
+    /// Returns an event of a connection, as [`event`](Self::event) does: with its own time, its fate in place of the
+    /// answer, and the time since connect() began.
+    #[must_use]
+    pub(crate) fn ended(&mut self, event: &ConnectionEvent, clock: &Clock) -> String {
+        let time = clock.at(event.at_ns()).of_day_with_ms();
+        let total = microseconds_or_dash(Some(event.age_ns() as f64));
+        let fate = event.fate.name().to_owned();
+        self.line(&event.connect, [time, dash(), total, fate])
+    }
+
+    fn line(
+        &mut self,
+        connect: &Connect,
+        [time, search, total, returned]: [String; 4],
+    ) -> String {
         let pid = connect.pid.to_string();
         let comm = match connect.owner {
             // The notation of ps for threads of the kernel.
@@ -129,12 +153,6 @@ impl EventLines {
             _ => connect.comm.to_string(),
         };
         let destination = connect.destination.map_or_else(dash, |to| to.to_string());
-        let search = microseconds_or_dash(connect.search_ns.map(|ns| ns as f64));
-        let total = microseconds_or_dash(Some(connect.connect_ns as f64));
-        let returned = match connect.errno {
-            0 => "ok".to_owned(),
-            errno => errno::name(errno),
-        };
         let port = connect.port.number();
         let cells = if self.columns >= WIDE {
             let source = source(connect.source, port);

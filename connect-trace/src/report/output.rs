@@ -9,11 +9,11 @@ use anyhow::Result;
 
 use crate::{
     clock::{Clock, Time},
-    connect::Connect,
+    connect::{Connect, ConnectionEvent},
     options::Format,
     report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
     stats::{
-        BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally,
+        BelowMinimum, Ends, Exhaustions, Groups, Precision, Summary, Tally,
         by::By,
         exhaustion::Exhaustion,
         report::{KernelSide, Report},
@@ -40,6 +40,8 @@ pub struct Output {
     groups: Option<Groups>,
     /// Routes whose ports run out, over all reports.
     exhaustions: Exhaustions,
+    /// Handshakes and ends.
+    ends: Ends,
     /// True to log an exhaustion when it is first seen.
     is_live: bool,
     /// Counters of calls below `--min-latency`, as of the last report.
@@ -78,6 +80,7 @@ impl Output {
             kinds: Tally::default(),
             groups: groups(args.by),
             exhaustions: Exhaustions::default(),
+            ends: Ends::default(),
             is_live: true,
             fast: BelowMinimum::default(),
             lines: None,
@@ -139,6 +142,22 @@ impl Output {
         Ok(())
     }
 
+    /// Adds an event of a connection that is followed; see [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// If stdout cannot be written; the event is still part of the report.
+    pub fn ended(&mut self, event: &ConnectionEvent) -> Result<()> {
+        self.ends.record(event);
+        if !self.args.events {
+            return Ok(());
+        }
+        match self.args.format {
+            Format::Json => json::write_connection(&mut self.out, event, &self.clock)?,
+            Format::Text => self.write_line(|lines, clock| lines.ended(event, clock))?,
+        }
+        Ok(())
+    }
+
     /// Logs that ports run out, where it is now that they do.
     #[cold]
     fn warn(&self, found: &Exhaustion) {
@@ -152,17 +171,21 @@ impl Output {
     fn write_event(&mut self, connect: &Connect) -> Result<()> {
         match self.args.format {
             Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
-            Format::Text => {
-                let lines = self
-                    .lines
-                    .get_or_insert_with(|| EventLines::new(terminal::columns()));
-                let event = lines.event(connect, &self.clock);
-                if let Some(header) = lines.header() {
-                    writeln!(self.out, "{}", self.paint.title(&header))?;
-                }
-                writeln!(self.out, "{event}")?;
-            }
+            Format::Text => self.write_line(|lines, clock| lines.event(connect, clock))?,
         }
+        Ok(())
+    }
+
+    /// Writes a line of text, after a header if one is due.
+    fn write_line(&mut self, line: impl FnOnce(&mut EventLines, &Clock) -> String) -> Result<()> {
+        let lines = self
+            .lines
+            .get_or_insert_with(|| EventLines::new(terminal::columns()));
+        let line = line(lines, &self.clock);
+        if let Some(header) = lines.header() {
+            writeln!(self.out, "{}", self.paint.title(&header))?;
+        }
+        writeln!(self.out, "{line}")?;
         Ok(())
     }
 
@@ -259,6 +282,9 @@ impl Output {
             checks: kernel_side.checks,
             accounting: kernel_side.accounting,
             exhausted: self.exhaustions.take(),
+            ends: Some(std::mem::take(&mut self.ends))
+                .filter(|ends| kernel_side.ends.is_some() || !ends.is_empty()),
+            ends_account: kernel_side.ends,
             clock_step_ns: self.clock_step_ns.take(),
             overhead: kernel_side.overhead,
             budget: kernel_side.budget,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    account, groups_text, histogram, overhead, port_choices,
+    account, ends, groups_text, histogram, overhead, port_choices,
     table::{rows, scanned},
     warnings::warnings,
 };
@@ -58,6 +58,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
     }
     account::checks(text, &report.checks, summary)?;
     account::accounting(text, paint, &report.accounting)?;
+    ends::write(text, paint, report)?;
     overhead::write(text, paint, report)?;
     for (number, warning) in warnings(report).iter().enumerate() {
         if number == 0 {

@@ -1,5 +1,6 @@
 //! Reasons to doubt the figures of a report, and resources that run out.
 
+use super::ends;
 use crate::stats::report::Report;
 use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
 use crate::term::numbers::counted;
@@ -39,6 +40,7 @@ pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     ]
     .into_iter()
     .flatten()
+    .chain(report.ends_account.iter().flat_map(ends::warnings))
     .chain(exhausted(report))
     .map(|(kind, text)| Warning { kind, text })
     .collect()

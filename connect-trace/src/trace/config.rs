@@ -52,6 +52,7 @@ impl Config {
                 max_in_flight: args.max_in_flight,
                 run_stats: args.overhead || args.max_overhead.is_some(),
                 may_sample: args.max_overhead.is_some(),
+                max_connections: args.ends.then_some(args.max_connections),
             },
             command: args.command,
             duration: args.duration,

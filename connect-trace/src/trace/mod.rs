@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod bursts;
 pub(crate) mod child;
 pub mod config;
+mod ends;
 mod loss_log;
 mod overhead_control;
 mod priority;
@@ -364,10 +365,17 @@ impl Daemon {
                 printed = taken;
             }
         });
+        let no_ends = tracer.drain_ends(budget, |event| {
+            recording.ended(event);
+            let taken = output.ended(event);
+            if printed.is_ok() {
+                printed = taken;
+            }
+        });
         recording.tick();
         let printed = printed.and(output.flush());
         self.printed(printed)?;
-        Ok(is_empty)
+        Ok(is_empty && no_ends)
     }
 
     /// Continues if stdout refuses a write, for example because the disk is full, and says so once: nothing that is
@@ -429,6 +437,7 @@ impl Daemon {
             accounting: self.tracer.accounting()?,
             // The sum since the start: the output subtracts the sum at the last report.
             fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
+            ends: self.tracer.ends_account()?,
             overhead: self.new_overhead()?,
             budget,
         };

@@ -25,6 +25,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
         max_in_flight: 16_384,
         run_stats: false,
         may_sample: false,
+        max_connections: None,
     }
 }
 

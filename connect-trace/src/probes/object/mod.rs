@@ -21,6 +21,7 @@ use connect_trace_common::{Field, Params, record::PLACES};
 
 use self::externs::{Extern, Is};
 use crate::filter::Filters;
+use crate::probes::ends::Following;
 use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
 
 /// Settings with which the object is loaded.
@@ -43,6 +44,8 @@ pub(crate) struct Options<'a> {
     pub(crate) checks_add_up: bool,
     /// True if the programs read [`connect_trace_common::Control::sample_every`].
     pub(crate) may_sample: bool,
+    /// Settings of following connections after their connect(), if they are.
+    pub(crate) following: Option<Following>,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -54,6 +57,7 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .cast
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
+    let fields = options.following.map(|following| following.fields).unwrap_or_default();
     let mut params = Params {
         fields: present.into(),
         has_options: 0,
@@ -72,11 +76,16 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         count_checks: options.count_checks.into(),
         checks_add_up: options.checks_add_up.into(),
         may_sample: options.may_sample.into(),
+        ends: options.following.is_some().into(),
+        sock_error: fields.error.into(),
+        sock_protocol: fields.protocol.into(),
+        total_retransmits: fields.total_retransmits.into(),
     };
     let has_options = filters != 0
         || params.min_latency_ns != 0
         || options.count_checks
         || options.may_sample
+        || options.following.is_some()
         || !layout.has(Field::TaskComm);
     params.has_options = has_options.into();
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
@@ -104,6 +113,11 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight);
+    if let Some(following) = options.following {
+        loader
+            .map_max_entries("CONNECTIONS", following.max_connections)
+            .map_max_entries("ENDS", options.ring_buffer_bytes);
+    }
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
     }

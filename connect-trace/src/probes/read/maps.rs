@@ -15,7 +15,7 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
-    CheckEstablished, Control, Counters, FastGroup, InFlight,
+    CheckEstablished, Control, Counters, EndCounters, FastGroup, InFlight,
     counters::{COPIES, PerCpu},
     record::{IDLE, PLACES},
 };
@@ -26,7 +26,7 @@ use crate::probes::object::{self, externs::Extern};
 /// Plain data of `connect-trace-common`, in the form that aya takes.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Plain<T>(T);
+pub(crate) struct Plain<T>(T);
 
 // SAFETY: bytemuck's Pod guarantees what aya's Pod requires: any bytes are a value, and there is no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
@@ -159,6 +159,16 @@ impl Maps {
             }
         }
         sums
+    }
+
+    /// Returns the counts of connections that were followed, summed over all CPUs.
+    #[must_use]
+    pub fn ends(&self) -> EndCounters {
+        let mut sum = EndCounters::default();
+        for PerCpu { ends, .. } in self.per_cpu() {
+            sum.add(&ends);
+        }
+        sum
     }
 
     /// Returns the connect() calls that were too fast for a record, summed over all CPUs, in the order of the constants

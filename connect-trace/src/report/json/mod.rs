@@ -1,6 +1,7 @@
 //! JSON Lines: one object for each report and each event. `docs/output.schema.json` and `docs/output.md`
 //! define the fields. A value that is not known is null.
 
+mod ends;
 mod overhead;
 
 use std::io::{self, Write};
@@ -8,7 +9,11 @@ use std::io::{self, Write};
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
-use self::overhead::{Budget, Overhead};
+pub(crate) use self::ends::write_connection;
+use self::{
+    ends::Ends,
+    overhead::{Budget, Overhead},
+};
 use super::{names, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
@@ -158,6 +163,7 @@ struct ReportLine<'a> {
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
+    ends: Option<Ends>,
     warnings: Vec<Warning>,
 }
 
@@ -231,6 +237,7 @@ impl<'a> ReportLine<'a> {
                 .as_ref()
                 .map(|overhead| Overhead::of(overhead, report.elapsed)),
             budget: report.budget.as_ref().map(Budget::of),
+            ends: Ends::of(report),
             warnings: warnings(report)
                 .into_iter()
                 .map(|warning| Warning {
