@@ -77,8 +77,8 @@ pub struct PerCpu {
     pub fast: [FastGroup; FastGroup::GROUPS as usize],
     /// Connections that were followed after their connect().
     pub ends: EndCounters,
-    /// Padding to whole cache lines.
-    pub unused: [u64; 13],
+    /// Padding to whole cache lines, and beyond a size that would be taken for a distance of fields: see [`crate::Field`].
+    pub unused: [u64; 29],
 }
 
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));

@@ -5,7 +5,9 @@ use aya_ebpf::{
     btf_maps::{Array, CgroupArray, HashMap, LpmTrie, RingBuf},
     macros::btf_map,
 };
-use connect_trace_common::{ConnectRecord, EndRecord, InFlight, filter::MOST_CGROUPS, record::PLACES};
+use connect_trace_common::{
+    ConnectRecord, EndRecord, InFlight, filter::MOST_CGROUPS, record::PLACES,
+};
 
 /// Records on their way to the daemon.
 #[btf_map]

@@ -7,7 +7,8 @@ use std::{
 
 use super::Row;
 use crate::connect::{
-    Comm, Connect, ConnectionEvent, Family, Fate, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    Comm, Connect, ConnectionEvent, Family, Fate, Owner, PortChoice, PortRange, SearchRange,
+    SourcePort,
 };
 
 /// The first line: the names of the columns.

@@ -178,7 +178,10 @@ mod tests {
         };
         let mut text = String::new();
         write(&mut text, Paint(false), &report).unwrap();
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
         text
     }
 

@@ -141,11 +141,7 @@ impl EventLines {
         self.line(&event.connect, [time, dash(), total, fate])
     }
 
-    fn line(
-        &mut self,
-        connect: &Connect,
-        [time, search, total, returned]: [String; 4],
-    ) -> String {
+    fn line(&mut self, connect: &Connect, [time, search, total, returned]: [String; 4]) -> String {
         let pid = connect.pid.to_string();
         let comm = match connect.owner {
             // The notation of ps for threads of the kernel.

@@ -72,7 +72,11 @@ impl ReportLines {
         );
         let (above, titles) = match report.ends {
             Some(_) => (
-                format!("{above:<width$} {:>17}", "handshake, us", width = titles.len()),
+                format!(
+                    "{above:<width$} {:>17}",
+                    "handshake, us",
+                    width = titles.len()
+                ),
                 titles + ENDS_TITLES,
             ),
             None => (above, titles),

@@ -51,10 +51,7 @@ impl Ends {
         let handshakes = self.handshakes.iter();
         let failed = handshakes.filter(|(fate, _)| **fate != Fate::Established);
         let failed = failed.map(|(_, handshakes)| &handshakes.times);
-        failed
-            .chain(self.ages.values())
-            .map(Latency::count)
-            .sum()
+        failed.chain(self.ages.values()).map(Latency::count).sum()
     }
 }
 
@@ -119,7 +116,8 @@ impl EndsAccount {
             ..
         } = self.kernel;
         let read = self.established_read + self.ended_read + self.undecodable;
-        let written = established + ended - (established_lost + ended_lost).min(established + ended);
+        let written =
+            established + ended - (established_lost + ended_lost).min(established + ended);
         match self.left {
             Some(left) => followed == ended + replaced + left && written == read,
             None => ended + replaced <= followed && read <= written,
@@ -151,7 +149,10 @@ mod tests {
         ends.record(&connection_event(Fate::Refused));
         ends.record(&connection_event(Fate::ClosedHere));
         let established = &ends.handshakes[&Fate::Established];
-        assert_eq!((established.times.count(), established.retransmitted), (2, 1));
+        assert_eq!(
+            (established.times.count(), established.retransmitted),
+            (2, 1)
+        );
         assert_eq!(established.times.max_ns(), Some(300_000));
         assert_eq!(ends.handshakes[&Fate::Refused].times.count(), 1);
         assert_eq!(ends.ages[&Fate::ClosedHere].max_ns(), Some(2_000_000));

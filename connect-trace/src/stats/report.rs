@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use connect_trace_common::CheckEstablished;
 
 use super::{
-    BelowMinimum, Ends, EndsAccount, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted,
-    groups::Top,
+    BelowMinimum, Ends, EndsAccount, Precision, Summary, accounting::Accounting, by::By,
+    exhaustion::Exhausted, groups::Top,
 };
 use crate::{
     connect::CheckMode,

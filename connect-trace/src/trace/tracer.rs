@@ -127,11 +127,7 @@ impl Tracer {
 
     /// Passes every event of the connections that are followed to `each`, and stops after `budget`. Returns whether the
     /// buffer was emptied. An event may come before its connect().
-    pub fn drain_ends(
-        &mut self,
-        budget: Duration,
-        mut each: impl FnMut(&ConnectionEvent),
-    ) -> bool {
+    pub fn drain_ends(&mut self, budget: Duration, mut each: impl FnMut(&ConnectionEvent)) -> bool {
         let missed_checks = &self.missed_checks;
         self.ends.as_mut().is_none_or(|ends| {
             ends.drain(budget, |event| {

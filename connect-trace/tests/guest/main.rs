@@ -4,7 +4,7 @@
 //! tests the fields of a record, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
 //! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
-//! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
+//! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
 //! `recording` recordings, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
 //! command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and `clients`
 //! with the counts of real clients and a server. The other modules are helpers.
@@ -14,6 +14,7 @@ mod checks;
 mod clients;
 mod command;
 mod compare;
+mod ends;
 mod filters;
 mod flood;
 mod load;
@@ -72,6 +73,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     overhead::TESTS_OF_MODES,
     peer::TESTS,
     clients::TESTS,
+    ends::TESTS_OF_MODES,
 ];
 
 /// Tests that do not depend on the way to attach.
@@ -87,6 +89,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     load::TESTS,
+    ends::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -21,8 +21,8 @@ use connect_trace_common::{Field, Params, record::PLACES};
 
 use self::externs::{Extern, Is};
 use crate::filter::Filters;
-use crate::probes::ends::Following;
 use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
+use crate::probes::ends::Following;
 
 /// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
@@ -57,7 +57,10 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .cast
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
-    let fields = options.following.map(|following| following.fields).unwrap_or_default();
+    let fields = options
+        .following
+        .map(|following| following.fields)
+        .unwrap_or_default();
     let mut params = Params {
         fields: present.into(),
         has_options: 0,
