@@ -30,19 +30,19 @@ use crate::{
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
     All: [
         each_connection_ends_as_its_two_sides_made_it,
-        handshakes_that_fail_have_the_error_of_the_program,
-        a_syn_that_was_lost_is_counted,
+        connections_that_fail_have_the_error_of_the_program,
+        a_connection_whose_syn_was_lost_counts_it,
         connections_beyond_the_most_are_counted,
         a_connection_that_began_before_is_counted_apart,
         connections_that_are_left_out_are_not_followed,
-        events_beyond_a_full_ring_buffer_are_counted,
+        events_of_connections_beyond_a_full_ring_buffer_are_counted,
         every_connection_of_truth_ends,
     ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
     OldestAndNewest: [
-        events_and_reports_and_recordings_agree,
+        events_reports_and_recordings_of_connections_agree,
     ],
 ];
 
@@ -337,7 +337,7 @@ fn full(family: Family) -> Result<(TcpListener, TcpStream)> {
     Ok((listener, first))
 }
 
-fn handshakes_that_fail_have_the_error_of_the_program(mode: AttachMode) -> Result<()> {
+fn connections_that_fail_have_the_error_of_the_program(mode: AttachMode) -> Result<()> {
     // The connections that fill the backlogs are not in the trace.
     let backlogs = FAMILIES.map(|family| (family, full(family)));
     let session = Session::start(&following(mode))?;
@@ -397,7 +397,7 @@ fn handshakes_that_fail_have_the_error_of_the_program(mode: AttachMode) -> Resul
     Ok(())
 }
 
-fn a_syn_that_was_lost_is_counted(mode: AttachMode) -> Result<()> {
+fn a_connection_whose_syn_was_lost_counts_it(mode: AttachMode) -> Result<()> {
     let (listener, filling) = full(Family::V4)?;
     let port = listener.local_addr()?.port();
     let session = Session::start(&following(mode))?;
@@ -496,7 +496,7 @@ fn connections_that_are_left_out_are_not_followed(mode: AttachMode) -> Result<()
     Ok(())
 }
 
-fn events_beyond_a_full_ring_buffer_are_counted(mode: AttachMode) -> Result<()> {
+fn events_of_connections_beyond_a_full_ring_buffer_are_counted(mode: AttachMode) -> Result<()> {
     const CONNECTIONS: u64 = 100;
     let session = Session::start(&ProbeConfig {
         ring_buffer_bytes: 4096,
@@ -561,7 +561,7 @@ fn every_connection_of_truth_ends(mode: AttachMode) -> Result<()> {
     Ok(())
 }
 
-fn events_and_reports_and_recordings_agree((): ()) -> Result<()> {
+fn events_reports_and_recordings_of_connections_agree((): ()) -> Result<()> {
     let file = std::env::temp_dir().join(format!("ends-{}.csv.zst", process::id()));
     let shown = file.display().to_string();
     let process = tracing(&format!("--ends --events --format json --record {shown}"))?;

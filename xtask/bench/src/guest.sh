@@ -5,7 +5,8 @@
 # Prints one line for each: "figures", the name, the least time of a connect() with an even port, and the mean and the
 # least time of one with an odd port, in microseconds, as measured by the connecting program; a round is 1,000 of each,
 # until a range of 2,000 ports is exhausted. With "crowd" in place of a number: "crowd", the name, and the mean over 512
-# threads of the least time of a connect(). On failure: "failed", the name, and the last line of the tracer's output.
+# threads of the least time of a connect(); with "lifetime": "lifetime", the name, and the least
+# time of a connection from open to close. On failure: "failed", the name, and the last line of the tracer's output.
 set -eu
 
 # figures NAME: reads the output of connects() and prints the line of figures.
@@ -19,10 +20,12 @@ figures() {
 
 # measure NAME ROUNDS
 measure() {
-    if [ "$2" = crowd ]; then
-        printf 'crowd\t%s\t%s\n' "$1" "$(truth crowd)"
+    case "$2" in
+    crowd | lifetime)
+        printf '%s\t%s\t%s\n' "$2" "$1" "$(truth "$2")"
         return
-    fi
+        ;;
+    esac
     round=0
     while [ "$round" -lt "$2" ]; do
         connects

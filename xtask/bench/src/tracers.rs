@@ -42,6 +42,9 @@ macro_rules! ours {
 const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsecs; } \
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
+/// Whole connections, from open to close.
+pub(crate) const UNTRACED_LIFETIME: &str = "untraced, open to close";
+
 /// Load while a tracer is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
@@ -51,9 +54,11 @@ enum Load {
     Long,
     /// 512 threads.
     Crowd,
+    /// Whole connections of one thread.
+    Lifetime,
 }
 
-use Load::{Crowd, Long, Rounds};
+use Load::{Crowd, Lifetime, Long, Rounds};
 
 /// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
@@ -104,6 +109,20 @@ const TRACERS: &[Tracer] = &[
     (UNTRACED_CROWD, Crowd, ""),
     (FENTRY_CROWD, Crowd, ours!("fentry", "off")),
     (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
+    (UNTRACED_LIFETIME, Lifetime, ""),
+    ("tcplife, open to close", Lifetime, "tcplife"),
+    ("tcpconnlat, open to close", Lifetime, "tcpconnlat"),
+    ("fentry, open to close", Lifetime, ours!("fentry", "off")),
+    (
+        "fentry --ends, open to close",
+        Lifetime,
+        concat!(ours!("fentry", "off"), " --ends"),
+    ),
+    (
+        "kprobe --ends, open to close",
+        Lifetime,
+        concat!(ours!("kprobe", "off"), " --ends"),
+    ),
 ];
 
 /// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
@@ -116,6 +135,7 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
             Rounds(own) => own.to_string(),
             Long => rounds.to_string(),
             Crowd => "crowd".to_owned(),
+            Lifetime => "lifetime".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
     });
@@ -128,15 +148,15 @@ pub(crate) fn lines_of_parts(only: &[String]) -> String {
         [] => BROKEN_DOWN.contains(&name),
         only => is_named(name, only),
     };
-    let lines = TRACERS
-        .iter()
-        .filter(|(name, load, _)| *load != Crowd && (*name == UNTRACED || is_wanted(name)));
+    let lines = TRACERS.iter().filter(|(name, load, _)| {
+        ![Crowd, Lifetime].contains(load) && (*name == UNTRACED || is_wanted(name))
+    });
     let lines = lines.map(|(name, _, command)| format!("{name}\t{command}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 fn is_untraced(name: &str) -> bool {
-    [UNTRACED, UNTRACED_CROWD].contains(&name)
+    [UNTRACED, UNTRACED_CROWD, UNTRACED_LIFETIME].contains(&name)
 }
 
 /// Returns true if a name contains one of these texts.
@@ -161,7 +181,7 @@ mod tests {
         let all = ["fentry, checks count", "kprobe, checks count"];
         assert_eq!(
             names(&lines(1, &only)),
-            [&[UNTRACED][..], &all, &[UNTRACED_CROWD]].concat()
+            [&[UNTRACED][..], &all, &[UNTRACED_CROWD, UNTRACED_LIFETIME]].concat()
         );
         assert_eq!(
             names(&lines_of_parts(&only)),
