@@ -169,6 +169,29 @@ fn option<T>(socket: &impl std::os::fd::AsRawFd, level: i32, name: i32, value: T
     Ok(())
 }
 
+/// Returns the number of retransmissions that the kernel shows to the program.
+fn retransmits(stream: &TcpStream) -> Result<u32> {
+    // SAFETY: all zeros are a value of it.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length = size_of_val(&info) as u32;
+    // SAFETY: the kernel writes at most this length.
+    let answer = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    ensure!(
+        answer == 0,
+        "getsockopt: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(info.tcpi_total_retrans)
+}
+
 /// Makes close() reset the connection.
 fn reset_at_close(stream: &TcpStream) -> Result<()> {
     let linger = libc::linger {
@@ -354,35 +377,32 @@ fn connections_that_fail_have_the_error_of_the_program(mode: AttachMode) -> Resu
         let refused = until("it is refused", || Ok(client.take_error()?));
         ensure!(refused?.raw_os_error() == Some(libc::ECONNREFUSED), "it");
         if port != 0 {
-            made.push((port, family, Fate::Refused, libc::ECONNREFUSED));
+            made.push((port, family, Fate::Refused, libc::ECONNREFUSED, 0));
         }
         let (client, port, error) = connecting(family, full, libc::SOCK_NONBLOCK)?;
         ensure!(error == Some(libc::EINPROGRESS), "{error:?}");
         drop(client);
-        made.push((port, family, Fate::GivenUp, 0));
+        made.push((port, family, Fate::GivenUp, 0, 0));
         let (client, port, error) = connecting(family, full, libc::SOCK_NONBLOCK)?;
         ensure!(error == Some(libc::EINPROGRESS), "{error:?}");
         let error = until("the kernel gives up", || Ok(client.take_error()?))?;
         ensure!(error.raw_os_error() == Some(libc::ETIMEDOUT), "{error}");
-        made.push((port, family, Fate::Unanswered, libc::ETIMEDOUT));
+        let again = retransmits(&client)?;
+        ensure!(again > 0, "the SYN was sent again");
+        made.push((port, family, Fate::Unanswered, libc::ETIMEDOUT, again));
     }
     let trace = session.end()?;
     let account = trace.ends.context("connections were followed")?;
     let shown = format!("{account:#?}\n{:#?}", trace.events);
-    for (port, family, fate, errno) in &made {
+    for (port, family, fate, errno, again) in &made {
         let event = trace.events.iter().find(|event| {
             let connect = &event.connect;
             connect.port.number() == Some(*port) && (connect.family, event.fate) == (*family, *fate)
         });
         let event = event.with_context(|| format!("{fate:?} from port {port}: {shown}"))?;
         assert_eq!(event.errno, *errno, "{shown}");
-        let is_unanswered = *fate == Fate::Unanswered;
-        assert_eq!(
-            event.syn_retransmits,
-            Some(u32::from(is_unanswered)),
-            "{shown}"
-        );
-        if is_unanswered {
+        assert_eq!(event.syn_retransmits, Some(*again), "{shown}");
+        if *fate == Fate::Unanswered {
             assert!(event.handshake_ns > Some(2_000_000_000), "{shown}");
         }
     }
@@ -422,7 +442,7 @@ fn a_connection_whose_syn_was_lost_counts_it(mode: AttachMode) -> Result<()> {
 }
 
 fn connections_beyond_the_most_are_counted(mode: AttachMode) -> Result<()> {
-    let session = Session::start(&ProbeConfig {
+    let mut session = Session::start(&ProbeConfig {
         max_connections: Some(2),
         ..config(mode)
     })?;
@@ -432,6 +452,10 @@ fn connections_beyond_the_most_are_counted(mode: AttachMode) -> Result<()> {
         .map(|_| TcpStream::connect(to))
         .collect::<Result<_, _>>()?;
     drop(clients);
+    until("the first two have ended", || {
+        let account = session.tracer.ends_account()?;
+        Ok((account.context("connections are followed")?.kernel.ended == 2).then_some(()))
+    })?;
     let live = TcpStream::connect(to)?;
     let trace = session.end()?;
     drop(live);
