@@ -324,8 +324,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        connect::{Comm, SourcePort},
-        fixtures::{any_connect, connect_from},
+        connect::{Comm, Fate, SourcePort},
+        fixtures::{any_connect, connect_from, connection_event},
     };
 
     /// Returns the lines of connections, with headers; the time of day lacks its hour, which depends on the zone.
@@ -403,6 +403,26 @@ mod tests {
                 lines(columns, &[curl(20_001), unreachable, worker]),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn a_line_of_an_end_has_the_outcome_and_its_own_time() {
+        let clock = Clock::fixed(1_795_424_645_000_000_000);
+        let ended = |fate, columns| {
+            let event = ConnectionEvent {
+                connect: curl(20_001),
+                end_ns: Some(235_567_890),
+                ..connection_event(fate)
+            };
+            let line = EventLines::new(columns).ended(&event, &clock);
+            assert!(line.chars().count() <= columns, "{line}");
+            line[2..].to_owned()
+        };
+        let expected = ":04:05.235    1234 curl            127.0.0.1:20001       127.0.0.1:443         closed-here              -       1000.0";
+        assert_eq!(ended(Fate::ClosedHere, 120), expected);
+        for fate in Fate::ALL {
+            assert!(ended(fate, 80).ends_with(fate.name()));
         }
     }
 

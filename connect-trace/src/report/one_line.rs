@@ -198,7 +198,7 @@ mod tests {
             ..parity()
         };
         let text = ReportLines::new(false).next(&report, None, Paint(false));
-        let ends: Vec<&str> = text.lines().map(|line| &line[74..]).collect();
+        let ends: Vec<&str> = text.lines().map(|line| &line[76..]).collect();
         let expected = [
             "     handshake, us",
             "      p50      p99  ended",
