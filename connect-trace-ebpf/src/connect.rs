@@ -275,8 +275,9 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     } else {
         count(counter!(ring_full));
     }
-    if has_options() && param!(ends) != 0 && ret == 0 {
-        ends::follow(sock.address(), record);
+    // Read again: without this option, nothing is kept in registers until here.
+    if has_options() && param!(ends) != 0 && record.ret == 0 {
+        ends::follow(probe.sock(call.sock).address(), record);
     }
     in_flight.leave();
 }

@@ -346,7 +346,11 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     ends.record(&connection_event(Fate::Established));
     ends.record(&connection_event(Fate::Reset));
     everything.ends = Some(ends);
-    everything.ends_account = Some(EndsAccount::default());
+    let mut account = EndsAccount::default();
+    account.kernel.map_full = 1;
+    account.kernel.ended_lost = 1;
+    account.kernel.replaced = 1;
+    everything.ends_account = Some(account);
     for valid in [
         event(&connect_from(20_000)),
         connection(&connection_event(Fate::Reset)),
