@@ -121,7 +121,8 @@ impl Tracer {
         };
         self.probes.flush_log();
         let probes = &self.probes;
-        self.loss_log.look(|| probes.maps().counters());
+        self.loss_log
+            .look(|| (probes.maps().counters(), probes.maps().ends()));
         is_empty
     }
 
