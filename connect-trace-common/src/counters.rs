@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::buckets::BUCKETS;
+use crate::{EndCounters, buckets::BUCKETS};
 
 /// How many copies of [`PerCpu`] there are: a CPU has one of its own where the host has no more CPUs.
 pub const COPIES: usize = 256;
@@ -77,8 +77,10 @@ pub struct PerCpu {
     pub fast: [FastGroup; FastGroup::GROUPS as usize],
     /// Candidate ports in TIME_WAIT.
     pub time_wait: TimeWaitCounts,
-    /// Padding to whole cache lines.
-    pub unused: [u64; 2],
+    /// Connections that were followed after their connect().
+    pub ends: EndCounters,
+    /// Padding to whole cache lines, and beyond a size that would be taken for a distance of fields: see [`crate::Field`].
+    pub unused: [u64; 26],
 }
 
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));

@@ -7,6 +7,7 @@
 
 pub mod buckets;
 pub mod counters;
+pub mod end;
 pub mod field;
 pub mod filter;
 pub mod params;
@@ -17,6 +18,7 @@ pub mod stacks;
 
 pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
+pub use end::{EndCounters, EndRecord};
 pub use field::Field;
 pub use filter::FilterBits;
 pub use params::Params;

@@ -76,4 +76,13 @@ params! {
     bind_bucket_bytes,
     /// Size of `spinlock_t` in bytes.
     spinlock_bytes,
+    /// 1 if connections are followed after their connect(): see [`crate::EndRecord`].
+    ends,
+    /// Offset of `sock.sk_err`, for the program that follows connections. It and the next two are not [`crate::Field`]s,
+    /// which have room for few more: that program reads by a helper, which takes any offset.
+    sock_error,
+    /// Offset of `sock.sk_protocol`, a `u16`.
+    sock_protocol,
+    /// Offset of `tcp_sock.total_retrans`.
+    total_retransmits,
 }

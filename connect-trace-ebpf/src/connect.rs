@@ -15,7 +15,7 @@ use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight, PhasesInF
 
 use crate::{
     address::Address,
-    check_established, fast, filter,
+    check_established, ends, fast, filter,
     in_flight::{Call, Entered, Thread},
     maps::RECORDS,
     params::param,
@@ -291,12 +291,19 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
             take_passed(record, function, sock, probe.address(call.address));
         }
     }
-    report(in_flight, task);
+    let kept = call.sock;
+    report(in_flight, task, |record| {
+        // Read again: without this option, nothing is kept in registers until here.
+        if has_options() && param!(ends) != 0 && record.ret == 0 {
+            ends::follow(probe.sock(kept).address(), record);
+        }
+    });
 }
 
 /// Writes the record of a call that has returned, unless only slower calls are to get records, and ends the call.
+/// `follow` gets the record of each call that is not too fast for one.
 #[inline(always)]
-pub fn report(in_flight: Call, task: Task) {
+pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) {
     let record = &mut in_flight.kept.record;
     if u64::from(record.bits_of_sock()) & param!(kernel_sock) != 0 && task.is_of_kernel() {
         record.flags.set(Flags::KERNEL_THREAD);
@@ -319,6 +326,7 @@ pub fn report(in_flight: Call, task: Task) {
     } else {
         count(counter!(ring_full));
     }
+    follow(record);
     in_flight.leave();
 }
 

@@ -6,12 +6,20 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use connect_trace_common::{
-    ConnectRecord, InFlight, PhasesInFlight, filter::MOST_CGROUPS, record::PLACES,
+    ConnectRecord, EndRecord, InFlight, PhasesInFlight, filter::MOST_CGROUPS, record::PLACES,
 };
 
 /// Records on their way to the daemon.
 #[btf_map]
 pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
+
+/// Connections that are followed after their connect(), by the address of the socket; see `ends.rs`.
+#[btf_map]
+pub static CONNECTIONS: HashMap<u64, EndRecord, 1> = HashMap::new();
+
+/// Records of what became of them, on their way to the daemon.
+#[btf_map]
+pub static ENDS: RingBuf<EndRecord, 4096> = RingBuf::new();
 
 /// The threads that own a place, by the place's offset; see `in_flight.rs`.
 #[btf_map]

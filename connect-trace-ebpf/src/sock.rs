@@ -219,9 +219,9 @@ impl<M: Memory> Sock<M> {
         ]
     }
 
-    /// Returns the address of the socket, which identifies it.
+    /// Returns the address of the socket, which no other socket has as long as it exists.
     #[inline(always)]
-    pub fn id(self) -> u64 {
+    pub fn address(self) -> u64 {
         self.0.address() as u64
     }
 

@@ -85,7 +85,7 @@ pub fn connect_entered<M: Memory>(sock: Sock<M>, address: Address, length: i32) 
                 call.record.flags.set(Flags::PORT_BOUND);
             }
         }
-        None => reject(thread, sock.id()),
+        None => reject(thread, sock.address()),
     }
 }
 
@@ -107,7 +107,7 @@ pub fn connect_returned<M: Memory>(ret: i32, sock: impl FnOnce(u64) -> Sock<M>) 
 #[inline(always)]
 pub fn autobind_entered<M: Memory>(sock: Sock<M>) {
     let thread = Thread::current();
-    let id = sock.id();
+    let id = sock.address();
     if let Some(call) = thread.call()
         && is(call.kept, CONNECT, id)
     {
@@ -148,7 +148,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port: u16) {
         return;
     }
     let thread = Thread::current();
-    let id = sock.id();
+    let id = sock.address();
     let outer = thread
         .call()
         .filter(|call| is(call.kept, CONNECT, id) || is(call.kept, Flags::SEND, id));
@@ -234,7 +234,7 @@ fn begin<M: Memory>(
         return None;
     }
     let call = connect::begin(family)?;
-    call.sock = sock.id();
+    call.sock = sock.address();
     call.record.flags = flags;
     Some(call)
 }
@@ -268,7 +268,7 @@ fn finish<M: Memory>(in_flight: Call, ret: i32, sock: Sock<M>, address: Address)
         }
     }
     take_addresses(record, sock, address);
-    connect::report(in_flight, task);
+    connect::report(in_flight, task, |_| {});
 }
 
 /// Takes ports and addresses: of the socket, but the destination of a connect() that failed is the passed one.

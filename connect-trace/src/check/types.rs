@@ -38,7 +38,7 @@ impl Reading {
         let btf = Btf::of_running_kernel().map(|btf| Types {
             size: btf.size(),
             layout: Layout::of(&btf),
-            limits: limits::files().and_then(|()| limits::memory(&btf, RING_BUFFER_BYTES)),
+            limits: limits::files().and_then(|()| limits::memory(&btf, RING_BUFFER_BYTES.into())),
             prototypes: match &mut functions {
                 Ok(functions) => functions.fit(&btf),
                 Err(_) => Err(anyhow!("a function is missing")),

@@ -52,6 +52,7 @@ impl Traced {
             may_sample: false,
             phases: false,
             stacks_hertz: None,
+            max_connections: None,
         })?;
         Ok(Self { tracer })
     }

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytemuck::Zeroable as _;
-use connect_trace_common::{ConnectRecord, Flags, PhasedRecord, phases::Waits};
+use connect_trace_common::{ConnectRecord, EndRecord, Flags, PhasedRecord, phases::Waits};
 
 use super::{
-    CallKind, Comm, Connect, Family, LockWaits, Operation, Owner, Phases, PortChoice, PortRange,
-    Protocol, SearchRange, SourcePort, Split,
+    CallKind, Comm, Connect, ConnectionEvent, Family, LockWaits, Operation, Owner, Phases,
+    PortChoice, PortRange, Protocol, SearchRange, SourcePort, Split,
     scan::{self, Order},
 };
 use crate::kernel::layout::Layout;
@@ -90,6 +90,13 @@ impl Decoder {
         }
         self.latest.take_own(record, self.order);
         Some(&self.latest)
+    }
+
+    /// Decodes one entry of the ring buffer of the ends; `None` if it is no record of ours.
+    pub fn decode_end(&mut self, bytes: &[u8]) -> Option<ConnectionEvent> {
+        let record: EndRecord = bytemuck::try_pod_read_unaligned(bytes).ok()?;
+        let connect = *self.decode(bytemuck::bytes_of(&record.connect))?;
+        Some(ConnectionEvent::of(&record, connect))
     }
 }
 

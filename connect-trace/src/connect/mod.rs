@@ -2,6 +2,7 @@
 
 mod check_mode;
 mod decode;
+mod fate;
 mod outcome;
 mod phases;
 mod port_range;
@@ -12,6 +13,7 @@ pub(crate) mod settings;
 pub use self::{
     check_mode::CheckMode,
     decode::Decoder,
+    fate::{ConnectionEvent, Fate},
     outcome::Outcome,
     phases::{Cause, LockWaits, Phases, Split},
     port_range::{Pass, PortRange, SearchRange},

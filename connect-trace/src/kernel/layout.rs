@@ -252,7 +252,7 @@ impl Layout {
     }
 }
 
-fn missing(structure: &str, path: &str) -> MissingRequirement {
+pub(super) fn missing(structure: &str, path: &str) -> MissingRequirement {
     misfit(&format!("struct {structure} has no member {path}"))
 }
 

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod btf;
 pub(crate) mod cast;
+pub(crate) mod ends;
 pub mod layout;
 pub(crate) mod limits;
 pub(crate) mod mounts;

@@ -39,4 +39,6 @@ pub struct ProbeConfig {
     pub phases: bool,
     /// Number of kernel stacks that each CPU takes per second of threads inside connect(); `None` for no stacks.
     pub stacks_hertz: Option<u32>,
+    /// Maximum number of connections that are followed after their connect() at once; `None` to follow none.
+    pub max_connections: Option<u32>,
 }

@@ -10,6 +10,7 @@ pub mod attach;
 mod cgroups;
 pub mod checks;
 mod config;
+pub(crate) mod ends;
 pub(crate) mod level_switch;
 mod object;
 pub(crate) mod phases;
@@ -21,6 +22,7 @@ pub(crate) mod trial;
 pub use self::{
     attach::AttachMode,
     config::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
+    ends::MAX_CONNECTIONS,
 };
 
 use std::sync::{Arc, Mutex};
@@ -46,6 +48,7 @@ use self::{
     },
     cgroups::Cgroups,
     checks::Watcher,
+    ends::{Ends, Following},
     level_switch::LevelSwitch,
     object::{Options, filters, lock},
     processes::Processes,
@@ -56,7 +59,7 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf, layout::Layout, limits, mounts::Folder, preemption, process::Process,
+    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption, process::Process,
 };
 use crate::overhead::ProgramRuns;
 
@@ -76,6 +79,8 @@ pub struct Probes {
     processes: Processes,
     cgroups: Cgroups,
     records: Option<RingBuf<MapData>>,
+    /// The connections that are followed, if they are.
+    ends: Option<Ends>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
     /// The tracefs in which the kernel counts the misses of the return events, if there are any.
@@ -108,8 +113,19 @@ impl Probes {
         if config.protocols.udp {
             layout.check_udp()?;
         }
-        let ring_buffers = 1 + u32::from(config.stacks_hertz.is_some());
-        limits::memory(&btf, config.ring_buffer_bytes.saturating_mul(ring_buffers))?;
+        let following = config.max_connections.map(|max_connections| {
+            anyhow::Ok(Following {
+                max_connections,
+                fields: EndFields::of(&btf)?,
+            })
+        });
+        let following = following.transpose()?;
+        let ring_bytes = u64::from(config.ring_buffer_bytes);
+        let stack_bytes = config.stacks_hertz.map_or(0, |_| ring_bytes);
+        let end_bytes = config
+            .max_connections
+            .map_or(0, |most| ring_bytes + ends::bytes(most));
+        limits::memory(&btf, ring_bytes + stack_bytes + end_bytes)?;
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
@@ -123,7 +139,7 @@ impl Probes {
         let chosen = choose(config.attach, preempting.as_deref(), |way| {
             functions.offer(way)?;
             with_types_or_without(&layout, |layout| {
-                Self::attach_as(way, config, layout, &functions).map_err(limits::named)
+                Self::attach_as(way, config, layout, &functions, following).map_err(limits::named)
             })
         })?;
         let mut probes = chosen.taken;
@@ -137,10 +153,11 @@ impl Probes {
         config: &ProbeConfig,
         layout: &Layout,
         functions: &Functions,
+        following: Option<Following>,
     ) -> Result<Self> {
         // Enabled before any program runs, so that every run is counted.
         let stats = config.run_stats.then(RunStats::enable).transpose()?;
-        let (mut ebpf, variables) = load(config, layout, functions)?;
+        let (mut ebpf, variables) = load(config, layout, functions, following)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         filters::fill(&mut ebpf, &config.filters)?;
         let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
@@ -161,6 +178,10 @@ impl Probes {
         if config.phases {
             phases::attach(&mut ebpf, layout, &mut notes)?;
         }
+        let ends = match following {
+            Some(_) => Some(Ends::attach(&mut ebpf)?),
+            None => None,
+        };
         let return_events = match mode {
             AttachMode::Fentry => {
                 fentry::load(&mut ebpf, &functions.connect())?;
@@ -230,6 +251,7 @@ impl Probes {
             processes,
             cgroups,
             records: Some(records),
+            ends,
             log,
             watcher,
             tracefs,
@@ -334,6 +356,11 @@ impl Probes {
         self.stack_counts.read()
     }
 
+    /// Returns the connections that are followed, if they are.
+    pub(crate) fn ends(&mut self) -> Option<&mut Ends> {
+        self.ends.as_mut()
+    }
+
     /// Passes log messages of the programs on to the log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -395,7 +422,12 @@ impl Probes {
 }
 
 /// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
-fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<(Ebpf, Variables)> {
+fn load(
+    config: &ProbeConfig,
+    layout: &Layout,
+    functions: &Functions,
+    following: Option<Following>,
+) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
     let variables = Variables::new()?;
     let ebpf = object::load(&Options {
@@ -411,6 +443,7 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         may_sample: config.may_sample,
         phases: config.phases,
         takes_stacks: config.stacks_hertz.is_some(),
+        following,
     })?;
     Ok((ebpf, variables))
 }

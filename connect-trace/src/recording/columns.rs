@@ -1,27 +1,65 @@
-//! Writes a connect() as a line of CSV, and reads it back. No value needs quotes.
+//! Writes a connect(), or what became of its connection, as a line of CSV, and reads it back. No value needs quotes.
 
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
 };
 
+use super::Row;
 use crate::connect::{
-    CallKind, Comm, Connect, Family, LockWaits, Operation, Owner, Phases, PortChoice, PortRange,
-    Protocol, SearchRange, SourcePort, Split,
+    CallKind, Comm, Connect, ConnectionEvent, Family, Fate, LockWaits, Operation, Owner, Phases,
+    PortChoice, PortRange, Protocol, SearchRange, SourcePort, Split,
 };
 
 /// The first line: the names of the columns.
-pub const HEADER: &str = "start_ns,connect_ns,search_ns,protocol,operation,family,source,source_port,port_origin,\
-destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
+pub const HEADER: &str = "event,start_ns,connect_ns,search_ns,protocol,operation,family,source,source_port,\
+port_origin,destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
 range_by_parity,strategy,address_bound,scanned,before_search_ns,preempted_search_ns,preempted_other_ns,\
-blocked_search_ns,blocked_other_ns,bhash_ns,bhash2_ns,ehash_ns,lock_search_ns,lock_other_ns,checks,checks_watched\n";
+blocked_search_ns,blocked_other_ns,bhash_ns,bhash2_ns,ehash_ns,lock_search_ns,lock_other_ns,checks,checks_watched,\
+handshake_ns,syn_retransmits,outcome,end_ns,end_errno\n";
 
-/// Maximum length of a line: fourteen numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
+/// Maximum length of a line: sixteen numbers of 20 digits, fourteen of 10, two addresses of 39 characters, a name
 /// with all of its 16 bytes escaped, words and commas.
-pub(super) const LONGEST_LINE: usize = 680;
+pub(super) const LONGEST_LINE: usize = 800;
 
-/// Adds the line of a connection.
+/// Adds the line of a connect().
 pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
+    word(line, CONNECT);
+    write_connect(line, connect);
+    line.extend_from_slice(b",,,,,\n");
+}
+
+/// Adds the line of an event of a connection.
+pub(super) fn write_event(line: &mut Vec<u8>, event: &ConnectionEvent) {
+    let ConnectionEvent {
+        connect,
+        handshake_ns,
+        syn_retransmits,
+        fate,
+        end_ns,
+        errno,
+    } = event;
+    word(
+        line,
+        match end_ns {
+            None => ESTABLISHED,
+            Some(_) => ENDED,
+        },
+    );
+    write_connect(line, connect);
+    line.push(b',');
+    optional(line, *handshake_ns);
+    optional(line, *syn_retransmits);
+    word(line, fate.name().as_bytes());
+    optional(line, *end_ns);
+    number(line, errno.unsigned_abs());
+    // No column follows the last.
+    line.pop();
+    line.push(b'\n');
+}
+
+/// Adds the columns of a connect(), without a comma after the last.
+fn write_connect(line: &mut Vec<u8>, connect: &Connect) {
     let Connect {
         kind,
         start_ns,
@@ -88,12 +126,39 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     parts(line, *phases);
     optional(line, *checks);
     line.extend_from_slice(truth_word(*checks_watched));
-    line.push(b'\n');
 }
 
-/// Removes the first line from the text, and returns its connection; `None` if the line is not in the format
-/// of [`write`], and then part of it may have been removed.
-pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
+/// Removes the first line from the text, and returns it; `None` if the line is not in the format of [`write`] or
+/// [`write_event`], and then part of it may have been removed.
+pub(super) fn take(text: &mut &[u8]) -> Option<Row> {
+    let event = field(text)?;
+    let connect = take_connect(text)?;
+    if event == CONNECT {
+        *text = text.strip_prefix(b",,,,\n")?;
+        return Some(Row::Connect(connect));
+    }
+    let handshake_ns = integer(text)?;
+    let syn_retransmits = integer(text)?;
+    let fate = fate_of(field(text)?)?;
+    let end_ns = integer(text)?;
+    let errno = decimal(until(text, b'\n')?)?;
+    let is_end = match event {
+        ESTABLISHED => false,
+        ENDED => true,
+        _ => return None,
+    };
+    (is_end == end_ns.is_some()).then_some(Row::Event(ConnectionEvent {
+        connect,
+        handshake_ns,
+        syn_retransmits,
+        fate,
+        end_ns,
+        errno,
+    }))
+}
+
+/// Removes and returns the columns of a connect().
+fn take_connect(text: &mut &[u8]) -> Option<Connect> {
     let start_ns = required(text)?;
     let connect_ns = required(text)?;
     let search_ns = integer(text)?;
@@ -136,7 +201,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
     let scanned = integer(text)?;
     let phases = take_parts(text)?;
     let checks = integer(text)?;
-    let checks_watched = truth_of(until(text, b'\n')?)?;
+    let checks_watched = truth_of(field(text)?)?;
     Some(Connect {
         kind,
         start_ns,
@@ -234,6 +299,10 @@ fn kind_of(protocol: &[u8], operation: &[u8]) -> Option<CallKind> {
     })
 }
 
+const CONNECT: &[u8] = b"connect";
+const ESTABLISHED: &[u8] = b"established";
+const ENDED: &[u8] = b"ended";
+
 const NONE: &[u8] = b"none";
 const BOUND: &[u8] = b"bound";
 const SEARCHED: &[u8] = b"searched";
@@ -270,6 +339,11 @@ fn port_choice_of(field: &[u8]) -> Option<Option<PortChoice>> {
         .into_iter()
         .find(|choice| choice.name().as_bytes() == field)
         .map(Some)
+}
+
+fn fate_of(field: &[u8]) -> Option<Fate> {
+    let mut all = Fate::ALL.into_iter();
+    all.find(|fate| fate.name().as_bytes() == field)
 }
 
 fn truth_word(truth: bool) -> &'static [u8] {
@@ -400,6 +474,14 @@ fn signed(text: &mut &[u8]) -> Option<i32> {
     i32::try_from(number).ok()
 }
 
+/// Reads a whole field that is a number without a sign.
+fn decimal(field: &[u8]) -> Option<i32> {
+    if !field.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
 /// Reads an address; an empty field is none.
 fn address_of(field: &[u8]) -> Option<Option<IpAddr>> {
     if field.is_empty() {
@@ -503,6 +585,15 @@ pub(super) mod tests {
         }
     }
 
+    prop_compose! {
+        /// Any possible event of a connection.
+        pub fn event()(connect in connect(), handshake_ns: Option<u64>, syn_retransmits: Option<u32>,
+            fate in proptest::sample::select(Fate::ALL.to_vec()), end_ns: Option<u64>, errno in 0..=i32::MAX)
+            -> ConnectionEvent {
+            ConnectionEvent { connect, handshake_ns, syn_retransmits, fate, end_ns, errno }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_line_that_was_written_is_read_as_the_same_connect(connect in connect()) {
@@ -511,7 +602,18 @@ pub(super) mod tests {
             prop_assert!(line.len() <= LONGEST_LINE);
             prop_assert!(line.iter().all(|byte| byte.is_ascii()));
             let mut rest = &line[..];
-            prop_assert_eq!(take(&mut rest), Some(connect));
+            prop_assert_eq!(take(&mut rest), Some(Row::Connect(connect)));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn a_line_of_an_event_is_read_as_the_same_event(event in event()) {
+            let mut line = Vec::new();
+            write_event(&mut line, &event);
+            prop_assert!(line.len() <= LONGEST_LINE);
+            prop_assert_eq!(line.iter().filter(|&&byte| byte == b',').count(), HEADER.matches(',').count());
+            let mut rest = &line[..];
+            prop_assert_eq!(take(&mut rest), Some(Row::Event(event)));
             prop_assert!(rest.is_empty());
         }
 
@@ -531,7 +633,7 @@ pub(super) mod tests {
             line[at] = byte;
             if let Some(read) = take(&mut &line[..]) {
                 // A line that reads the same is spelled differently, for example with a capital letter in an address.
-                prop_assert!(read != connect || byte.is_ascii_alphanumeric());
+                prop_assert!(read != Row::Connect(connect) || byte.is_ascii_alphanumeric());
             }
         }
     }

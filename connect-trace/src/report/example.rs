@@ -76,6 +76,8 @@ pub(crate) fn parity() -> Report {
         precision: Precision::Fine,
         top: summary.by_parity(),
         exhausted: Exhausted::default(),
+        ends: None,
+        ends_account: None,
         clock_step_ns: None,
         overhead: None,
         budget: None,

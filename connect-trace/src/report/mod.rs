@@ -2,6 +2,7 @@
 
 mod account;
 pub(crate) mod args;
+mod ends;
 pub(crate) mod event_line;
 mod groups_text;
 pub(crate) mod histogram;

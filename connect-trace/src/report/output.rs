@@ -10,11 +10,11 @@ use connect_trace_common::counters::TimeWaitCounts;
 
 use crate::{
     clock::{Clock, Time},
-    connect::Connect,
+    connect::{Connect, ConnectionEvent},
     options::Format,
     report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
     stats::{
-        BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally, TimeWait,
+        BelowMinimum, Ends, Exhaustions, Groups, Precision, Summary, Tally, TimeWait,
         by::By,
         exhaustion::Exhaustion,
         report::{KernelSide, Report},
@@ -41,6 +41,8 @@ pub struct Output {
     groups: Option<Groups>,
     /// Routes whose ports run out, over all reports.
     exhaustions: Exhaustions,
+    /// Handshakes and ends.
+    ends: Ends,
     /// True to log an exhaustion when it is first seen.
     is_live: bool,
     /// Counters of calls below `--min-latency`, as of the last report.
@@ -81,6 +83,7 @@ impl Output {
             kinds: Tally::default(),
             groups: groups(args.by),
             exhaustions: Exhaustions::default(),
+            ends: Ends::default(),
             is_live: true,
             fast: BelowMinimum::default(),
             time_wait: TimeWaitCounts::default(),
@@ -143,6 +146,22 @@ impl Output {
         Ok(())
     }
 
+    /// Adds an event of a connection that is followed; see [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// If stdout cannot be written; the event is still part of the report.
+    pub fn ended(&mut self, event: &ConnectionEvent) -> Result<()> {
+        self.ends.record(event);
+        if !self.args.events {
+            return Ok(());
+        }
+        match self.args.format {
+            Format::Json => json::write_connection(&mut self.out, event, &self.clock)?,
+            Format::Text => self.write_line(|lines, clock| lines.ended(event, clock))?,
+        }
+        Ok(())
+    }
+
     /// Logs that ports run out, where it is now that they do.
     #[cold]
     fn warn(&self, found: &Exhaustion) {
@@ -156,17 +175,21 @@ impl Output {
     fn write_event(&mut self, connect: &Connect) -> Result<()> {
         match self.args.format {
             Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
-            Format::Text => {
-                let lines = self
-                    .lines
-                    .get_or_insert_with(|| EventLines::new(terminal::columns()));
-                let event = lines.event(connect, &self.clock);
-                if let Some(header) = lines.header() {
-                    writeln!(self.out, "{}", self.paint.title(&header))?;
-                }
-                writeln!(self.out, "{event}")?;
-            }
+            Format::Text => self.write_line(|lines, clock| lines.event(connect, clock))?,
         }
+        Ok(())
+    }
+
+    /// Writes a line of text, after a header if one is due.
+    fn write_line(&mut self, line: impl FnOnce(&mut EventLines, &Clock) -> String) -> Result<()> {
+        let lines = self
+            .lines
+            .get_or_insert_with(|| EventLines::new(terminal::columns()));
+        let line = line(lines, &self.clock);
+        if let Some(header) = lines.header() {
+            writeln!(self.out, "{}", self.paint.title(&header))?;
+        }
+        writeln!(self.out, "{line}")?;
         Ok(())
     }
 
@@ -271,6 +294,9 @@ impl Output {
             time_wait,
             accounting: kernel_side.accounting,
             exhausted: self.exhaustions.take(),
+            ends: Some(std::mem::take(&mut self.ends))
+                .filter(|ends| kernel_side.ends.is_some() || !ends.is_empty()),
+            ends_account: kernel_side.ends,
             clock_step_ns: self.clock_step_ns.take(),
             overhead: kernel_side.overhead,
             budget: kernel_side.budget,

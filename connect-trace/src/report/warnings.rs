@@ -1,6 +1,6 @@
 //! Reasons to doubt the figures of a report, and resources that run out.
 
-use super::time_wait;
+use super::{ends, time_wait};
 use crate::stats::report::Report;
 use crate::stats::{Latency, by::By, distinct::Number, groups::MOST_GROUPS};
 use crate::term::numbers::counted;
@@ -41,6 +41,7 @@ pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     ]
     .into_iter()
     .flatten()
+    .chain(report.ends_account.iter().flat_map(ends::warnings))
     .chain(exhausted(report))
     .chain(time_wait::advice(report).map(|text| ("time_wait", text)))
     .map(|(kind, text)| Warning { kind, text })

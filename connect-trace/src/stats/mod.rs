@@ -6,6 +6,7 @@ pub(crate) mod below_minimum;
 pub mod by;
 pub(crate) mod candidates;
 pub(crate) mod distinct;
+pub mod ends;
 pub(crate) mod exhaustion;
 pub(crate) mod group;
 pub(crate) mod groups;
@@ -22,6 +23,7 @@ pub(crate) mod time_wait;
 
 pub use below_minimum::BelowMinimum;
 pub use candidates::Candidates;
+pub use ends::{Ends, EndsAccount};
 pub use exhaustion::Exhaustions;
 pub use group::Group;
 pub use groups::Groups;

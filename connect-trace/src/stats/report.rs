@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use connect_trace_common::CheckEstablished;
 
 use super::{
-    BelowMinimum, Precision, Summary, TimeWait, accounting::Accounting, by::By,
+    BelowMinimum, Ends, EndsAccount, Precision, Summary, TimeWait, accounting::Accounting, by::By,
     exhaustion::Exhausted, groups::Top,
 };
 use crate::{
@@ -42,6 +42,10 @@ pub struct Report {
     pub accounting: Accounting,
     /// Routes whose ports ran out in that time.
     pub exhausted: Exhausted,
+    /// Handshakes and ends of that time, if connections were followed.
+    pub ends: Option<Ends>,
+    /// The account of the connections that were followed since the probes were attached.
+    pub ends_account: Option<EndsAccount>,
     /// Nanoseconds by which the time of day was set within that time; `None` if it was not set.
     pub clock_step_ns: Option<i128>,
     /// Overhead of the trace in that time, if it was requested.
@@ -62,6 +66,8 @@ pub struct KernelSide {
     pub accounting: Accounting,
     /// Calls below `--min-latency`, which have no records.
     pub fast: BelowMinimum,
+    /// The account of the connections that were followed; `None` if none were, or if it is not known.
+    pub ends: Option<EndsAccount>,
     /// Overhead since the last report; `None` if it is not measured.
     pub overhead: Option<Overhead>,
     /// Use of the overhead limit since the last report; `None` without a limit.

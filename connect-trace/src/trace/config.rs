@@ -64,6 +64,7 @@ impl Config {
                 may_sample: args.max_overhead.is_some(),
                 phases: args.phases,
                 stacks_hertz: args.flame.is_some().then_some(HERTZ),
+                max_connections: args.ends.then_some(args.max_connections),
             },
             command: args.command,
             duration: args.duration,

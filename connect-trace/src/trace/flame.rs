@@ -16,7 +16,7 @@ use crate::{
         Format,
         values::{duration, ring_buffer},
     },
-    probes::MAX_IN_FLIGHT,
+    probes::{MAX_CONNECTIONS, MAX_IN_FLIGHT},
     report::OutputArgs,
     stats::by::By,
 };
@@ -132,6 +132,8 @@ impl Config {
             record: None,
             flame: None,
             phases: false,
+            ends: false,
+            max_connections: MAX_CONNECTIONS,
             time_wait: false,
             quiet: args.quiet,
             verbose: 0,

@@ -41,6 +41,7 @@ const SCHEMA: &str = include_str!("../../../docs/output.schema.json");
 /// The JSON lines of a run, each of which must be valid.
 pub struct Lines {
     pub events: Vec<Value>,
+    pub connections: Vec<Value>,
     pub reports: Vec<Value>,
 }
 
@@ -49,6 +50,7 @@ impl Lines {
         let validator = jsonschema::draft202012::new(&serde_json::from_str(SCHEMA)?)?;
         let mut lines = Self {
             events: Vec::new(),
+            connections: Vec::new(),
             reports: Vec::new(),
         };
         for line in ended.stdout.lines() {
@@ -58,6 +60,7 @@ impl Lines {
             }
             match value["type"].as_str() {
                 Some("event") => lines.events.push(value),
+                Some("connection") => lines.connections.push(value),
                 _ => lines.reports.push(value),
             }
         }

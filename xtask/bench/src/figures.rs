@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED};
+use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_LIFETIME};
 
 /// Candidate ports that the shortest connect() with an odd port checks in vain: the even ports of the range.
 const CANDIDATES: f64 = 1_000.0;
@@ -21,6 +21,9 @@ pub(crate) struct Figures {
     /// Times with many threads, and of UDP.
     #[serde(default)]
     pub(crate) crowds: Vec<Crowd>,
+    /// Times of whole connections.
+    #[serde(default)]
+    pub(crate) lifetimes: Vec<Lifetime>,
     /// Tracers that could not be measured, and the last line of each.
     pub(crate) failed: Vec<(String, String)>,
 }
@@ -42,6 +45,13 @@ pub(crate) struct Crowd {
     pub(crate) mean_of_least: f64,
 }
 
+/// Time of a connection from open to close beside one tracer, in nanoseconds, which equal instructions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lifetime {
+    pub(crate) name: String,
+    pub(crate) least: f64,
+}
+
 impl Figures {
     /// Reads the output of `guest.sh`.
     pub(crate) fn parse(kernel: &str, lines: &str) -> Result<Self> {
@@ -49,6 +59,7 @@ impl Figures {
             kernel: kernel.to_owned(),
             tracers: Vec::new(),
             crowds: Vec::new(),
+            lifetimes: Vec::new(),
             failed: Vec::new(),
         };
         for line in lines.lines() {
@@ -68,9 +79,14 @@ impl Figures {
                     name: name.to_owned(),
                     mean_of_least: us.parse::<f64>()? * 1e3,
                 }),
+                ["lifetime", name, us] => figures.lifetimes.push(Lifetime {
+                    name: name.to_owned(),
+                    least: us.parse::<f64>()? * 1e3,
+                }),
                 ["failed", name, said] => {
                     figures.tracers.retain(|tracer| tracer.name != name);
                     figures.crowds.retain(|crowd| crowd.name != name);
+                    figures.lifetimes.retain(|lifetime| lifetime.name != name);
                     figures.failed.push((name.to_owned(), said.to_owned()));
                 }
                 _ => bail!("the guest printed an unknown line: {line}"),
@@ -98,6 +114,12 @@ impl Figures {
         let (_, load) = name.rsplit_once(',')?;
         let untraced = format!("{UNTRACED},{load}");
         Some(of(name)?.mean_of_least - of(&untraced)?.mean_of_least)
+    }
+
+    /// Returns the instructions that a tracer adds to a connection from open to close.
+    pub(crate) fn per_lifetime(&self, name: &str) -> Option<f64> {
+        let of = |name| self.lifetimes.iter().find(|lifetime| lifetime.name == name);
+        Some(of(name)?.least - of(UNTRACED_LIFETIME)?.least)
     }
 
     /// Returns the instructions that a tracer adds for each candidate port, beyond those per connect().
@@ -157,6 +179,10 @@ impl fmt::Display for Figures {
                 ratio(connect, self.per_connect(FUNCLATENCY)),
             )?;
         }
+        for Lifetime { name, .. } in &self.lifetimes {
+            let connection = self.per_lifetime(name).unwrap_or_default();
+            writeln!(formatter, "{name:<38} {connection:>8.0}")?;
+        }
         for (name, said) in &self.failed {
             writeln!(formatter, "{name:<38} not measured: {said}")?;
         }
@@ -188,6 +214,12 @@ pub(crate) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
                     crowd.mean_of_least,
                     other.mean_of_least,
                 );
+            }
+        }
+        for lifetime in &figures.lifetimes {
+            let mut others = before.lifetimes.iter();
+            if let Some(other) = others.find(|other| other.name == lifetime.name) {
+                compare(&lifetime.name, "least", lifetime.least, other.least);
             }
         }
         for tracer in &figures.tracers {
@@ -227,6 +259,8 @@ crowd\tuntraced, 512 threads\t31
 crowd\tfentry, 512 threads\t33.5
 crowd\tuntraced, UDP\t3
 crowd\tfentry --pid, UDP\t3.25
+lifetime\tuntraced, open to close\t100
+lifetime\ttcplife\t104.5
 ";
 
     #[test]
@@ -249,6 +283,7 @@ crowd\tfentry --pid, UDP\t3.25
         assert_eq!(figures.per_connect_of_crowd(FENTRY_CROWD), Some(2_500.0));
         let of_udp = figures.per_connect_of_crowd("fentry --pid, UDP");
         assert_eq!(of_udp, Some(250.0));
+        assert_eq!(figures.per_lifetime("tcplife"), Some(4_500.0));
         assert!(text.contains("not measured: no luck"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 90), "{text}");
     }

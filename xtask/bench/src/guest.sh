@@ -6,7 +6,8 @@
 # least time of one with an odd port, in microseconds, as measured by the connecting program; a round is 1,000 of each,
 # until a range of 2,000 ports is exhausted. With "crowd" in place of a number: "crowd", the name, and the mean over 512
 # threads of the least time of a connect(). With "udp-least": the same line, with the least time of a connect() of UDP.
-# On failure: "failed", the name, and the last line of the tracer's output.
+# With "lifetime": "lifetime", the name, and the least time of a connection from open to close. On failure: "failed", the
+# name, and the last line of the tracer's output.
 set -eu
 
 # figures NAME: reads the output of connects() and prints the line of figures.
@@ -23,6 +24,9 @@ measure() {
     case "$2" in
     crowd | udp-least)
         printf 'crowd\t%s\t%s\n' "$1" "$(truth "$2")"
+        ;;
+    lifetime)
+        printf '%s\t%s\t%s\n' "$2" "$1" "$(truth "$2")"
         return
         ;;
     esac

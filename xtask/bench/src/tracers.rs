@@ -45,6 +45,9 @@ macro_rules! ours {
 const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsecs; } \
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
+/// Whole connections, from open to close.
+pub(crate) const UNTRACED_LIFETIME: &str = "untraced, open to close";
+
 /// Load while a tracer is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
@@ -56,9 +59,11 @@ enum Load {
     Crowd,
     /// One thread that connects sockets of UDP.
     Udp,
+    /// Whole connections of one thread.
+    Lifetime,
 }
 
-use Load::{Crowd, Long, Rounds, Udp};
+use Load::{Crowd, Lifetime, Long, Rounds, Udp};
 
 /// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
@@ -157,6 +162,20 @@ const TRACERS: &[Tracer] = &[
         Udp,
         concat!(ours!("kprobe", "off"), " --protocol udp"),
     ),
+    (UNTRACED_LIFETIME, Lifetime, ""),
+    ("tcplife, open to close", Lifetime, "tcplife"),
+    ("tcpconnlat, open to close", Lifetime, "tcpconnlat"),
+    ("fentry, open to close", Lifetime, ours!("fentry", "off")),
+    (
+        "fentry --ends, open to close",
+        Lifetime,
+        concat!(ours!("fentry", "off"), " --ends"),
+    ),
+    (
+        "kprobe --ends, open to close",
+        Lifetime,
+        concat!(ours!("kprobe", "off"), " --ends"),
+    ),
 ];
 
 /// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
@@ -170,6 +189,7 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
             Long => rounds.to_string(),
             Crowd => "crowd".to_owned(),
             Udp => "udp-least".to_owned(),
+            Lifetime => "lifetime".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
     });
@@ -190,7 +210,7 @@ pub(crate) fn lines_of_parts(only: &[String]) -> String {
 }
 
 fn is_untraced(name: &str) -> bool {
-    [UNTRACED, UNTRACED_CROWD, UNTRACED_UDP].contains(&name)
+    [UNTRACED, UNTRACED_CROWD, UNTRACED_UDP, UNTRACED_LIFETIME].contains(&name)
 }
 
 /// Returns true if a name contains one of these texts.
@@ -215,7 +235,12 @@ mod tests {
         let all = ["fentry, checks count", "kprobe, checks count"];
         assert_eq!(
             names(&lines(1, &only)),
-            [&[UNTRACED][..], &all, &[UNTRACED_CROWD, UNTRACED_UDP]].concat()
+            [
+                &[UNTRACED][..],
+                &all,
+                &[UNTRACED_CROWD, UNTRACED_UDP, UNTRACED_LIFETIME]
+            ]
+            .concat()
         );
         assert_eq!(
             names(&lines_of_parts(&only)),

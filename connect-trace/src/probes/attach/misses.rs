@@ -29,6 +29,8 @@ pub struct Misses {
 const FORK: &str = "process_fork";
 /// The program at `sched_process_exit`.
 const THREAD_END: &str = "thread_exit";
+/// The program at the changes of sockets' states.
+const ENDS: &str = crate::probes::ends::PROGRAM;
 
 /// Descriptors of programs, of our own: the counts can be read after the programs are detached, when they no longer
 /// change.
@@ -42,7 +44,7 @@ impl Programs {
                 || is_of_time_wait(name)
                 || phases::is_one(name)
                 || is_of_stacks(name);
-            !is_of_an_option && ![FORK, THREAD_END].contains(&name)
+            !is_of_an_option && ![FORK, THREAD_END, ENDS].contains(&name)
         })
     }
 
@@ -54,6 +56,11 @@ impl Programs {
     /// Returns the program at the ends of threads.
     pub(crate) fn of_thread_ends(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| name == THREAD_END)
+    }
+
+    /// Returns the program at the changes of sockets' states.
+    pub(crate) fn of_ends(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, |name| name == ENDS)
     }
 
     /// Returns the loaded programs of the candidate checks.

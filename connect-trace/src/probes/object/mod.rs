@@ -24,6 +24,7 @@ use crate::filter::Filters;
 use crate::kernel::{
     cast, layout::Layout, limits, port_tables::PortTables, requirement::MissingRequirement,
 };
+use crate::probes::ends::Following;
 
 /// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
@@ -51,6 +52,8 @@ pub(crate) struct Options<'a> {
     pub(crate) phases: bool,
     /// True if the map `STACKS` is used; it then has the size of `RECORDS`.
     pub(crate) takes_stacks: bool,
+    /// Settings of following connections after their connect(), if they are.
+    pub(crate) following: Option<Following>,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -62,6 +65,10 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .cast
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
+    let fields = options
+        .following
+        .map(|following| following.fields)
+        .unwrap_or_default();
     let mut params = Params {
         fields: present.into(),
         has_options: 0,
@@ -81,6 +88,10 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         checks_add_up: options.checks_add_up.into(),
         may_sample: options.may_sample.into(),
         phases: options.phases.into(),
+        ends: options.following.is_some().into(),
+        sock_error: fields.error.into(),
+        sock_protocol: fields.protocol.into(),
+        total_retransmits: fields.total_retransmits.into(),
         ..tables(layout.port_tables)
     };
     let has_options = filters != 0
@@ -88,6 +99,7 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         || options.count_checks
         || options.may_sample
         || options.phases
+        || options.following.is_some()
         || !layout.has(Field::TaskComm);
     params.has_options = has_options.into();
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
@@ -121,6 +133,11 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
     }
     if options.udp {
         loader.map_max_entries("REJECTED", PLACES as u32);
+    }
+    if let Some(following) = options.following {
+        loader
+            .map_max_entries("CONNECTIONS", following.max_connections)
+            .map_max_entries("ENDS", options.ring_buffer_bytes);
     }
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);

@@ -1,6 +1,7 @@
 //! JSON Lines: one object for each report and each event. `docs/output.schema.json` and `docs/output.md`
 //! define the fields. A value that is not known is null.
 
+mod ends;
 mod overhead;
 mod phases;
 
@@ -9,7 +10,9 @@ use std::io::{self, Write};
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
+pub(crate) use self::ends::write_connection;
 use self::{
+    ends::Ends,
     overhead::{Budget, Overhead},
     phases::{EventPhases, ReportPhases},
 };
@@ -171,6 +174,7 @@ struct ReportLine<'a> {
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
+    ends: Option<Ends>,
     warnings: Vec<Warning>,
 }
 
@@ -255,6 +259,7 @@ impl<'a> ReportLine<'a> {
                 .as_ref()
                 .map(|overhead| Overhead::of(overhead, report.elapsed)),
             budget: report.budget.as_ref().map(Budget::of),
+            ends: Ends::of(report),
             warnings: warnings(report)
                 .into_iter()
                 .map(|warning| Warning {

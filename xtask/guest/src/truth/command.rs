@@ -16,7 +16,7 @@ use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
 use super::udp::UdpRecord;
-use super::{all, cases, crowd, dies, mptcp, udp, ways};
+use super::{all, cases, crowd, dies, lifetime, mptcp, udp, ways};
 
 /// Makes known connections on loopback, and prints a tab-separated line of truth for each connect() call when all are
 /// made. The first line names the columns.
@@ -136,6 +136,12 @@ enum Case {
         #[arg(long, default_value_t = 2_000)]
         count: usize,
     },
+    /// Connections one after the other, from open to close: prints only the least time of one, in microseconds
+    Lifetime {
+        /// Number of connections
+        #[arg(long, default_value_t = 1000)]
+        count: usize,
+    },
     /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
     /// "seconds" and "per second", each with its number
     Rate {
@@ -226,6 +232,10 @@ impl Truth {
                 let ns = crowd::mean_of_least_ns(threads, count)?;
                 writeln!(io::stdout(), "{:.3}", ns / 1e3).context("printing the mean")
             }
+            Case::Lifetime { count } => {
+                let ns = lifetime::least_ns(count)?;
+                writeln!(io::stdout(), "{:.3}", ns as f64 / 1e3).context("printing the time")
+            }
             Case::Exhaust(Exhaust {
                 range,
                 extra,
@@ -287,7 +297,9 @@ impl Case {
             }
             Self::Mixed => all::mixed(),
             Self::All => all::all(),
-            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+            Self::Rate { .. } | Self::Crowd { .. } | Self::Lifetime { .. } | Self::Exhaust(_) => {
+                Ok(Vec::new())
+            }
             Self::Udp { .. } | Self::UdpLeast { .. } => Ok(Vec::new()),
         }
     }

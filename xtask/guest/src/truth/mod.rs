@@ -10,6 +10,7 @@ mod crowd;
 mod dies;
 mod exhaust;
 mod io_uring;
+mod lifetime;
 mod limit;
 mod listener;
 mod mptcp;
