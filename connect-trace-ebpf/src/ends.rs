@@ -27,7 +27,9 @@ macro_rules! counter {
 /// Follows the connection of a socket from now on, at the successful return of connect(). That is in time: the thread
 /// holds the lock of the socket until after the function has returned, and what the peer answers waits for it in the
 /// socket's backlog.
-#[inline(always)]
+///
+/// A function of its own, so that its caller has no more to keep in registers than without this option.
+#[inline(never)]
 pub fn follow(sock: u64, connect: &ConnectRecord) {
     let connection = EndRecord {
         connect: *connect,

@@ -32,7 +32,6 @@ pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
         each_connection_ends_as_its_two_sides_made_it,
         connections_that_fail_have_the_error_of_the_program,
         a_connection_whose_syn_was_lost_counts_it,
-        a_connection_without_a_way_has_the_error_of_the_program,
         connections_beyond_the_most_are_counted,
         a_connection_that_began_before_is_counted_apart,
         connections_that_are_left_out_are_not_followed,
@@ -448,44 +447,6 @@ fn a_connection_whose_syn_was_lost_counts_it(mode: AttachMode) -> Result<()> {
     assert!(
         established.handshake_ns > Some(500_000_000),
         "{established:#?}"
-    );
-    Ok(())
-}
-
-/// Takes the only network device away from a connection that has data to send.
-fn a_connection_without_a_way_has_the_error_of_the_program(mode: AttachMode) -> Result<()> {
-    fn loopback(state: &str) -> Result<()> {
-        let mut ip = Command::new("ip");
-        ip.args(["link", "set", "lo", state]);
-        Process::start(ip)?.end()?.successful()?;
-        Ok(())
-    }
-    let session = Session::start(&following(mode))?;
-    let breaking = thread::spawn(|| -> Result<i32> {
-        // SAFETY: the call takes no pointers, and moves only this thread.
-        let answer = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        ensure!(answer == 0, "unshare: {}", std::io::Error::last_os_error());
-        loopback("up")?;
-        let listener = listener(Family::V4)?;
-        let mut client = TcpStream::connect(listener.local_addr()?)?;
-        let _server = listener.accept()?;
-        option(&client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 300)?;
-        loopback("down")?;
-        // The kernel takes the data, whatever becomes of it.
-        let _ = client.write(b"x");
-        let error = until("the kernel gives up", || Ok(client.take_error()?))?;
-        error.raw_os_error().context("an error of the kernel")
-    });
-    let errno = breaking.join().expect("it returns its errors")?;
-    let trace = session.end()?;
-    let [established, ended] = &trace.events[..] else {
-        panic!("{:#?}", trace.events);
-    };
-    assert_eq!(established.fate, Fate::Established);
-    assert_eq!(
-        (ended.fate, ended.errno),
-        (Fate::Broken, errno),
-        "{ended:#?}"
     );
     Ok(())
 }
