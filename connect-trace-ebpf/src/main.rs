@@ -1,7 +1,8 @@
 //! The eBPF programs of connect-trace.
 //!
 //! `attach/` has the entry points, one file for each way to attach. They choose how a `struct sock` is read and call
-//! `connect` (the life of one connect()), `udp` (the same of UDP) or `check_established` (candidate checks, aggregated in the kernel). `params`
+//! `connect` (the life of one connect()), `udp` (the same of UDP) or `check_established` (candidate checks, aggregated in
+//! the kernel); `ends` follows connections, `stacks` takes kernel stacks, `phases` measures waits. `params`
 //! has the constants that the daemon sets for the running kernel and the options of the run; `maps` and `shared` have
 //! the data that the daemon reads and writes.
 //!

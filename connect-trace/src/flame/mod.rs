@@ -169,6 +169,12 @@ impl Flame {
         if !summary.is_complete() {
             log::warn!("the flame graph is incomplete: {}", summary.losses());
         }
+        if summary.is_in_step() {
+            log::warn!(
+                "the flame graph gives the port search another share than the times of the calls: calls that repeat in \
+                 step with the samples are met at the same points; use another --frequency of `connect-trace flame`"
+            );
+        }
         let title = format!("connect() on Linux {kernel}");
         let samples = &self.samples;
         for Output { format, path, file } in self.outputs {

@@ -65,6 +65,22 @@ impl Summary {
         arrived_all && self.account.adds_up() && self.counts.ring_full + unpaired + dropped == 0
     }
 
+    /// Returns true if the share of the port search differs from that by the times of the calls by more than chance
+    /// does: something else than the samples' number is wrong with them.
+    pub(super) fn is_in_step(&self) -> bool {
+        /// Difference that matters to a reader.
+        const POINTS: f64 = 0.05;
+        /// Difference that chance hardly ever reaches, in standard deviations.
+        const DEVIATIONS: f64 = 5.0;
+        let (drawn, clocked) = (
+            self.search_ns as f64 / self.total_ns as f64,
+            self.calls.search_ns as f64 / self.calls.connect_ns as f64,
+        );
+        let deviation = (clocked * (1.0 - clocked) / self.on_cpu as f64).sqrt();
+        // Comparisons with a share of nothing, which is no number, are false.
+        (drawn - clocked).abs() > (DEVIATIONS * deviation).max(POINTS)
+    }
+
     /// Returns the losses.
     pub(super) fn losses(&self) -> String {
         let Account {
@@ -152,6 +168,35 @@ mod tests {
     fn the_search_has_its_name_with_any_suffix_of_the_compiler() {
         assert!(is_search("__inet_hash_connect") && is_search("__inet_hash_connect.llvm.12"));
         assert!(!is_search("inet_hash_connect") && !is_search("__inet_hash_connect2"));
+    }
+
+    #[test]
+    fn samples_in_step_with_the_calls_are_told_from_chance() {
+        let summary = |on_cpu, search_ns| Summary {
+            calls: Calls {
+                count: 1_000,
+                connect_ns: 1_000_000,
+                search_ns: 900_000,
+            },
+            counts: StackCounts::default(),
+            account: Account::default(),
+            hertz: 999,
+            on_cpu,
+            total_ns: 1_000_000,
+            search_ns,
+            off_cpu: [("preempted", 0); 3],
+        };
+        assert!(summary(2_000, 840_000).is_in_step());
+        assert!(summary(2_000, 960_000).is_in_step());
+        assert!(!summary(2_000, 860_000).is_in_step(), "four points");
+        assert!(!summary(500, 840_000).is_in_step(), "few samples");
+        assert!(!summary(0, 840_000).is_in_step(), "none at all");
+        let empty = Summary {
+            total_ns: 0,
+            calls: Calls::default(),
+            ..summary(0, 0)
+        };
+        assert!(!empty.is_in_step());
     }
 
     #[test]
