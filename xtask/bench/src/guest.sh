@@ -4,7 +4,8 @@
 #
 # Prints one line for each: "figures", the name, the least time of a connect() with an even port, and the mean and the
 # least time of one with an odd port, in microseconds, as measured by the connecting program; a round is 1,000 of each,
-# until a range of 2,000 ports is exhausted. With "crowd" in place of a number: "crowd", the name, and the mean over 512
+# until a range of 2,000 ports is exhausted. With "waiting" in place of a number, the even ports are in TIME_WAIT, which
+# the kernel refuses. With "crowd" in place of a number: "crowd", the name, and the mean over 512
 # threads of the least time of a connect(). On failure: "failed", the name, and the last line of the tracer's output.
 set -eu
 
@@ -21,6 +22,13 @@ figures() {
 measure() {
     if [ "$2" = crowd ]; then
         printf 'crowd\t%s\t%s\n' "$1" "$(truth crowd)"
+        return
+    fi
+    if [ "$2" = waiting ]; then
+        # The ports of an earlier measurement are in TIME_WAIT for a minute.
+        sleep 61
+        echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse
+        connects "" --waiting | figures "$1"
         return
     fi
     round=0

@@ -23,6 +23,10 @@ pub(crate) const UNTRACED_CROWD: &str = "untraced, 512 threads";
 pub(crate) const FENTRY_CROWD: &str = "fentry, 512 threads";
 pub(crate) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
+/// End of the names of connections on a range whose even ports are in TIME_WAIT.
+pub(crate) const WAITING: &str = "TIME_WAIT";
+pub(crate) const UNTRACED_WAITING: &str = "untraced, TIME_WAIT";
+
 /// Tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the third-party tracer
 /// to compare with.
 const BROKEN_DOWN: [&str; 4] = [FUNCLATENCY, FENTRY, FENTRY_OTHER, KPROBE];
@@ -51,9 +55,11 @@ enum Load {
     Long,
     /// 512 threads.
     Crowd,
+    /// One thread, with the even ports in TIME_WAIT.
+    Waiting,
 }
 
-use Load::{Crowd, Long, Rounds};
+use Load::{Crowd, Long, Rounds, Waiting};
 
 /// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
@@ -114,6 +120,17 @@ const TRACERS: &[Tracer] = &[
     (UNTRACED_CROWD, Crowd, ""),
     (FENTRY_CROWD, Crowd, ours!("fentry", "off")),
     (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
+    (UNTRACED_WAITING, Waiting, ""),
+    (
+        "fentry, --time-wait, TIME_WAIT",
+        Waiting,
+        concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
+    (
+        "kprobe, --time-wait, TIME_WAIT",
+        Waiting,
+        concat!(ours!("kprobe", "off"), " --time-wait"),
+    ),
 ];
 
 /// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
@@ -126,6 +143,7 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
             Rounds(own) => own.to_string(),
             Long => rounds.to_string(),
             Crowd => "crowd".to_owned(),
+            Waiting => "waiting".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
     });
@@ -138,15 +156,15 @@ pub(crate) fn lines_of_parts(only: &[String]) -> String {
         [] => BROKEN_DOWN.contains(&name),
         only => is_named(name, only),
     };
-    let lines = TRACERS
-        .iter()
-        .filter(|(name, load, _)| *load != Crowd && (*name == UNTRACED || is_wanted(name)));
+    let lines = TRACERS.iter().filter(|(name, load, _)| {
+        ![Crowd, Waiting].contains(load) && (*name == UNTRACED || is_wanted(name))
+    });
     let lines = lines.map(|(name, _, command)| format!("{name}\t{command}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 fn is_untraced(name: &str) -> bool {
-    [UNTRACED, UNTRACED_CROWD].contains(&name)
+    [UNTRACED, UNTRACED_CROWD, UNTRACED_WAITING].contains(&name)
 }
 
 /// Returns true if a name contains one of these texts.
@@ -171,7 +189,7 @@ mod tests {
         let all = ["fentry, checks count", "kprobe, checks count"];
         assert_eq!(
             names(&lines(1, &only)),
-            [&[UNTRACED][..], &all, &[UNTRACED_CROWD]].concat()
+            [&[UNTRACED][..], &all, &[UNTRACED_CROWD, UNTRACED_WAITING]].concat()
         );
         assert_eq!(
             names(&lines_of_parts(&only)),
