@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, bail};
 
 use super::{
     args::ExplainArgs,
@@ -24,6 +24,8 @@ use crate::{
     },
     kernel::{btf::Btf, layout::Layout},
 };
+
+const STEP_WIDTH: &str = "ip_local_port_step_width";
 
 /// The connect() calls that are explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +51,12 @@ impl Explained {
     pub(super) fn on_this_host(args: &ExplainArgs) -> Result<Self> {
         let route = route(args)?;
         let range = range(args.local_range)?;
-        let setting = |name| (name, setting(name));
-        let (name, text) = setting("ip_local_reserved_ports");
-        let reserved = parsed(name, &text, reserved_ranges).map_err(|error| anyhow!(error))?;
-        let (name, text) = setting("ip_local_port_step_width");
-        let random_step = match parsed(name, &text, number) {
-            Ok(width) => Some(width).filter(|&width| width > 0),
-            Err(_) if is_absent(&text) => None,
-            Err(error) => bail!(error),
+        let reserved = read("ip_local_reserved_ports", reserved_ranges)?;
+        let random_step = match setting(STEP_WIDTH) {
+            width if is_absent(&width) => None,
+            _ => Some(read(STEP_WIDTH, number)?).filter(|&width| width > 0),
         };
-        let time_wait = TimeWaitSettings::of_this_namespace().map_err(|error| anyhow!(error))?;
+        let time_wait = TimeWaitSettings::of_this_namespace().map_err(Error::msg)?;
         let sockets = sockets::of_this_namespace()?;
         let search = search(range, &reserved, &sockets, route, time_wait);
         Ok(Self {
@@ -68,6 +66,11 @@ impl Explained {
             time_wait,
         })
     }
+}
+
+/// Reads and parses a setting.
+fn read<T>(name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
+    parsed(name, &setting(name), parse).map_err(Error::msg)
 }
 
 /// Creates the search through a range with these ports in use.
@@ -109,7 +112,7 @@ fn reuses(settings: TimeWaitSettings, route: Route, age: Duration) -> bool {
 
 /// Returns the addresses of the connect() calls.
 fn route(args: &ExplainArgs) -> Result<Route> {
-    let destination = args.destination.address().map_err(|error| anyhow!(error))?;
+    let destination = args.destination.address().map_err(Error::msg)?;
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     let source = match args.source {
         Some(source) => source.to_canonical(),
@@ -139,8 +142,7 @@ fn source_of_route(destination: SocketAddr) -> io::Result<IpAddr> {
 
 /// Returns the range of a search, and whether it goes by parity.
 fn range(own: Option<PortRange>) -> Result<SearchRange> {
-    const NAME: &str = "ip_local_port_range";
-    let namespace = parsed(NAME, &setting(NAME), the_range).map_err(|error| anyhow!(error))?;
+    let namespace = read("ip_local_port_range", the_range)?;
     let Some(own) = own else {
         return Ok(SearchRange {
             ports: namespace,

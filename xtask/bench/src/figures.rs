@@ -5,7 +5,9 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_LIFETIME};
+use crate::tracers::{
+    FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_LIFETIME, UNTRACED_WAITING, WAITING,
+};
 
 /// Candidate ports that the shortest connect() with an odd port checks in vain: the even ports of the range.
 const CANDIDATES: f64 = 1_000.0;
@@ -102,9 +104,17 @@ impl Figures {
         self.tracers.iter().find(|tracer| tracer.name == name)
     }
 
+    /// Returns the connections without a tracer, under the same load.
+    fn untraced(&self, name: &str) -> Option<&Tracer> {
+        self.tracer(match name.ends_with(WAITING) {
+            true => UNTRACED_WAITING,
+            false => UNTRACED,
+        })
+    }
+
     /// Returns the instructions that a tracer adds to a connect() that finds a port at once.
     pub(crate) fn per_connect(&self, name: &str) -> Option<f64> {
-        Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
+        Some(self.tracer(name)?.even_least - self.untraced(name)?.even_least)
     }
 
     /// Returns the instructions that a tracer adds to such a connect() on average, while many threads are alive, or to
@@ -124,13 +134,13 @@ impl Figures {
 
     /// Returns the instructions that a tracer adds for each candidate port, beyond those per connect().
     pub(crate) fn per_candidate(&self, name: &str) -> Option<f64> {
-        let added = self.tracer(name)?.odd_least - self.tracer(UNTRACED)?.odd_least;
+        let added = self.tracer(name)?.odd_least - self.untraced(name)?.odd_least;
         Some((added - self.per_connect(name)?) / CANDIDATES)
     }
 
     /// Returns the factor by which the average connect() with an odd port takes longer beside a tracer.
     pub(crate) fn odd_ratio(&self, name: &str) -> Option<f64> {
-        Some(self.tracer(name)?.odd_mean / self.tracer(UNTRACED)?.odd_mean)
+        Some(self.tracer(name)?.odd_mean / self.untraced(name)?.odd_mean)
     }
 }
 

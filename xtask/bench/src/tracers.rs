@@ -25,6 +25,9 @@ pub(crate) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
 /// A connect() of UDP.
 pub(crate) const UNTRACED_UDP: &str = "untraced, UDP";
+/// End of the names of connections on a range whose even ports are in TIME_WAIT.
+pub(crate) const WAITING: &str = "TIME_WAIT";
+pub(crate) const UNTRACED_WAITING: &str = "untraced, TIME_WAIT";
 
 /// Tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the third-party tracer
 /// to compare with.
@@ -61,9 +64,11 @@ enum Load {
     Udp,
     /// Whole connections of one thread.
     Lifetime,
+    /// One thread, with the even ports in TIME_WAIT.
+    Waiting,
 }
 
-use Load::{Crowd, Lifetime, Long, Rounds, Udp};
+use Load::{Crowd, Lifetime, Long, Rounds, Udp, Waiting};
 
 /// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
@@ -176,6 +181,17 @@ const TRACERS: &[Tracer] = &[
         Lifetime,
         concat!(ours!("kprobe", "off"), " --ends"),
     ),
+    (UNTRACED_WAITING, Waiting, ""),
+    (
+        "fentry, --time-wait, TIME_WAIT",
+        Waiting,
+        concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
+    (
+        "kprobe, --time-wait, TIME_WAIT",
+        Waiting,
+        concat!(ours!("kprobe", "off"), " --time-wait"),
+    ),
 ];
 
 /// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
@@ -190,6 +206,7 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
             Crowd => "crowd".to_owned(),
             Udp => "udp-least".to_owned(),
             Lifetime => "lifetime".to_owned(),
+            Waiting => "waiting".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
     });
@@ -210,7 +227,14 @@ pub(crate) fn lines_of_parts(only: &[String]) -> String {
 }
 
 fn is_untraced(name: &str) -> bool {
-    [UNTRACED, UNTRACED_CROWD, UNTRACED_UDP, UNTRACED_LIFETIME].contains(&name)
+    [
+        UNTRACED,
+        UNTRACED_CROWD,
+        UNTRACED_UDP,
+        UNTRACED_LIFETIME,
+        UNTRACED_WAITING,
+    ]
+    .contains(&name)
 }
 
 /// Returns true if a name contains one of these texts.
@@ -238,7 +262,12 @@ mod tests {
             [
                 &[UNTRACED][..],
                 &all,
-                &[UNTRACED_CROWD, UNTRACED_UDP, UNTRACED_LIFETIME]
+                &[
+                    UNTRACED_CROWD,
+                    UNTRACED_UDP,
+                    UNTRACED_LIFETIME,
+                    UNTRACED_WAITING
+                ]
             ]
             .concat()
         );

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use super::exhaust::{Summary, exhaust};
+use super::exhaust::{Summary, exhaust, exhaust_waiting};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
@@ -188,6 +188,10 @@ struct Exhaust {
     #[arg(long, default_value_t = Family::V4)]
     family: Family,
 
+    /// Close the connections of the first half, so that their ports are in TIME_WAIT
+    #[arg(long, conflicts_with = "extra")]
+    waiting: bool,
+
     /// Print only the summary
     #[arg(long)]
     quiet: bool,
@@ -240,9 +244,15 @@ impl Truth {
                 range,
                 extra,
                 family,
+                waiting,
                 quiet,
             }) => {
-                let records = exhaust(range.ready()?, family, extra)?;
+                let range = range.ready()?;
+                let records = if waiting {
+                    exhaust_waiting(range, family)?
+                } else {
+                    exhaust(range, family, extra)?
+                };
                 eprintln!("{}", Summary::of(&records));
                 if quiet { Ok(()) } else { print(&records) }
             }
