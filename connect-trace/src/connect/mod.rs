@@ -15,7 +15,7 @@ pub use self::{
     decode::Decoder,
     fate::{ConnectionEvent, Fate},
     outcome::Outcome,
-    phases::{Cause, LockWaits, Phases, Split},
+    phases::{Cause, LockWaits, Phases, Split, Wait},
     port_range::{Pass, PortRange, SearchRange},
     protocol::{CallKind, Operation, Protocol, Protocols},
     settings::TimeWaitSettings,

@@ -1,6 +1,6 @@
 //! The parts of one connect(), and the causes of its time.
 
-use super::Connect;
+use super::{Connect, ConnectionEvent, Fate};
 
 /// The parts of one connect(), from its entry until the SYN is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,60 @@ impl Cause {
     }
 }
 
+/// A cause of the time that a handshake takes: the wait for the peer's answer, after connect() has sent the SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wait {
+    /// The way to the peer and back; a busy peer looks the same.
+    Network,
+    /// The SYN was sent again: a packet was lost, or the peer's queue of connections was full.
+    NetworkOrPeer,
+    /// The peer refused the connection.
+    Peer,
+}
+
+impl Wait {
+    /// All causes, in the order of reports.
+    pub const ALL: [Self; 3] = [Self::Network, Self::NetworkOrPeer, Self::Peer];
+
+    /// Returns the index in [`ALL`](Self::ALL).
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Returns the name for people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Network => "network: handshake",
+            Self::NetworkOrPeer => "network or peer: SYN again",
+            Self::Peer => "peer: refused",
+        }
+    }
+
+    /// Returns the name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::NetworkOrPeer => "network-or-peer",
+            Self::Peer => "peer",
+        }
+    }
+
+    /// Returns the cause of a handshake that has ended.
+    #[must_use]
+    pub fn of(event: &ConnectionEvent) -> Self {
+        if event.syn_retransmits.is_some_and(|count| count > 0) {
+            return Self::NetworkOrPeer;
+        }
+        match event.fate {
+            Fate::Refused => Self::Peer,
+            _ => Self::Network,
+        }
+    }
+}
+
 impl Connect {
     /// Returns the nanoseconds of each cause, in the order of [`Cause::ALL`]; absent if the parts are not known, or the
     /// return of the search was missed.
@@ -144,7 +198,22 @@ impl Connect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{connect_from, phases};
+    use crate::fixtures::{connect_from, connection_event, phases};
+
+    #[test]
+    fn a_syn_that_was_sent_again_tells_more_than_the_outcome() {
+        let of = |fate, again| {
+            Wait::of(&ConnectionEvent {
+                syn_retransmits: Some(again),
+                ..connection_event(fate)
+            })
+        };
+        assert_eq!(of(Fate::Established, 0), Wait::Network);
+        assert_eq!(of(Fate::Refused, 0), Wait::Peer);
+        for fate in [Fate::Established, Fate::Refused, Fate::Unanswered] {
+            assert_eq!(of(fate, 1), Wait::NetworkOrPeer);
+        }
+    }
 
     #[test]
     fn the_causes_add_up_to_the_time_of_the_call() {

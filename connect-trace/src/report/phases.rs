@@ -3,12 +3,17 @@
 use std::fmt::{self, Write as _};
 
 use super::table::rows;
-use crate::connect::Cause;
-use crate::stats::{ByCause, Latency, PhaseTimes, Summary};
+use crate::connect::{Cause, Wait};
+use crate::stats::{Ends, Latency, PhaseTimes, Summary, ends::WaitTimes};
 use crate::term::{numbers::wrapped, paint::Paint};
 
 /// Writes the phases and the causes, if they were measured.
-pub(super) fn write(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
+pub(super) fn write(
+    text: &mut String,
+    paint: Paint,
+    summary: &Summary,
+    ends: Option<&Ends>,
+) -> fmt::Result {
     let phases = &summary.phases;
     if !phases.any() {
         return Ok(());
@@ -21,7 +26,7 @@ pub(super) fn write(text: &mut String, paint: Paint, summary: &Summary) -> fmt::
     let rows_of = rows_of.map(|(name, latency)| (name.to_owned(), latency));
     let itself: fn(&Latency) -> &Latency = |latency| latency;
     rows(text, paint, "phases, us", &rows_of, itself)?;
-    causes(text, paint, phases)?;
+    causes(text, paint, phases, ends)?;
     let kinds = match phases.lock_waits {
         Some(waits) => format!(
             "bhash {}, bhash2 {}, ehash {}, other {} ms; a lower bound",
@@ -49,57 +54,84 @@ pub(super) fn unknown(summary: &Summary) -> u64 {
     summary.connects.saturating_sub(known)
 }
 
-/// Writes a row for each cause: its time in all calls, its time in slow calls, and the number of slow calls of which it
-/// took the most.
-fn causes(text: &mut String, paint: Paint, phases: &PhaseTimes) -> fmt::Result {
+/// Writes a row for each cause, of connect() and of the handshake if handshakes were followed: its time in all calls, its
+/// time in slow ones, and the number of slow ones of which it took the most.
+fn causes(
+    text: &mut String,
+    paint: Paint,
+    phases: &PhaseTimes,
+    ends: Option<&Ends>,
+) -> fmt::Result {
     let title = paint.title(&format!("{:<28}", "where the time went"));
     writeln!(
         text,
         "\n{title} {:>10} {:>7} {:>11} {:>7} {:>10}",
         "all ms", "share", "1+ ms calls", "share", "mainly"
     )?;
-    for cause in Cause::ALL {
-        let [all, slow] = [&phases.all, &phases.slow].map(|part| Part::of(part, cause));
+    let of_connect = Cause::ALL.map(|cause| Row {
+        name: cause.in_words(),
+        all_ns: phases.all.total_ns[cause.index()],
+        slow_ns: phases.slow.total_ns[cause.index()],
+        mainly: phases.slow.mainly[cause.index()],
+    });
+    let of_handshake = ends.into_iter().flat_map(|ends| {
+        Wait::ALL.map(|wait| {
+            let times = ends.waits[wait.index()];
+            Row {
+                name: wait.in_words(),
+                all_ns: times.total_ns,
+                slow_ns: times.slow_ns,
+                mainly: times.slow,
+            }
+        })
+    });
+    let rows: Vec<_> = of_connect.into_iter().chain(of_handshake).collect();
+    let sum = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row) as f64).sum::<f64>();
+    let [all_ns, slow_ns] = [sum(|row| row.all_ns), sum(|row| row.slow_ns)];
+    for row in &rows {
         writeln!(
             text,
             "  {:<26} {:>10} {:>7} {:>11} {:>7} {:>10}",
-            cause.in_words(),
-            all.time,
-            all.share,
-            slow.time,
-            slow.share,
-            phases.slow.mainly[cause.index()],
+            row.name,
+            milliseconds(row.all_ns),
+            share(row.all_ns, all_ns),
+            milliseconds(row.slow_ns),
+            share(row.slow_ns, slow_ns),
+            row.mainly,
         )?;
     }
+    let (calls, slow) = (phases.all.connects, phases.slow.connects);
     writeln!(
         text,
-        "  {:<26} {:>10} {:>7} {:>11} {:>7} {:>10}",
-        "connect() calls", phases.all.connects, "", phases.slow.connects, "", ""
-    )
-    .map(|()| trim_line(text))
-}
-
-/// Removes blanks at the end of the last line.
-fn trim_line(text: &mut String) {
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-}
-
-/// The part of a cause, as text.
-struct Part {
-    time: String,
-    share: String,
-}
-
-impl Part {
-    fn of(times: &ByCause, cause: Cause) -> Self {
-        Self {
-            time: milliseconds(times.total_ns[cause.index()]),
-            share: times
-                .share(cause)
-                .map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", share * 100.0)),
-        }
+        "  {:<26} {calls:>10} {:>7} {slow:>11}",
+        "connect() calls", ""
+    )?;
+    if let Some(ends) = ends {
+        let count = |of: fn(&WaitTimes) -> u64| ends.waits.iter().map(of).sum::<u64>();
+        let (ended, slow) = (count(|times| times.count), count(|times| times.slow));
+        writeln!(
+            text,
+            "  {:<26} {ended:>10} {:>7} {slow:>11}",
+            "handshakes", ""
+        )?;
     }
+    Ok(())
+}
+
+/// A row of the causes.
+struct Row {
+    name: &'static str,
+    all_ns: u64,
+    slow_ns: u64,
+    mainly: u64,
+}
+
+/// Returns the share of a sum, as text.
+fn share(ns: u64, sum_ns: f64) -> String {
+    if sum_ns > 0.0 {
+        return format!("{:.1}%", ns as f64 / sum_ns * 100.0);
+    }
+    "-".to_owned()
 }
 
 fn milliseconds(ns: u64) -> String {
@@ -110,17 +142,21 @@ fn milliseconds(ns: u64) -> String {
 mod tests {
     use super::*;
     use crate::{
-        connect::{Connect, Phases},
-        fixtures::{connect_from, phases},
+        connect::{Connect, ConnectionEvent, Fate, Phases},
+        fixtures::{connect_from, connection_event, phases},
     };
 
     fn written(connects: &[Connect]) -> String {
+        written_with(connects, None)
+    }
+
+    fn written_with(connects: &[Connect], ends: Option<&Ends>) -> String {
         let mut summary = Summary::default();
         for connect in connects {
             summary.record(connect);
         }
         let mut text = String::new();
-        write(&mut text, Paint(false), &summary).unwrap();
+        write(&mut text, Paint(false), &summary, ends).unwrap();
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
             assert_eq!(line, line.trim_end());
@@ -144,6 +180,40 @@ mod tests {
         let text = written(&[slow, connect_from(20_000)]);
         let expected = include_str!("phases_example.txt");
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn handshakes_have_their_share() {
+        let mut ends = Ends::default();
+        let lost = ConnectionEvent {
+            handshake_ns: Some(5_000_000),
+            syn_retransmits: Some(1),
+            ..connection_event(Fate::Established)
+        };
+        ends.record(&ConnectionEvent {
+            end_ns: None,
+            ..lost
+        });
+        let slow = Connect {
+            connect_ns: 5_000_000,
+            search_ns: Some(4_990_000),
+            phases: Some(phases()),
+            ..connect_from(20_001)
+        };
+        let text = written_with(&[slow], Some(&ends));
+        let row = |name: &str| {
+            let line = text.lines().find(|line| line.contains(name));
+            let line = line.unwrap_or_else(|| panic!("{name}: {text}"));
+            line.split_whitespace()
+                .rev()
+                .take(5)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(row("SYN again"), ["1", "50.0%", "5.0", "50.0%", "5.0"]);
+        assert_eq!(row("peer: refused")[3], "0.0%");
+        assert_eq!(row("ports: ")[0], "1");
+        assert!(text.contains("  handshakes "), "{text}");
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
                 &group.connect
             })?;
         }
-        phases::write(text, paint, summary)?;
+        phases::write(text, paint, summary, report.ends.as_ref())?;
     }
     account::checks(text, &report.checks, summary)?;
     time_wait::write(text, report)?;

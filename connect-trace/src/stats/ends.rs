@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use connect_trace_common::EndCounters;
 
-use super::Latency;
-use crate::connect::{ConnectionEvent, Fate};
+use super::{Latency, phases::SLOW_NS};
+use crate::connect::{ConnectionEvent, Fate, Wait};
 
 /// The handshakes and the ends of one report.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,21 @@ pub struct Ends {
     pub handshakes: BTreeMap<Fate, Handshakes>,
     /// Time from the start of connect() to the end, of the connections that were established and ended, by their fate.
     pub ages: BTreeMap<Fate, Latency>,
+    /// Times of all handshakes by their cause, in the order of [`Wait::ALL`].
+    pub waits: [WaitTimes; Wait::ALL.len()],
+}
+
+/// Times of the handshakes of one cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitTimes {
+    /// Number of handshakes.
+    pub count: u64,
+    /// Sum of their times in nanoseconds.
+    pub total_ns: u64,
+    /// Number of slow ones, from [`SLOW_NS`] on.
+    pub slow: u64,
+    /// Sum of the times of the slow ones.
+    pub slow_ns: u64,
 }
 
 /// Handshakes of one fate.
@@ -35,7 +50,15 @@ impl Ends {
             return;
         }
         let handshakes = self.handshakes.entry(event.fate).or_default();
-        handshakes.times.record(event.handshake_ns.unwrap_or(0));
+        let ns = event.handshake_ns.unwrap_or(0);
+        handshakes.times.record(ns);
+        let wait = &mut self.waits[Wait::of(event).index()];
+        wait.count += 1;
+        wait.total_ns = wait.total_ns.saturating_add(ns);
+        if ns >= SLOW_NS {
+            wait.slow += 1;
+            wait.slow_ns = wait.slow_ns.saturating_add(ns);
+        }
         handshakes.retransmitted += u64::from(event.syn_retransmits.is_some_and(|count| count > 0));
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::{
-    connect::{ConnectionEvent, Family, Fate},
+    connect::{ConnectionEvent, Family, Fate, Wait},
     filter::Filters,
     probes::{ProbeConfig, attach::AttachMode},
 };
@@ -444,6 +444,7 @@ fn a_connection_whose_syn_was_lost_counts_it(mode: AttachMode) -> Result<()> {
     let established = &trace.events[0];
     assert_eq!(established.fate, Fate::Established, "{:#?}", trace.events);
     assert_eq!(established.syn_retransmits, Some(1), "{established:#?}");
+    assert_eq!(Wait::of(established), Wait::NetworkOrPeer);
     assert!(
         established.handshake_ns > Some(500_000_000),
         "{established:#?}"

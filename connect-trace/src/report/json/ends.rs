@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Event, Times, line};
 use crate::{
     clock::Clock,
-    connect::ConnectionEvent,
+    connect::{ConnectionEvent, Wait},
     stats::{self, EndsAccount, report::Report},
     term::errno,
 };
@@ -65,6 +65,7 @@ impl Connection {
 pub(super) struct Ends {
     handshakes: Vec<Handshakes>,
     lifetimes: Vec<Lifetimes>,
+    waits: Vec<WaitTimes>,
     accounting: Option<Account>,
 }
 
@@ -79,6 +80,28 @@ struct Handshakes {
 struct Lifetimes {
     outcome: &'static str,
     times: Times,
+}
+
+/// Handshakes of one cause.
+#[derive(Serialize)]
+struct WaitTimes {
+    cause: &'static str,
+    count: u64,
+    total_ns: u64,
+    slow: u64,
+    slow_ns: u64,
+}
+
+impl WaitTimes {
+    fn of(wait: Wait, times: stats::ends::WaitTimes) -> Self {
+        Self {
+            cause: wait.name(),
+            count: times.count,
+            total_ns: times.total_ns,
+            slow: times.slow,
+            slow_ns: times.slow_ns,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -99,7 +122,11 @@ struct Account {
 impl Ends {
     /// Returns the part of a report; `None` if no connections were followed.
     pub(super) fn of(report: &Report) -> Option<Self> {
-        let stats::Ends { handshakes, ages } = report.ends.as_ref()?;
+        let stats::Ends {
+            handshakes,
+            ages,
+            waits,
+        } = report.ends.as_ref()?;
         Some(Self {
             handshakes: handshakes
                 .iter()
@@ -116,6 +143,9 @@ impl Ends {
                     times: Times::of(ages),
                 })
                 .collect(),
+            waits: Wait::ALL
+                .map(|wait| WaitTimes::of(wait, waits[wait.index()]))
+                .into(),
             accounting: report.ends_account.as_ref().map(Account::of),
         })
     }
