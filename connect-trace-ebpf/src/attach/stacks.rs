@@ -1,5 +1,5 @@
-//! Entry points for kernel stacks: a perf event on the CPU clock, and a tracepoint, in every attach mode. Only the trace of a
-//! flame graph loads them.
+//! Entry points for kernel stacks: a perf event on the CPU clock, and a tracepoint, in every attach mode. Only the trace
+//! of a flame graph loads them.
 
 use aya_ebpf::{
     macros::{perf_event, raw_tracepoint},

@@ -1,5 +1,5 @@
-//! Flame graphs of connect(): kernel stacks joined with the calls that they were taken in, as SVG, as folded stacks and in the
-//! format of speedscope.
+//! Flame graphs of connect(): kernel stacks joined with the calls that they were taken in, as SVG, as folded stacks and
+//! in the format of speedscope.
 
 pub(crate) mod args;
 mod folded;

@@ -1,8 +1,8 @@
 //! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
-//! tests the fields of a record, `udp` the same of UDP, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
-//! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
+//! tests the fields of a record, `udp` the same of UDP, `makers` connections that are made in other ways, `losses` and
+//! `flood` the accounting, `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
 //! the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of connect() calls, `program` the command
 //! `connect-trace`, `filters` and `command` the choice of traced calls, `output` events and JSON, `ends` what became of
 //! connections, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written, `recording`
