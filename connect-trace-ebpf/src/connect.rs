@@ -275,7 +275,6 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     } else {
         count(counter!(ring_full));
     }
-    // Read again: without this option, nothing is kept in registers until here.
     if has_options() && param!(ends) != 0 && record.ret == 0 {
         ends::follow(probe.sock(call.sock).address(), record);
     }
