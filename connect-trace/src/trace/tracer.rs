@@ -145,7 +145,9 @@ impl Tracer {
     /// # Errors
     /// If a map cannot be read.
     pub fn ends_account(&mut self) -> Result<Option<EndsAccount>> {
-        let kernel = self.probes.maps().ends();
+        let mut kernel = self.probes.maps().ends();
+        // Read later than all ends, so that each of them is of a connection that is counted here.
+        kernel.followed = self.probes.maps().ends().followed;
         let Some(ends) = self.probes.ends() else {
             return Ok(None);
         };
