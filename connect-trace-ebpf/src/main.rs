@@ -1,9 +1,9 @@
 //! The eBPF programs of connect-trace.
 //!
 //! `attach/` has the entry points, one file for each way to attach. They choose how a `struct sock` is read and call
-//! `connect` (the life of one connect()) or `check_established` (candidate checks, aggregated in the kernel); `stacks` takes kernel stacks for flame graphs. `params`
-//! has the constants that the daemon sets for the running kernel and the options of the run; `maps` and `shared` have
-//! the data that the daemon reads and writes.
+//! `connect` (the life of one connect()) or `check_established` (candidate checks, aggregated in the kernel); `stacks`
+//! takes kernel stacks for flame graphs. `params` has the constants that the daemon sets for the running kernel and the
+//! options of the run; `maps` and `shared` have the data that the daemon reads and writes.
 //!
 //! For the host this crate is an empty program, so that the workspace builds, tests and lints on the stable toolchain;
 //! `connect-trace/build.rs` builds the crate for the kernel.
