@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::buckets::BUCKETS;
+use crate::{EndCounters, buckets::BUCKETS};
 
 /// How many copies of [`PerCpu`] there are: a CPU has one of its own where the host has no more CPUs.
 pub const COPIES: usize = 256;
@@ -75,8 +75,12 @@ pub struct PerCpu {
     pub running: CheckRunning,
     /// Calls below `--min-latency`, in the order of the constants of [`FastGroup`].
     pub fast: [FastGroup; FastGroup::GROUPS as usize],
-    /// Padding to whole cache lines.
-    pub unused: [u64; 5],
+    /// Candidate ports in TIME_WAIT.
+    pub time_wait: TimeWaitCounts,
+    /// Connections that were followed after their connect().
+    pub ends: EndCounters,
+    /// Padding to whole cache lines, and beyond a size that would be taken for a distance of fields: see [`crate::Field`].
+    pub unused: [u64; 26],
 }
 
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));
@@ -150,6 +154,37 @@ pub struct CheckEstablished {
     pub calls: u64,
     /// Times of the calls whose entry and return were both seen on the same CPU.
     pub times: Times,
+}
+
+/// Candidate ports in TIME_WAIT that port searches met, by the return value of `tcp_twsk_unique`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TimeWaitCounts {
+    /// Candidates that the kernel refused.
+    pub refused: u64,
+    /// Candidates that the kernel reused.
+    pub reused: u64,
+    /// Calls of connect() that met any.
+    pub calls: u64,
+}
+
+impl TimeWaitCounts {
+    /// Adds the counts of another CPU.
+    pub fn add(&mut self, more: &Self) {
+        self.refused += more.refused;
+        self.reused += more.reused;
+        self.calls += more.calls;
+    }
+
+    /// Returns the difference to an earlier reading of the same counts.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            refused: self.refused.saturating_sub(earlier.refused),
+            reused: self.reused.saturating_sub(earlier.reused),
+            calls: self.calls.saturating_sub(earlier.calls),
+        }
+    }
 }
 
 /// The words that the daemon writes while the programs run.

@@ -7,18 +7,22 @@
 
 pub mod buckets;
 pub mod counters;
+pub mod end;
 pub mod field;
 pub mod filter;
 pub mod params;
+pub mod phases;
 pub mod record;
 pub mod slot;
 pub mod stacks;
 
 pub use buckets::{BUCKETS, power_of_ten};
 pub use counters::{CheckEstablished, Control, Counters, FastGroup, Times};
+pub use end::{EndCounters, EndRecord};
 pub use field::Field;
 pub use filter::FilterBits;
 pub use params::Params;
+pub use phases::{PhasedRecord, Phases, PhasesInFlight};
 pub use record::{ConnectRecord, Flags, InFlight};
 pub use slot::Look;
 pub use stacks::{SampleKind, StackCounts, StackSample};

@@ -57,4 +57,32 @@ params! {
     checks_add_up,
     /// 1 if records may be made of a sample of the calls only: [`crate::Control::sample_every`].
     may_sample,
+    /// 1 if the parts of each connect() are measured: [`crate::Phases`].
+    phases,
+    /// Offset of `inet_timewait_death_row.hashinfo`. This and the next seven are set only if the kernel has the
+    /// tracepoints of lock contention.
+    death_row_hashinfo,
+    /// Offset of `inet_hashinfo.bhash`, an array of `inet_bind_hashbucket`s, which begin with their locks.
+    hashinfo_bhash,
+    /// Offset of `inet_hashinfo.bhash_size`, the number of buckets of `bhash`, and of `bhash2`.
+    hashinfo_bhash_size,
+    /// Offset of `inet_hashinfo.bhash2`.
+    hashinfo_bhash2,
+    /// Offset of `inet_hashinfo.ehash_locks`, an array of `spinlock_t`.
+    hashinfo_ehash_locks,
+    /// Offset of `inet_hashinfo.ehash_locks_mask`, the number of these locks minus one.
+    hashinfo_ehash_locks_mask,
+    /// Size of `struct inet_bind_hashbucket` in bytes.
+    bind_bucket_bytes,
+    /// Size of `spinlock_t` in bytes.
+    spinlock_bytes,
+    /// 1 if connections are followed after their connect(): see [`crate::EndRecord`].
+    ends,
+    /// Offset of `sock.sk_err`, for the program that follows connections. It and the next two are not [`crate::Field`]s,
+    /// which have room for few more: that program reads by a helper, which takes any offset.
+    sock_error,
+    /// Offset of `sock.sk_protocol`, a `u16`.
+    sock_protocol,
+    /// Offset of `tcp_sock.total_retrans`.
+    total_retransmits,
 }

@@ -27,13 +27,36 @@ impl Flags {
     /// A kernel thread made the call. Checked only if the socket is a kernel socket.
     pub const KERNEL_THREAD: Self = Self(1 << 6);
     /// Destination address and port are known without [`Self::SEARCH_ENTERED`], from the address passed to connect().
+    /// For UDP it is set whenever the destination is known.
     pub const DESTINATION_PASSED: Self = Self(1 << 7);
+    /// The search met a candidate port in TIME_WAIT. Set only while `tcp_twsk_unique` is watched.
+    pub const TIME_WAIT_MET: Self = Self(1 << 8);
+
+    /// The bits of the protocol: none of them for TCP.
+    pub const PROTOCOL: Self = Self(3 << 12);
+    /// UDP, in [`Self::PROTOCOL`].
+    pub const UDP: Self = Self(1 << 12);
+    /// UDP-Lite, in [`Self::PROTOCOL`].
+    pub const UDP_LITE: Self = Self(2 << 12);
+    /// The bits of the operation: none of them for connect().
+    pub const OPERATION: Self = Self(3 << 14);
+    /// bind() to port 0, in [`Self::OPERATION`].
+    pub const BIND: Self = Self(1 << 14);
+    /// The first send of a socket without a port, in [`Self::OPERATION`].
+    pub const SEND: Self = Self(2 << 14);
 
     /// Returns true if every bit of `other` is set.
     #[inline(always)]
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Returns the bits that are in `mask` too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn masked(self, mask: Self) -> Self {
+        Self(self.0 & mask.0)
     }
 
     /// Sets every bit of `other`.

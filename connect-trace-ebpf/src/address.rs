@@ -29,12 +29,16 @@ impl Destination {
 }
 
 impl Address {
+    /// Returns `sa_family`.
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        self.read(0)
+    }
+
     /// Returns true if the address has the family that `function` takes.
     #[inline(always)]
     pub fn is_for(self, function: Function) -> bool {
-        /// Offset of `sa_family`.
-        const FAMILY: usize = 0;
-        let family: u16 = self.read(FAMILY);
+        let family = self.family();
         match function {
             Function::V4 => family == AF_INET,
             Function::V6 => family == AF_INET6,

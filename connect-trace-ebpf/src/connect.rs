@@ -11,15 +11,15 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::info;
-use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight, PhasesInFlight};
 
 use crate::{
     address::Address,
-    check_established, fast, filter,
+    check_established, ends, fast, filter,
     in_flight::{Call, Entered, Thread},
     maps::RECORDS,
     params::param,
-    scan,
+    phases, scan,
     shared::{control, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
@@ -66,6 +66,14 @@ pub fn entered<M: Memory>(
         without_record(Thread::current());
         return None;
     }
+    let call = begin(family)?;
+    call.entered_v6 = u64::from(function == Function::V6);
+    Some(call)
+}
+
+/// Begins a call that the filters let in; returns it if it is to get a record.
+#[inline(always)]
+pub fn begin(family: u16) -> Option<&'static mut InFlight> {
     count(counter!(entered));
     if has_options() && param!(may_sample) != 0 && !is_sampled() {
         count(counter!(unsampled));
@@ -84,8 +92,8 @@ pub fn entered<M: Memory>(
     if return_missed {
         count(counter!(return_missed));
     }
+    let place = call.place;
     let call = call.kept;
-    call.entered_v6 = u64::from(function == Function::V6);
     if has_options() && param!(count_checks) != 0 {
         call.checks_epoch = control!(checks_epoch);
     }
@@ -96,13 +104,16 @@ pub fn entered<M: Memory>(
     record.checks = 0;
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
+    if has_options() && param!(phases) != 0 {
+        phases::begin(place);
+    }
     Some(call)
 }
 
 /// Returns true if [`connect_trace_common::Params::has_options`] is set. Each use calls this again: keeping the result
 /// takes more instructions.
 #[inline(always)]
-fn has_options() -> bool {
+pub fn has_options() -> bool {
     param!(has_options) != 0
 }
 
@@ -126,7 +137,7 @@ fn is_sampled() -> bool {
 /// Handles the entry of a call without a record. Ends an earlier call of the thread whose own return was missed, so
 /// that the return of this call is not taken for the return of the earlier one.
 #[inline(always)]
-fn without_record(thread: Thread) {
+pub fn without_record(thread: Thread) {
     if let Some(call) = thread.call() {
         call.leave();
         count(counter!(return_missed));
@@ -134,9 +145,13 @@ fn without_record(thread: Thread) {
 }
 
 /// Handles the entry of `__inet_hash_connect`. Reads the fields of the socket that a failed connect() clears.
+/// `death_row` returns the argument of that name.
 #[inline(always)]
-pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
-    let Some(Call { kept: call, .. }) = Thread::current().call() else {
+pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: impl Fn() -> u64) {
+    let Some(Call {
+        kept: call, place, ..
+    }) = Thread::current().call()
+    else {
         return;
     };
     let record = &mut call.record;
@@ -168,18 +183,35 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64) {
     }
     flags.set(Flags::SEARCH_ENTERED);
     record.flags = flags;
-    // SAFETY: a helper without preconditions.
-    record.search_ns = unsafe { bpf_ktime_get_ns() };
+    let read_clock = |record: &mut ConnectRecord| {
+        // SAFETY: a helper without preconditions.
+        record.search_ns = unsafe { bpf_ktime_get_ns() };
+    };
+    if has_options() && param!(phases) != 0 {
+        phases::search_entered(place, record, death_row(), read_clock);
+    } else {
+        read_clock(record);
+    }
 }
 
 /// Handles the return of `__inet_hash_connect`.
 #[inline(always)]
 pub fn search_returned() {
-    let Some(Call { kept: call, .. }) = Thread::current().call() else {
+    let Some(Call {
+        kept: call, place, ..
+    }) = Thread::current().call()
+    else {
         return;
     };
+    let phases = has_options() && param!(phases) != 0;
+    if phases {
+        phases::enter_at(place, PhasesInFlight::BETWEEN);
+    }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    if phases {
+        phases::enter_at(place, PhasesInFlight::ELSEWHERE);
+    }
     let record = &mut call.record;
     let flags = record.flags;
     if !flags.has(Flags::SEARCH_ENTERED) {
@@ -211,11 +243,14 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         return;
     };
     let call = &mut *in_flight.kept;
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }
+    if has_options() && param!(phases) != 0 {
+        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
+    }
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
     if has_options() {
         check_established::connect_returned(&call.record);
     }
@@ -254,12 +289,24 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
             record.user_locks = sock.user_locks();
             record.kernel_sock = sock.kernel_sock();
             take_passed(record, function, sock, probe.address(call.address));
-            flags = record.flags;
         }
     }
+    let kept = call.sock;
+    report(in_flight, task, |record| {
+        // Read again: without this option, nothing is kept in registers until here.
+        if has_options() && param!(ends) != 0 && record.ret == 0 {
+            ends::follow(probe.sock(kept).address(), record);
+        }
+    });
+}
+
+/// Writes the record of a call that has returned, unless only slower calls are to get records, and ends the call.
+/// `follow` gets the record of each call that is not too fast for one.
+#[inline(always)]
+pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) {
+    let record = &mut in_flight.kept.record;
     if u64::from(record.bits_of_sock()) & param!(kernel_sock) != 0 && task.is_of_kernel() {
-        flags.set(Flags::KERNEL_THREAD);
-        record.flags = flags;
+        record.flags.set(Flags::KERNEL_THREAD);
     }
     if has_options() && record.connect_ns < param!(min_latency_ns) {
         fast::add_call(record);
@@ -267,14 +314,19 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         in_flight.leave();
         return;
     }
-    let written = RECORDS
-        .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
-        .is_ok();
+    let written = if has_options() && param!(phases) != 0 {
+        phases::output(in_flight.place, record)
+    } else {
+        RECORDS
+            .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
+            .is_ok()
+    };
     if written {
         count(counter!(reported));
     } else {
         count(counter!(ring_full));
     }
+    follow(record);
     in_flight.leave();
 }
 

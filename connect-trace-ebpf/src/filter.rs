@@ -56,6 +56,37 @@ pub fn forget_process(pid: u32) {
 /// Returns true if this call of a traced process is traced.
 #[inline(always)]
 pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: Address) -> bool {
+    if !wants_caller(sock) {
+        return false;
+    }
+    let filters = filters();
+    if filters.any(FilterBits::DPORTS) && !wants_port(address.port()) {
+        return false;
+    }
+    let of_address = FilterBits(FilterBits::DADDRS.0 | FilterBits::V4.0 | FilterBits::V6.0);
+    if filters.any(of_address) && !wants_address(address.destination(function, sock)) {
+        return false;
+    }
+    !filters.any(FilterBits::CGROUPS) || wants_cgroup()
+}
+
+/// Returns true if this call of a traced process is traced, which has no destination; `is_v4` says if its source is an
+/// IPv4 address.
+#[inline(always)]
+pub fn wants_call_without_destination<M: Memory>(sock: Sock<M>, is_v4: impl Fn() -> bool) -> bool {
+    let filters = filters();
+    if filters.any(FilterBits(FilterBits::DPORTS.0 | FilterBits::DADDRS.0)) || !wants_caller(sock) {
+        return false;
+    }
+    if filters.any(FilterBits::V4) && !is_v4() || filters.any(FilterBits::V6) && is_v4() {
+        return false;
+    }
+    !filters.any(FilterBits::CGROUPS) || wants_cgroup()
+}
+
+/// Returns true if calls of this thread on this socket's namespace are traced.
+#[inline(always)]
+fn wants_caller<M: Memory>(sock: Sock<M>) -> bool {
     let filters = filters();
     if filters.any(FilterBits::UIDS) {
         let uid = bpf_get_current_uid_gid() as u32;
@@ -75,14 +106,7 @@ pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: Address
             return false;
         }
     }
-    if filters.any(FilterBits::DPORTS) && !wants_port(address.port()) {
-        return false;
-    }
-    let of_address = FilterBits(FilterBits::DADDRS.0 | FilterBits::V4.0 | FilterBits::V6.0);
-    if filters.any(of_address) && !wants_address(address.destination(function, sock)) {
-        return false;
-    }
-    !filters.any(FilterBits::CGROUPS) || wants_cgroup()
+    true
 }
 
 #[inline(always)]

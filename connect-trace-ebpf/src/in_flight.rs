@@ -36,12 +36,18 @@ static EMPTY: InFlight = InFlight::EMPTY;
 #[derive(Clone, Copy)]
 pub struct Thread(u64);
 
+/// The number of a call in the hash map: no index of an array. An `Option` would do, but the compiler reads the number
+/// that it has not got, which the verifier refuses.
+const NO_PLACE: u32 = u32::MAX;
+
 /// A call in flight.
 pub struct Call {
     /// The stored state of the call.
     pub kept: &'static mut InFlight,
     /// The word in [`THREADS`]; `None` if the call is in the hash map.
     owner: Option<Owner>,
+    /// Number of the place; [`NO_PLACE`] if the call is in the hash map.
+    pub place: u32,
 }
 
 impl Call {
@@ -73,7 +79,7 @@ impl Thread {
         Self(unsafe { bpf_get_current_task() })
     }
 
-    /// Returns the thread of a `struct task_struct`, by its address.
+    /// Returns the thread with this `struct task_struct *`.
     #[inline(always)]
     pub fn of(task: u64) -> Self {
         Self(task)
@@ -83,6 +89,12 @@ impl Thread {
     #[inline(always)]
     pub fn id(self) -> u64 {
         self.0
+    }
+
+    /// Returns a number below [`PLACES`] that few other threads have.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        (self.place().0 / size_of::<u64>() as u64) as u32
     }
 
     /// Begins a call of the thread, which enters connect(); returns `None` if both places are taken and
@@ -155,6 +167,7 @@ impl Thread {
                 // SAFETY: a live map value, and only its own thread uses it, until it removes it.
                 kept: unsafe { &mut *kept },
                 owner: None,
+                place: NO_PLACE,
             },
             return_missed: !is_new,
         })
@@ -193,6 +206,7 @@ impl Thread {
             // SAFETY: a live map value, and only its own thread uses it, until it removes it.
             kept: unsafe { &mut *kept },
             owner: None,
+            place: NO_PLACE,
         })
     }
 
@@ -313,6 +327,7 @@ impl Place {
             // SAFETY: as above; only the thread that owns the place uses it.
             kept: unsafe { &mut *places.byte_add(self.0 as usize * WORDS) },
             owner: Some(self.owner()),
+            place: (self.0 / size_of::<u64>() as u64) as u32,
         }
     }
 }

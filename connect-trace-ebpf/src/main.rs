@@ -1,9 +1,10 @@
 //! The eBPF programs of connect-trace.
 //!
 //! `attach/` has the entry points, one file for each way to attach. They choose how a `struct sock` is read and call
-//! `connect` (the life of one connect()) or `check_established` (candidate checks, aggregated in the kernel); `stacks`
-//! takes kernel stacks for flame graphs. `params` has the constants that the daemon sets for the running kernel and the
-//! options of the run; `maps` and `shared` have the data that the daemon reads and writes.
+//! `connect` (the life of one connect()), `udp` (the same of UDP) or `check_established` (candidate checks, aggregated in
+//! the kernel); `ends` follows connections, `stacks` takes kernel stacks, `phases` measures waits. `params`
+//! has the constants that the daemon sets for the running kernel and the options of the run; `maps` and `shared` have
+//! the data that the daemon reads and writes.
 //!
 //! For the host this crate is an empty program, so that the workspace builds, tests and lints on the stable toolchain;
 //! `connect-trace/build.rs` builds the crate for the kernel.
@@ -37,6 +38,8 @@ mod check_established;
 #[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
+mod ends;
+#[cfg(target_arch = "bpf")]
 mod fast;
 #[cfg(target_arch = "bpf")]
 mod filter;
@@ -46,6 +49,8 @@ mod in_flight;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod params;
+#[cfg(target_arch = "bpf")]
+mod phases;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
@@ -58,6 +63,10 @@ mod sock;
 mod stacks;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod time_wait;
+#[cfg(target_arch = "bpf")]
+mod udp;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -5,11 +5,21 @@ use aya_ebpf::{
     btf_maps::{Array, CgroupArray, HashMap, LpmTrie, RingBuf},
     macros::btf_map,
 };
-use connect_trace_common::{ConnectRecord, InFlight, filter::MOST_CGROUPS, record::PLACES};
+use connect_trace_common::{
+    ConnectRecord, EndRecord, InFlight, PhasesInFlight, filter::MOST_CGROUPS, record::PLACES,
+};
 
 /// Records on their way to the daemon.
 #[btf_map]
 pub static RECORDS: RingBuf<ConnectRecord, { 8 << 20 }> = RingBuf::new();
+
+/// Connections that are followed after their connect(), by the address of the socket; see `ends.rs`.
+#[btf_map]
+pub static CONNECTIONS: HashMap<u64, EndRecord, 1> = HashMap::new();
+
+/// Records of what became of them, on their way to the daemon.
+#[btf_map]
+pub static ENDS: RingBuf<EndRecord, 4096> = RingBuf::new();
 
 /// The threads that own a place, by the place's offset; see `in_flight.rs`.
 #[btf_map]
@@ -46,3 +56,12 @@ pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
 /// The traced cgroups.
 #[btf_map]
 pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
+
+/// The parts of the calls in flight, by the number of the place; one entry if they are not measured.
+#[btf_map]
+pub static PHASES: Array<PhasesInFlight, PLACES> = Array::new();
+
+/// For each place of a thread the address of the socket whose UDP call gets no record, 0 for none; see `udp.rs`. One
+/// entry unless UDP is traced.
+#[btf_map]
+pub static REJECTED: Array<u64, 1> = Array::new();

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use connect_trace_common::Field;
 
 use crate::{
-    cast::cast,
+    cast::{self, cast},
     params::{has, param},
 };
 
@@ -43,6 +43,8 @@ pub trait Memory: Copy {
     /// Returns the `struct tcp_sock` that begins with this `struct sock`. Returns `None` if the socket has another
     /// protocol, which only [`Typed`] detects.
     fn as_tcp_sock(self) -> Option<Self>;
+    /// Returns the address of the memory.
+    fn address(self) -> *const u8;
 }
 
 /// A pointer whose type the verifier knows (fentry, fexit); reads are plain loads.
@@ -75,6 +77,11 @@ impl Memory for Typed {
         let sock = unsafe { generated::bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
         (!sock.is_null()).then_some(Self(sock.cast_const().cast()))
     }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
 }
 
 /// A pointer that was cast to its type; reads are plain loads too, and a load that faults reads zeros.
@@ -103,6 +110,11 @@ impl Memory for Cast {
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
         Some(Self(cast(self.0, param!(inet_sock))))
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
     }
 }
 
@@ -141,6 +153,23 @@ impl Memory for Untyped {
     #[inline(always)]
     fn as_tcp_sock(self) -> Option<Self> {
         Some(self)
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
+}
+
+/// A `struct socket *`.
+#[derive(Clone, Copy)]
+pub struct Socket<M>(pub M);
+
+impl<M: Memory> Socket<M> {
+    /// Returns `sk`.
+    #[inline(always)]
+    pub fn sock(self) -> Sock<M> {
+        Sock(self.0.follow(Field::SocketSock))
     }
 }
 
@@ -181,6 +210,21 @@ impl<M: Memory> Sock<M> {
         self.0.read(Field::SockKernel)
     }
 
+    /// Returns `sk_type` and `sk_protocol`.
+    #[inline(always)]
+    pub fn type_and_protocol(self) -> [u16; 2] {
+        [
+            self.0.read(Field::SockType),
+            self.0.read(Field::SockProtocol),
+        ]
+    }
+
+    /// Returns the address of the socket, which no other socket has as long as it exists.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0.address() as u64
+    }
+
     /// Returns source and destination address as IPv4, in network order.
     #[inline(always)]
     pub fn addresses_v4(self) -> [u32; 2] {
@@ -218,6 +262,18 @@ impl<M: Memory> Sock<M> {
             return sock.pair(Field::InetPortRange);
         }
         halves(sock.read(Field::InetPortRange))
+    }
+
+    /// Returns the same of a UDP socket, to which no helper gives a type: by a cast if the kernel has it, else by the
+    /// helper that reads untyped memory.
+    #[inline(always)]
+    pub fn local_port_range_of_udp(self) -> [u16; 2] {
+        let address = self.0.address();
+        if cast::is_possible() {
+            Sock(Cast::sock(address)).local_port_range()
+        } else {
+            Sock(Untyped(address)).local_port_range()
+        }
     }
 }
 

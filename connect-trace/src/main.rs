@@ -8,7 +8,7 @@ use anyhow::Result;
 use connect_trace::{
     check,
     cli::{Cli, Command, completions, man},
-    compare, figures, load, replay,
+    compare, explain, figures, load, replay,
     term::{
         self, message,
         stdout::{Refused, stdout, unless_closed},
@@ -44,6 +44,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Flame(args)) => return trace::run(&Config::of_flame(*args)?),
         Some(Command::Check(args)) => return check::run(&args),
+        Some(Command::Explain(args)) => return explain::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
         Some(Command::Compare(args)) => return compare::run(&args),
         Some(Command::LoadRunner) => load::runner::run()?,

@@ -92,6 +92,11 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--events", "report", "file"],
         &["completions", "tcsh"],
         &["man", "load-runner"],
+        &["explain"],
+        &["explain", "10.0.0.7:0"],
+        &["explain", "10.0.0.7", "--start", "0"],
+        &["explain", "10.0.0.7", "--local-range", "9-8"],
+        &["explain", "10.0.0.7", "--source", "here"],
         &["man", "load", "--output-dir", "man1"],
     ] {
         let output = connect_trace(wrong);
@@ -226,6 +231,7 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("report", &["report", "--help"]),
         ("flame", &["flame", "--help"]),
         ("check", &["check", "--help"]),
+        ("explain", &["explain", "--help"]),
         ("load", &["load", "--help"]),
         ("compare", &["compare", "--help"]),
     ] {
@@ -278,6 +284,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         ("connect-trace-report.1", Some("report"), "from\\-load"),
         ("connect-trace-flame.1", Some("flame"), "speedscope"),
         ("connect-trace-check.1", Some("check"), "format"),
+        ("connect-trace-explain.1", Some("explain"), "local\\-range"),
         ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
         ("connect-trace-compare.1", Some("compare"), "repeats"),
         ("connect-trace-completions.1", Some("completions"), "help"),
@@ -294,7 +301,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 8, "{:?}", pages.keys());
+    assert_eq!(pages.len(), 9, "{:?}", pages.keys());
 }
 
 #[test]

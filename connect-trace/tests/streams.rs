@@ -44,6 +44,9 @@ fn printing(folder: &Folder) -> Vec<(String, i32)> {
     let check = connect_trace(&["check"]).status.code().expect("no signal");
     let mut lines = vec![
         ("check".to_owned(), check),
+        ("explain 127.0.0.1".to_owned(), 0),
+        ("explain 127.0.0.1 --format json".to_owned(), 0),
+        ("explain 127.0.0.1 --svg -".to_owned(), 0),
         (format!("report {whole}"), 0),
         (format!("report {whole} --events"), 0),
         (format!("report {whole} --events --format json"), 0),
@@ -246,6 +249,8 @@ fn no_name_moves_the_cursor_of_a_terminal() {
         ("--max-overhead @", name.as_ref()),
         ("@", name.as_ref()),
         ("check @", name.as_ref()),
+        ("explain @", name.as_ref()),
+        ("explain 127.0.0.1 --svg @", folder.path("").as_ref()),
         ("completions @", name.as_ref()),
         ("-- @", name.as_ref()),
         ("load @", name.as_ref()),

@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Use the CPU's virtualisation (/dev/kvm) instead of an emulated CPU
     #[arg(long)]
     kvm: bool,
+    /// Hide from the kernel that the machine is a virtual one, so that it takes locks as on a bare host
+    #[arg(long, conflicts_with = "kvm")]
+    bare: bool,
     /// Stop the machine if COMMAND takes longer
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -198,6 +201,7 @@ fn task(options: &Options) -> Result<Task> {
         memory_mib: options.memory,
         deterministic: options.deterministic,
         kvm: options.kvm,
+        bare: options.bare,
         kernel_arguments: options.append.clone(),
         ..Hardware::default()
     };

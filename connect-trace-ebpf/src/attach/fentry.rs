@@ -11,10 +11,13 @@ use crate::{
     check_established,
     connect::{self, Function, Return},
     sock::{Sock, Typed},
+    time_wait,
 };
 
 /// Index of the `struct sock *` among the arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_SOCK: usize = 0;
+/// Index of the `struct inet_timewait_death_row *` among the arguments of `__inet_hash_connect`.
+const SEARCH_DEATH_ROW: usize = 0;
 /// Index of the `struct sock *` among the arguments of `__inet_hash_connect`.
 const SEARCH_SOCK: usize = 1;
 /// Index of the `u64 port_offset` among the arguments of `__inet_hash_connect`.
@@ -23,6 +26,8 @@ const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
 /// Index of the return value, which follows the three arguments of `tcp_v4_connect` and `tcp_v6_connect`.
 const CONNECT_RETURN: usize = 3;
+/// Index of the return value, which follows the three arguments of `tcp_twsk_unique`.
+const TIME_WAIT_RETURN: usize = 3;
 
 impl Return for FExitContext {
     type Memory = Typed;
@@ -75,7 +80,8 @@ fn fexit_tcp_v6_connect(ctx: FExitContext) -> i32 {
 #[fentry]
 fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock(Typed(ctx.arg(SEARCH_SOCK)));
-    connect::search_entered(sock, ctx.arg(SEARCH_PORT_OFFSET));
+    let death_row = || ctx.arg(SEARCH_DEATH_ROW);
+    connect::search_entered(sock, ctx.arg(SEARCH_PORT_OFFSET), death_row);
     0
 }
 
@@ -118,5 +124,11 @@ fn fentry_check_established6(_ctx: FEntryContext) -> i32 {
 #[fexit]
 fn fexit_check_established6(_ctx: FExitContext) -> i32 {
     check_established::returned(check_established::V6);
+    0
+}
+
+#[fexit]
+fn fexit_twsk_unique(ctx: FExitContext) -> i32 {
+    time_wait::returned(ctx.arg::<i32>(TIME_WAIT_RETURN) != 0);
     0
 }

@@ -13,10 +13,12 @@ use crate::{
     cast, check_established,
     connect::{self, Function, Return},
     sock::{Cast, Memory, Sock, Untyped},
+    time_wait,
 };
 
 /// Indexes of the arguments, as in `fentry.rs`.
 const CONNECT_SOCK: usize = 0;
+const SEARCH_DEATH_ROW: usize = 0;
 const SEARCH_SOCK: usize = 1;
 const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
@@ -94,10 +96,11 @@ fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(port_offset)) = (ctx.arg(SEARCH_SOCK), ctx.arg(SEARCH_PORT_OFFSET)) {
+        let death_row = || ctx.arg(SEARCH_DEATH_ROW).unwrap_or(0);
         if cast::is_possible() {
-            connect::search_entered(Sock(Cast::sock(sock)), port_offset);
+            connect::search_entered(Sock(Cast::sock(sock)), port_offset, death_row);
         } else {
-            connect::search_entered(Sock(Untyped(sock)), port_offset);
+            connect::search_entered(Sock(Untyped(sock)), port_offset, death_row);
         }
     }
     0
@@ -142,5 +145,11 @@ fn kprobe_check_established6(_ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_check_established6(_ctx: RetProbeContext) -> u32 {
     check_established::returned(check_established::V6);
+    0
+}
+
+#[kretprobe]
+fn kretprobe_twsk_unique(ctx: RetProbeContext) -> u32 {
+    time_wait::returned(ctx.ret::<i32>() != 0);
     0
 }

@@ -1,7 +1,10 @@
 //! The entry points. Both ways to attach call the same functions. A program has the name of the function or event that
 //! it attaches to, and the daemon finds the program by this name.
 
+mod ends;
 mod fentry;
 mod kprobe;
+mod phases;
 mod process;
 mod stacks;
+mod udp;

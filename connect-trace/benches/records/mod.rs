@@ -13,7 +13,7 @@ use bytemuck::Zeroable as _;
 use connect_trace::{
     connect::{Connect, Decoder, Family, Owner, PortChoice, SearchRange, SourcePort},
     kernel::layout::Layout,
-    recording::{Ending, Recording},
+    recording::{Ending, Recording, Row},
 };
 use connect_trace_common::{ConnectRecord, Flags};
 
@@ -26,7 +26,7 @@ pub fn all() -> Vec<ConnectRecord> {
     let mut decoder = decoder();
     let mut records = Vec::new();
     while recording.ending().is_none() {
-        for connect in recording.next_batch() {
+        for connect in recording.next_batch().into_iter().filter_map(Row::connect) {
             // These fields are not in a record.
             let connect = Connect {
                 checks_watched: false,
@@ -56,6 +56,7 @@ pub fn decoder() -> Decoder {
         user_locks_bit: Some(0),
         kernel_sock: Some(2 << 8),
         cast: None,
+        port_tables: None,
     })
 }
 

@@ -1,18 +1,18 @@
 //! The settings of the port search, in the network namespace of this process. Tracing does not need them, but they
 //! explain its results.
 
-use std::{
-    fs, io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::Path,
-};
+use std::io;
 
 use super::finding::{Finding, Group, State};
-use crate::{connect::PortRange, kernel::layout::Layout};
-
-const SYSCTLS: &str = "/proc/sys/net/ipv4";
-/// `IP_LOCAL_PORT_RANGE`, linux/in.h; not in the libc crate.
-const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+use crate::{
+    connect::{
+        PortRange,
+        settings::{
+            has_socket_range, is_absent, number, parsed, reserved_ranges, setting, the_range,
+        },
+    },
+    kernel::layout::Layout,
+};
 
 /// The facts behind this group of findings. A setting is its text; an error of the kind `NotFound` is a setting that
 /// this kernel does not have.
@@ -35,7 +35,6 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn of_this_namespace(layout: Option<&Layout>) -> Self {
-        let setting = |name: &str| fs::read_to_string(Path::new(SYSCTLS).join(name));
         Self {
             range: setting("ip_local_port_range"),
             reserved: setting("ip_local_reserved_ports"),
@@ -48,40 +47,10 @@ impl Reading {
     }
 }
 
-/// Returns whether a socket accepts the option IP_LOCAL_PORT_RANGE.
-fn has_socket_range() -> io::Result<bool> {
-    // SAFETY: the call takes no pointers.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, and nothing else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let no_range: u32 = 0;
-    // SAFETY: the option is a u32, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            IP_LOCAL_PORT_RANGE,
-            (&raw const no_range).cast(),
-            size_of_val(&no_range) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => Ok(false),
-        _ => Err(error),
-    }
-}
-
 const GROUP: Group = Group::Ports;
 
 pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
-    let span = parsed("ip_local_port_range", &reading.range, span);
+    let span = parsed("ip_local_port_range", &reading.range, the_range);
     vec![
         range(&span),
         first_pass(&span),
@@ -131,7 +100,7 @@ fn first_pass(span: &Result<PortRange, String>) -> Finding {
 
 fn reserved(reserved: &io::Result<String>, span: &Result<PortRange, String>) -> Finding {
     const NAME: &str = "reserved";
-    let spans = match parsed("ip_local_reserved_ports", reserved, reserved_spans) {
+    let spans = match parsed("ip_local_reserved_ports", reserved, reserved_ranges) {
         Ok(spans) => spans,
         Err(error) => return unreadable(NAME, &error),
     };
@@ -259,49 +228,6 @@ fn unreadable(name: &'static str, error: &str) -> Finding {
         error,
         "mount /proc with the network's settings in /proc/sys/net",
     )
-}
-
-fn is_absent(setting: &io::Result<String>) -> bool {
-    matches!(setting, Err(error) if error.kind() == io::ErrorKind::NotFound)
-}
-
-/// Parses a setting; returns the reason if that fails.
-fn parsed<T>(
-    name: &str,
-    setting: &io::Result<String>,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<T, String> {
-    let text = setting
-        .as_ref()
-        .map_err(|error| format!("{SYSCTLS}/{name} cannot be read: {error}"))?;
-    parse(text).ok_or_else(|| format!("{SYSCTLS}/{name} is not understood: {:?}", text.trim()))
-}
-
-fn number(text: &str) -> Option<u32> {
-    text.trim().parse().ok()
-}
-
-fn span(text: &str) -> Option<PortRange> {
-    let (first, last) = text.trim().split_once(char::is_whitespace)?;
-    checked(first, last.trim())
-}
-
-/// Parses the list as the kernel prints it: `8080,9000-9010`.
-fn reserved_spans(text: &str) -> Option<Vec<PortRange>> {
-    let parts = text.trim().split(',').filter(|part| !part.is_empty());
-    let spans = parts.map(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        checked(first, last)
-    });
-    spans.collect()
-}
-
-fn checked(first: &str, last: &str) -> Option<PortRange> {
-    let span = PortRange {
-        low: first.parse().ok()?,
-        high: last.parse().ok()?,
-    };
-    (span.low <= span.high).then_some(span)
 }
 
 #[cfg(test)]
@@ -449,10 +375,5 @@ pub(super) mod tests {
         assert_eq!(state(Some(true)), State::Ok);
         assert_eq!(state(Some(false)), State::Limited);
         assert_eq!(state(None), State::Unknown);
-    }
-
-    #[test]
-    fn this_machine_says_whether_it_has_the_option() {
-        has_socket_range().unwrap();
     }
 }

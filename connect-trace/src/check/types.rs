@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow};
 
 use super::finding::{Finding, Group};
 use crate::{
+    connect::Protocols,
     kernel::{
         btf::{Btf, VMLINUX},
         layout::Layout,
@@ -33,11 +34,11 @@ pub(super) struct Types {
 
 impl Reading {
     pub(super) fn of_running_kernel() -> Self {
-        let mut functions = Functions::of_running_kernel();
+        let mut functions = Functions::of_running_kernel(Protocols::TCP);
         let btf = Btf::of_running_kernel().map(|btf| Types {
             size: btf.size(),
             layout: Layout::of(&btf),
-            limits: limits::files().and_then(|()| limits::memory(&btf, RING_BUFFER_BYTES)),
+            limits: limits::files().and_then(|()| limits::memory(&btf, RING_BUFFER_BYTES.into())),
             prototypes: match &mut functions {
                 Ok(functions) => functions.fit(&btf),
                 Err(_) => Err(anyhow!("a function is missing")),
@@ -224,6 +225,7 @@ pub(super) mod tests {
                     user_locks_bit: Some(0),
                     kernel_sock: Some(2 << 8),
                     cast: None,
+                    port_tables: None,
                 }),
                 prototypes: Ok(()),
                 limits: Ok(()),

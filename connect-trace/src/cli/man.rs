@@ -20,10 +20,11 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "report",
     "flame",
     "check",
+    "explain",
     "load",
     "compare",
     "completions",

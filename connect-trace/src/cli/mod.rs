@@ -13,6 +13,7 @@ pub use self::man::ManArgs;
 use crate::{
     check::args::CheckArgs,
     compare::args::CompareArgs,
+    explain::args::ExplainArgs,
     files::is_standard,
     load::args::LoadArgs,
     options::Format,
@@ -40,6 +41,8 @@ Examples:
   connect-trace compare            find the best strategy; takes minutes
   connect-trace flame -d 10        a flame graph: where connect() takes its time
   connect-trace check              can this host be traced, and how?
+  connect-trace explain 10.0.0.7:5432
+                                   how a port for that destination is found
 
 Reading the report:
   The kernel first searches source ports of one parity: that of the lowest port
@@ -156,6 +159,8 @@ pub enum Command {
     Flame(Box<FlameArgs>),
     /// Show what this kernel supports, what a trace uses, and what is missing
     Check(CheckArgs),
+    /// Show how the kernel searches a source port for one destination on this host now; needs no eBPF
+    Explain(ExplainArgs),
     /// Open connections with a strategy for choosing source ports, and measure each one; needs no eBPF
     Load(Box<LoadArgs>),
     /// Compare strategies for choosing source ports on this kernel, and recommend one

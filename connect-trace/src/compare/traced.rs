@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use super::Watcher;
 use crate::{
-    connect::{CheckMode, Connect},
+    connect::{CheckMode, Connect, Protocols},
     filter::Filters,
     load::{Done, plan::Plan},
     probes::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
@@ -43,12 +43,16 @@ impl Traced {
         let tracer = Tracer::start(&ProbeConfig {
             attach: None,
             checks: CheckMode::Off,
+            protocols: Protocols::TCP,
             filters,
             ring_buffer_bytes: RING_BUFFER_BYTES,
             max_in_flight: MAX_IN_FLIGHT,
+            time_wait: false,
             run_stats: false,
             may_sample: false,
+            phases: false,
             stacks_hertz: None,
+            max_connections: None,
         })?;
         Ok(Self { tracer })
     }

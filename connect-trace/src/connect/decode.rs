@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytemuck::Zeroable as _;
-use connect_trace_common::{ConnectRecord, Flags};
+use connect_trace_common::{ConnectRecord, EndRecord, Flags, PhasedRecord, phases::Waits};
 
 use super::{
-    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    CallKind, Comm, Connect, ConnectionEvent, Family, LockWaits, Operation, Owner, Phases,
+    PortChoice, PortRange, Protocol, SearchRange, SourcePort, Split,
     scan::{self, Order},
 };
 use crate::kernel::layout::Layout;
@@ -33,6 +34,8 @@ struct Shown {
     shows_port_range: bool,
     user_locks_bit: Option<u32>,
     kernel_sock: Option<u32>,
+    /// True if waits for locks are seen.
+    lock_waits: bool,
 }
 
 /// `SOCK_BINDADDR_LOCK`, a bit of `sk_userlocks`.
@@ -50,6 +53,7 @@ impl Decoder {
             shows_port_range: layout.shows_port_range,
             user_locks_bit: layout.user_locks_bit,
             kernel_sock: layout.kernel_sock,
+            lock_waits: layout.port_tables.is_some(),
         })
     }
 
@@ -65,6 +69,11 @@ impl Decoder {
 
     /// Decodes one entry of the ring buffer; `None` if it is no record of ours.
     pub fn decode(&mut self, bytes: &[u8]) -> Option<&Connect> {
+        if let Ok(phased) = bytemuck::try_from_bytes::<PhasedRecord>(bytes) {
+            self.decode(bytemuck::bytes_of(&phased.record))?;
+            self.latest.phases = Some(self.kernel.phases(&phased.phases));
+            return Some(&self.latest);
+        }
         // A record in the ring buffer is aligned, and need not be copied.
         let copy: ConnectRecord;
         let record = match bytemuck::try_from_bytes::<ConnectRecord>(bytes) {
@@ -82,6 +91,13 @@ impl Decoder {
         self.latest.take_own(record, self.order);
         Some(&self.latest)
     }
+
+    /// Decodes one entry of the ring buffer of the ends; `None` if it is no record of ours.
+    pub fn decode_end(&mut self, bytes: &[u8]) -> Option<ConnectionEvent> {
+        let record: EndRecord = bytemuck::try_pod_read_unaligned(bytes).ok()?;
+        let connect = *self.decode(bytemuck::bytes_of(&record.connect))?;
+        Some(ConnectionEvent::of(&record, connect))
+    }
 }
 
 impl Connect {
@@ -94,8 +110,12 @@ impl Connect {
         self.search_ns = flags.has(Flags::SEARCH_TIMED).then_some(record.search_ns);
         self.port = match record.source_port {
             0 => SourcePort::None,
-            // A socket whose connect() fails keeps only a port that it was bound to.
-            port if record.ret != 0 || flags.has(Flags::PORT_BOUND) => SourcePort::Bound(port),
+            // A TCP socket whose connect() fails keeps only a port that it was bound to.
+            port if self.kind.protocol.is_tcp() && record.ret != 0
+                || flags.has(Flags::PORT_BOUND) =>
+            {
+                SourcePort::Bound(port)
+            }
             port => SourcePort::Searched(port),
         };
         self.pid = (record.pid_tgid >> 32) as u32;
@@ -114,14 +134,21 @@ impl Connect {
         }
         self.checks = flags.has(Flags::CHECKS_COUNTED).then_some(record.checks);
         self.checks_watched = record.checks != 0;
+        self.phases = None;
     }
 }
 
 impl Shown {
     /// Decodes the part that consecutive records share.
     fn shared(&self, record: &ConnectRecord) -> Connect {
+        let kind = kind(record.flags);
+        let is_tcp = kind.protocol.is_tcp();
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
-        let locks = self.user_locks_bit.filter(|_| searched);
+        // A connect() of UDP makes no search if the socket has a port.
+        let reached = searched || !is_tcp && record.ret == 0;
+        let has_destination = kind.operation == Operation::Connect
+            && (searched && is_tcp || record.flags.has(Flags::DESTINATION_PASSED));
+        let locks = self.user_locks_bit.filter(|_| reached);
         let locks = locks.map(|bit| record.user_locks >> bit);
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
             (AF_INET6, true) => Family::Mapped,
@@ -131,9 +158,10 @@ impl Shown {
         let is_v6 = family == Family::V6;
         let range = (searched && self.shows_port_range).then(|| self.range(record));
         Connect {
+            kind,
             family,
-            source: searched.then(|| address(record.source, is_v6)),
-            destination: (searched || record.flags.has(Flags::DESTINATION_PASSED)).then(|| {
+            source: reached.then(|| address(record.source, is_v6)),
+            destination: has_destination.then(|| {
                 SocketAddr::new(address(record.destination, is_v6), record.destination_port)
             }),
             errno: record.ret.saturating_neg(),
@@ -143,8 +171,12 @@ impl Shown {
                 .kernel_sock
                 .map(|kernel_sock| owner(record, kernel_sock)),
             range,
-            port_choice: locks.map(|locks| port_choice(record, locks)),
-            address_bound: locks.map(|locks| locks & ADDRESS_LOCK != 0),
+            port_choice: locks.map(|locks| port_choice(record, kind, locks)),
+            address_bound: locks.map(|locks| match kind.operation {
+                // The lock is set when the port has been chosen.
+                Operation::Bind => !address(record.source, is_v6).is_unspecified(),
+                Operation::Connect | Operation::Send => locks & ADDRESS_LOCK != 0,
+            }),
             // The length of a search that found a port belongs to its record.
             scanned: range.filter(|_| found_none(record)).and_then(scan::all),
             // The following fields belong to each record: `take_own` sets them.
@@ -158,6 +190,33 @@ impl Shown {
             uid: 0,
             checks: None,
             checks_watched: false,
+            phases: None,
+        }
+    }
+
+    fn phases(&self, record: &connect_trace_common::Phases) -> Phases {
+        let connect_trace_common::Phases {
+            before_search_ns,
+            in_search,
+            elsewhere,
+            bhash_ns,
+            bhash2_ns,
+            ehash_ns,
+        } = *record;
+        let split = |of: fn(&Waits) -> u64| Split {
+            in_search_ns: of(&in_search),
+            elsewhere_ns: of(&elsewhere),
+        };
+        Phases {
+            before_search_ns,
+            preempted: split(|waits| waits.preempted_ns),
+            blocked: split(|waits| waits.blocked_ns),
+            lock_waits: self.lock_waits.then(|| LockWaits {
+                bhash_ns,
+                bhash2_ns,
+                ehash_ns,
+                other: split(|waits| waits.other_lock_ns),
+            }),
         }
     }
 
@@ -175,7 +234,8 @@ impl Shown {
         let own = record.socket_range != [0; 2];
         SearchRange {
             ports: PortRange { low, high },
-            by_parity: !(own && self.socket_range_has_no_parity),
+            by_parity: kind(record.flags).protocol.is_tcp()
+                && !(own && self.socket_range_has_no_parity),
         }
     }
 }
@@ -189,6 +249,7 @@ impl Shown {
         shows_port_range: true,
         user_locks_bit: Some(4),
         kernel_sock: Some(2),
+        lock_waits: true,
     };
 }
 
@@ -211,9 +272,27 @@ fn owner(record: &ConnectRecord, kernel_sock: u32) -> Owner {
     }
 }
 
+/// Returns protocol and operation.
+fn kind(flags: Flags) -> CallKind {
+    let protocol = match flags.masked(Flags::PROTOCOL) {
+        Flags::UDP => Protocol::Udp,
+        Flags::UDP_LITE => Protocol::UdpLite,
+        _ => Protocol::Tcp,
+    };
+    let operation = match flags.masked(Flags::OPERATION) {
+        Flags::BIND => Operation::Bind,
+        Flags::SEND => Operation::Send,
+        _ => Operation::Connect,
+    };
+    CallKind {
+        protocol,
+        operation,
+    }
+}
+
 /// Returns the port choice, from the state of the socket when `__inet_hash_connect` was entered. The source address is
 /// no evidence: the route has filled it in by then.
-fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
+fn port_choice(record: &ConnectRecord, kind: CallKind, locks: u8) -> PortChoice {
     if record.flags.has(Flags::PORT_BOUND) {
         return if locks & PORT_LOCK != 0 {
             PortChoice::ExplicitPort
@@ -223,6 +302,8 @@ fn port_choice(record: &ConnectRecord, locks: u8) -> PortChoice {
     }
     if record.socket_range != [0; 2] {
         PortChoice::Range
+    } else if kind.operation == Operation::Bind {
+        PortChoice::Bind
     } else if locks & ADDRESS_LOCK != 0 {
         PortChoice::Address
     } else {
@@ -298,9 +379,91 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_a_call_are_its_own() {
+        let mut phased = PhasedRecord::zeroed();
+        phased.record.family = 2;
+        phased.phases.before_search_ns = 7;
+        phased.phases.in_search.preempted_ns = 11;
+        phased.phases.elsewhere.other_lock_ns = 13;
+        phased.phases.ehash_ns = 17;
+        let mut decoder = decoder();
+        let bytes = bytemuck::bytes_of(&phased);
+        let phases = decoder.decode(bytes).unwrap().phases.unwrap();
+        let locks = phases.lock_waits.unwrap();
+        assert_eq!(phases.before_search_ns, 7);
+        assert_eq!(phases.preempted.in_search_ns, 11);
+        assert_eq!((locks.ehash_ns, locks.other.elsewhere_ns), (17, 13));
+        let record = bytemuck::bytes_of(&phased.record);
+        assert_eq!(decoder.decode(record).unwrap().phases, None);
+        let mut unseen = Decoder::of(Shown {
+            lock_waits: false,
+            ..Shown::EXAMPLE
+        });
+        let phases = unseen.decode(bytes).unwrap().phases.unwrap();
+        assert_eq!(phases.lock_waits, None);
+    }
+
+    #[test]
     fn other_bytes_are_no_record() {
         assert_eq!(decoder().decode(&[]), None);
         assert_eq!(decoder().decode(&[0; 17]), None);
+    }
+
+    /// Returns a call of UDP from 192.0.2.1.
+    fn of_udp(flags: &[Flags], ret: i32, source_port: u16) -> Connect {
+        record(|record| {
+            record.flags = Flags::UDP;
+            flags.iter().for_each(|&flag| record.flags.set(flag));
+            record.ret = ret;
+            record.source_port = source_port;
+            record.source = [u32::from_ne_bytes([192, 0, 2, 1]), 7, 7, 7];
+            record.destination = [u32::from_ne_bytes([192, 0, 2, 2]), 7, 7, 7];
+        })
+    }
+
+    #[test]
+    fn a_search_of_udp_has_no_parity_and_keeps_its_port_if_connect_fails() {
+        use Flags as F;
+        let searched = [F::SEARCH_ENTERED, F::SEARCH_TIMED, F::DESTINATION_PASSED];
+        for ret in [0, -libc::ENETUNREACH] {
+            let connect = of_udp(&searched, ret, 20_001);
+            assert_eq!(connect.kind.protocol, Protocol::Udp);
+            assert_eq!(connect.kind.operation, Operation::Connect);
+            assert_eq!(connect.port, SourcePort::Searched(20_001));
+            assert_eq!(connect.pass(), Some(Pass::Only));
+            assert_eq!(connect.scanned, None);
+            assert_eq!(connect.destination, Some(([192, 0, 2, 2], 0).into()));
+        }
+        let exhausted = of_udp(&searched, -libc::EAGAIN, 0);
+        assert_eq!(exhausted.port, SourcePort::None);
+        assert!(exhausted.range.is_some() && exhausted.port_choice == Some(PortChoice::Default));
+    }
+
+    #[test]
+    fn a_connect_of_udp_with_a_port_has_no_search() {
+        let connected = of_udp(&[Flags::PORT_BOUND, Flags::DESTINATION_PASSED], 0, 20_001);
+        assert_eq!(connected.port, SourcePort::Bound(20_001));
+        assert_eq!((connected.range, connected.search_ns), (None, None));
+        assert_eq!(connected.source, Some([192, 0, 2, 1].into()));
+        assert_eq!(connected.port_choice, Some(PortChoice::Bind));
+        let failed = of_udp(&[Flags::PORT_BOUND], -libc::EINVAL, 20_001);
+        assert_eq!(failed.port, SourcePort::Bound(20_001));
+        assert_eq!((failed.source, failed.destination), (None, None));
+    }
+
+    #[test]
+    fn a_bind_or_a_send_has_no_destination() {
+        use Flags as F;
+        for (operation, choice, flag) in [
+            (Operation::Bind, PortChoice::Bind, F::BIND),
+            (Operation::Send, PortChoice::Default, F::SEND),
+        ] {
+            let call = of_udp(&[flag, F::SEARCH_ENTERED, F::SEARCH_TIMED], 0, 20_001);
+            assert_eq!(call.kind.operation, operation);
+            assert_eq!(call.destination, None);
+            assert_eq!(call.port_choice, Some(choice));
+            assert_eq!(call.address_bound, Some(operation == Operation::Bind));
+        }
     }
 
     #[test]

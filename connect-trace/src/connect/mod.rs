@@ -2,15 +2,23 @@
 
 mod check_mode;
 mod decode;
+mod fate;
 mod outcome;
+mod phases;
 mod port_range;
+mod protocol;
 pub mod scan;
+pub(crate) mod settings;
 
 pub use self::{
     check_mode::CheckMode,
     decode::Decoder,
+    fate::{ConnectionEvent, Fate},
     outcome::Outcome,
+    phases::{Cause, LockWaits, Phases, Split},
     port_range::{Pass, PortRange, SearchRange},
+    protocol::{CallKind, Operation, Protocol, Protocols},
+    settings::TimeWaitSettings,
 };
 
 use std::{
@@ -18,14 +26,18 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// One connect() call.
+/// One connect() call; of UDP also a bind() or send() for which the kernel chose a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect {
-    /// Time at which `tcp_v4_connect` or `tcp_v6_connect` was entered, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Protocol and operation.
+    pub kind: CallKind,
+    /// Time at which `tcp_v4_connect` or `tcp_v6_connect` was entered, in nanoseconds of `CLOCK_MONOTONIC`. For UDP the
+    /// function is `inet_dgram_connect`, `udp_lib_get_port` for a bind(), or `inet_autobind` for a send().
     pub start_ns: u64,
     /// Nanoseconds in that function: until the SYN is sent, or the call has failed. The handshake is not included.
     pub connect_ns: u64,
-    /// Nanoseconds in `__inet_hash_connect`, the port search; absent if the call failed before it.
+    /// Nanoseconds in `__inet_hash_connect`, or `udp_lib_get_port` for UDP: the port search. Absent if the call failed
+    /// before it, or needed none.
     pub search_ns: Option<u64>,
     /// Family of the socket, which also tells a v4-mapped destination.
     pub family: Family,
@@ -66,6 +78,8 @@ pub struct Connect {
     pub checks: Option<u32>,
     /// True if any of its calls of `__inet{,6}_check_established` was watched, which makes the search longer.
     pub checks_watched: bool,
+    /// The parts of the call; absent without `--phases`.
+    pub phases: Option<Phases>,
 }
 
 /// The maker of a connection, from the owner of the socket (`sk_kern_sock`) and the thread that called connect().
@@ -110,7 +124,7 @@ pub enum Family {
 pub enum SourcePort {
     /// The call failed, and the socket had no port of its own.
     None,
-    /// The socket had the port before connect(), by bind(): there was no search.
+    /// The socket had the port before connect(), by bind(), or by an earlier call of UDP: there was no search.
     Bound(u16),
     /// The kernel's port search found it.
     Searched(u16),
@@ -132,7 +146,8 @@ impl SourcePort {
 pub enum PortChoice {
     /// bind() to a port by its number.
     ExplicitPort,
-    /// bind() to port 0 without `IP_BIND_ADDRESS_NO_PORT`, which chose the port.
+    /// bind() to port 0 without `IP_BIND_ADDRESS_NO_PORT`, which chose the port; for a connect() of UDP also an earlier
+    /// call that chose it.
     Bind,
     /// connect() chooses, for an address that was bound.
     Address,

@@ -41,6 +41,46 @@ impl Order {
         })
     }
 
+    /// Returns the number of starts that a search can have, which are equally likely: the ports of its first pass.
+    #[must_use]
+    pub fn starts(self) -> u32 {
+        (self.ports / self.step()).max(1)
+    }
+
+    /// Returns the number of passes; each tries as many ports as there are starts.
+    #[must_use]
+    pub fn passes(self) -> u32 {
+        self.ports / self.starts()
+    }
+
+    /// Returns the `nth` port that a pass tries in a search with this start; all three count from 0.
+    #[must_use]
+    pub fn port(self, start: u32, pass: u32, nth: u32) -> u16 {
+        let at = (start + nth) * self.step() + pass;
+        // If the number of ports is odd, the last port takes the place of the lowest.
+        let within = if at > self.high - self.low {
+            at - self.ports
+        } else {
+            at
+        };
+        (self.low + within) as u16
+    }
+
+    /// Returns the start at a port, or just below it if no search starts there; `None` for a port out of the range.
+    #[must_use]
+    pub fn start_at(self, port: u16) -> Option<u32> {
+        let within = u32::from(port).checked_sub(self.low)?;
+        (within <= self.high - self.low).then(|| within % self.ports / self.step())
+    }
+
+    fn step(self) -> u32 {
+        if self.by_parity && self.ports > 1 {
+            2
+        } else {
+            1
+        }
+    }
+
     /// Returns the number of ports that a search went through, including the one that it found.
     ///
     /// `None` if another search may have advanced the slot before this one read its start from it. The programs give no
@@ -107,7 +147,7 @@ mod tests {
         range: SearchRange,
         sum: u32,
         random: u32,
-        taken: impl Fn(i32) -> bool,
+        mut taken: impl FnMut(i32) -> bool,
     ) -> (Option<(u16, u16)>, u32) {
         let step = if range.by_parity { 2 } else { 1 };
         let (low, high) = (i32::from(range.ports.low), i32::from(range.ports.high) + 1);
@@ -236,6 +276,23 @@ mod tests {
                     prop_assert_eq!(until(range, Start { sum, advance }, port), Some(looked_at)),
                 (None, looked_at) => prop_assert_eq!(all(range), Some(looked_at)),
             }
+        }
+
+        #[test]
+        fn the_ports_are_those_of_the_kernels_loop_in_its_order(range in range(), sum: u32) {
+            let order = Order::of(range).unwrap();
+            let mut expected = Vec::new();
+            let (found, _) = kernel(range, sum, 0, |port| {
+                expected.push(port as u16);
+                true
+            });
+            prop_assert_eq!(found, None);
+            let start = sum % order.ports / order.step();
+            prop_assert!(start < order.starts());
+            let pass = |pass| (0..order.starts()).map(move |nth| order.port(start, pass, nth));
+            let ports: Vec<u16> = (0..order.passes()).flat_map(pass).collect();
+            prop_assert_eq!(order.start_at(ports[0]), Some(start));
+            prop_assert_eq!(ports, expected);
         }
 
         #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use connect_trace_common::{BUCKETS, power_of_ten};
 
 use super::{
     downsample::{Downsampling, Parts, Thinner},
@@ -13,7 +14,7 @@ use super::{
     point::Point,
     regression::{Fits, Lines},
 };
-use crate::connect::Outcome;
+use crate::connect::{Cause, Outcome};
 use crate::{
     connect::Comm,
     stats::{BelowMinimum, Latency},
@@ -75,9 +76,14 @@ pub(super) struct Dataset {
     pub details: Vec<Detail>,
     /// Downsampling; `None` if all connections are drawn.
     pub thinning: Option<Downsampling>,
+    /// Nanoseconds of each cause in the calls of each power of ten of their time, if they are known.
+    pub causes_ns: Option<[ByCause; BUCKETS]>,
     /// Calls below --min-latency, which were only counted: they are in no point.
     pub fast: u64,
 }
+
+/// Nanoseconds of each cause, in the order of [`Cause::ALL`].
+pub(super) type ByCause = [u64; Cause::ALL.len()];
 
 /// Maximum number of errnos that are kept apart.
 const MOST_ERRNOS: usize = 32;
@@ -132,6 +138,13 @@ impl Dataset {
             self.fits.add(point.at_ns, point.number, point.latency_ns);
         }
         occupancy::add(&mut self.occupancy, point);
+        if let Some(causes_ns) = point.causes_ns {
+            let buckets = self.causes_ns.get_or_insert_default();
+            let bucket = &mut buckets[power_of_ten(point.latency_ns)];
+            for (sum, ns) in bucket.iter_mut().zip(causes_ns) {
+                *sum = sum.saturating_add(ns);
+            }
+        }
     }
 
     /// Adds the kernel's sums of calls below `--min-latency`.

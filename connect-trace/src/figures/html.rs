@@ -64,6 +64,7 @@ impl Page {
             }
             "about" => self.about(span),
             "buckets" => self.buckets(),
+            "causes" => self.causes(),
             "occupancy" => self.occupancy(),
             "table" => table::table(&self.sets, self.curves.is_some()),
             "setup" if self.curves.is_some() => {
@@ -105,6 +106,24 @@ impl Page {
 
     fn buckets(&self) -> String {
         self.articles(|html, set| html.push_str(&charts::buckets(Place::Page, set)))
+    }
+
+    /// Returns the section with the causes of the time; empty if no run has them.
+    fn causes(&self) -> String {
+        if self.sets.iter().all(|set| set.causes_ns.is_none()) {
+            return String::new();
+        }
+        let articles = self.articles(|html, set| {
+            let chart = charts::causes(Place::Page, set);
+            html.push_str(
+                &chart
+                    .unwrap_or_else(|| "<p>Recorded without <code>--phases</code>.</p>".to_owned()),
+            );
+        });
+        format!(
+            "<section id=\"causes\"><h2>Where the time goes</h2>\n{articles}\
+             <p>The time from the entry of connect() until the SYN is sent.</p></section>\n"
+        )
     }
 
     /// Returns an article for each run; a script shows the selected one.

@@ -1,6 +1,6 @@
 //! `connect-trace report --html` and `--svg`: the figures as one self-contained page, and as files for documents.
 
-mod charts;
+pub(crate) mod charts;
 mod data;
 mod dataset;
 mod downsample;
@@ -126,6 +126,9 @@ fn write_charts(folder: &Path, page: &Page) -> Result<usize> {
             format!("{name}-buckets.svg"),
             charts::buckets(Place::File, set),
         ));
+        if let Some(causes) = charts::causes(Place::File, set) {
+            charts.push((format!("{name}-causes.svg"), causes));
+        }
     }
     if let Some(curves) = page.curves.as_ref().filter(|curves| !curves.is_empty()) {
         let occupancy = charts::occupancy(Place::File, curves);
@@ -211,7 +214,7 @@ fn command(arguments: impl Iterator<Item = OsString>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use crate::connect::Outcome;
 
     use super::{dataset::Connects, point::Point, *};
@@ -233,6 +236,7 @@ mod tests {
             source: Some([127, 0, 0, 1].into()),
             comm: None,
             share: None,
+            causes_ns: None,
         }
     }
 
@@ -279,7 +283,7 @@ mod tests {
 
     /// Panics if the text is not XML: tags in pairs, attributes in quotes, no stray `<` or `&`.
     #[track_caller]
-    pub(super) fn well_formed(xml: &str) {
+    pub(crate) fn well_formed(xml: &str) {
         let mut open = Vec::new();
         let mut rest = xml;
         while let Some((text, after)) = rest.split_once('<') {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    connect::{Comm, Connect, Outcome},
+    connect::{Cause, Comm, Connect, Outcome},
     load::attempt::Attempt,
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Point {
     pub comm: Option<Comm>,
     /// Share of the range that was in use when it began, 0 to 1; known only for a workload.
     pub share: Option<f64>,
+    /// Nanoseconds of each cause, in the order of [`Cause::ALL`]; known only for a recording with `--phases`.
+    pub causes_ns: Option<[u64; Cause::ALL.len()]>,
 }
 
 impl Point {
@@ -68,6 +70,7 @@ impl Point {
             source: connect.source,
             comm: Some(connect.comm),
             share: None,
+            causes_ns: connect.ns_by_cause(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Point {
             source: attempt.source,
             comm: None,
             share: (capacity > 0).then_some(share.min(1.0)),
+            causes_ns: None,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         attempt::Attempt,
         log::{self, Head, Run},
     },
-    recording::{Ending, Recording, Start, each_batch},
+    recording::{Ending, Recording, Row, Start, each_batch},
     term::printable::printable,
 };
 
@@ -105,6 +105,9 @@ impl Connects for OfRecording<'_> {
         let mut ranges: BTreeMap<SearchRange, u64> = BTreeMap::new();
         let ending = each_batch(recording, |batch| {
             for connect in &batch {
+                let Row::Connect(connect) = connect else {
+                    continue;
+                };
                 if !self.filters.matches(connect) {
                     continue;
                 }

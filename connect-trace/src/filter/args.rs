@@ -2,9 +2,9 @@
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::connect::PortRange;
+use crate::connect::{PortRange, Protocols};
 use crate::filter::{Cidr, IpVersion};
 use crate::options::values::latency;
 
@@ -58,6 +58,11 @@ pub struct FilterArgs {
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
+    /// Only these protocols [default: tcp; of a recording: all]. Of UDP and UDP-Lite: connect(), and the calls of bind()
+    /// and send() for which the kernel chooses a source port
+    #[arg(long, value_name = "WHICH", value_enum)]
+    pub protocol: Option<ProtocolArg>,
+
     /// Only connect() calls that failed
     #[arg(short = 'x', long)]
     pub failed: bool,
@@ -66,6 +71,27 @@ pub struct FilterArgs {
     /// buckets, but not of events, percentiles and the groups of --by
     #[arg(short = 'm', long, value_name = "TIME", value_parser = latency)]
     pub min_latency: Option<Duration>,
+}
+
+/// `--protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolArg {
+    /// TCP
+    Tcp,
+    /// UDP and UDP-Lite
+    Udp,
+    /// TCP, UDP and UDP-Lite
+    All,
+}
+
+impl From<ProtocolArg> for Protocols {
+    fn from(protocol: ProtocolArg) -> Self {
+        match protocol {
+            ProtocolArg::Tcp => Self::TCP,
+            ProtocolArg::Udp => Self::UDP,
+            ProtocolArg::All => Self::ALL,
+        }
+    }
 }
 
 impl FilterArgs {

@@ -18,10 +18,7 @@ pub use self::{
     resolve::{filters, filters_of_recording},
     words::filter_words,
 };
-use crate::{
-    connect::PortRange,
-    connect::{Comm, Connect, Family},
-};
+use crate::connect::{Comm, Connect, Family, PortRange, Protocols};
 
 /// The filters. Different kinds combine with "and", filters of one kind with "or"; a kind without any excludes nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +41,8 @@ pub struct Filters {
     pub comms: Vec<Comm>,
     /// Protocol of the destination's address.
     pub version: Option<IpVersion>,
+    /// Protocols; a trace without them is one of TCP.
+    pub protocols: Option<Protocols>,
     /// True to select only calls that failed.
     pub failed: bool,
     /// Shortest time of a call that gets a record; all calls are counted.
@@ -177,6 +176,9 @@ impl Filters {
             && any(&self.dports, within)
             && any(&self.daddrs, inside)
             && any(&self.comms, |&comm| comm == connect.comm)
+            && self
+                .protocols
+                .is_none_or(|wanted| wanted.have(connect.kind.protocol))
             && self.version.is_none_or(|wanted| wanted == version)
             && (!self.failed || connect.errno != 0)
     }
@@ -242,5 +244,16 @@ mod tests {
             ..Filters::default()
         };
         assert!(!failed.matches(&connect));
+        for (protocols, matches) in [
+            (Protocols::TCP, true),
+            (Protocols::UDP, false),
+            (Protocols::ALL, true),
+        ] {
+            let of_protocol = Filters {
+                protocols: Some(protocols),
+                ..Filters::default()
+            };
+            assert_eq!(of_protocol.matches(&connect), matches, "{protocols:?}");
+        }
     }
 }

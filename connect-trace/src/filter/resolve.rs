@@ -70,6 +70,7 @@ fn filters_without_names(args: &FilterArgs) -> Filters {
             (_, true) => Some(IpVersion::V6),
             _ => None,
         },
+        protocols: args.protocol.map(Into::into),
         failed: args.failed,
         min_latency: args.min_latency,
         ..Filters::default()

@@ -38,6 +38,9 @@ pub fn filter_words(filters: &Filters) -> Vec<String> {
     for comm in &filters.comms {
         add("--comm", Comm::to_string(comm));
     }
+    if let Some(protocols) = filters.protocols {
+        add("--protocol", protocols.name().to_owned());
+    }
     if let Some(least) = filters.min_latency {
         add("--min-latency", format!("{}ns", least.as_nanos()));
     }
@@ -57,6 +60,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::connect::Protocols;
     use crate::filter::{Cgroup, PortRange};
 
     #[test]
@@ -80,11 +84,12 @@ mod tests {
             daddrs: vec!["10.0.0.0/8".parse().unwrap()],
             comms: vec![Comm::of("a\x1bb")],
             version: Some(IpVersion::V6),
+            protocols: Some(Protocols::ALL),
             failed: true,
             min_latency: Some(Duration::from_millis(1)),
         };
         let expected = "--pid 1 --pid 2 --cgroup 7 --uid 1000 --netns 4026531840 --dport 443 \
-            --dport 8000-8999 --daddr 10.0.0.0/8 --comm a\\x1bb --min-latency 1000000ns --follow \
+            --dport 8000-8999 --daddr 10.0.0.0/8 --comm a\\x1bb --protocol all --min-latency 1000000ns --follow \
             --ipv6 --failed";
         assert_eq!(filter_words(&filters).join(" "), expected);
     }

@@ -217,6 +217,16 @@ impl Btf {
         self.first_named(name, &self.structs)
     }
 
+    /// Returns the size of a structure in bytes; `None` if the kernel has no such structure.
+    ///
+    /// # Errors
+    /// If the blob is broken.
+    pub fn structure_bytes(&self, name: &str) -> Result<Option<u32>> {
+        self.structure(name)
+            .map(|id| self.u32(self.position(id)? + 8))
+            .transpose()
+    }
+
     /// Returns the types of a kernel function's parameters; `None` if the kernel has no such function.
     ///
     /// # Errors

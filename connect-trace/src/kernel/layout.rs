@@ -7,6 +7,7 @@ use connect_trace_common::Field;
 use super::{
     btf::{Btf, Kind, VOID},
     cast::Cast,
+    port_tables::PortTables,
     requirement::MissingRequirement,
 };
 
@@ -74,6 +75,13 @@ const TASK_MEMBERS: &[Member] = &[
     required(Field::CredUid, "cred", "uid.val"),
 ];
 
+/// Members that only the programs of UDP read.
+const UDP_MEMBERS: &[Member] = &[
+    required(Field::SocketSock, "socket", "sk"),
+    required(Field::SockType, "sock", "sk_type"),
+    required(Field::SockProtocol, "sock", "sk_protocol"),
+];
+
 /// Pairs that the programs read at once and split: the whole, its halves in their order, and the bytes of a half.
 const PAIRS: &[(&str, [&str; 2], u32)] = &[
     (
@@ -125,6 +133,8 @@ pub struct Layout {
     pub kernel_sock: Option<u32>,
     /// The function that gives an address a type, if the kernel has it.
     pub cast: Option<Cast>,
+    /// The tables of ports and their locks, if the kernel shows waits for locks.
+    pub port_tables: Option<PortTables>,
 }
 
 impl Layout {
@@ -143,6 +153,7 @@ impl Layout {
         if btf.parameters(TASK_HELPER)?.is_some() {
             layout.find(btf, TASK_MEMBERS)?;
         }
+        layout.find_udp(btf)?;
         let kind =
             |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
         layout.port_range_is_pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);
@@ -166,6 +177,7 @@ impl Layout {
         }
         layout.user_locks_bit = locks.map(|locks| locks.bit);
         layout.cast = Cast::of_running_kernel(btf)?;
+        layout.port_tables = PortTables::of(btf)?;
         let search = btf.parameters("__inet_hash_connect")?;
         let port_offset = search.and_then(|parameters| parameters.get(PORT_OFFSET).copied());
         layout.port_offset_is_wide = match port_offset {
@@ -194,6 +206,34 @@ impl Layout {
         Ok(())
     }
 
+    /// Finds the fields that only programs of UDP read. Without them UDP cannot be traced.
+    fn find_udp(&mut self, btf: &Btf) -> Result<()> {
+        for &Member {
+            field,
+            structure,
+            path,
+            ..
+        } in UDP_MEMBERS
+        {
+            let member = btf.member(structure, path)?;
+            // A trace of TCP lacks nothing without it, so that it is not among the absent ones.
+            self.offsets
+                .extend(member.map(|member| (field, member.offset)));
+        }
+        Ok(())
+    }
+
+    /// Checks that the programs of UDP can read their fields.
+    ///
+    /// # Errors
+    /// If this kernel's types do not show them.
+    pub fn check_udp(&self) -> Result<(), MissingRequirement> {
+        match UDP_MEMBERS.iter().find(|member| !self.has(member.field)) {
+            Some(lacking) => Err(missing(lacking.structure, lacking.path)),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that the halves of each pair lie where the programs expect them.
     fn check_pairs(btf: &Btf) -> Result<()> {
         for &(pair, halves, bytes) in PAIRS {
@@ -212,7 +252,7 @@ impl Layout {
     }
 }
 
-fn missing(structure: &str, path: &str) -> MissingRequirement {
+pub(super) fn missing(structure: &str, path: &str) -> MissingRequirement {
     misfit(&format!("struct {structure} has no member {path}"))
 }
 

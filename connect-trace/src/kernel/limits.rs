@@ -50,11 +50,11 @@ pub(crate) fn cpus() -> u32 {
 ///
 /// # Errors
 /// States how much memory the cgroup may use.
-pub(crate) fn memory(btf: &Btf, ring_buffer_bytes: u32) -> Result<(), MissingRequirement> {
+pub(crate) fn memory(btf: &Btf, buffer_bytes: u64) -> Result<(), MissingRequirement> {
     if btf.structure(COUNTED_AS_LOCKED).is_some() {
         return Ok(());
     }
-    let needed = AT_START + u64::from(ring_buffer_bytes);
+    let needed = AT_START + buffer_bytes;
     match memory_of_cgroup() {
         Some(most) if most < needed => Err(MissingRequirement::limit(
             format!(

@@ -4,9 +4,11 @@
 pub mod access;
 pub mod btf;
 pub(crate) mod cast;
+pub(crate) mod ends;
 pub mod layout;
 pub(crate) mod limits;
 pub(crate) mod mounts;
+pub mod port_tables;
 pub mod preemption;
 pub(crate) mod process;
 pub mod prototypes;

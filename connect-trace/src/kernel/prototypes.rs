@@ -15,8 +15,10 @@ pub struct Function {
     pub symbol: &'static str,
     /// Part of the names of the function's eBPF programs.
     pub program: &'static str,
-    /// Index of the argument that is the `struct sock *`.
+    /// Index of the argument that is the socket.
     sock: usize,
+    /// Structure of the socket: `sock`, or `socket`, which points to it.
+    structure: &'static str,
     /// Number of arguments, if the return value is read.
     arguments: Option<usize>,
     /// True if the function belongs to IPv6, which a kernel may lack.
@@ -30,6 +32,7 @@ pub const CONNECT: [Function; 3] = [
         symbol: "tcp_v4_connect",
         program: "tcp_v4_connect",
         sock: 0,
+        structure: "sock",
         arguments: Some(3),
         ipv6: false,
     },
@@ -38,6 +41,7 @@ pub const CONNECT: [Function; 3] = [
         symbol: "tcp_v6_connect",
         program: "tcp_v6_connect",
         sock: 0,
+        structure: "sock",
         arguments: Some(3),
         ipv6: true,
     },
@@ -46,6 +50,7 @@ pub const CONNECT: [Function; 3] = [
         symbol: "__inet_hash_connect",
         program: "inet_hash_connect",
         sock: 1,
+        structure: "sock",
         arguments: None,
         ipv6: false,
     },
@@ -58,6 +63,7 @@ pub const CHECKS: [Function; 2] = [
         symbol: "__inet_check_established",
         program: "check_established",
         sock: 1,
+        structure: "sock",
         arguments: None,
         ipv6: false,
     },
@@ -66,13 +72,56 @@ pub const CHECKS: [Function; 2] = [
         symbol: "__inet6_check_established",
         program: "check_established6",
         sock: 1,
+        structure: "sock",
         arguments: None,
         ipv6: true,
     },
 ];
 
+/// The function that decides whether a search may reuse a candidate port in TIME_WAIT. Only its return is probed.
+pub const TIME_WAIT: Function = Function {
+    name: "tcp_twsk_unique",
+    symbol: "tcp_twsk_unique",
+    program: "twsk_unique",
+    sock: 0,
+    structure: "sock",
+    arguments: Some(3),
+    ipv6: false,
+};
+
+/// The functions of UDP, from the outermost to the port search; each has an entry and a return.
+pub const UDP: [Function; 3] = [
+    Function {
+        name: "inet_dgram_connect",
+        symbol: "inet_dgram_connect",
+        program: "inet_dgram_connect",
+        sock: 0,
+        structure: "socket",
+        arguments: Some(4),
+        ipv6: false,
+    },
+    Function {
+        name: "inet_autobind",
+        symbol: "inet_autobind",
+        program: "inet_autobind",
+        sock: 0,
+        structure: "sock",
+        arguments: Some(1),
+        ipv6: false,
+    },
+    Function {
+        name: "udp_lib_get_port",
+        symbol: "udp_lib_get_port",
+        program: "udp_lib_get_port",
+        sock: 0,
+        structure: "sock",
+        arguments: Some(3),
+        ipv6: false,
+    },
+];
+
 impl Function {
-    /// Returns the function with another symbol. The copy is leaked until the process ends: there are five functions at
+    /// Returns the function with another symbol. The copy is leaked until the process ends: there are nine functions at
     /// most.
     #[must_use]
     pub fn with_symbol(&'static self, symbol: &str) -> &'static Self {
@@ -94,8 +143,11 @@ impl Function {
             return Ok(false);
         };
         let sock = parameters.get(self.sock).copied();
-        if !sock.is_some_and(|id| btf.points_to(id, "sock").unwrap_or(false)) {
-            let what = format!("argument {} of {name} is not a struct sock *", self.sock);
+        if !sock.is_some_and(|id| btf.points_to(id, self.structure).unwrap_or(false)) {
+            let what = format!(
+                "argument {} of {name} is not a struct {} *",
+                self.sock, self.structure
+            );
             return Err(misfit(&what).into());
         }
         if let Some(expected) = self.arguments

@@ -1,7 +1,10 @@
 //! Settings of the probes.
 
 use super::attach::AttachMode;
-use crate::{connect::CheckMode, filter::Filters};
+use crate::{
+    connect::{CheckMode, Protocols},
+    filter::Filters,
+};
 
 /// Default size of the ring buffer in bytes.
 pub const RING_BUFFER_BYTES: u32 = 8 << 20;
@@ -15,8 +18,12 @@ pub struct ProbeConfig {
     /// Attach mode; `None` takes fentry if the kernel offers it and does not skip its programs under preemption, else
     /// kprobe.
     pub attach: Option<AttachMode>,
+    /// The protocols to trace.
+    pub protocols: Protocols,
     /// How closely `__inet{,6}_check_established` are watched.
     pub checks: CheckMode,
+    /// True if the candidate ports in TIME_WAIT are counted.
+    pub time_wait: bool,
     /// Filters that select the connect() calls to trace.
     pub filters: Filters,
     /// Size of the ring buffer in bytes: a power of two and a multiple of the page size.
@@ -28,6 +35,10 @@ pub struct ProbeConfig {
     /// True if less may be traced for a while: see [`Probes::level_switch`](super::Probes::level_switch). Each call
     /// then tests whether it is sampled.
     pub may_sample: bool,
+    /// True if the parts of each connect() are measured: [`crate::connect::Phases`].
+    pub phases: bool,
     /// Number of kernel stacks that each CPU takes per second of threads inside connect(); `None` for no stacks.
     pub stacks_hertz: Option<u32>,
+    /// Maximum number of connections that are followed after their connect() at once; `None` to follow none.
+    pub max_connections: Option<u32>,
 }

@@ -2,15 +2,18 @@
 //! and reading their maps. The use of a record is decided elsewhere.
 //!
 //! Attached: `tcp_v4_connect`, `tcp_v6_connect`, `__inet_hash_connect` (entry and return each) and the
-//! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and
-//! `__inet6_check_established` as [`checks`] decides.
+//! tracepoint `sched_process_exit`, from start to end; `__inet_check_established` and `__inet6_check_established` as
+//! [`checks`] decides; with `--time-wait`, the return of `tcp_twsk_unique`; the functions of UDP instead or too, if it is
+//! traced.
 
 pub mod attach;
 mod cgroups;
 pub mod checks;
 mod config;
+pub(crate) mod ends;
 pub(crate) mod level_switch;
 mod object;
+pub(crate) mod phases;
 mod processes;
 mod read;
 mod stacks;
@@ -19,6 +22,7 @@ pub(crate) mod trial;
 pub use self::{
     attach::AttachMode,
     config::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
+    ends::MAX_CONNECTIONS,
 };
 
 use std::sync::{Arc, Mutex};
@@ -30,7 +34,7 @@ use aya::{
     programs::RawTracePoint,
 };
 use aya_log::EbpfLogger;
-use connect_trace_common::StackCounts;
+use connect_trace_common::{StackCounts, counters::TimeWaitCounts};
 
 use self::{
     attach::{
@@ -39,10 +43,12 @@ use self::{
         fentry,
         functions::Functions,
         kprobe,
+        link::Link,
         misses::{Misses, Programs},
     },
     cgroups::Cgroups,
     checks::Watcher,
+    ends::{Ends, Following},
     level_switch::LevelSwitch,
     object::{Options, filters, lock},
     processes::Processes,
@@ -53,7 +59,7 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf, layout::Layout, limits, mounts::Folder, preemption, process::Process,
+    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption, process::Process,
 };
 use crate::overhead::ProgramRuns;
 
@@ -66,11 +72,15 @@ pub struct Probes {
     maps: Arc<Maps>,
     programs: Programs,
     programs_of_checks: Programs,
+    /// The program of TIME_WAIT, if it was asked for.
+    program_of_time_wait: Option<Programs>,
     forks: Programs,
     thread_ends: Programs,
     processes: Processes,
     cgroups: Cgroups,
     records: Option<RingBuf<MapData>>,
+    /// The connections that are followed, if they are.
+    ends: Option<Ends>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
     /// The tracefs in which the kernel counts the misses of the return events, if there are any.
@@ -95,10 +105,27 @@ impl Probes {
         let asked_for = asked_for.map_err(limits::named)?;
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
-        let mut functions = Functions::of_running_kernel()?;
+        let mut functions = Functions::of_running_kernel(config.protocols)?;
         functions.fit(&btf)?;
-        let ring_buffers = 1 + u32::from(config.stacks_hertz.is_some());
-        limits::memory(&btf, config.ring_buffer_bytes.saturating_mul(ring_buffers))?;
+        if config.time_wait {
+            functions.time_wait()?;
+        }
+        if config.protocols.udp {
+            layout.check_udp()?;
+        }
+        let following = config.max_connections.map(|max_connections| {
+            anyhow::Ok(Following {
+                max_connections,
+                fields: EndFields::of(&btf)?,
+            })
+        });
+        let following = following.transpose()?;
+        let ring_bytes = u64::from(config.ring_buffer_bytes);
+        let stack_bytes = config.stacks_hertz.map_or(0, |_| ring_bytes);
+        let end_bytes = config
+            .max_connections
+            .map_or(0, |most| ring_bytes + ends::bytes(most));
+        limits::memory(&btf, ring_bytes + stack_bytes + end_bytes)?;
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
@@ -112,7 +139,7 @@ impl Probes {
         let chosen = choose(config.attach, preempting.as_deref(), |way| {
             functions.offer(way)?;
             with_types_or_without(&layout, |layout| {
-                Self::attach_as(way, config, layout, &functions).map_err(limits::named)
+                Self::attach_as(way, config, layout, &functions, following).map_err(limits::named)
             })
         })?;
         let mut probes = chosen.taken;
@@ -126,10 +153,11 @@ impl Probes {
         config: &ProbeConfig,
         layout: &Layout,
         functions: &Functions,
+        following: Option<Following>,
     ) -> Result<Self> {
         // Enabled before any program runs, so that every run is counted.
         let stats = config.run_stats.then(RunStats::enable).transpose()?;
-        let (mut ebpf, variables) = load(config, layout, functions)?;
+        let (mut ebpf, variables) = load(config, layout, functions, following)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         filters::fill(&mut ebpf, &config.filters)?;
         let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
@@ -147,6 +175,13 @@ impl Probes {
         if config.filters.follow {
             attach_tracepoint(&mut ebpf, "process_fork", "sched_process_fork")?;
         }
+        if config.phases {
+            phases::attach(&mut ebpf, layout, &mut notes)?;
+        }
+        let ends = match following {
+            Some(_) => Some(Ends::attach(&mut ebpf)?),
+            None => None,
+        };
         let return_events = match mode {
             AttachMode::Fentry => {
                 fentry::load(&mut ebpf, &functions.connect())?;
@@ -162,8 +197,20 @@ impl Probes {
             .map(|events| events.tracefs().clone());
         let ebpf = Arc::new(Mutex::new(ebpf));
         let stats = stats.map(Arc::new);
-        let mut attachment =
-            Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
+        let time_wait = config
+            .time_wait
+            .then(|| functions.time_wait())
+            .transpose()?;
+        if let Some(function) = time_wait {
+            Link::load_return(&mut lock(&ebpf), mode, function)?;
+        }
+        let mut attachment = Attachment::new(
+            Arc::clone(&ebpf),
+            mode,
+            functions.connect(),
+            time_wait,
+            return_events,
+        );
         attachment.attach(stats.as_deref())?;
         if let Some(hertz) = config.stacks_hertz {
             let mut ebpf = lock(&ebpf);
@@ -173,6 +220,9 @@ impl Probes {
             }
         }
         let loaded = lock(&ebpf);
+        let program_of_time_wait = time_wait
+            .map(|_| Programs::of_time_wait(&loaded))
+            .transpose()?;
         let programs = Programs::of(&loaded)?;
         let forks = Programs::of_forks(&loaded)?;
         let thread_ends = Programs::of_thread_ends(&loaded)?;
@@ -195,11 +245,13 @@ impl Probes {
             maps,
             programs,
             programs_of_checks,
+            program_of_time_wait,
             forks,
             thread_ends,
             processes,
             cgroups,
             records: Some(records),
+            ends,
             log,
             watcher,
             tracefs,
@@ -304,6 +356,11 @@ impl Probes {
         self.stack_counts.read()
     }
 
+    /// Returns the connections that are followed, if they are.
+    pub(crate) fn ends(&mut self) -> Option<&mut Ends> {
+        self.ends.as_mut()
+    }
+
     /// Passes log messages of the programs on to the log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -333,6 +390,18 @@ impl Probes {
         self.programs_of_checks.recursion_misses()
     }
 
+    /// Returns the counts of candidate ports in TIME_WAIT, and of the runs that the kernel skipped if it counts them;
+    /// `None` if these ports are not counted.
+    ///
+    /// # Errors
+    /// If the kernel's counters cannot be read.
+    pub fn time_wait(&self) -> Result<Option<(TimeWaitCounts, Option<u64>)>> {
+        let Some(program) = &self.program_of_time_wait else {
+            return Ok(None);
+        };
+        Ok(Some((self.maps.time_wait(), program.recursion_misses()?)))
+    }
+
     /// Detaches every program. The maps can still be read.
     ///
     /// # Errors
@@ -353,7 +422,12 @@ impl Probes {
 }
 
 /// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
-fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<(Ebpf, Variables)> {
+fn load(
+    config: &ProbeConfig,
+    layout: &Layout,
+    functions: &Functions,
+    following: Option<Following>,
+) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
     let variables = Variables::new()?;
     let ebpf = object::load(&Options {
@@ -364,9 +438,12 @@ fn load(config: &ProbeConfig, layout: &Layout, functions: &Functions) -> Result<
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
         count_checks: config.checks.counts(),
+        udp: config.protocols.udp,
         checks_add_up: config.checks == CheckMode::Count,
         may_sample: config.may_sample,
+        phases: config.phases,
         takes_stacks: config.stacks_hertz.is_some(),
+        following,
     })?;
     Ok((ebpf, variables))
 }

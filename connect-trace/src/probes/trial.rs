@@ -29,7 +29,7 @@ pub(crate) fn load_stacks(
     layout: &Layout,
     functions: &Functions,
 ) -> Result<()> {
-    let (mut ebpf, _variables) = load(config, layout, functions)?;
+    let (mut ebpf, _variables) = load(config, layout, functions, None)?;
     stacks::offered(&mut ebpf)
 }
 
@@ -44,12 +44,12 @@ pub(crate) fn load_all(
         AttachMode::Fentry => fentry::offered()?,
         AttachMode::Kprobe => kprobe::offered()?,
     }
-    let (mut ebpf, _variables) = load(config, layout, functions)?;
+    let (mut ebpf, _variables) = load(config, layout, functions, None)?;
     load_tracepoint(&mut ebpf, "thread_exit")?;
-    let all = functions.connect().into_iter().chain(functions.checks());
+    let all = [functions.connect(), functions.checks()].concat();
     match mode {
         AttachMode::Fentry => {
-            let btf = fentry::kernel_types()?;
+            let btf = fentry::kernel_types(&all)?;
             for function in all {
                 let entry = format!("fentry_{}", function.program);
                 fentry::load_exit(&mut ebpf, function, &btf)?;

@@ -4,13 +4,12 @@ use std::{sync::mpsc, thread};
 
 use anyhow::{Context as _, Result};
 
-use super::{Ending, Recording};
-use crate::connect::Connect;
+use super::{Ending, Recording, Row};
 
 /// Passes the batches of a recording to `each` while a thread reads the next ones.
 pub(crate) fn each_batch(
     mut recording: Recording,
-    mut each: impl FnMut(Vec<Connect>) -> Result<()>,
+    mut each: impl FnMut(Vec<Row>) -> Result<()>,
 ) -> Result<Ending> {
     /// Maximum number of batches that are ready and waiting.
     const AHEAD: usize = 4;

@@ -1,26 +1,67 @@
-//! Writes a connect() as a line of CSV, and reads it back. No value needs quotes.
+//! Writes a connect(), or what became of its connection, as a line of CSV, and reads it back. No value needs quotes.
 
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
 };
 
+use super::Row;
 use crate::connect::{
-    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    CallKind, Comm, Connect, ConnectionEvent, Family, Fate, LockWaits, Operation, Owner, Phases,
+    PortChoice, PortRange, Protocol, SearchRange, SourcePort, Split,
 };
 
 /// The first line: the names of the columns.
-pub const HEADER: &str = "start_ns,connect_ns,search_ns,family,source,source_port,port_origin,\
-destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
-range_by_parity,strategy,address_bound,scanned,checks,checks_watched\n";
+pub const HEADER: &str = "event,start_ns,connect_ns,search_ns,protocol,operation,family,source,source_port,\
+port_origin,destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
+range_by_parity,strategy,address_bound,scanned,before_search_ns,preempted_search_ns,preempted_other_ns,\
+blocked_search_ns,blocked_other_ns,bhash_ns,bhash2_ns,ehash_ns,lock_search_ns,lock_other_ns,checks,checks_watched,\
+handshake_ns,syn_retransmits,outcome,end_ns,end_errno\n";
 
-/// Maximum length of a line: four numbers of 20 digits, twelve of 10, two addresses of 39 characters, a name
+/// Maximum length of a line: sixteen numbers of 20 digits, fourteen of 10, two addresses of 39 characters, a name
 /// with all of its 16 bytes escaped, words and commas.
-pub(super) const LONGEST_LINE: usize = 450;
+pub(super) const LONGEST_LINE: usize = 800;
 
-/// Adds the line of a connection.
+/// Adds the line of a connect().
 pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
+    word(line, CONNECT);
+    write_connect(line, connect);
+    line.extend_from_slice(b",,,,,\n");
+}
+
+/// Adds the line of an event of a connection.
+pub(super) fn write_event(line: &mut Vec<u8>, event: &ConnectionEvent) {
+    let ConnectionEvent {
+        connect,
+        handshake_ns,
+        syn_retransmits,
+        fate,
+        end_ns,
+        errno,
+    } = event;
+    word(
+        line,
+        match end_ns {
+            None => ESTABLISHED,
+            Some(_) => ENDED,
+        },
+    );
+    write_connect(line, connect);
+    line.push(b',');
+    optional(line, *handshake_ns);
+    optional(line, *syn_retransmits);
+    word(line, fate.name().as_bytes());
+    optional(line, *end_ns);
+    number(line, errno.unsigned_abs());
+    // No column follows the last.
+    line.pop();
+    line.push(b'\n');
+}
+
+/// Adds the columns of a connect(), without a comma after the last.
+fn write_connect(line: &mut Vec<u8>, connect: &Connect) {
     let Connect {
+        kind,
         start_ns,
         connect_ns,
         search_ns,
@@ -42,10 +83,13 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
         scanned,
         checks,
         checks_watched,
+        phases,
     } = connect;
     number(line, *start_ns);
     number(line, *connect_ns);
     optional(line, *search_ns);
+    word(line, kind.protocol.name().as_bytes());
+    word(line, kind.operation.name().as_bytes());
     word(line, family_word(*family));
     address(line, *source);
     optional(line, port.number());
@@ -79,17 +123,46 @@ pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
     );
     word(line, address_bound.map_or(b"", truth_word));
     optional(line, *scanned);
+    parts(line, *phases);
     optional(line, *checks);
     line.extend_from_slice(truth_word(*checks_watched));
-    line.push(b'\n');
 }
 
-/// Removes the first line from the text, and returns its connection; `None` if the line is not in the format
-/// of [`write`], and then part of it may have been removed.
-pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
+/// Removes the first line from the text, and returns it; `None` if the line is not in the format of [`write`] or
+/// [`write_event`], and then part of it may have been removed.
+pub(super) fn take(text: &mut &[u8]) -> Option<Row> {
+    let event = field(text)?;
+    let connect = take_connect(text)?;
+    if event == CONNECT {
+        *text = text.strip_prefix(b",,,,\n")?;
+        return Some(Row::Connect(connect));
+    }
+    let handshake_ns = integer(text)?;
+    let syn_retransmits = integer(text)?;
+    let fate = fate_of(field(text)?)?;
+    let end_ns = integer(text)?;
+    let errno = decimal(until(text, b'\n')?)?;
+    let is_end = match event {
+        ESTABLISHED => false,
+        ENDED => true,
+        _ => return None,
+    };
+    (is_end == end_ns.is_some()).then_some(Row::Event(ConnectionEvent {
+        connect,
+        handshake_ns,
+        syn_retransmits,
+        fate,
+        end_ns,
+        errno,
+    }))
+}
+
+/// Removes and returns the columns of a connect().
+fn take_connect(text: &mut &[u8]) -> Option<Connect> {
     let start_ns = required(text)?;
     let connect_ns = required(text)?;
     let search_ns = integer(text)?;
+    let kind = kind_of(field(text)?, field(text)?)?;
     let family = family_of(field(text)?)?;
     let source = address_of(field(text)?)?;
     let port = integer(text)?;
@@ -126,9 +199,11 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         word => Some(truth_of(word)?),
     };
     let scanned = integer(text)?;
+    let phases = take_parts(text)?;
     let checks = integer(text)?;
-    let checks_watched = truth_of(until(text, b'\n')?)?;
+    let checks_watched = truth_of(field(text)?)?;
     Some(Connect {
+        kind,
         start_ns,
         connect_ns,
         search_ns,
@@ -150,8 +225,83 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Connect> {
         scanned,
         checks,
         checks_watched,
+        phases,
     })
 }
+
+/// Number of columns of [`parts`].
+const PARTS: usize = 10;
+
+/// Writes the parts of a connect().
+fn parts(line: &mut Vec<u8>, phases: Option<Phases>) {
+    let Some(phases) = phases else {
+        line.extend_from_slice(&[b','; PARTS]);
+        return;
+    };
+    number(line, phases.before_search_ns);
+    for wait in [phases.preempted, phases.blocked] {
+        number(line, wait.in_search_ns);
+        number(line, wait.elsewhere_ns);
+    }
+    let locks = phases.lock_waits;
+    optional(line, locks.map(|locks| locks.bhash_ns));
+    optional(line, locks.map(|locks| locks.bhash2_ns));
+    optional(line, locks.map(|locks| locks.ehash_ns));
+    optional(line, locks.map(|locks| locks.other.in_search_ns));
+    optional(line, locks.map(|locks| locks.other.elsewhere_ns));
+}
+
+/// Removes and returns the parts of a connect(): all of them, all but the waits for locks, or none.
+fn take_parts(text: &mut &[u8]) -> Option<Option<Phases>> {
+    let mut values = [None; PARTS];
+    for value in &mut values {
+        *value = integer::<u64>(text)?;
+    }
+    let split = |in_search_ns, elsewhere_ns| Split {
+        in_search_ns,
+        elsewhere_ns,
+    };
+    let [before, a, b, c, d, locks @ ..] = values;
+    let lock_waits = match locks {
+        [
+            Some(bhash_ns),
+            Some(bhash2_ns),
+            Some(ehash_ns),
+            Some(e),
+            Some(f),
+        ] => Some(LockWaits {
+            bhash_ns,
+            bhash2_ns,
+            ehash_ns,
+            other: split(e, f),
+        }),
+        [None, None, None, None, None] => None,
+        _ => return None,
+    };
+    match (before, a, b, c, d) {
+        (Some(before_search_ns), Some(a), Some(b), Some(c), Some(d)) => Some(Some(Phases {
+            before_search_ns,
+            preempted: split(a, b),
+            blocked: split(c, d),
+            lock_waits,
+        })),
+        (None, None, None, None, None) if lock_waits.is_none() => Some(None),
+        _ => None,
+    }
+}
+
+fn kind_of(protocol: &[u8], operation: &[u8]) -> Option<CallKind> {
+    let mut protocols = Protocol::ALL.into_iter();
+    let mut operations = Operation::ALL.into_iter();
+    Some(CallKind {
+        protocol: protocols.find(|it| it.name().as_bytes() == protocol)?,
+        operation: operations.find(|it| it.name().as_bytes() == operation)?,
+    })
+}
+
+const CONNECT: &[u8] = b"connect";
+const ESTABLISHED: &[u8] = b"established";
+const ENDED: &[u8] = b"ended";
 
 const NONE: &[u8] = b"none";
 const BOUND: &[u8] = b"bound";
@@ -189,6 +339,11 @@ fn port_choice_of(field: &[u8]) -> Option<Option<PortChoice>> {
         .into_iter()
         .find(|choice| choice.name().as_bytes() == field)
         .map(Some)
+}
+
+fn fate_of(field: &[u8]) -> Option<Fate> {
+    let mut all = Fate::ALL.into_iter();
+    all.find(|fate| fate.name().as_bytes() == field)
 }
 
 fn truth_word(truth: bool) -> &'static [u8] {
@@ -319,6 +474,14 @@ fn signed(text: &mut &[u8]) -> Option<i32> {
     i32::try_from(number).ok()
 }
 
+/// Reads a whole field that is a number without a sign.
+fn decimal(field: &[u8]) -> Option<i32> {
+    if !field.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
 /// Reads an address; an empty field is none.
 fn address_of(field: &[u8]) -> Option<Option<IpAddr>> {
     if field.is_empty() {
@@ -379,18 +542,55 @@ pub(super) mod tests {
         }
     }
 
+    fn split() -> impl Strategy<Value = Split> {
+        any::<(u64, u64)>().prop_map(|(in_search_ns, elsewhere_ns)| Split {
+            in_search_ns,
+            elsewhere_ns,
+        })
+    }
+
+    prop_compose! {
+        fn lock_waits()(bhash_ns: u64, bhash2_ns: u64, ehash_ns: u64, other in split()) -> LockWaits {
+            LockWaits { bhash_ns, bhash2_ns, ehash_ns, other }
+        }
+    }
+
+    prop_compose! {
+        fn phases()(before_search_ns: u64, preempted in split(), blocked in split(),
+            lock_waits in option::of(lock_waits())) -> Phases {
+            Phases { before_search_ns, preempted, blocked, lock_waits }
+        }
+    }
+
+    prop_compose! {
+        fn kind()(protocol in proptest::sample::select(Protocol::ALL.to_vec()),
+            operation in proptest::sample::select(Operation::ALL.to_vec())) -> CallKind {
+            CallKind { protocol, operation }
+        }
+    }
+
     prop_compose! {
         /// Any possible connection.
         pub fn connect()((start_ns, connect_ns, search_ns, errno) in when(),
             (family, source, port, destination, range) in wherefrom(),
             (pid, tid, uid, netns, cgroup_id, comm) in who(),
+            kind in kind(),
             owner in option::of(proptest::sample::select(Owner::ALL.to_vec())),
             port_choice in option::of(proptest::sample::select(PortChoice::ALL.to_vec())),
             address_bound: Option<bool>, scanned: Option<u32>,
-            checks: Option<u32>, checks_watched: bool) -> Connect {
-            Connect { start_ns, connect_ns, search_ns, family, source, port, destination, errno,
+            checks: Option<u32>, checks_watched: bool, phases in option::of(phases())) -> Connect {
+            Connect { kind, start_ns, connect_ns, search_ns, family, source, port, destination, errno,
                 pid, tid, comm, uid, netns, cgroup_id, owner, range, port_choice, address_bound, scanned,
-                checks, checks_watched }
+                checks, checks_watched, phases }
+        }
+    }
+
+    prop_compose! {
+        /// Any possible event of a connection.
+        pub fn event()(connect in connect(), handshake_ns: Option<u64>, syn_retransmits: Option<u32>,
+            fate in proptest::sample::select(Fate::ALL.to_vec()), end_ns: Option<u64>, errno in 0..=i32::MAX)
+            -> ConnectionEvent {
+            ConnectionEvent { connect, handshake_ns, syn_retransmits, fate, end_ns, errno }
         }
     }
 
@@ -402,7 +602,18 @@ pub(super) mod tests {
             prop_assert!(line.len() <= LONGEST_LINE);
             prop_assert!(line.iter().all(|byte| byte.is_ascii()));
             let mut rest = &line[..];
-            prop_assert_eq!(take(&mut rest), Some(connect));
+            prop_assert_eq!(take(&mut rest), Some(Row::Connect(connect)));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn a_line_of_an_event_is_read_as_the_same_event(event in event()) {
+            let mut line = Vec::new();
+            write_event(&mut line, &event);
+            prop_assert!(line.len() <= LONGEST_LINE);
+            prop_assert_eq!(line.iter().filter(|&&byte| byte == b',').count(), HEADER.matches(',').count());
+            let mut rest = &line[..];
+            prop_assert_eq!(take(&mut rest), Some(Row::Event(event)));
             prop_assert!(rest.is_empty());
         }
 
@@ -422,7 +633,7 @@ pub(super) mod tests {
             line[at] = byte;
             if let Some(read) = take(&mut &line[..]) {
                 // A line that reads the same is spelled differently, for example with a capital letter in an address.
-                prop_assert!(read != connect || byte.is_ascii_alphanumeric());
+                prop_assert!(read != Row::Connect(connect) || byte.is_ascii_alphanumeric());
             }
         }
     }

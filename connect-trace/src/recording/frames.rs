@@ -30,14 +30,18 @@ const PIECE: usize = 256 << 10;
 /// same readable bytes.
 pub(super) fn head() -> Vec<u8> {
     const RAW_AND_LAST: u32 = 1;
-    /// A single segment, its length in one byte, no checksum.
-    const DESCRIPTOR: u8 = 0x20;
-    let length =
-        u8::try_from(HEADER.len()).expect("the header is a constant of less than 256 bytes");
-    let block = (u32::from(length) << 3 | RAW_AND_LAST).to_le_bytes();
+    /// A single segment, its length in two bytes, no checksum.
+    const DESCRIPTOR: u8 = 0x60;
+    /// Length for which these two bytes are 0.
+    const SHORTEST: usize = 256;
+    const LENGTH: usize = HEADER.len();
+    const { assert!(LENGTH >= SHORTEST && LENGTH - SHORTEST <= u16::MAX as usize) };
+    let length = ((LENGTH - SHORTEST) as u16).to_le_bytes();
+    let block = ((LENGTH as u32) << 3 | RAW_AND_LAST).to_le_bytes();
     [
         &ZSTD[..],
-        &[DESCRIPTOR, length],
+        &[DESCRIPTOR],
+        &length,
         &block[..3],
         HEADER.as_bytes(),
     ]

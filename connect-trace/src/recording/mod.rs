@@ -13,6 +13,8 @@ mod recorder;
 mod tests;
 mod writer;
 
+use crate::connect::{Connect, ConnectionEvent};
+
 pub(crate) use self::batches::each_batch;
 pub use self::{
     columns::HEADER,
@@ -21,6 +23,26 @@ pub use self::{
     recorder::Recorder,
     writer::{BATCH_EVENTS, Writer},
 };
+
+/// A row of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A connect().
+    Connect(Connect),
+    /// What became of a connection after its connect().
+    Event(ConnectionEvent),
+}
+
+impl Row {
+    /// Returns the connect(), if it is the row of one.
+    #[must_use]
+    pub fn connect(self) -> Option<Connect> {
+        match self {
+            Self::Connect(connect) => Some(connect),
+            Self::Event(_) => None,
+        }
+    }
+}
 
 /// Version of the format that is written, and the newest that can be read.
 pub const FORMAT: u32 = 1;

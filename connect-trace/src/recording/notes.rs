@@ -8,14 +8,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use connect_trace_common::{BUCKETS, CheckEstablished, Counters, FastGroup, Times};
+use connect_trace_common::{BUCKETS, CheckEstablished, Counters, EndCounters, FastGroup, Times};
 
 use super::FORMAT;
 use crate::{
     connect::CheckMode,
     kernel::prototypes::CHECKS,
     stats::{
-        BelowMinimum,
+        BelowMinimum, EndsAccount,
         accounting::Accounting,
         report::{Checks, KernelSide},
     },
@@ -50,6 +50,8 @@ pub struct Start {
 pub struct End {
     /// Connections in the recording.
     pub events: u64,
+    /// Events of connections in the recording.
+    pub ends: u64,
     /// End of the trace, nanoseconds of `CLOCK_MONOTONIC`.
     pub monotonic_ns: u64,
     /// Counters of the kernel's side for the whole trace.
@@ -151,6 +153,7 @@ impl End {
         let checks = &self.kernel_side.checks;
         let mut note = Note::new(END);
         note.line("events", self.events);
+        note.line("ends", self.ends);
         note.line("ended_monotonic_ns", self.monotonic_ns);
         note.line("entered", entered);
         note.line("reported", reported);
@@ -187,6 +190,9 @@ impl End {
         }
         for (name, times) in fast_times(&self.kernel_side.fast) {
             note.line(name, times_text(&times));
+        }
+        if let Some(account) = &self.kernel_side.ends {
+            ends_lines(&mut note, account);
         }
         note.finish()
     }
@@ -249,14 +255,75 @@ impl End {
                 bound: group("bound")?,
                 failed: group("failed")?,
             },
+            ends: ends_of(lines),
             ..KernelSide::default()
         };
         Some(Self {
             events: lines.number("events")?,
+            ends: lines.number("ends").unwrap_or(0),
             monotonic_ns: lines.number("ended_monotonic_ns")?,
             kernel_side,
         })
     }
+}
+
+/// Writes the account of the connections that were followed.
+fn ends_lines(note: &mut Note, account: &EndsAccount) {
+    let EndsAccount {
+        kernel,
+        established_read,
+        ended_read,
+        undecodable,
+        left,
+        skipped,
+    } = *account;
+    let EndCounters {
+        followed,
+        map_full,
+        replaced,
+        established,
+        established_lost,
+        ended,
+        ended_lost,
+        others,
+    } = kernel;
+    note.line("ends_followed", followed);
+    note.line("ends_map_full", map_full);
+    note.line("ends_replaced", replaced);
+    note.line("ends_established", established);
+    note.line("ends_established_lost", established_lost);
+    note.line("ends_ended", ended);
+    note.line("ends_ended_lost", ended_lost);
+    note.line("ends_others", others);
+    note.line("ends_established_read", established_read);
+    note.line("ends_ended_read", ended_read);
+    note.line("ends_undecodable", undecodable);
+    for (name, count) in [("ends_left", left), ("ends_skipped", skipped)] {
+        if let Some(count) = count {
+            note.line(name, count);
+        }
+    }
+}
+
+/// Returns the account of the connections that were followed; `None` if none were.
+fn ends_of(lines: &Lines) -> Option<EndsAccount> {
+    Some(EndsAccount {
+        kernel: EndCounters {
+            followed: lines.number("ends_followed")?,
+            map_full: lines.number("ends_map_full")?,
+            replaced: lines.number("ends_replaced")?,
+            established: lines.number("ends_established")?,
+            established_lost: lines.number("ends_established_lost")?,
+            ended: lines.number("ends_ended")?,
+            ended_lost: lines.number("ends_ended_lost")?,
+            others: lines.number("ends_others")?,
+        },
+        established_read: lines.number("ends_established_read")?,
+        ended_read: lines.number("ends_ended_read")?,
+        undecodable: lines.number("ends_undecodable")?,
+        left: lines.number("ends_left"),
+        skipped: lines.number("ends_skipped"),
+    })
 }
 
 /// Returns the times of the calls below `--min-latency`, each with its key.
@@ -393,6 +460,7 @@ pub(super) mod tests {
     pub(crate) fn end(events: u64) -> End {
         End {
             events,
+            ends: 0,
             monotonic_ns: 7_000_000_000,
             kernel_side: KernelSide {
                 checks: Checks {
@@ -434,6 +502,23 @@ pub(super) mod tests {
                     ..Accounting::default()
                 },
                 fast: crate::fixtures::below_minimum(9),
+                ends: Some(EndsAccount {
+                    kernel: EndCounters {
+                        followed: 1,
+                        map_full: 2,
+                        replaced: 3,
+                        established: 4,
+                        established_lost: 5,
+                        ended: 6,
+                        ended_lost: 7,
+                        others: 8,
+                    },
+                    established_read: 9,
+                    ended_read: 10,
+                    undecodable: 11,
+                    left: Some(12),
+                    skipped: Some(13),
+                }),
                 ..KernelSide::default()
             },
         }

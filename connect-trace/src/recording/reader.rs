@@ -11,12 +11,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use zstd::bulk::Decompressor;
 
 use super::{
-    FORMAT, columns,
+    FORMAT, Row, columns,
     frames::{self, Fault, Frame, Frames, MOST_CONTENTS},
     notes::{End, NoteError, Start},
     writer::BATCH_EVENTS,
 };
-use crate::{connect::Connect, files::open, term::printable::printable};
+use crate::{files::open, term::printable::printable};
 
 /// A recording that is being read.
 pub struct Recording<R = File> {
@@ -25,6 +25,7 @@ pub struct Recording<R = File> {
     decompressor: Decompressor<'static>,
     lines: Vec<u8>,
     events: u64,
+    ends: u64,
     ending: Option<Ending>,
 }
 
@@ -97,6 +98,7 @@ impl<R: Read> Recording<R> {
             decompressor: Decompressor::new().context("set zstd up")?,
             lines: Vec::with_capacity(MOST_CONTENTS),
             events: 0,
+            ends: 0,
             ending: None,
         })
     }
@@ -107,10 +109,10 @@ impl<R: Read> Recording<R> {
         &self.start
     }
 
-    /// Returns the next connections, at most a batch; empty at the end.
-    pub fn next_batch(&mut self) -> Vec<Connect> {
-        let mut connects = Vec::new();
-        while connects.is_empty() && self.ending.is_none() {
+    /// Returns the next rows, at most a batch; empty at the end.
+    pub fn next_batch(&mut self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        while rows.is_empty() && self.ending.is_none() {
             let offset = self.frames.offset();
             let ended = match self.frames.next() {
                 Ok(Some(Frame::Contents(frame))) => {
@@ -124,7 +126,7 @@ impl<R: Read> Recording<R> {
                         });
                     match taken {
                         Ok(taken) => {
-                            connects = taken;
+                            rows = taken;
                             continue;
                         }
                         Err(damage) => Err(Some(damage)),
@@ -150,14 +152,21 @@ impl<R: Read> Recording<R> {
                 }),
             });
         }
-        self.events += connects.len() as u64;
-        connects
+        let connects = rows.iter().filter(|row| matches!(row, Row::Connect(_)));
+        let connects = connects.count() as u64;
+        self.events += connects;
+        self.ends += rows.len() as u64 - connects;
+        rows
     }
 
     /// Checks that nothing follows the end, and that no connection is missing.
     fn check_end(&mut self, end: End) -> Result<End, Option<String>> {
         if end.events != self.events {
             let missing = format!("the end says {} connect() calls", end.events);
+            return Err(Some(missing));
+        }
+        if end.ends != self.ends {
+            let missing = format!("the end says {} events of connections", end.ends);
             return Err(Some(missing));
         }
         match self.frames.peek(1) {
@@ -222,11 +231,11 @@ fn unreadable(error: io::Error) -> anyhow::Error {
     anyhow!("cannot be read: {error}")
 }
 
-/// Returns the connections of a batch; `None` if it is empty or a line is invalid.
-fn parse(mut lines: &[u8]) -> Option<Vec<Connect>> {
-    let mut connects = Vec::with_capacity(BATCH_EVENTS);
+/// Returns the rows of a batch; `None` if it is empty or a line is invalid.
+fn parse(mut lines: &[u8]) -> Option<Vec<Row>> {
+    let mut rows = Vec::with_capacity(BATCH_EVENTS);
     while !lines.is_empty() {
-        connects.push(columns::take(&mut lines)?);
+        rows.push(columns::take(&mut lines)?);
     }
-    (!connects.is_empty()).then_some(connects)
+    (!rows.is_empty()).then_some(rows)
 }

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use super::{End, Start, Writer};
 use crate::{
     clock,
-    connect::Connect,
+    connect::{Connect, ConnectionEvent},
     files,
     filter::{Filters, filter_words},
     kernel,
@@ -66,6 +66,11 @@ impl Recorder {
         self.with(|writer| writer.connect(connect));
     }
 
+    /// Writes an event of a connection.
+    pub fn ended(&mut self, event: &ConnectionEvent) {
+        self.with(|writer| writer.ended(event));
+    }
+
     /// Writes a batch that is due. Must be called many times per second.
     pub fn tick(&mut self) {
         self.with(Writer::flush_if_due);
@@ -76,6 +81,8 @@ impl Recorder {
         self.with(|writer| {
             writer.finish(|events| End {
                 events,
+                // The writer knows it.
+                ends: 0,
                 monotonic_ns: clock::monotonic_ns(),
                 kernel_side: kernel_side.clone(),
             })

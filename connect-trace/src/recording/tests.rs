@@ -10,7 +10,7 @@ use std::{
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
-    BATCH_EVENTS, Broken, End, Ending, Recording, Writer, columns, frames,
+    BATCH_EVENTS, Broken, End, Ending, Recording, Row, Writer, columns, frames,
     notes::tests::{end, start},
 };
 use crate::{connect::Connect, fixtures::connect_from};
@@ -66,7 +66,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<Connect>, Result<End, Broken>), String> {
         if batch.is_empty() {
             break;
         }
-        connects.extend(batch);
+        connects.extend(batch.into_iter().filter_map(Row::connect));
     }
     match recording.ending().expect("it has been read") {
         Ending::Whole(end) => Ok((connects, Ok(End::clone(end)))),
@@ -99,6 +99,31 @@ fn refused(bytes: &[u8]) -> String {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn events_of_connections_are_read_among_the_connects(
+        connects in vec(columns::tests::connect(), 1..20), events in vec(columns::tests::event(), 1..20),
+    ) {
+        let scratch = Scratch::new();
+        let mut writer = Writer::create(&scratch.0).unwrap();
+        writer.begin(&start()).unwrap();
+        let mut written = Vec::new();
+        for (connect, event) in connects.iter().zip(&events) {
+            writer.ended(event).unwrap();
+            writer.connect(connect).unwrap();
+            written.extend([Row::Event(*event), Row::Connect(*connect)]);
+        }
+        writer.finish(end).unwrap();
+        let bytes = fs::read(&scratch.0).unwrap();
+        let mut recording = Recording::new(&bytes[..]).unwrap();
+        prop_assert_eq!(recording.next_batch(), written.clone());
+        prop_assert!(recording.next_batch().is_empty());
+        let Some(Ending::Whole(ended)) = recording.ending() else {
+            panic!("it is whole: {:?}", recording.ending());
+        };
+        let count = written.len() as u64 / 2;
+        prop_assert_eq!((ended.events, ended.ends), (count, count));
+    }
 
     #[test]
     fn what_was_written_is_read(connects in vec(columns::tests::connect(), 0..200)) {

@@ -15,9 +15,12 @@ use super::{
     frames::{self, MOST_CONTENTS},
     notes::{End, Start},
 };
-use crate::{connect::Connect, files};
+use crate::{
+    connect::{Connect, ConnectionEvent},
+    files,
+};
 
-/// Maximum number of connections in a batch.
+/// Maximum number of rows in a batch.
 pub const BATCH_EVENTS: usize = 8192;
 /// Maximum time that a connection waits for its batch to be written.
 const BATCH_TIME: Duration = Duration::from_secs(1);
@@ -32,13 +35,15 @@ pub struct Writer {
     /// True if the file did not exist before.
     created: bool,
     compressor: Compressor<'static>,
-    /// Lines of the batch, and their number in `events`.
+    /// Lines of the batch, and their number in `events`, and of those the events of connections.
     lines: Vec<u8>,
     events: usize,
+    ends: usize,
     /// Time of the first connection of the batch.
     since: Instant,
-    /// Connections in the file.
+    /// Connections in the file, and events of connections.
     kept: u64,
+    kept_ends: u64,
     /// Bytes of the file that are complete frames.
     whole: u64,
 }
@@ -60,8 +65,10 @@ impl Writer {
             compressor: compressor().context("set zstd up")?,
             lines: Vec::new(),
             events: 0,
+            ends: 0,
             since: Instant::now(),
             kept: 0,
+            kept_ends: 0,
             whole: 0,
         })
     }
@@ -79,10 +86,23 @@ impl Writer {
     /// # Errors
     /// If a batch is full and cannot be written.
     pub fn connect(&mut self, connect: &Connect) -> io::Result<()> {
+        self.add(|lines| columns::write(lines, connect))
+    }
+
+    /// Adds an event of a connection.
+    ///
+    /// # Errors
+    /// If a batch is full and cannot be written.
+    pub fn ended(&mut self, event: &ConnectionEvent) -> io::Result<()> {
+        self.ends += 1;
+        self.add(|lines| columns::write_event(lines, event))
+    }
+
+    fn add(&mut self, line: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         if self.events == 0 {
             self.since = Instant::now();
         }
-        columns::write(&mut self.lines, connect);
+        line(&mut self.lines);
         self.events += 1;
         if self.events == BATCH_EVENTS {
             self.flush()?;
@@ -107,7 +127,10 @@ impl Writer {
     /// If the file cannot be written.
     pub fn finish(&mut self, end: impl FnOnce(u64) -> End) -> io::Result<()> {
         self.flush()?;
-        let end = end(self.kept);
+        let end = End {
+            ends: self.kept_ends,
+            ..end(self.kept)
+        };
         self.write(&frames::note(&end.text()))
     }
 
@@ -129,12 +152,15 @@ impl Writer {
         }
         debug_assert!(self.lines.len() <= MOST_CONTENTS);
         let frame = self.compressor.compress(&self.lines)?;
-        let events = self.events as u64;
+        let ends = self.ends as u64;
+        let events = self.events as u64 - ends;
         // A batch is tried only once, even if it cannot be written.
         self.lines.clear();
         self.events = 0;
+        self.ends = 0;
         self.write(&frame)?;
         self.kept += events;
+        self.kept_ends += ends;
         Ok(())
     }
 

@@ -18,10 +18,10 @@ use self::comparison::{Comparison, Row};
 use crate::{
     clock::{Clock, Time},
     connect::CheckMode,
-    connect::Connect,
+    connect::{Connect, ConnectionEvent},
     filter::{Filters, filter_words, filters_of_recording},
     options::Format,
-    recording::{End, Ending, Recording, Start, each_batch},
+    recording::{self, End, Ending, Recording, Start, each_batch},
     replay::args::ReportArgs,
     report::{OutputArgs, output::Output},
     stats::{
@@ -116,7 +116,18 @@ fn replay(
         .with_filters(words(&start, filters));
     let mut intervals = Intervals::new(output, start, args.interval);
     let ending = each_batch(recording, |batch| {
-        for connect in &batch {
+        for entry in &batch {
+            let connect = match entry {
+                recording::Row::Connect(connect) => connect,
+                recording::Row::Event(event) => {
+                    intervals.pass_at(event.at_ns())?;
+                    let connect = &event.connect;
+                    if filters.wants(connect) && !filters.is_below_minimum(connect) {
+                        intervals.ended(event)?;
+                    }
+                    continue;
+                }
+            };
             intervals.pass(connect)?;
             if !filters.wants(connect) {
                 continue;
@@ -174,7 +185,7 @@ struct Intervals {
     interval_ns: Option<u64>,
     /// Start of the current report (`CLOCK_MONOTONIC`).
     since_ns: u64,
-    /// Connections in the current report.
+    /// Rows in the current report.
     connects: u64,
     /// Calls below this report's `--min-latency`, since the start, as the kernel would have counted them.
     fast: BelowMinimum,
@@ -198,7 +209,11 @@ impl Intervals {
     /// Prints the reports of the intervals that are over at the end of this connect(). Its end is decisive,
     /// as in a trace, because the kernel delivers the record then.
     fn pass(&mut self, connect: &Connect) -> Result<()> {
-        let now = connect.start_ns.saturating_add(connect.connect_ns);
+        self.pass_at(connect.start_ns.saturating_add(connect.connect_ns))
+    }
+
+    /// Prints the reports of the intervals that are over at this time.
+    fn pass_at(&mut self, now: u64) -> Result<()> {
         self.last_ns = self.last_ns.max(now);
         self.pass_until(now)
     }
@@ -206,6 +221,11 @@ impl Intervals {
     fn connect(&mut self, connect: &Connect) -> Result<()> {
         self.connects += 1;
         self.output.connect(connect)
+    }
+
+    fn ended(&mut self, event: &ConnectionEvent) -> Result<()> {
+        self.connects += 1;
+        self.output.ended(event)
     }
 
     fn fast(&mut self, connect: &Connect) {

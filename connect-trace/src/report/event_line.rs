@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::term::{errno, numbers::microseconds_or_dash};
 use crate::{
     clock::Clock,
-    connect::{Connect, Owner},
+    connect::{Connect, ConnectionEvent, Operation, Owner},
 };
 
 /// Minimum columns of a terminal for wide lines; a smaller one gets the compact lines.
@@ -121,20 +121,34 @@ impl EventLines {
     /// printed above the line if there is one. The name of the thread cannot add control characters.
     #[must_use]
     pub(crate) fn event(&mut self, connect: &Connect, clock: &Clock) -> String {
-        let time = clock.at(connect.start_ns).of_day_with_ms();
-        let pid = connect.pid.to_string();
-        let comm = match connect.owner {
-            // The notation of ps for threads of the kernel.
-            Some(Owner::Worker) => format!("[{}]", connect.comm),
-            _ => connect.comm.to_string(),
-        };
-        let destination = connect.destination.map_or_else(dash, |to| to.to_string());
         let search = microseconds_or_dash(connect.search_ns.map(|ns| ns as f64));
         let total = microseconds_or_dash(Some(connect.connect_ns as f64));
         let returned = match connect.errno {
             0 => "ok".to_owned(),
             errno => errno::name(errno),
         };
+        let time = clock.at(connect.start_ns).of_day_with_ms();
+        self.line(connect, [time, search, total, returned])
+    }
+
+    /// Returns an event of a connection, as [`event`](Self::event) does: with its own time, its fate in place of the
+    /// answer, and the time since connect() began.
+    #[must_use]
+    pub(crate) fn ended(&mut self, event: &ConnectionEvent, clock: &Clock) -> String {
+        let time = clock.at(event.at_ns()).of_day_with_ms();
+        let total = microseconds_or_dash(Some(event.age_ns() as f64));
+        let fate = event.fate.name().to_owned();
+        self.line(&event.connect, [time, dash(), total, fate])
+    }
+
+    fn line(&mut self, connect: &Connect, [time, search, total, returned]: [String; 4]) -> String {
+        let pid = connect.pid.to_string();
+        let comm = match connect.owner {
+            // The notation of ps for threads of the kernel.
+            Some(Owner::Worker) => format!("[{}]", connect.comm),
+            _ => connect.comm.to_string(),
+        };
+        let destination = destination(connect);
         let port = connect.port.number();
         let cells = if self.columns >= WIDE {
             let source = source(connect.source, port);
@@ -290,6 +304,22 @@ fn cells(columns: [(usize, Kind); CELLS], texts: [impl Into<String>; CELLS]) -> 
     })
 }
 
+/// Returns the destination, if known. Of other protocols than TCP the protocol comes first, and the operation stands for
+/// the destination that it does not have.
+fn destination(connect: &Connect) -> String {
+    let kind = connect.kind;
+    let to = match connect.destination {
+        Some(to) => to.to_string(),
+        None if kind.operation == Operation::Connect => dash(),
+        None => kind.operation.name().to_owned(),
+    };
+    if kind.protocol.is_tcp() {
+        to
+    } else {
+        format!("{} {to}", kind.protocol.name())
+    }
+}
+
 /// Returns address and port, if known.
 fn source(address: Option<IpAddr>, port: Option<u16>) -> String {
     match (address, port) {
@@ -310,9 +340,33 @@ mod tests {
 
     use super::*;
     use crate::{
-        connect::{Comm, SourcePort},
-        fixtures::{any_connect, connect_from},
+        connect::{Comm, Fate, SourcePort},
+        fixtures::{any_connect, connect_from, connection_event},
     };
+
+    #[test]
+    fn a_call_of_udp_has_its_protocol_and_what_it_does() {
+        use crate::connect::{CallKind, Protocol};
+        let line = |protocol, operation| {
+            let kind = CallKind {
+                protocol,
+                operation,
+            };
+            let connect = connect_from(20_001);
+            let to = connect
+                .destination
+                .filter(|_| operation == Operation::Connect);
+            destination(&Connect {
+                kind,
+                destination: to,
+                ..connect
+            })
+        };
+        assert_eq!(line(Protocol::Tcp, Operation::Connect), "127.0.0.1:443");
+        assert_eq!(line(Protocol::Udp, Operation::Connect), "udp 127.0.0.1:443");
+        assert_eq!(line(Protocol::Udp, Operation::Bind), "udp bind");
+        assert_eq!(line(Protocol::UdpLite, Operation::Send), "udplite send");
+    }
 
     /// Returns the lines of connections, with headers; the time of day lacks its hour, which depends on the zone.
     fn lines(columns: usize, connects: &[Connect]) -> Vec<String> {
@@ -389,6 +443,26 @@ mod tests {
                 lines(columns, &[curl(20_001), unreachable, worker]),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn a_line_of_an_end_has_the_outcome_and_its_own_time() {
+        let clock = Clock::fixed(1_795_424_645_000_000_000);
+        let ended = |fate, columns| {
+            let event = ConnectionEvent {
+                connect: curl(20_001),
+                end_ns: Some(235_567_890),
+                ..connection_event(fate)
+            };
+            let line = EventLines::new(columns).ended(&event, &clock);
+            assert!(line.chars().count() <= columns, "{line}");
+            line[2..].to_owned()
+        };
+        let expected = ":04:05.235    1234 curl            127.0.0.1:20001       127.0.0.1:443         closed-here              -       1000.0";
+        assert_eq!(ended(Fate::ClosedHere, 120), expected);
+        for fate in Fate::ALL {
+            assert!(ended(fate, 80).ends_with(fate.name()));
         }
     }
 

@@ -76,6 +76,8 @@ pub(crate) fn parity() -> Report {
         precision: Precision::Fine,
         top: summary.by_parity(),
         exhausted: Exhausted::default(),
+        ends: None,
+        ends_account: None,
         clock_step_ns: None,
         overhead: None,
         budget: None,
@@ -86,6 +88,7 @@ pub(crate) fn parity() -> Report {
             watched: Duration::from_millis(70),
             functions: vec![("__inet_check_established", checks)],
         },
+        time_wait: None,
         accounting: Accounting {
             kernel: connect_trace_common::Counters {
                 entered: 7,

@@ -2,6 +2,7 @@
 
 mod account;
 pub(crate) mod args;
+mod ends;
 pub(crate) mod event_line;
 mod groups_text;
 pub(crate) mod histogram;
@@ -10,9 +11,11 @@ mod names;
 pub(crate) mod one_line;
 pub mod output;
 mod overhead;
+mod phases;
 mod port_choices;
 pub(crate) mod table;
 pub(crate) mod text;
+mod time_wait;
 pub(crate) mod warnings;
 
 pub use self::args::OutputArgs;

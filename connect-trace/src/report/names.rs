@@ -3,7 +3,7 @@
 use crate::connect::Outcome;
 use crate::term::errno;
 use crate::{
-    connect::{Family, Pass, PortChoice, SourcePort},
+    connect::{CallKind, Family, Pass, PortChoice, SourcePort},
     overhead::limiter::Level,
     stats::{Key, by::By, key::PortChoiceKey},
 };
@@ -41,6 +41,11 @@ pub(super) fn level(level: Level) -> &'static str {
     }
 }
 
+/// Returns protocol and operation.
+pub(super) fn kind(kind: CallKind) -> String {
+    format!("{} {}", kind.protocol.name(), kind.operation.name())
+}
+
 /// Returns the value of `--by`.
 pub(super) fn by(by: By) -> &'static str {
     match by {
@@ -54,6 +59,7 @@ pub(super) fn by(by: By) -> &'static str {
         By::Uid => "uid",
         By::Cgroup => "cgroup",
         By::Netns => "netns",
+        By::Protocol => "protocol",
         By::Family => "family",
         By::Strategy => "strategy",
     }
@@ -76,6 +82,7 @@ pub(super) fn key(key: Key) -> String {
         Key::Comm(comm) => comm.to_string(),
         Key::Cgroup(id) => id.to_string(),
         Key::Netns(inode) => inode.map_or_else(none, |inode| inode.to_string()),
+        Key::Kind(of_call) => kind(of_call),
         Key::Family(of_socket) => family(of_socket).to_owned(),
         Key::PortChoice(chosen) => chosen.map_or_else(none, choice),
     }
@@ -119,6 +126,7 @@ mod tests {
             ("uid", "0"),
             ("cgroup", "1"),
             ("netns", "4026531840"),
+            ("protocol", "tcp connect"),
             ("family", "IPv4"),
             ("strategy", "default"),
         ];

@@ -7,7 +7,8 @@ use crate::stats::report::Report;
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 use crate::{
     clock::Time,
-    stats::{Latency, accounting::Accounting},
+    connect::Fate,
+    stats::{Ends, Latency, accounting::Accounting},
 };
 
 /// Number of lines of a header.
@@ -44,7 +45,7 @@ impl ReportLines {
         let is_due = |since: usize| rows.is_some_and(|rows| since + HEADER >= rows.max(HEADER + 2));
         let mut text = String::new();
         if self.since_header.is_none_or(is_due) {
-            text = self.header(paint);
+            text = self.header(report, paint);
             self.since_header = Some(0);
         }
         *self.since_header.get_or_insert(0) += 1;
@@ -59,7 +60,7 @@ impl ReportLines {
         found
     }
 
-    fn header(&self, paint: Paint) -> String {
+    fn header(&self, report: &Report, paint: Paint) -> String {
         let width = self.time;
         let above = format!(
             "{:width$} {:10} {:7} {:>17} {:>17}",
@@ -69,6 +70,17 @@ impl ReportLines {
             "{:width$} {:>10} {:>7} {:>8} {:>8} {:>8} {:>8} {:>5} {:>6}",
             "TIME", "connects/s", "failed", "p50", "p99", "p50", "p99", "odd", "lost"
         );
+        let (above, titles) = match report.ends {
+            Some(_) => (
+                format!(
+                    "{above:<width$} {:>17}",
+                    "handshake, us",
+                    width = titles.len()
+                ),
+                titles + ENDS_TITLES,
+            ),
+            None => (above, titles),
+        };
         format!("{}\n{}\n", paint.title(&above), paint.title(&titles))
     }
 
@@ -97,7 +109,8 @@ impl ReportLines {
         let failed = summary.failures().connect.count();
         let lost = self.lost(&report.accounting);
         format!(
-            "{time} {rate:>10} {failed:>7} {even_p50:>8} {even_p99:>8} {odd_p50:>8} {odd_p99:>8} {share:>5} {lost:>6}\n"
+            "{time} {rate:>10} {failed:>7} {even_p50:>8} {even_p99:>8} {odd_p50:>8} {odd_p99:>8} {share:>5} {lost:>6}{}\n",
+            report.ends.as_ref().map(of_ends).unwrap_or_default()
         )
     }
 
@@ -115,6 +128,19 @@ impl ReportLines {
     }
 }
 
+/// Titles of the columns of connections that were followed.
+const ENDS_TITLES: &str = "      p50      p99  ended";
+
+/// Returns the columns of connections that were followed: the handshakes that succeeded, and the ends.
+fn of_ends(ends: &Ends) -> String {
+    let established = ends.handshakes.get(&Fate::Established);
+    let [p50, p99] = established.map_or_else(
+        || [0; 2].map(|_| "-".to_owned()),
+        |handshakes| percentiles(&handshakes.times),
+    );
+    format!(" {p50:>8} {p99:>8} {:>6}", ends.ended())
+}
+
 fn percentiles(latency: &Latency) -> [String; 2] {
     [0.5, 0.99].map(|share| microseconds_or_dash(latency.quantile_ns(share).map(|ns| ns as f64)))
 }
@@ -126,7 +152,7 @@ mod tests {
     use super::*;
     use crate::{
         connect::Connect,
-        fixtures::connect_from,
+        fixtures::{connect_from, connection_event},
         report::example::parity,
         stats::{Summary, accounting::Unknown},
     };
@@ -159,6 +185,26 @@ mod tests {
         assert_eq!(next(&mut lines, &report), [nothing]);
         report.accounting.unknown = Some(Unknown::Interval);
         assert!(next(&mut lines, &report)[0].ends_with("     -      -"));
+    }
+
+    #[test]
+    fn ends_add_columns() {
+        let mut ends = Ends::default();
+        for fate in [Fate::Established, Fate::Established, Fate::ClosedHere] {
+            ends.record(&connection_event(fate));
+        }
+        let report = Report {
+            ends: Some(ends),
+            ..parity()
+        };
+        let text = ReportLines::new(false).next(&report, None, Paint(false));
+        let ends: Vec<&str> = text.lines().map(|line| &line[76..]).collect();
+        let expected = [
+            "     handshake, us",
+            "      p50      p99  ended",
+            "    300.0    300.0      1",
+        ];
+        assert_eq!(ends, expected, "{text}");
     }
 
     #[test]

@@ -6,14 +6,15 @@ use std::{
 };
 
 use anyhow::Result;
+use connect_trace_common::counters::TimeWaitCounts;
 
 use crate::{
     clock::{Clock, Time},
-    connect::Connect,
+    connect::{Connect, ConnectionEvent},
     options::Format,
     report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
     stats::{
-        BelowMinimum, Exhaustions, Groups, Precision, Summary, Tally,
+        BelowMinimum, Ends, Exhaustions, Groups, Precision, Summary, Tally, TimeWait,
         by::By,
         exhaustion::Exhaustion,
         report::{KernelSide, Report},
@@ -40,10 +41,14 @@ pub struct Output {
     groups: Option<Groups>,
     /// Routes whose ports run out, over all reports.
     exhaustions: Exhaustions,
+    /// Handshakes and ends.
+    ends: Ends,
     /// True to log an exhaustion when it is first seen.
     is_live: bool,
     /// Counters of calls below `--min-latency`, as of the last report.
     fast: BelowMinimum,
+    /// Counts of candidate ports in TIME_WAIT, as of the last report.
+    time_wait: TimeWaitCounts,
     /// Lines of events; `None` before the first event.
     lines: Option<EventLines>,
     /// Lines of reports, with `--oneline`.
@@ -78,8 +83,10 @@ impl Output {
             kinds: Tally::default(),
             groups: groups(args.by),
             exhaustions: Exhaustions::default(),
+            ends: Ends::default(),
             is_live: true,
             fast: BelowMinimum::default(),
+            time_wait: TimeWaitCounts::default(),
             lines: None,
             report_lines: args.oneline.then(|| {
                 let has_ms = |interval: Duration| interval.subsec_nanos() != 0;
@@ -139,6 +146,22 @@ impl Output {
         Ok(())
     }
 
+    /// Adds an event of a connection that is followed; see [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// If stdout cannot be written; the event is still part of the report.
+    pub fn ended(&mut self, event: &ConnectionEvent) -> Result<()> {
+        self.ends.record(event);
+        if !self.args.events {
+            return Ok(());
+        }
+        match self.args.format {
+            Format::Json => json::write_connection(&mut self.out, event, &self.clock)?,
+            Format::Text => self.write_line(|lines, clock| lines.ended(event, clock))?,
+        }
+        Ok(())
+    }
+
     /// Logs that ports run out, where it is now that they do.
     #[cold]
     fn warn(&self, found: &Exhaustion) {
@@ -152,17 +175,21 @@ impl Output {
     fn write_event(&mut self, connect: &Connect) -> Result<()> {
         match self.args.format {
             Format::Json => json::write_event(&mut self.out, connect, &self.clock)?,
-            Format::Text => {
-                let lines = self
-                    .lines
-                    .get_or_insert_with(|| EventLines::new(terminal::columns()));
-                let event = lines.event(connect, &self.clock);
-                if let Some(header) = lines.header() {
-                    writeln!(self.out, "{}", self.paint.title(&header))?;
-                }
-                writeln!(self.out, "{event}")?;
-            }
+            Format::Text => self.write_line(|lines, clock| lines.event(connect, clock))?,
         }
+        Ok(())
+    }
+
+    /// Writes a line of text, after a header if one is due.
+    fn write_line(&mut self, line: impl FnOnce(&mut EventLines, &Clock) -> String) -> Result<()> {
+        let lines = self
+            .lines
+            .get_or_insert_with(|| EventLines::new(terminal::columns()));
+        let line = line(lines, &self.clock);
+        if let Some(header) = lines.header() {
+            writeln!(self.out, "{}", self.paint.title(&header))?;
+        }
+        writeln!(self.out, "{line}")?;
         Ok(())
     }
 
@@ -235,6 +262,13 @@ impl Output {
     fn collect(&mut self, at: SystemTime, elapsed: Duration, kernel_side: KernelSide) -> Report {
         let fast = kernel_side.fast.since(&self.fast);
         self.fast = kernel_side.fast;
+        let time_wait = kernel_side.time_wait.map(|time_wait| {
+            let earlier = std::mem::replace(&mut self.time_wait, time_wait.counts);
+            TimeWait {
+                counts: time_wait.counts.since(&earlier),
+                ..time_wait
+            }
+        });
         self.kinds.settle(&mut self.summary);
         let mut summary = std::mem::take(&mut self.summary);
         summary.merge_fast(&fast);
@@ -257,8 +291,12 @@ impl Output {
             precision,
             top,
             checks: kernel_side.checks,
+            time_wait,
             accounting: kernel_side.accounting,
             exhausted: self.exhaustions.take(),
+            ends: Some(std::mem::take(&mut self.ends))
+                .filter(|ends| kernel_side.ends.is_some() || !ends.is_empty()),
+            ends_account: kernel_side.ends,
             clock_step_ns: self.clock_step_ns.take(),
             overhead: kernel_side.overhead,
             budget: kernel_side.budget,

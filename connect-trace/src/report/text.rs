@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    account, groups_text, histogram, overhead, port_choices,
+    account, ends, groups_text, histogram, names, overhead, phases, port_choices,
     table::{rows, scanned},
+    time_wait,
     warnings::warnings,
 };
 use crate::stats::report::Report;
@@ -55,9 +56,12 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
                 &group.connect
             })?;
         }
+        phases::write(text, paint, summary)?;
     }
     account::checks(text, &report.checks, summary)?;
+    time_wait::write(text, report)?;
     account::accounting(text, paint, &report.accounting)?;
+    ends::write(text, paint, report)?;
     overhead::write(text, paint, report)?;
     for (number, warning) in warnings(report).iter().enumerate() {
         if number == 0 {
@@ -73,7 +77,11 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(
         text,
         "{} in {:.2} s",
-        counted(summary.connects, "connect() call", "connect() calls"),
+        if summary.has_others_than_connect() {
+            counted(summary.connects, "call", "calls")
+        } else {
+            counted(summary.connects, "connect() call", "connect() calls")
+        },
         report.elapsed.as_secs_f64(),
     )?;
     writeln!(
@@ -81,6 +89,11 @@ fn head(text: &mut String, report: &Report) -> fmt::Result {
         "Linux {}, attached by {}",
         report.kernel, report.attached
     )?;
+    if summary.has_others_than_tcp() {
+        let kinds = summary.kinds.iter();
+        let kinds = kinds.map(|(&kind, count)| format!("{} {count}", names::kind(kind)));
+        wrapped(text, "calls:", "  ", &kinds.collect::<Vec<_>>().join(", "))?;
+    }
     if !report.filters.is_empty() {
         wrapped(text, "only", "  ", &report.filters.join(" "))?;
     }
@@ -131,18 +144,9 @@ const NAME: usize = 14;
 /// Writes the buckets of even and odd ports side by side, and a row for each group.
 fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
     let pair = |of: fn(&Group) -> &Latency| [of(&summary.even), of(&summary.odd)];
-    histogram::pair(
-        text,
-        paint,
-        "connect() (tcp_v4_connect, tcp_v6_connect)",
-        pair(|group| &group.connect),
-    )?;
-    histogram::pair(
-        text,
-        paint,
-        "port search (__inet_hash_connect)",
-        pair(|group| &group.search),
-    )?;
+    let [calls, searches] = titles(summary);
+    histogram::pair(text, paint, calls, pair(|group| &group.connect))?;
+    histogram::pair(text, paint, searches, pair(|group| &group.search))?;
     let groups = by_port(summary);
     rows(text, paint, "connect(), us", &groups, |group| {
         &group.connect
@@ -153,6 +157,28 @@ fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
     let failed = summary.failures();
     let groups = [groups, vec![("failed".to_owned(), &failed)]].concat();
     scanned(text, paint, &groups, NAME)
+}
+
+/// Returns the titles of the buckets of calls and of port searches, which name the kernel's functions.
+fn titles(summary: &Summary) -> [&'static str; 2] {
+    if summary.mixes_protocols() {
+        ["calls of TCP and UDP", "port search of TCP and UDP"]
+    } else if summary.has_others_than_connect() {
+        [
+            "call (inet_dgram_connect, inet_autobind, udp_lib_get_port)",
+            "port search (udp_lib_get_port)",
+        ]
+    } else if summary.has_others_than_tcp() {
+        [
+            "connect() (inet_dgram_connect)",
+            "port search (udp_lib_get_port)",
+        ]
+    } else {
+        [
+            "connect() (tcp_v4_connect, tcp_v6_connect)",
+            "port search (__inet_hash_connect)",
+        ]
+    }
 }
 
 /// Returns the successful connections by their ports, and by the passes that found them unless the passes are the
@@ -238,6 +264,7 @@ mod tests {
         assert_fits(&render(&report));
         report.checks.bursts = 0;
         assert_fits(&render(&report));
+        assert_fits(&render(&time_wait::tests::example()));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Reasons to doubt the figures of a report, and resources that run out.
 
+use super::{ends, time_wait};
 use crate::stats::report::Report;
-use crate::stats::{Latency, distinct::Number, groups::MOST_GROUPS};
+use crate::stats::{Latency, by::By, distinct::Number, groups::MOST_GROUPS};
 use crate::term::numbers::counted;
 
 /// With fewer connections, the 99th percentile is the longest time.
@@ -22,7 +23,7 @@ pub(crate) struct Warning {
     pub text: String,
 }
 
-/// Returns every reason to doubt this report, and then the routes whose ports run out.
+/// Returns every reason to doubt this report, then the routes whose ports run out, and the advice on TIME_WAIT.
 #[must_use]
 pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
     [
@@ -33,13 +34,16 @@ pub(crate) fn warnings(report: &Report) -> Vec<Warning> {
         sampled(report),
         unwatched(report),
         watched(report),
+        mixed(report),
         few_samples(report),
         evicted(report),
         clock_step(report),
     ]
     .into_iter()
     .flatten()
+    .chain(report.ends_account.iter().flat_map(ends::warnings))
     .chain(exhausted(report))
+    .chain(time_wait::advice(report).map(|text| ("time_wait", text)))
     .map(|(kind, text)| Warning { kind, text })
     .collect()
 }
@@ -126,6 +130,13 @@ fn watched(report: &Report) -> Reason {
              --check-established off avoids this"
         );
         ("watched", text)
+    })
+}
+
+fn mixed(report: &Report) -> Reason {
+    (report.summary.mixes_protocols() && report.by != By::Protocol).then(|| {
+        let text = "the figures are of TCP and UDP together; --by protocol splits them".to_owned();
+        ("mixed_protocols", text)
     })
 }
 

@@ -26,6 +26,8 @@ pub enum By {
     Cgroup,
     /// network namespace
     Netns,
+    /// protocol, and connect(), bind() or send()
+    Protocol,
     /// IPv4, IPv6 or v4-mapped
     Family,
     /// how the source port was chosen; ranges set on a socket are grouped by width

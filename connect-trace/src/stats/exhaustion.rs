@@ -204,7 +204,8 @@ impl Route {
 /// Returns the evidence of one search, if it went through half of the ports. All ports that it skipped were taken, by
 /// connections on this route or by sockets that are bound to them, or reserved.
 fn evidence(connect: &Connect) -> Option<Evidence> {
-    let range = connect.range?;
+    // A port of UDP is taken for all destinations: such ports are no part of a route's.
+    let range = connect.range.filter(|_| connect.kind.protocol.is_tcp())?;
     let all = crate::connect::scan::all(range)?;
     let failed = connect.errno == libc::EADDRNOTAVAIL && connect.port.number().is_none();
     let taken = match connect.scanned {

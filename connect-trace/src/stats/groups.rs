@@ -152,7 +152,7 @@ impl Groups {
 /// Returns fine precision for keys that have few values.
 fn precision(by: By) -> Precision {
     match by {
-        By::Parity | By::Pass | By::Family => Precision::Fine,
+        By::Parity | By::Pass | By::Protocol | By::Family => Precision::Fine,
         _ => Precision::Coarse,
     }
 }

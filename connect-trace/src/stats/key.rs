@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::by::By;
-use crate::connect::{Comm, Connect, Family, Outcome, Pass, PortChoice};
+use crate::connect::{CallKind, Comm, Connect, Family, Outcome, Pass, PortChoice};
 
 /// The key that the calls of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,8 @@ pub enum Key {
     Cgroup(u64),
     /// Inode number of the network namespace; `None` on a kernel without namespaces.
     Netns(Option<u32>),
+    /// Protocol and operation.
+    Kind(CallKind),
     /// Family of the socket.
     Family(Family),
     /// Port choice; `None` if it is not known.
@@ -74,6 +76,7 @@ impl Key {
             By::Uid => Self::Uid(connect.uid),
             By::Cgroup => Self::Cgroup(connect.cgroup_id),
             By::Netns => Self::Netns(connect.netns),
+            By::Protocol => Self::Kind(connect.kind),
             By::Family => Self::Family(connect.family),
             By::Strategy => Self::PortChoice(PortChoiceKey::of(connect)),
         }

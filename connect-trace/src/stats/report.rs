@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use connect_trace_common::CheckEstablished;
 
 use super::{
-    BelowMinimum, Precision, Summary, accounting::Accounting, by::By, exhaustion::Exhausted,
-    groups::Top,
+    BelowMinimum, Ends, EndsAccount, Precision, Summary, TimeWait, accounting::Accounting, by::By,
+    exhaustion::Exhausted, groups::Top,
 };
 use crate::{
     connect::CheckMode,
@@ -36,10 +36,16 @@ pub struct Report {
     pub top: Top,
     /// Measurements of `__inet{,6}_check_established` since the probes were attached.
     pub checks: Checks,
+    /// Candidate ports in TIME_WAIT in that time; `None` if they were not counted.
+    pub time_wait: Option<TimeWait>,
     /// The account of every call since the probes were attached.
     pub accounting: Accounting,
     /// Routes whose ports ran out in that time.
     pub exhausted: Exhausted,
+    /// Handshakes and ends of that time, if connections were followed.
+    pub ends: Option<Ends>,
+    /// The account of the connections that were followed since the probes were attached.
+    pub ends_account: Option<EndsAccount>,
     /// Nanoseconds by which the time of day was set within that time; `None` if it was not set.
     pub clock_step_ns: Option<i128>,
     /// Overhead of the trace in that time, if it was requested.
@@ -54,10 +60,14 @@ pub struct Report {
 pub struct KernelSide {
     /// Measurements of `__inet{,6}_check_established`.
     pub checks: Checks,
+    /// Candidate ports in TIME_WAIT since the probes were attached; `None` if they were not counted.
+    pub time_wait: Option<TimeWait>,
     /// The account of every call.
     pub accounting: Accounting,
     /// Calls below `--min-latency`, which have no records.
     pub fast: BelowMinimum,
+    /// The account of the connections that were followed; `None` if none were, or if it is not known.
+    pub ends: Option<EndsAccount>,
     /// Overhead since the last report; `None` if it is not measured.
     pub overhead: Option<Overhead>,
     /// Use of the overhead limit since the last report; `None` without a limit.

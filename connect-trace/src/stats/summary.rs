@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BelowMinimum, Candidates, Group, Key, PortChoices,
+    BelowMinimum, Candidates, Group, Key, PhaseTimes, PortChoices,
     groups::{Named, Top},
     key::PortChoiceKey,
 };
-use crate::connect::{Connect, Outcome, Pass, SearchRange};
+use crate::connect::{CallKind, Connect, Operation, Outcome, Pass, SearchRange};
 
 /// Largest number of ranges and errnos that are kept apart. The kernel's connect() has fewer errnos, and a host has few
 /// ranges, unless sockets are given their own.
@@ -36,6 +36,8 @@ pub struct Summary {
     pub failed_fast: Group,
     /// Number of calls below `--min-latency`: part of all values but percentiles, passes, errnos and ranges.
     pub fast: u64,
+    /// Number of calls by protocol and operation; without the fast ones.
+    pub kinds: BTreeMap<CallKind, u64>,
     /// Number of calls by the range that was searched, up to `MOST_KINDS` ranges.
     pub ranges: BTreeMap<SearchRange, u64>,
     /// Calls by port choice; without the fast ones.
@@ -54,13 +56,17 @@ pub struct Summary {
     pub checks: u64,
     /// Number of connect() calls that counted them.
     pub checks_counted: u64,
+    /// The parts of the calls, if they were measured.
+    pub phases: PhaseTimes,
 }
 
 impl Summary {
     /// Adds one connect().
     pub fn record(&mut self, connect: &Connect) {
         self.connects += 1;
+        *self.kinds.entry(connect.kind).or_default() += 1;
         self.port_choices.record(connect);
+        self.phases.record(connect);
         if connect.checks_watched {
             self.checks_watched += 1;
             self.searches_watched += u64::from(Candidates::may_have(connect));
@@ -92,9 +98,10 @@ impl Summary {
         }
     }
 
-    /// Adds calls that found ports of one parity (even or odd), in one range and with one port choice.
+    /// Adds calls of one kind that found ports of one parity (even or odd), in one range and with one port choice.
     pub fn merge_found(
         &mut self,
+        kind: CallKind,
         parity: Outcome,
         range: SearchRange,
         choice: Option<PortChoiceKey>,
@@ -105,6 +112,7 @@ impl Summary {
             return;
         }
         self.connects += connects;
+        *self.kinds.entry(kind).or_default() += connects;
         self.port_choices.merge(choice, found);
         self.count_range(range, connects);
         let odd = parity == Outcome::Odd;
@@ -159,6 +167,25 @@ impl Summary {
             rest: None,
             fast: None,
         }
+    }
+
+    /// Returns true if any call is of another protocol than TCP.
+    #[must_use]
+    pub fn has_others_than_tcp(&self) -> bool {
+        self.kinds.keys().any(|kind| !kind.protocol.is_tcp())
+    }
+
+    /// Returns true if any call is not a connect().
+    #[must_use]
+    pub fn has_others_than_connect(&self) -> bool {
+        let mut kinds = self.kinds.keys();
+        kinds.any(|kind| kind.operation != Operation::Connect)
+    }
+
+    /// Returns true if there are calls of TCP and of another protocol.
+    #[must_use]
+    pub fn mixes_protocols(&self) -> bool {
+        self.has_others_than_tcp() && self.kinds.keys().any(|kind| kind.protocol.is_tcp())
     }
 
     /// Returns all calls that failed, as one group.

@@ -2,7 +2,7 @@
 //! the port choice and the parity of its port, and added to all its groups when there is a report.
 
 use super::{Candidates, Group, Summary, key::PortChoiceKey};
-use crate::connect::{Connect, Outcome, PortChoice, SearchRange, SourcePort};
+use crate::connect::{CallKind, Connect, Outcome, PortChoice, SearchRange, SourcePort};
 
 /// Largest number of kinds that are kept, up to 1 MiB each. A host has few, unless sockets have ranges of their own.
 const MOST: usize = 16;
@@ -28,6 +28,7 @@ struct Kind {
 /// Properties that decide, together with the port's parity, on the groups of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Like {
+    kind: CallKind,
     range: SearchRange,
     port_choice: Option<PortChoice>,
     address_bound: Option<bool>,
@@ -36,16 +37,18 @@ struct Like {
 impl Tally {
     /// Counts a connect(), to be added to this summary later, or adds it to the summary at once.
     pub fn record(&mut self, connect: &Connect, summary: &mut Summary) {
-        let (SourcePort::Searched(port), Some(range), 0, None, false) = (
+        let (SourcePort::Searched(port), Some(range), 0, None, false, None) = (
             connect.port,
             connect.range,
             connect.errno,
             connect.checks,
             connect.checks_watched,
+            connect.phases,
         ) else {
             return summary.record(connect);
         };
         let like = Like {
+            kind: connect.kind,
             range,
             port_choice: connect.port_choice,
             address_bound: connect.address_bound,
@@ -89,7 +92,7 @@ impl Tally {
         for kind in std::mem::take(self).kinds {
             summary.candidates.merge(&kind.candidates);
             for (parity, group) in [Outcome::Even, Outcome::Odd].into_iter().zip(&kind.groups) {
-                summary.merge_found(parity, kind.like.range, kind.choice, group);
+                summary.merge_found(kind.like.kind, parity, kind.like.range, kind.choice, group);
             }
         }
     }

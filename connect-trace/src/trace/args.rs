@@ -9,7 +9,7 @@ use crate::{
     filter::FilterArgs,
     flame::args::file_of_format,
     options::values::{duration, percent, ring_buffer},
-    probes::{MAX_IN_FLIGHT, attach::AttachMode},
+    probes::{MAX_CONNECTIONS, MAX_IN_FLIGHT, attach::AttachMode},
     report::OutputArgs,
 };
 
@@ -32,6 +32,11 @@ pub struct TraceArgs {
         help_heading = "What to trace"
     )]
     pub command: Vec<OsString>,
+
+    /// Follow each connection after connect(): report when it is established, refused, closed or reset, and how long the
+    /// handshake took
+    #[arg(long, help_heading = "What to trace")]
+    pub ends: bool,
 
     /// Stop after this time, such as 10 (seconds), 1.5m or 2h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -79,6 +84,14 @@ pub struct TraceArgs {
     )]
     pub check_established: CheckEstablished,
 
+    /// Tell where the time of each connect() goes: before, in and after the port search, waits for a CPU and waits for
+    /// locks. Costs two lookups for each context switch of the host
+    #[arg(long, help_heading = "What to trace")]
+    pub phases: bool,
+    /// Count the candidate ports in TIME_WAIT that searches met: those that the kernel refused, and those that it reused
+    #[arg(long, help_heading = "Probes")]
+    pub time_wait: bool,
+
     /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
     pub ring_buffer: u32,
@@ -86,6 +99,10 @@ pub struct TraceArgs {
     /// Maximum number of connect() calls in flight at once
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
     pub max_in_flight: u32,
+
+    /// With --ends, maximum number of connections that are followed at once
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_CONNECTIONS, requires = "ends", value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
+    pub max_connections: u32,
 
     /// Report the cost of the trace: the run time of the eBPF programs, and the CPU time and memory of connect-trace.
     /// To measure it, the kernel reads the clock twice for each run of a program

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::args::TraceArgs;
 use crate::{
+    connect::Protocols,
     files::is_standard,
     filter::{Filters, filters},
     flame::{HERTZ, args::FlameFiles},
@@ -46,19 +47,24 @@ impl Config {
         if !args.filters.pids.is_empty() || !args.command.is_empty() {
             access::check_pid_namespace()?;
         }
+        let filters = filters(&args.filters)?;
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
+                protocols: filters.protocols.unwrap_or(Protocols::TCP),
                 checks: args.check_established.into(),
+                time_wait: args.time_wait,
                 filters: Filters {
                     follow: args.follow,
-                    ..filters(&args.filters)?
+                    ..filters
                 },
                 ring_buffer_bytes: args.ring_buffer,
                 max_in_flight: args.max_in_flight,
                 run_stats: args.overhead || args.max_overhead.is_some(),
                 may_sample: args.max_overhead.is_some(),
+                phases: args.phases,
                 stacks_hertz: args.flame.is_some().then_some(HERTZ),
+                max_connections: args.ends.then_some(args.max_connections),
             },
             command: args.command,
             duration: args.duration,

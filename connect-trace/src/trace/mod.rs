@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod bursts;
 pub(crate) mod child;
 pub mod config;
+mod ends;
 pub(crate) mod flame;
 mod loss_log;
 mod overhead_control;
@@ -19,10 +20,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use connect_trace_common::ConnectRecord;
+use connect_trace_common::{ConnectRecord, EndRecord};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::{
+    connect::TimeWaitSettings,
     filter::filter_words,
     flame::{Flame, Prepared},
     kernel::{self, access, limits, prototypes::CHECKS},
@@ -30,7 +32,7 @@ use crate::{
     recording::Recorder,
     report::output::Output,
     stats::{
-        BelowMinimum,
+        BelowMinimum, TimeWait,
         report::{Checks, KernelSide},
     },
     term::{
@@ -59,6 +61,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 const CALLS_PER_CPU: u32 = 200_000;
 /// Size of a record in the ring buffer, with its header.
 const RECORD_BYTES: usize = 8 + size_of::<ConnectRecord>();
+/// Size of what a connection that is followed writes into its ring buffer, of the same size: two records with their headers.
+const END_BYTES: usize = 2 * (8 + size_of::<EndRecord>());
 /// Longest time that one reading may take before the signals are looked at.
 const DRAIN_BUDGET: Duration = Duration::from_millis(200);
 /// Time until the next reading, if the last one did not empty the buffer.
@@ -241,7 +245,11 @@ impl Daemon {
         let mut status = interval_at(start + STATUS_EVERY, STATUS_EVERY);
         let filters = &config.probes.filters;
         let only_some = !filters.pids.is_empty();
-        let mut pause = pause(config.probes.ring_buffer_bytes, limits::cpus());
+        let bytes = match config.probes.max_connections {
+            Some(_) => END_BYTES,
+            None => RECORD_BYTES,
+        };
+        let mut pause = pause(config.probes.ring_buffer_bytes, bytes, limits::cpus());
         if only_some || !filters.cgroups.is_empty() || config.output.events {
             pause = SHORTEST_PAUSE;
         }
@@ -387,13 +395,20 @@ impl Daemon {
                 printed = taken;
             }
         });
+        let no_ends = tracer.drain_ends(budget, |event| {
+            recording.ended(event);
+            let taken = output.ended(event);
+            if printed.is_ok() {
+                printed = taken;
+            }
+        });
         recording.tick();
         if let Some(flame) = flame {
             flame.read(is_empty);
         }
         let printed = printed.and(output.flush());
         self.printed(printed)?;
-        Ok(is_empty)
+        Ok(is_empty && no_ends)
     }
 
     /// Continues if stdout refuses a write, for example because the disk is full, and says so once: nothing that is
@@ -438,6 +453,18 @@ impl Daemon {
         Ok(Some(now.since(&earlier)))
     }
 
+    /// Returns the candidate ports in TIME_WAIT since the start, if they are counted.
+    fn time_wait(&mut self) -> Result<Option<TimeWait>> {
+        let counted = self.tracer.probes().time_wait()?;
+        Ok(counted.map(|(counts, skipped)| TimeWait {
+            counts,
+            skipped,
+            settings: TimeWaitSettings::of_this_namespace()
+                .inspect_err(|error| log::debug!("{error}"))
+                .ok(),
+        }))
+    }
+
     /// Prints the results since the last report.
     fn report(&mut self, is_last: bool) -> Result<()> {
         let drained = self.drain(DRAIN_BUDGET);
@@ -462,9 +489,11 @@ impl Daemon {
         };
         let kernel_side = KernelSide {
             checks,
+            time_wait: self.time_wait()?,
             accounting: self.tracer.accounting()?,
             // The sum since the start: the output subtracts the sum at the last report.
             fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
+            ends: self.tracer.ends_account()?,
             overhead: self.new_overhead()?,
             budget,
         };
@@ -480,8 +509,8 @@ impl Daemon {
 }
 
 /// Returns a pause in which no more records come than the ring buffer holds.
-fn pause(ring_buffer_bytes: u32, cpus: u32) -> Duration {
-    let records = f64::from(ring_buffer_bytes) / RECORD_BYTES as f64;
+fn pause(ring_buffer_bytes: u32, bytes_per_call: usize, cpus: u32) -> Duration {
+    let records = f64::from(ring_buffer_bytes) / bytes_per_call as f64;
     let fills_in = records / (f64::from(cpus) * f64::from(CALLS_PER_CPU));
     Duration::from_secs_f64(fills_in).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
@@ -492,9 +521,11 @@ mod tests {
 
     #[test]
     fn a_pause_is_as_long_as_the_ring_buffer_holds_what_all_cpus_make() {
-        let ms = |mib: u32, cpus| pause(mib << 20, cpus).as_millis();
+        let ms = |mib: u32, cpus| pause(mib << 20, RECORD_BYTES, cpus).as_millis();
         assert_eq!([1, 2, 8, 64].map(|cpus| ms(8, cpus)), [200, 154, 50, 50]);
         assert_eq!(ms(32, 8), 154, "four times as large for four times as many");
+        let with_ends = pause(8 << 20, END_BYTES, 1);
+        assert!(with_ends < pause(8 << 20, RECORD_BYTES, 1));
     }
 
     #[test]

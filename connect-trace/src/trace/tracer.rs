@@ -8,20 +8,22 @@ use connect_trace_common::Counters;
 
 use crate::{
     clock::monotonic_ns,
-    connect::{Connect, Decoder},
+    connect::{Connect, ConnectionEvent, Decoder},
     overhead::{
         Overhead,
         process_usage::{self, ProcessUsage},
     },
-    probes::{ProbeConfig, Probes},
-    stats::accounting::Accounting,
-    trace::loss_log::LossLog,
+    probes::{ProbeConfig, Probes, ends::Ends},
+    stats::{EndsAccount, accounting::Accounting},
+    trace::{ends::EndRecords, loss_log::LossLog},
 };
 
 /// A trace that is running.
 pub struct Tracer {
     probes: Probes,
     records: Records,
+    /// The ends, if connections are followed.
+    ends: Option<EndRecords>,
     loss_log: LossLog,
     missed_checks: MissedChecks,
     detached: bool,
@@ -91,8 +93,11 @@ impl Tracer {
             .take_records()
             .context("the ring buffer has been taken")?;
         let decoder = Decoder::new(probes.layout());
+        let end_ring = probes.ends().and_then(Ends::take_records);
+        let end_decoder = decoder.clone();
         Ok(Self {
             records: Records::new(ring, decoder),
+            ends: end_ring.map(|ring| EndRecords::new(ring, end_decoder)),
             probes,
             loss_log: LossLog::default(),
             missed_checks: MissedChecks::default(),
@@ -116,8 +121,44 @@ impl Tracer {
         };
         self.probes.flush_log();
         let probes = &self.probes;
-        self.loss_log.look(|| probes.maps().counters());
+        self.loss_log
+            .look(|| (probes.maps().counters(), probes.maps().ends()));
         is_empty
+    }
+
+    /// Passes every event of the connections that are followed to `each`, and stops after `budget`. Returns whether the
+    /// buffer was emptied. An event may come before its connect().
+    pub fn drain_ends(&mut self, budget: Duration, mut each: impl FnMut(&ConnectionEvent)) -> bool {
+        let missed_checks = &self.missed_checks;
+        self.ends.as_mut().is_none_or(|ends| {
+            ends.drain(budget, |event| {
+                if missed_checks.may_concern(&event.connect) {
+                    event.connect.checks = None;
+                }
+                each(event);
+            })
+        })
+    }
+
+    /// Accounts for every connection that was followed; `None` if none are.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn ends_account(&mut self) -> Result<Option<EndsAccount>> {
+        let kernel = self.probes.maps().ends();
+        let Some(ends) = self.probes.ends() else {
+            return Ok(None);
+        };
+        let mut account = EndsAccount {
+            kernel,
+            left: self.detached.then(|| ends.in_map()).transpose()?,
+            skipped: ends.skipped()?,
+            ..EndsAccount::default()
+        };
+        if let Some(ends) = &self.ends {
+            ends.account(&mut account);
+        }
+        Ok(Some(account))
     }
 
     /// Drains like [`Records::drain`], but removes the count of candidate checks from a connect() for which a program

@@ -1,4 +1,5 @@
-//! The page of `connect-trace report --html` and the flame graph of `connect-trace flame` in a browser.
+//! The page of `connect-trace report --html`, the flame graph of `connect-trace flame` and the drawing of
+//! `connect-trace explain`, in a browser.
 
 mod chromium;
 #[path = "../command/mod.rs"]
@@ -9,7 +10,11 @@ mod flame;
 #[path = "../fixtures/folder.rs"]
 mod folder;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Result, ensure};
 use connect_trace::load::{attempt::Attempt, log::Run};
@@ -18,6 +23,7 @@ use serde_json::{Value, json};
 
 use self::{
     chromium::{DESKTOP, Visit, Window, page, visit},
+    command::{connect_trace, text},
     fixtures::recording::write_recording,
     folder::Folder,
 };
@@ -59,6 +65,7 @@ const TESTS: &[Test] = tests![
     the_regression_line_stands_out_from_the_paper_light_and_dark,
     of_many_points_the_slowest_and_the_failed_are_all_there,
     a_recording_without_a_connect_is_a_page_without_a_complaint,
+    a_search_is_drawn_for_light_and_dark_and_fits_a_phone,
 ];
 
 /// Ports of the runs: for a multiple of 4,000 there are as many even as odd ones.
@@ -501,5 +508,53 @@ fn a_recording_without_a_connect_is_a_page_without_a_complaint() -> Result<()> {
         return [canvas.dataset.points, document.body.innerText.includes('It has no connect() call')];";
     let seen = found(&folder, &html, DESKTOP, script)?;
     ensure!(seen == json!(["0", true]), "{seen}");
+    Ok(())
+}
+
+fn a_search_is_drawn_for_light_and_dark_and_fits_a_phone() -> Result<()> {
+    let folder = Folder::new("browser-explain");
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let held: Vec<TcpStream> = (0..40)
+        .map(|_| TcpStream::connect(address))
+        .collect::<std::io::Result<_>>()?;
+    let drawn = connect_trace(&["explain", &address.to_string(), "--svg", "-"]);
+    drop(held);
+    let svg = text(&drawn.stdout);
+    ensure!(svg.starts_with("<svg"), "{drawn:?}");
+    let html = format!(
+        "<html><head><style>svg {{ max-width: 100%; height: auto; }}</style></head><body>{svg}</body></html>"
+    );
+    let script = "
+        const svg = document.querySelector('svg');
+        const { left, right, top, bottom } = svg.getBoundingClientRect();
+        const boxes = [...svg.querySelectorAll('text')].map((text) => text.getBoundingClientRect());
+        const out = boxes.filter((box) =>
+          box.left < left || box.right > right || box.top < top || box.bottom > bottom);
+        const colliding = boxes.filter((one, n) => boxes.slice(n + 1).some((other) =>
+          one.left < other.right && other.left < one.right && one.top < other.bottom - 3
+            && other.top < one.bottom - 3));
+        const colour = (what) => getComputedStyle(svg.querySelector(what)).fill;
+        const { scrollWidth, clientWidth } = document.documentElement;
+        return [scrollWidth - clientWidth, out.length, colliding.length,
+          svg.querySelectorAll('.taken').length > 1, svg.querySelectorAll('.end').length,
+          colour('.paper'), colour('.ink')];";
+    for (dark, paper, ink) in [
+        (false, "rgb(255, 255, 255)", "rgb(31, 35, 40)"),
+        (true, "rgb(13, 17, 23)", "rgb(230, 237, 243)"),
+    ] {
+        for width in [360, 1280] {
+            let window = Window {
+                width,
+                height: 740,
+                dark,
+            };
+            let seen = found(&folder, &html, window, script)?;
+            ensure!(
+                seen == json!([0, 0, 0, true, 1, paper, ink]),
+                "{width}: {seen}"
+            );
+        }
+    }
     Ok(())
 }

@@ -1,19 +1,23 @@
 //! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
-//! tests the fields of a record, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
+//! tests the fields of a record, `udp` the same of UDP, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
-//! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
-//! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
-//! `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget, `load` and `compare` workloads, `check` the
-//! command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and `clients`
-//! with the counts of real clients and a server. The other modules are helpers.
+//! the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of connect() calls, `program` the command
+//! `connect-trace`, `filters` and `command` the choice of traced calls, `output` events and JSON, `ends` what became of
+//! connections, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written, `recording`
+//! recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget, `load` and `compare` workloads,
+//! `explain` the ports that connect() takes next, `check` the command `connect-trace check` and kernels that lack a
+//! feature; `peer` compares with another tracer, and `clients` with the counts of real clients and a server. The other
+//! modules are helpers.
 
 mod check;
 mod checks;
 mod clients;
 mod command;
 mod compare;
+mod ends;
+mod explain;
 mod filters;
 mod flame;
 mod flood;
@@ -25,6 +29,7 @@ mod nginx;
 mod output;
 mod overhead;
 mod peer;
+mod phases;
 mod process;
 mod program;
 mod recording;
@@ -36,8 +41,10 @@ mod streams;
 mod symbols;
 mod tcp;
 mod terminal;
+mod time_wait;
 mod trace;
 mod truth;
+mod udp;
 
 use std::{
     env, fmt,
@@ -66,14 +73,18 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     checks::TESTS,
     strategy::TESTS,
     scan::TESTS,
+    time_wait::TESTS,
     filters::TESTS_OF_MODES,
     command::TESTS_OF_MODES,
     program::TESTS_OF_MODES,
     recording::TESTS_OF_MODES,
     overhead::TESTS_OF_MODES,
     peer::TESTS,
+    phases::TESTS,
     clients::TESTS,
     flame::TESTS,
+    udp::TESTS,
+    ends::TESTS_OF_MODES,
 ];
 
 /// Tests that do not depend on the way to attach.
@@ -83,13 +94,17 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     command::TESTS,
     output::TESTS,
     compare::TESTS,
+    explain::TESTS,
     terminal::TESTS,
     streams::TESTS,
     recording::TESTS,
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
+    time_wait::TESTS_OF_NO_MODE,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
+    udp::TESTS_OF_NO_MODE,
+    ends::TESTS,
 ];
 
 fn main() -> ExitCode {
@@ -106,6 +121,13 @@ fn main() -> ExitCode {
         tests.map(move |test| {
             let run = test.run;
             trial(format!("{prefix}::{}", test.name), move || run(mode))
+        })
+    });
+    let of_a_crowd = modes.into_iter().flat_map(|(prefix, mode)| {
+        let tests = phases::TESTS_OF_A_CROWD.iter();
+        tests.map(move |test| {
+            let run = test.run;
+            trial(format!("crowd::{prefix}_{}", test.name), move || run(mode))
         })
     });
     let of_none = FOR_NO_MODE.iter().copied().flatten();
@@ -135,6 +157,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let all = of_modes
+        .chain(of_a_crowd)
         .chain(of_none)
         .chain(of_check)
         .chain([last])

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::connect::{
-    Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
+    CallKind, Comm, Connect, Family, Operation, Owner, PortChoice, PortRange, Protocol,
+    SearchRange, SourcePort,
 };
 use serde_json::Value;
 
@@ -40,6 +41,7 @@ const SCHEMA: &str = include_str!("../../../docs/output.schema.json");
 /// The JSON lines of a run, each of which must be valid.
 pub struct Lines {
     pub events: Vec<Value>,
+    pub connections: Vec<Value>,
     pub reports: Vec<Value>,
 }
 
@@ -48,6 +50,7 @@ impl Lines {
         let validator = jsonschema::draft202012::new(&serde_json::from_str(SCHEMA)?)?;
         let mut lines = Self {
             events: Vec::new(),
+            connections: Vec::new(),
             reports: Vec::new(),
         };
         for line in ended.stdout.lines() {
@@ -57,6 +60,7 @@ impl Lines {
             }
             match value["type"].as_str() {
                 Some("event") => lines.events.push(value),
+                Some("connection") => lines.connections.push(value),
                 _ => lines.reports.push(value),
             }
         }
@@ -105,7 +109,7 @@ fn json_is_valid_and_agrees_with_truth((): ()) -> Result<()> {
 }
 
 /// Converts a line of JSON back into the record that it was made from.
-fn connect(event: &Value) -> Result<Connect> {
+pub fn connect(event: &Value) -> Result<Connect> {
     let missing = || format!("what is missing or wrong in {event}");
     let address = |field: &str| -> Result<Option<IpAddr>> {
         let text = event[field].as_str();
@@ -119,7 +123,19 @@ fn connect(event: &Value) -> Result<Connect> {
     let port = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
     let of = |field: &str| event[field].as_u64().with_context(missing);
     let range = &event["port_range"];
+    let named = |field: &str| event[field].as_str().with_context(missing);
+    let (protocol, operation) = (named("protocol")?, named("operation")?);
     Ok(Connect {
+        kind: CallKind {
+            protocol: Protocol::ALL
+                .into_iter()
+                .find(|known| known.name() == protocol)
+                .context("no known protocol")?,
+            operation: Operation::ALL
+                .into_iter()
+                .find(|known| known.name() == operation)
+                .context("no known operation")?,
+        },
         start_ns: of("start_ns")?,
         connect_ns: of("connect_ns")?,
         search_ns: event["search_ns"].as_u64(),
@@ -160,6 +176,7 @@ fn connect(event: &Value) -> Result<Connect> {
         scanned: small("scanned"),
         checks: small("checks"),
         checks_watched: event["checks_watched"] == true,
+        phases: None,
     })
 }
 

@@ -110,6 +110,7 @@ fn nothing_is_measured_unless_it_is_asked_for((): ()) -> Result<()> {
 fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
     let mut session = Session::start(&ProbeConfig {
         checks: CheckMode::Count,
+        time_wait: true,
         run_stats: true,
         may_sample: true,
         ..config(mode)
@@ -153,6 +154,11 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
     assert!(unsampled > 50, "{unsampled}");
     go(Level::Full)?;
     assert_eq!(after(&mut session, "v6 --count 15")?, [15, 0, 15, 15]);
+    let met = |session: &mut Session| session.tracer.probes().maps().time_wait();
+    let earlier = met(&mut session);
+    assert_eq!(after(&mut session, "time-wait")?, [5, 0, 5, 5]);
+    let counts = met(&mut session).since(&earlier);
+    assert_eq!((counts.refused, counts.reused, counts.calls), (3, 2, 4));
 
     let runs = session.tracer.probes().runs()?.context("no statistics")?;
     let searches = runs.iter().filter(|program| {
@@ -161,7 +167,11 @@ fn every_level_traces_what_it_says(mode: AttachMode) -> Result<()> {
     for program in searches {
         // All calls except those while detached, on kernels that accept a program twice and on those that need it
         // loaded again.
-        assert_eq!(program.runs, 12 + 13 + 400 + 40 + 100 + 15, "{program:?}");
+        assert_eq!(
+            program.runs,
+            12 + 13 + 400 + 40 + 100 + 15 + 5,
+            "{program:?}"
+        );
     }
     let trace = session.end()?;
     trace.assert_complete();

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use connect_trace::{
     connect::Connect,
     probes::attach::AttachMode,
-    recording::{Ending, Recording},
+    recording::{Ending, Recording, Row},
 };
 
 use serde_json::Value;
@@ -104,7 +104,7 @@ pub fn read(file: &Path) -> Result<(Vec<Connect>, Ending)> {
         if batch.is_empty() {
             break;
         }
-        connects.extend(batch);
+        connects.extend(batch.into_iter().filter_map(Row::connect));
     }
     let ending = recording.ending().context("it has been read")?.clone();
     Ok((connects, ending))

@@ -65,7 +65,8 @@ pub fn connect_within(
     }
 }
 
-fn try_within(low: u16, high: u16, address: Address, port: u16) -> io::Result<TcpStream> {
+/// Connects as [`connect_within`] does, and returns the error of a call that fails.
+pub fn try_within(low: u16, high: u16, address: Address, port: u16) -> io::Result<TcpStream> {
     // SAFETY: the call takes no pointers.
     let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) })?;
     // SAFETY: the descriptor is new, and has no other owner.

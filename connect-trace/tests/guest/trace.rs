@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use connect_trace::{
-    connect::{CheckMode, Connect},
+    connect::{CheckMode, Connect, ConnectionEvent, Protocols},
     filter::Filters,
     kernel::preemption::preempting_model,
     probes::{ProbeConfig, attach::AttachMode},
-    stats::accounting::Accounting,
+    stats::{EndsAccount, accounting::Accounting},
     trace::tracer::Tracer,
 };
 use connect_trace_common::CheckEstablished;
@@ -19,13 +19,17 @@ use crate::Lacking;
 pub fn config(mode: AttachMode) -> ProbeConfig {
     ProbeConfig {
         attach: Some(mode),
+        protocols: Protocols::TCP,
         checks: CheckMode::Off,
+        time_wait: false,
         filters: Filters::default(),
         ring_buffer_bytes: 8 << 20,
         max_in_flight: 16_384,
         run_stats: false,
         may_sample: false,
+        phases: false,
         stacks_hertz: None,
+        max_connections: None,
     }
 }
 
@@ -33,6 +37,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
 pub struct Session {
     pub tracer: Tracer,
     connects: Vec<Connect>,
+    events: Vec<ConnectionEvent>,
 }
 
 impl Session {
@@ -41,13 +46,19 @@ impl Session {
         Ok(Self {
             tracer: Tracer::start(config)?,
             connects: Vec::new(),
+            events: Vec::new(),
         })
     }
 
     /// Returns the connections so far.
     pub fn connects(&mut self) -> &[Connect] {
-        let Self { tracer, connects } = self;
+        let Self {
+            tracer,
+            connects,
+            events,
+        } = self;
         tracer.drain(Duration::MAX, |connect| connects.push(*connect));
+        tracer.drain_ends(Duration::MAX, |event| events.push(*event));
         connects
     }
 
@@ -60,7 +71,9 @@ impl Session {
             running,
             accounting: self.tracer.accounting()?,
             checks: self.tracer.probes().maps().checks(),
+            ends: self.tracer.ends_account()?,
             connects: self.connects,
+            events: self.events,
         })
     }
 }
@@ -79,6 +92,10 @@ pub fn crowd_is_seen(mode: AttachMode) -> Result<()> {
 pub struct Trace {
     /// All connections, in the order of their ends.
     pub connects: Vec<Connect>,
+    /// What became of them, if that was asked for.
+    pub events: Vec<ConnectionEvent>,
+    /// Accounting of the connections that were followed.
+    pub ends: Option<EndsAccount>,
     /// Accounting of the whole run.
     pub accounting: Accounting,
     /// Accounting just before the probes were detached.

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command},
 };
 
@@ -110,6 +110,13 @@ impl Range {
         fs::write(RANGE, format!("{low} {high}")).with_context(|| format!("cannot write {RANGE}"))
     }
 
+    /// Sets the kernel's range.
+    pub fn set(self, low: u16, high: u16) -> Result<Self> {
+        fs::write(RANGE, format!("{low} {high}"))
+            .with_context(|| format!("cannot write {RANGE}"))?;
+        Ok(self)
+    }
+
     fn ends(&self) -> Result<(&str, &str)> {
         let ends = self.0.trim().split_once(char::is_whitespace);
         ends.with_context(|| format!("{RANGE} has {:?}", self.0))
@@ -120,6 +127,30 @@ impl Drop for Range {
     fn drop(&mut self) {
         if let Err(error) = fs::write(RANGE, &self.0) {
             eprintln!("cannot put {RANGE} back: {error}");
+        }
+    }
+}
+
+/// A setting of net.ipv4. Dropping this value restores the text that was read.
+pub struct Sysctl {
+    path: PathBuf,
+    before: String,
+}
+
+impl Sysctl {
+    /// Sets the setting.
+    pub fn set(name: &str, text: &str) -> Result<Self> {
+        let path = Path::new("/proc/sys/net/ipv4").join(name);
+        let before = fs::read_to_string(&path).with_context(|| name.to_owned())?;
+        fs::write(&path, text).with_context(|| format!("cannot set {name} to {text}"))?;
+        Ok(Self { path, before })
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, &self.before) {
+            eprintln!("cannot put {} back: {error}", self.path.display());
         }
     }
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::tracers::{FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_CROWD};
+use crate::tracers::{
+    FUNCLATENCY, FUNCLATENCY_CHECKS, UNTRACED, UNTRACED_LIFETIME, UNTRACED_WAITING, WAITING,
+};
 
 /// Candidate ports that the shortest connect() with an odd port checks in vain: the even ports of the range.
 const CANDIDATES: f64 = 1_000.0;
@@ -18,9 +20,12 @@ const AGREEMENT: f64 = 0.01;
 pub(crate) struct Figures {
     pub(crate) kernel: String,
     pub(crate) tracers: Vec<Tracer>,
-    /// Times with many threads.
+    /// Times with many threads, and of UDP.
     #[serde(default)]
     pub(crate) crowds: Vec<Crowd>,
+    /// Times of whole connections.
+    #[serde(default)]
+    pub(crate) lifetimes: Vec<Lifetime>,
     /// Tracers that could not be measured, and the last line of each.
     pub(crate) failed: Vec<(String, String)>,
 }
@@ -34,11 +39,19 @@ pub(crate) struct Tracer {
     pub(crate) odd_least: f64,
 }
 
-/// Time of a connect() beside one tracer while many threads are alive, in nanoseconds, which equal instructions.
+/// Time of a connect() beside one tracer while many threads are alive, or of UDP, in nanoseconds, which equal
+/// instructions. The load is the part of the name after its last comma.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Crowd {
     pub(crate) name: String,
     pub(crate) mean_of_least: f64,
+}
+
+/// Time of a connection from open to close beside one tracer, in nanoseconds, which equal instructions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lifetime {
+    pub(crate) name: String,
+    pub(crate) least: f64,
 }
 
 impl Figures {
@@ -48,6 +61,7 @@ impl Figures {
             kernel: kernel.to_owned(),
             tracers: Vec::new(),
             crowds: Vec::new(),
+            lifetimes: Vec::new(),
             failed: Vec::new(),
         };
         for line in lines.lines() {
@@ -67,9 +81,14 @@ impl Figures {
                     name: name.to_owned(),
                     mean_of_least: us.parse::<f64>()? * 1e3,
                 }),
+                ["lifetime", name, us] => figures.lifetimes.push(Lifetime {
+                    name: name.to_owned(),
+                    least: us.parse::<f64>()? * 1e3,
+                }),
                 ["failed", name, said] => {
                     figures.tracers.retain(|tracer| tracer.name != name);
                     figures.crowds.retain(|crowd| crowd.name != name);
+                    figures.lifetimes.retain(|lifetime| lifetime.name != name);
                     figures.failed.push((name.to_owned(), said.to_owned()));
                 }
                 _ => bail!("the guest printed an unknown line: {line}"),
@@ -85,26 +104,43 @@ impl Figures {
         self.tracers.iter().find(|tracer| tracer.name == name)
     }
 
-    /// Returns the instructions that a tracer adds to a connect() that finds a port at once.
-    pub(crate) fn per_connect(&self, name: &str) -> Option<f64> {
-        Some(self.tracer(name)?.even_least - self.tracer(UNTRACED)?.even_least)
+    /// Returns the connections without a tracer, under the same load.
+    fn untraced(&self, name: &str) -> Option<&Tracer> {
+        self.tracer(match name.ends_with(WAITING) {
+            true => UNTRACED_WAITING,
+            false => UNTRACED,
+        })
     }
 
-    /// Returns the instructions that a tracer adds to such a connect() on average, while many threads are alive.
+    /// Returns the instructions that a tracer adds to a connect() that finds a port at once.
+    pub(crate) fn per_connect(&self, name: &str) -> Option<f64> {
+        Some(self.tracer(name)?.even_least - self.untraced(name)?.even_least)
+    }
+
+    /// Returns the instructions that a tracer adds to such a connect() on average, while many threads are alive, or to
+    /// one of UDP.
     pub(crate) fn per_connect_of_crowd(&self, name: &str) -> Option<f64> {
-        let of = |name| self.crowds.iter().find(|crowd| crowd.name == name);
-        Some(of(name)?.mean_of_least - of(UNTRACED_CROWD)?.mean_of_least)
+        let of = |name: &str| self.crowds.iter().find(|crowd| crowd.name == name);
+        let (_, load) = name.rsplit_once(',')?;
+        let untraced = format!("{UNTRACED},{load}");
+        Some(of(name)?.mean_of_least - of(&untraced)?.mean_of_least)
+    }
+
+    /// Returns the instructions that a tracer adds to a connection from open to close.
+    pub(crate) fn per_lifetime(&self, name: &str) -> Option<f64> {
+        let of = |name| self.lifetimes.iter().find(|lifetime| lifetime.name == name);
+        Some(of(name)?.least - of(UNTRACED_LIFETIME)?.least)
     }
 
     /// Returns the instructions that a tracer adds for each candidate port, beyond those per connect().
     pub(crate) fn per_candidate(&self, name: &str) -> Option<f64> {
-        let added = self.tracer(name)?.odd_least - self.tracer(UNTRACED)?.odd_least;
+        let added = self.tracer(name)?.odd_least - self.untraced(name)?.odd_least;
         Some((added - self.per_connect(name)?) / CANDIDATES)
     }
 
     /// Returns the factor by which the average connect() with an odd port takes longer beside a tracer.
     pub(crate) fn odd_ratio(&self, name: &str) -> Option<f64> {
-        Some(self.tracer(name)?.odd_mean / self.tracer(UNTRACED)?.odd_mean)
+        Some(self.tracer(name)?.odd_mean / self.untraced(name)?.odd_mean)
     }
 }
 
@@ -153,6 +189,10 @@ impl fmt::Display for Figures {
                 ratio(connect, self.per_connect(FUNCLATENCY)),
             )?;
         }
+        for Lifetime { name, .. } in &self.lifetimes {
+            let connection = self.per_lifetime(name).unwrap_or_default();
+            writeln!(formatter, "{name:<38} {connection:>8.0}")?;
+        }
         for (name, said) in &self.failed {
             writeln!(formatter, "{name:<38} not measured: {said}")?;
         }
@@ -184,6 +224,12 @@ pub(crate) fn compare(now: &[Figures], earlier: &[Figures]) -> (String, bool) {
                     crowd.mean_of_least,
                     other.mean_of_least,
                 );
+            }
+        }
+        for lifetime in &figures.lifetimes {
+            let mut others = before.lifetimes.iter();
+            if let Some(other) = others.find(|other| other.name == lifetime.name) {
+                compare(&lifetime.name, "least", lifetime.least, other.least);
             }
         }
         for tracer in &figures.tracers {
@@ -221,6 +267,10 @@ figures\tfentry, checks count\t32\t500\t452
 failed\ttcpconnlat\tno luck
 crowd\tuntraced, 512 threads\t31
 crowd\tfentry, 512 threads\t33.5
+crowd\tuntraced, UDP\t3
+crowd\tfentry --pid, UDP\t3.25
+lifetime\tuntraced, open to close\t100
+lifetime\ttcplife\t104.5
 ";
 
     #[test]
@@ -241,6 +291,9 @@ crowd\tfentry, 512 threads\t33.5
             ["2000", "1.33", "150.0", "0.10", "500.0", "1.613"]
         );
         assert_eq!(figures.per_connect_of_crowd(FENTRY_CROWD), Some(2_500.0));
+        let of_udp = figures.per_connect_of_crowd("fentry --pid, UDP");
+        assert_eq!(of_udp, Some(250.0));
+        assert_eq!(figures.per_lifetime("tcplife"), Some(4_500.0));
         assert!(text.contains("not measured: no luck"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 90), "{text}");
     }

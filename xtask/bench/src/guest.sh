@@ -4,8 +4,11 @@
 #
 # Prints one line for each: "figures", the name, the least time of a connect() with an even port, and the mean and the
 # least time of one with an odd port, in microseconds, as measured by the connecting program; a round is 1,000 of each,
-# until a range of 2,000 ports is exhausted. With "crowd" in place of a number: "crowd", the name, and the mean over 512
-# threads of the least time of a connect(). On failure: "failed", the name, and the last line of the tracer's output.
+# until a range of 2,000 ports is exhausted. With "waiting" in place of a number, the even ports are in TIME_WAIT, which
+# the kernel refuses. With "crowd": "crowd", the name, and the mean over 512 threads of the least time of a connect().
+# With "udp-least": the same line, with the least time of a connect() of UDP. With "lifetime": "lifetime", the name, and
+# the least time of a connection from open to close. On failure: "failed", the name, and the last line of the tracer's
+# output.
 set -eu
 
 # figures NAME: reads the output of connects() and prints the line of figures.
@@ -19,10 +22,23 @@ figures() {
 
 # measure NAME ROUNDS
 measure() {
-    if [ "$2" = crowd ]; then
-        printf 'crowd\t%s\t%s\n' "$1" "$(truth crowd)"
+    case "$2" in
+    crowd | udp-least)
+        printf 'crowd\t%s\t%s\n' "$1" "$(truth "$2")"
         return
-    fi
+        ;;
+    lifetime)
+        printf '%s\t%s\t%s\n' "$2" "$1" "$(truth "$2")"
+        return
+        ;;
+    waiting)
+        # The ports of an earlier measurement are in TIME_WAIT for a minute.
+        sleep 61
+        echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse
+        connects "" --waiting | figures "$1"
+        return
+        ;;
+    esac
     round=0
     while [ "$round" -lt "$2" ]; do
         connects

@@ -1,8 +1,8 @@
 # Starts and ends a tracer in a guest, for the scripts that measure connections beside one; comes before them.
 
-# connects [exec]: makes 1,000 connections from even ports, then 1,000 from odd ones.
+# connects [exec [OPTION]]: makes 1,000 connections from even ports, then 1,000 from odd ones.
 connects() {
-    ${1-} truth exhaust 20000-21999 --set-range --quiet 2>&1
+    ${1-} truth exhaust 20000-21999 --set-range --quiet ${2-} 2>&1
 }
 
 # Prints the number of functions with an attached probe.

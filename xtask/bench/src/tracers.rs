@@ -23,6 +23,12 @@ pub(crate) const UNTRACED_CROWD: &str = "untraced, 512 threads";
 pub(crate) const FENTRY_CROWD: &str = "fentry, 512 threads";
 pub(crate) const KPROBE_CROWD: &str = "kprobe, 512 threads";
 
+/// A connect() of UDP.
+pub(crate) const UNTRACED_UDP: &str = "untraced, UDP";
+/// End of the names of connections on a range whose even ports are in TIME_WAIT.
+pub(crate) const WAITING: &str = "TIME_WAIT";
+pub(crate) const UNTRACED_WAITING: &str = "untraced, TIME_WAIT";
+
 /// Tracers that `cargo xtask bench-parts` breaks down by default: those that miss a target, and the third-party tracer
 /// to compare with.
 const BROKEN_DOWN: [&str; 4] = [FUNCLATENCY, FENTRY, FENTRY_OTHER, KPROBE];
@@ -42,6 +48,9 @@ macro_rules! ours {
 const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsecs; } \
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
+/// Whole connections, from open to close.
+pub(crate) const UNTRACED_LIFETIME: &str = "untraced, open to close";
+
 /// Load while a tracer is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
@@ -51,9 +60,15 @@ enum Load {
     Long,
     /// 512 threads.
     Crowd,
+    /// One thread that connects sockets of UDP.
+    Udp,
+    /// Whole connections of one thread.
+    Lifetime,
+    /// One thread, with the even ports in TIME_WAIT.
+    Waiting,
 }
 
-use Load::{Crowd, Long, Rounds};
+use Load::{Crowd, Lifetime, Long, Rounds, Udp, Waiting};
 
 /// Name, load and command of a tracer.
 type Tracer = (&'static str, Load, &'static str);
@@ -87,7 +102,22 @@ const TRACERS: &[Tracer] = &[
         Rounds(1),
         concat!(ours!("fentry", "off"), " --pid 1"),
     ),
+    (
+        "fentry, --phases",
+        Rounds(1),
+        concat!(ours!("fentry", "off"), " --phases"),
+    ),
+    (
+        "fentry, --time-wait",
+        Rounds(1),
+        concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
     (KPROBE, Rounds(2), ours!("kprobe", "off")),
+    (
+        "kprobe, --phases",
+        Rounds(1),
+        concat!(ours!("kprobe", "off"), " --phases"),
+    ),
     ("kprobe, checks count", Rounds(1), ours!("kprobe", "count")),
     ("kprobe, checks time", Rounds(1), ours!("kprobe", "time")),
     (
@@ -111,10 +141,57 @@ const TRACERS: &[Tracer] = &[
         Rounds(12),
         concat!(ours!("kprobe", "off"), " --flame flame.folded"),
     ),
+    (
+        "kprobe, --time-wait",
+        Rounds(1),
+        concat!(ours!("kprobe", "off"), " --time-wait"),
+    ),
     (DEFAULT, Long, "connect-trace"),
     (UNTRACED_CROWD, Crowd, ""),
     (FENTRY_CROWD, Crowd, ours!("fentry", "off")),
     (KPROBE_CROWD, Crowd, ours!("kprobe", "off")),
+    (UNTRACED_UDP, Udp, ""),
+    ("fentry of TCP, UDP", Udp, ours!("fentry", "off")),
+    (
+        "fentry, UDP",
+        Udp,
+        concat!(ours!("fentry", "off"), " --protocol udp"),
+    ),
+    (
+        "fentry --pid of another, UDP",
+        Udp,
+        concat!(ours!("fentry", "off"), " --protocol udp --pid 1"),
+    ),
+    (
+        "kprobe, UDP",
+        Udp,
+        concat!(ours!("kprobe", "off"), " --protocol udp"),
+    ),
+    (UNTRACED_LIFETIME, Lifetime, ""),
+    ("tcplife, open to close", Lifetime, "tcplife"),
+    ("tcpconnlat, open to close", Lifetime, "tcpconnlat"),
+    ("fentry, open to close", Lifetime, ours!("fentry", "off")),
+    (
+        "fentry --ends, open to close",
+        Lifetime,
+        concat!(ours!("fentry", "off"), " --ends"),
+    ),
+    (
+        "kprobe --ends, open to close",
+        Lifetime,
+        concat!(ours!("kprobe", "off"), " --ends"),
+    ),
+    (UNTRACED_WAITING, Waiting, ""),
+    (
+        "fentry, --time-wait, TIME_WAIT",
+        Waiting,
+        concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
+    (
+        "kprobe, --time-wait, TIME_WAIT",
+        Waiting,
+        concat!(ours!("kprobe", "off"), " --time-wait"),
+    ),
 ];
 
 /// Returns the input lines of `guest.sh`: the tracers with one of these texts in their names, and the baseline.
@@ -127,6 +204,9 @@ pub(crate) fn lines(rounds: u32, only: &[String]) -> String {
             Rounds(own) => own.to_string(),
             Long => rounds.to_string(),
             Crowd => "crowd".to_owned(),
+            Udp => "udp-least".to_owned(),
+            Lifetime => "lifetime".to_owned(),
+            Waiting => "waiting".to_owned(),
         };
         format!("{name}\t{load}\t{command}")
     });
@@ -139,15 +219,22 @@ pub(crate) fn lines_of_parts(only: &[String]) -> String {
         [] => BROKEN_DOWN.contains(&name),
         only => is_named(name, only),
     };
-    let lines = TRACERS
-        .iter()
-        .filter(|(name, load, _)| *load != Crowd && (*name == UNTRACED || is_wanted(name)));
+    let lines = TRACERS.iter().filter(|(name, load, _)| {
+        matches!(load, Rounds(_) | Long) && (*name == UNTRACED || is_wanted(name))
+    });
     let lines = lines.map(|(name, _, command)| format!("{name}\t{command}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 fn is_untraced(name: &str) -> bool {
-    [UNTRACED, UNTRACED_CROWD].contains(&name)
+    [
+        UNTRACED,
+        UNTRACED_CROWD,
+        UNTRACED_UDP,
+        UNTRACED_LIFETIME,
+        UNTRACED_WAITING,
+    ]
+    .contains(&name)
 }
 
 /// Returns true if a name contains one of these texts.
@@ -172,7 +259,17 @@ mod tests {
         let all = ["fentry, checks count", "kprobe, checks count"];
         assert_eq!(
             names(&lines(1, &only)),
-            [&[UNTRACED][..], &all, &[UNTRACED_CROWD]].concat()
+            [
+                &[UNTRACED][..],
+                &all,
+                &[
+                    UNTRACED_CROWD,
+                    UNTRACED_UDP,
+                    UNTRACED_LIFETIME,
+                    UNTRACED_WAITING
+                ]
+            ]
+            .concat()
         );
         assert_eq!(
             names(&lines_of_parts(&only)),

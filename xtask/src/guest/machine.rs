@@ -46,6 +46,9 @@ pub struct Hardware {
     pub deterministic: bool,
     /// Use the host's CPU instead of an emulated one.
     pub kvm: bool,
+    /// Hide from the kernel that the machine is a virtual one, so that it takes locks as it does on a bare host: those
+    /// of a virtual machine report no contention.
+    pub bare: bool,
     /// More arguments for the kernel.
     pub kernel_arguments: Vec<String>,
     /// More arguments for QEMU.
@@ -59,6 +62,7 @@ impl Default for Hardware {
             memory_mib: 2048,
             deterministic: false,
             kvm: false,
+            bare: false,
             kernel_arguments: Vec::new(),
             qemu_arguments: Vec::new(),
         }
@@ -134,7 +138,12 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         // Works around two faults of QEMU 7.2 that occasionally kill a correct kernel. cmpxchg16b leaves garbage in
         // EFLAGS: kernels do without it if the CPU lacks it. And with a thread per CPU, one CPU may run on through code
         // that another has patched; the kernel patches its code whenever a probe attaches.
-        command.args(["-accel", "tcg,thread=single", "-cpu", "qemu64,-cx16"]);
+        let cpu = if hardware.bare {
+            "qemu64,-cx16,-hypervisor"
+        } else {
+            "qemu64,-cx16"
+        };
+        command.args(["-accel", "tcg,thread=single", "-cpu", cpu]);
     }
     // ttyS0 is the kernel's console; ttyS1 carries frames, and leads to QEMU's standard output.
     command

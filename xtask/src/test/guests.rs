@@ -39,6 +39,21 @@ pub(super) struct Part<'a> {
     pub(super) usual: u64,
     /// Arguments for the test program.
     arguments: Vec<String>,
+    /// True for the tests that need more CPUs than others.
+    crowd: bool,
+}
+
+/// Prefix of the tests that need [`crowded`] hardware.
+const CROWD: &str = "crowd::";
+
+/// Returns the hardware of tests in which threads wait for the locks of each other. The kernel reports a wait for a
+/// spinlock only if another CPU waits already, so that it takes three CPUs; they come in turn in an emulator.
+fn crowded() -> Hardware {
+    Hardware {
+        cpus: 4,
+        bare: true,
+        ..Hardware::default()
+    }
 }
 
 /// Divides the tests of each kernel, oldest kernel first, so that no CPU is idle for long at the end. Tests chosen by
@@ -47,21 +62,22 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
     let mut parts = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
         let between = index > 0 && index + 1 < kernels.len();
-        let mut add = |name: &str, usual, arguments| {
+        let mut add = |name: &str, usual, arguments: Vec<String>| {
             parts.push(Part {
                 kernel,
                 name: format!("{}{name}", kernel.name),
                 between,
                 usual,
+                crowd: arguments.iter().any(|name| name.starts_with(CROWD)),
                 arguments,
             });
         };
         if arguments.is_empty() {
-            for third in &THIRDS {
-                let [with_all_tests, of_between] = third.usual;
+            for share in &SHARES {
+                let [with_all_tests, of_between] = share.usual;
                 let usual = if between { of_between } else { with_all_tests };
-                let arguments = third.arguments.iter().map(|&of| of.to_owned());
-                add(third.name, usual, arguments.collect());
+                let arguments = share.arguments.iter().map(|&of| of.to_owned());
+                add(share.name, usual, arguments.collect());
             }
         } else {
             add("", 0, arguments.to_vec());
@@ -70,29 +86,34 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
     parts
 }
 
-/// A third of the tests of a kernel.
-struct Third {
+/// A share of the tests of a kernel.
+struct Share {
     name: &'static str,
     arguments: &'static [&'static str],
     /// Usual seconds on an idle machine with two CPUs: on the oldest or newest kernel, and on a kernel between them.
     usual: [u64; 2],
 }
 
-const THIRDS: [Third; 3] = [
-    Third {
+const SHARES: [Share; 4] = [
+    Share {
         name: " fentry",
         arguments: &["fentry::"],
         usual: [60, 55],
     },
-    Third {
+    Share {
         name: " kprobe",
         arguments: &["kprobe::"],
         usual: [85, 65],
     },
-    Third {
+    Share {
         name: " others",
-        arguments: &["--skip", "fentry::", "--skip", "kprobe::"],
+        arguments: &["--skip", "fentry::", "--skip", "kprobe::", "--skip", CROWD],
         usual: [170, 50],
+    },
+    Share {
+        name: " crowd",
+        arguments: &[CROWD],
+        usual: [20, 20],
     },
 ];
 
@@ -147,6 +168,7 @@ fn test_guest(
         name,
         between,
         arguments,
+        crowd,
         ..
     } = part;
     let between = between.then_some(["env", BETWEEN]);
@@ -158,7 +180,11 @@ fn test_guest(
             .map(str::to_owned)
             .chain(arguments.iter().cloned())
             .collect(),
-        hardware: Hardware::default(),
+        hardware: if *crowd {
+            crowded()
+        } else {
+            Hardware::default()
+        },
         timeout: None,
         silence: Some(silence),
         modules: MODULES.map(str::to_owned).to_vec(),
@@ -243,12 +269,14 @@ mod tests {
             between.map(|part| part.name.clone()).collect()
         };
         let kernels = ["5.10", "6.12", "7.3"].map(kernel);
-        let thirds = ["6.12 fentry", "6.12 kprobe", "6.12 others"];
-        assert_eq!(between(&kernels), thirds);
+        let shares = ["6.12 fentry", "6.12 kprobe", "6.12 others", "6.12 crowd"];
+        assert_eq!(between(&kernels), shares);
         assert!(between(&kernels[..2]).is_empty());
         assert!(between(&kernels[..1]).is_empty());
         let chosen = parts(&kernels, &["records".to_owned()]);
         assert_eq!(chosen.len(), 3);
         assert_eq!(chosen[1].arguments, ["records"]);
+        assert!(chosen.iter().all(|part| !part.crowd));
+        assert!(parts(&kernels, &[format!("{CROWD}locks")])[0].crowd);
     }
 }

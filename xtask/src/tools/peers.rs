@@ -34,7 +34,8 @@ const PACKAGES: [&str; 19] = [
 /// The folder of the unpacked packages.
 pub(crate) struct Peers {
     folder: PathBuf,
-    tcpconnlat: PathBuf,
+    /// Programs of libbpf-tools.
+    libbpf_tools: [PathBuf; 2],
 }
 
 impl Peers {
@@ -43,16 +44,14 @@ impl Peers {
         let tools = GuestTools::ensure()?;
         Ok(Self {
             folder: guest_tools::unpacked("peers", &PACKAGES)?,
-            tcpconnlat: tools.program("tcpconnlat"),
+            libbpf_tools: ["tcpconnlat", "tcplife"].map(|name| tools.program(name)),
         })
     }
 
     /// Returns the programs; they need the libraries in [`Peers::libraries`].
-    pub(crate) fn programs(&self) -> [PathBuf; 2] {
-        [
-            self.folder.join("usr/bin/bpftrace"),
-            self.tcpconnlat.clone(),
-        ]
+    pub(crate) fn programs(&self) -> [PathBuf; 3] {
+        let [tcpconnlat, tcplife] = self.libbpf_tools.clone();
+        [self.folder.join("usr/bin/bpftrace"), tcpconnlat, tcplife]
     }
 
     /// Returns the folders of libraries that the machine may not have.

@@ -4,7 +4,7 @@ pub(in crate::figures) use crate::term::numbers::{count, plain, time};
 
 /// The span of an axis, in its own units; for a log axis, the exponents of the powers of ten.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::figures) struct Span {
+pub(crate) struct Span {
     /// Lower end.
     pub low: f64,
     /// Upper end, above the lower one.

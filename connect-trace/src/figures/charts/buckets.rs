@@ -93,7 +93,8 @@ fn named(outcome: Outcome, set: &Dataset) -> String {
     )
 }
 
-fn range(row: usize) -> String {
+/// Returns the times of a bucket.
+pub(super) fn range(row: usize) -> String {
     let from = axis::time(lower_edge_ns(row) as f64);
     if row + 1 == connect_trace_common::BUCKETS {
         return format!("{from} and more");

@@ -1,16 +1,18 @@
 //! The charts as SVG, for the page and for files.
 
-pub(super) mod axis;
+pub(crate) mod axis;
 mod buckets;
+mod causes;
 mod occupancy;
 mod scatter;
-pub(super) mod svg;
+pub(crate) mod svg;
 
+pub(crate) use self::svg::Place;
 pub(super) use self::{
     buckets::buckets,
+    causes::causes,
     occupancy::{Curve, MOST_CURVES, occupancy},
     scatter::{Across, scatter},
-    svg::Place,
 };
 
 use super::point;
@@ -55,10 +57,16 @@ mod tests {
         for place in [Place::Page, Place::File] {
             for set in [&set, &empty] {
                 well_formed(&buckets(place, set));
+                assert!(causes(place, set).is_none(), "not known");
                 for across in [Across::Time, Across::Number] {
                     well_formed(&scatter(place, set, across, span));
                 }
             }
+            let mut with_causes = set_of(HOSTILE, 10);
+            with_causes.causes_ns.get_or_insert_default()[4] = [1, 2, 3, 4, 5];
+            let chart = causes(place, &with_causes).expect("they are known");
+            well_formed(&chart);
+            assert_eq!(chart.matches("<title>").count(), 1 + 5, "{chart}");
             well_formed(&occupancy(place, &curves));
             well_formed(&occupancy(place, &[]));
         }

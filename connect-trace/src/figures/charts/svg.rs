@@ -10,7 +10,7 @@ pub(in crate::figures) const STYLE: &str = include_str!("../assets/charts.css");
 
 /// Destination of a chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::figures) enum Place {
+pub(crate) enum Place {
     /// The page, which has the style sheet and the colours.
     Page,
     /// A file of its own, with light colours on white.
@@ -60,19 +60,21 @@ fn flow(width: f64, entries: &[(String, String)]) -> Vec<(f64, usize)> {
 }
 
 /// A chart that is being drawn.
-pub(super) struct Chart {
+pub(crate) struct Chart {
     pub width: f64,
     pub height: f64,
     pub left: f64,
     pub right: f64,
     pub top: f64,
     pub bottom: f64,
+    /// Style of a drawing that differs from the charts, for a file.
+    pub style: &'static str,
     body: String,
 }
 
 impl Chart {
     /// Creates a chart with a legend of keys, which are markup, and names. `plot` is the height of the plot.
-    pub(super) fn new(width: f64, plot: f64, entries: &[(String, String)]) -> Self {
+    pub(crate) fn new(width: f64, plot: f64, entries: &[(String, String)]) -> Self {
         let lines = flow(width, entries).last().map_or(0, |(_, line)| line + 1);
         let top = 28.0 + LINE * lines as f64;
         let bottom = 38.0;
@@ -83,13 +85,14 @@ impl Chart {
             right: 20.0,
             top,
             bottom,
+            style: "",
             body: String::new(),
         };
         chart.legend(entries);
         chart
     }
 
-    pub(super) fn plot_width(&self) -> f64 {
+    pub(crate) fn plot_width(&self) -> f64 {
         self.width - self.left - self.right
     }
 
@@ -98,7 +101,7 @@ impl Chart {
     }
 
     /// Returns the x coordinate of a share of the x axis.
-    pub(super) fn x(&self, share: f64) -> f64 {
+    pub(crate) fn x(&self, share: f64) -> f64 {
         self.left + share * self.plot_width()
     }
 
@@ -108,13 +111,13 @@ impl Chart {
     }
 
     /// Adds markup that is escaped already.
-    pub(super) fn add(&mut self, markup: impl AsRef<str>) {
+    pub(crate) fn add(&mut self, markup: impl AsRef<str>) {
         self.body.push_str(markup.as_ref());
         self.body.push('\n');
     }
 
     /// Adds a text; `anchor` is start, middle or end.
-    pub(super) fn text(&mut self, x: f64, y: f64, class: &str, anchor: &str, text: &str) {
+    pub(crate) fn text(&mut self, x: f64, y: f64, class: &str, anchor: &str, text: &str) {
         let text = escape::markup(text);
         self.add(format!(
             r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#
@@ -135,7 +138,7 @@ impl Chart {
     }
 
     /// Draws a tick at each position, as many labels as there is room for, and the name of the axis below.
-    pub(super) fn x_axis(&mut self, name: &str, ticks: &[(f64, String)]) {
+    pub(crate) fn x_axis(&mut self, name: &str, ticks: &[(f64, String)]) {
         let y = self.height - self.bottom;
         let (from, to) = (self.left, self.width - self.right);
         self.add(format!(
@@ -155,7 +158,7 @@ impl Chart {
     }
 
     /// Returns the labels of a linear axis.
-    pub(super) fn linear(span: Span, about: u32, unit: &str) -> Vec<(f64, String)> {
+    pub(crate) fn linear(span: Span, about: u32, unit: &str) -> Vec<(f64, String)> {
         let ticks = span.ticks(about).into_iter();
         ticks
             .map(|tick| {
@@ -187,7 +190,7 @@ impl Chart {
     }
 
     /// Returns the finished SVG, with a description for screen readers.
-    pub(super) fn finish(self, place: Place, label: &str) -> String {
+    pub(crate) fn finish(self, place: Place, label: &str) -> String {
         let (width, height) = (self.width, self.height);
         let label = escape::markup(label);
         let mut svg =
@@ -199,10 +202,10 @@ impl Chart {
         let _ = writeln!(svg, "><title>{label}</title>");
         if place == Place::File {
             let style = without_variables(STYLE);
-            let _ = writeln!(svg, "<style>{style}</style>");
+            let _ = writeln!(svg, "<style>{style}{}</style>", self.style);
             let _ = writeln!(
                 svg,
-                r##"<rect width="{width}" height="{height}" fill="#fff"/>"##
+                r##"<rect class="paper" width="{width}" height="{height}" fill="#fff"/>"##
             );
         }
         svg.push_str(&self.body);

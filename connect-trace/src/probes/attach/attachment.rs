@@ -18,6 +18,8 @@ pub(crate) struct Attachment {
     ebpf: Arc<Mutex<Ebpf>>,
     mode: AttachMode,
     functions: Vec<&'static Function>,
+    /// The function of TIME_WAIT, whose return alone is probed, if it is.
+    time_wait: Option<&'static Function>,
     /// The events of the kretprobes, if they could be created.
     return_events: Option<ReturnEvents>,
     links: Vec<Link>,
@@ -29,12 +31,14 @@ impl Attachment {
         ebpf: Arc<Mutex<Ebpf>>,
         mode: AttachMode,
         functions: Vec<&'static Function>,
+        time_wait: Option<&'static Function>,
         return_events: Option<ReturnEvents>,
     ) -> Self {
         Self {
             ebpf,
             mode,
             functions,
+            time_wait,
             return_events,
             links: Vec::new(),
         }
@@ -58,6 +62,11 @@ impl Attachment {
             }
             let program = self.mode.entry_program(function);
             let link = Link::to_entry(&mut ebpf, self.mode, program, function)?;
+            self.links.push(link);
+        }
+        if let Some(function) = self.time_wait {
+            // The kernel's default number of slots is enough: this function does not sleep.
+            let link = Link::to_return(&mut ebpf, self.mode, function)?;
             self.links.push(link);
         }
         // Attaching may have loaded a program again.

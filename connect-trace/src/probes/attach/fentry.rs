@@ -9,7 +9,7 @@ use aya::{
 use super::AttachMode;
 use crate::kernel::{
     btf::{self, VMLINUX},
-    prototypes::{CHECKS, CONNECT, Function},
+    prototypes::Function,
     sysctls,
 };
 use crate::probes::object;
@@ -17,7 +17,7 @@ use crate::probes::object;
 /// Loads the entry program and the return program of each function.
 pub(crate) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<()> {
     offered()?;
-    let btf = kernel_types()?;
+    let btf = kernel_types(functions)?;
     for &function in functions {
         load_exit(ebpf, function, &btf)?;
         let entry = AttachMode::Fentry.entry_program(function);
@@ -33,8 +33,8 @@ pub(crate) fn offered() -> Result<()> {
 
 /// Returns the kernel's numbers of the functions, in the form that aya takes. On its own, aya would read all of the
 /// kernel's types, and compare names with each of them for each program.
-pub(crate) fn kernel_types() -> Result<Btf> {
-    let names = CONNECT.iter().chain(&CHECKS).map(|function| function.name);
+pub(crate) fn kernel_types(functions: &[&Function]) -> Result<Btf> {
+    let names = functions.iter().map(|function| function.name);
     let blob = btf::Btf::of_running_kernel()?.with_only(names);
     Btf::parse(&blob, Endianness::default()).with_context(|| format!("{VMLINUX} cannot be used"))
 }
@@ -78,7 +78,7 @@ pub(crate) fn attach_entry(
     let attached = match entry.attach() {
         Err(error) if is_spent(&error) => {
             entry.unload()?;
-            load_entry(ebpf, program, function, &kernel_types()?)?.attach()
+            load_entry(ebpf, program, function, &kernel_types(&[function])?)?.attach()
         }
         attached => attached,
     };
@@ -91,7 +91,7 @@ pub(crate) fn attach_exit(ebpf: &mut Ebpf, function: &Function) -> Result<FExitL
     let attached = match exit.attach() {
         Err(error) if is_spent(&error) => {
             exit.unload()?;
-            load_exit(ebpf, function, &kernel_types()?)?.attach()
+            load_exit(ebpf, function, &kernel_types(&[function])?)?.attach()
         }
         attached => attached,
     };

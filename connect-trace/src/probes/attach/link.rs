@@ -37,6 +37,23 @@ impl Link {
         }
     }
 
+    /// Loads the program for the return of a function.
+    pub(crate) fn load_return(
+        ebpf: &mut Ebpf,
+        mode: AttachMode,
+        function: &Function,
+    ) -> Result<()> {
+        match mode {
+            AttachMode::Fentry => {
+                fentry::load_exit(ebpf, function, &fentry::kernel_types(&[function])?)?;
+            }
+            AttachMode::Kprobe => {
+                kprobe::load(ebpf, &kprobe::return_program(function))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Attaches the loaded program to the return of a function, for the first time or again. Kretprobes get the
     /// kernel's default number of slots.
     pub(crate) fn to_return(

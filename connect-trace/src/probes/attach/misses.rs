@@ -10,7 +10,7 @@ use aya::{
 
 use super::return_events;
 use crate::kernel::mounts::Folder;
-use crate::probes::{read::program_info, stacks::is_of_stacks};
+use crate::probes::{phases, read::program_info, stacks::is_of_stacks};
 
 /// The kernel's counts; `None` if this kernel does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Misses {
 const FORK: &str = "process_fork";
 /// The program at `sched_process_exit`.
 const THREAD_END: &str = "thread_exit";
+/// The program at the changes of sockets' states.
+const ENDS: &str = crate::probes::ends::PROGRAM;
 
 /// Descriptors of programs, of our own: the counts can be read after the programs are detached, when they no longer
 /// change.
@@ -38,7 +40,11 @@ impl Programs {
     /// Returns the loaded programs of connect().
     pub(crate) fn of(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, |name| {
-            !is_of_checks(name) && !is_of_stacks(name) && ![FORK, THREAD_END].contains(&name)
+            let is_of_an_option = is_of_checks(name)
+                || is_of_time_wait(name)
+                || phases::is_one(name)
+                || is_of_stacks(name);
+            !is_of_an_option && ![FORK, THREAD_END, ENDS].contains(&name)
         })
     }
 
@@ -52,9 +58,19 @@ impl Programs {
         Self::which(ebpf, |name| name == THREAD_END)
     }
 
+    /// Returns the program at the changes of sockets' states.
+    pub(crate) fn of_ends(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, |name| name == ENDS)
+    }
+
     /// Returns the loaded programs of the candidate checks.
     pub(crate) fn of_checks(ebpf: &Ebpf) -> Result<Self> {
         Self::which(ebpf, is_of_checks)
+    }
+
+    /// Returns the program of TIME_WAIT, if it is loaded.
+    pub(crate) fn of_time_wait(ebpf: &Ebpf) -> Result<Self> {
+        Self::which(ebpf, is_of_time_wait)
     }
 
     fn which(ebpf: &Ebpf, wanted: impl Fn(&str) -> bool) -> Result<Self> {
@@ -92,6 +108,10 @@ impl Programs {
 
 fn is_of_checks(program: &str) -> bool {
     program.contains("check_established")
+}
+
+fn is_of_time_wait(program: &str) -> bool {
+    program.contains("twsk_unique")
 }
 
 impl Misses {

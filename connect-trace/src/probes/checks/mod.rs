@@ -259,7 +259,7 @@ impl Inner {
         let mut ebpf = lock(&self.ebpf);
         match self.attach {
             AttachMode::Fentry => {
-                let btf = fentry::kernel_types()?;
+                let btf = fentry::kernel_types(&self.functions)?;
                 for function in &self.functions {
                     fentry::load_entry(
                         &mut ebpf,

@@ -21,7 +21,10 @@ use connect_trace_common::{Field, Params, record::PLACES};
 
 use self::externs::{Extern, Is};
 use crate::filter::Filters;
-use crate::kernel::{cast, layout::Layout, limits, requirement::MissingRequirement};
+use crate::kernel::{
+    cast, layout::Layout, limits, port_tables::PortTables, requirement::MissingRequirement,
+};
+use crate::probes::ends::Following;
 
 /// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
@@ -39,12 +42,18 @@ pub(crate) struct Options<'a> {
     pub(crate) max_in_flight: u32,
     /// True if each connect() counts its calls of `__inet{,6}_check_established`.
     pub(crate) count_checks: bool,
+    /// True if UDP is traced.
+    pub(crate) udp: bool,
     /// True if these calls are counted and not timed.
     pub(crate) checks_add_up: bool,
     /// True if the programs read [`connect_trace_common::Control::sample_every`].
     pub(crate) may_sample: bool,
+    /// True if the parts of each connect() are measured.
+    pub(crate) phases: bool,
     /// True if the map `STACKS` is used; it then has the size of `RECORDS`.
     pub(crate) takes_stacks: bool,
+    /// Settings of following connections after their connect(), if they are.
+    pub(crate) following: Option<Following>,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -56,6 +65,10 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .cast
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
     let present: u32 = layout.offsets.iter().map(|(field, _)| field.bit()).sum();
+    let fields = options
+        .following
+        .map(|following| following.fields)
+        .unwrap_or_default();
     let mut params = Params {
         fields: present.into(),
         has_options: 0,
@@ -74,11 +87,19 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         count_checks: options.count_checks.into(),
         checks_add_up: options.checks_add_up.into(),
         may_sample: options.may_sample.into(),
+        phases: options.phases.into(),
+        ends: options.following.is_some().into(),
+        sock_error: fields.error.into(),
+        sock_protocol: fields.protocol.into(),
+        total_retransmits: fields.total_retransmits.into(),
+        ..tables(layout.port_tables)
     };
     let has_options = filters != 0
         || params.min_latency_ns != 0
         || options.count_checks
         || options.may_sample
+        || options.phases
+        || options.following.is_some()
         || !layout.has(Field::TaskComm);
     params.has_options = has_options.into();
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
@@ -105,9 +126,18 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .override_global("ONLY_PROCESS", &only_process, true)
         .map_max_entries("RECORDS", options.ring_buffer_bytes)
         .map_max_entries("OWNERS", places)
-        .map_max_entries("IN_FLIGHT", options.max_in_flight);
+        .map_max_entries("IN_FLIGHT", options.max_in_flight)
+        .map_max_entries("PHASES", if options.phases { PLACES as u32 } else { 1 });
     if options.takes_stacks {
         loader.map_max_entries("STACKS", options.ring_buffer_bytes);
+    }
+    if options.udp {
+        loader.map_max_entries("REJECTED", PLACES as u32);
+    }
+    if let Some(following) = options.following {
+        loader
+            .map_max_entries("CONNECTIONS", following.max_connections)
+            .map_max_entries("ENDS", options.ring_buffer_bytes);
     }
     for (map, size) in filters::sizes(options.filters) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
@@ -126,6 +156,22 @@ where
         .take_map(name)
         .with_context(|| format!("the eBPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} of the eBPF object is of another type"))
+}
+
+/// Returns the constants with the layout of the port tables; zeros if it is not known.
+fn tables(tables: Option<PortTables>) -> Params {
+    let tables = tables.unwrap_or_default();
+    Params {
+        death_row_hashinfo: tables.death_row_hashinfo.into(),
+        hashinfo_bhash: tables.bhash.into(),
+        hashinfo_bhash_size: tables.bhash_size.into(),
+        hashinfo_bhash2: tables.bhash2.into(),
+        hashinfo_ehash_locks: tables.ehash_locks.into(),
+        hashinfo_ehash_locks_mask: tables.ehash_locks_mask.into(),
+        bind_bucket_bytes: tables.bucket_bytes.into(),
+        spinlock_bytes: tables.spinlock_bytes.into(),
+        ..Params::default()
+    }
 }
 
 /// Returns a program of the object.

@@ -15,8 +15,8 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
-    CheckEstablished, Control, Counters, FastGroup, InFlight,
-    counters::{COPIES, PerCpu},
+    CheckEstablished, Control, Counters, EndCounters, FastGroup, InFlight,
+    counters::{COPIES, PerCpu, TimeWaitCounts},
     record::{IDLE, PLACES},
 };
 
@@ -26,7 +26,7 @@ use crate::probes::object::{self, externs::Extern};
 /// Plain data of `connect-trace-common`, in the form that aya takes.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(in crate::probes) struct Plain<T>(pub(in crate::probes) T);
+pub(crate) struct Plain<T>(pub(in crate::probes) T);
 
 // SAFETY: bytemuck's Pod guarantees what aya's Pod requires: any bytes are a value, and there is no padding.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
@@ -159,6 +159,26 @@ impl Maps {
             }
         }
         sums
+    }
+
+    /// Returns the counts of candidate ports in TIME_WAIT, summed over all CPUs.
+    #[must_use]
+    pub fn time_wait(&self) -> TimeWaitCounts {
+        let mut sum = TimeWaitCounts::default();
+        for PerCpu { time_wait, .. } in self.per_cpu() {
+            sum.add(&time_wait);
+        }
+        sum
+    }
+
+    /// Returns the counts of connections that were followed, summed over all CPUs.
+    #[must_use]
+    pub fn ends(&self) -> EndCounters {
+        let mut sum = EndCounters::default();
+        for PerCpu { ends, .. } in self.per_cpu() {
+            sum.add(&ends);
+        }
+        sum
     }
 
     /// Returns the connect() calls that were too fast for a record, summed over all CPUs, in the order of the constants

@@ -1,15 +1,22 @@
 //! JSON Lines: one object for each report and each event. `docs/output.schema.json` and `docs/output.md`
 //! define the fields. A value that is not known is null.
 
+mod ends;
 mod overhead;
+mod phases;
 
 use std::io::{self, Write};
 
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
-use self::overhead::{Budget, Overhead};
-use super::{names, warnings::warnings};
+pub(crate) use self::ends::write_connection;
+use self::{
+    ends::Ends,
+    overhead::{Budget, Overhead},
+    phases::{EventPhases, ReportPhases},
+};
+use super::{names, time_wait, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
 use crate::{
@@ -53,6 +60,8 @@ struct Event {
     schema: &'static str,
     r#type: &'static str,
     time: String,
+    protocol: &'static str,
+    operation: &'static str,
     start_ns: u64,
     connect_ns: u64,
     search_ns: Option<u64>,
@@ -78,6 +87,7 @@ struct Event {
     scanned: Option<u32>,
     checks: Option<u32>,
     checks_watched: bool,
+    phases: Option<EventPhases>,
 }
 
 impl Event {
@@ -86,6 +96,8 @@ impl Event {
             schema: SCHEMA,
             r#type: "event",
             time: clock.at(connect.start_ns).rfc3339(),
+            protocol: connect.kind.protocol.name(),
+            operation: connect.kind.operation.name(),
             start_ns: connect.start_ns,
             connect_ns: connect.connect_ns,
             search_ns: connect.search_ns,
@@ -111,6 +123,7 @@ impl Event {
             scanned: connect.scanned,
             checks: connect.checks,
             checks_watched: connect.checks_watched,
+            phases: EventPhases::of(connect),
         }
     }
 }
@@ -145,6 +158,7 @@ struct ReportLine<'a> {
     connects: u64,
     connects_fast: u64,
     connects_without_search: u64,
+    protocols: Vec<ProtocolCount>,
     by: &'static str,
     percentile_error: f64,
     groups: Vec<GroupOf>,
@@ -154,10 +168,13 @@ struct ReportLine<'a> {
     failures: Vec<Failure>,
     ranges: Vec<RangeCount>,
     strategies: Vec<StrategyOf>,
+    phases: Option<ReportPhases>,
     checks: Checks,
+    time_wait: Option<time_wait::Object>,
     accounting: Option<Accounting>,
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
+    ends: Option<Ends>,
     warnings: Vec<Warning>,
 }
 
@@ -182,6 +199,15 @@ impl<'a> ReportLine<'a> {
             connects: summary.connects,
             connects_fast: summary.fast,
             connects_without_search: summary.without_search,
+            protocols: summary
+                .kinds
+                .iter()
+                .map(|(kind, &connects)| ProtocolCount {
+                    protocol: kind.protocol.name(),
+                    operation: kind.operation.name(),
+                    connects,
+                })
+                .collect(),
             by: names::by(report.by),
             percentile_error: report.precision.error(),
             groups: top
@@ -224,13 +250,16 @@ impl<'a> ReportLine<'a> {
                 .into_iter()
                 .map(|(choice, chosen)| StrategyOf::of(choice, chosen))
                 .collect(),
+            phases: ReportPhases::of(summary),
             checks: Checks::of(report),
+            time_wait: report.time_wait.as_ref().map(time_wait::Object::of),
             accounting: Accounting::of(&report.accounting),
             overhead: report
                 .overhead
                 .as_ref()
                 .map(|overhead| Overhead::of(overhead, report.elapsed)),
             budget: report.budget.as_ref().map(Budget::of),
+            ends: Ends::of(report),
             warnings: warnings(report)
                 .into_iter()
                 .map(|warning| Warning {
@@ -240,6 +269,14 @@ impl<'a> ReportLine<'a> {
                 .collect(),
         }
     }
+}
+
+/// Calls of a protocol and an operation.
+#[derive(Serialize)]
+struct ProtocolCount {
+    protocol: &'static str,
+    operation: &'static str,
+    connects: u64,
 }
 
 /// A group of `--by`, or a pass of the port search.

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    connect::{Comm, SourcePort},
-    fixtures::{any_connect, connect_from},
+    connect::{Comm, ConnectionEvent, Fate, SourcePort},
+    fixtures::{any_connect, connect_from, connection_event},
     report::{
         example::{of_groups, parity},
         overhead::tests::example as overhead_example,
+        time_wait::tests::example as time_wait_example,
     },
-    stats::{Groups, by::By},
+    stats::{Ends, EndsAccount, Groups, by::By},
 };
 
 const SCHEMA_TEXT: &str = include_str!("../../../../docs/output.schema.json");
@@ -43,6 +44,12 @@ fn assert_valid(value: &Value) {
 fn event(connect: &Connect) -> Value {
     let mut line = Vec::new();
     write_event(&mut line, connect, &Clock::fixed(0)).unwrap();
+    parsed(&line)
+}
+
+fn connection(event: &ConnectionEvent) -> Value {
+    let mut line = Vec::new();
+    write_connection(&mut line, event, &Clock::fixed(0)).unwrap();
     parsed(&line)
 }
 
@@ -89,6 +96,8 @@ fn an_event_is_this_line() {
         "schema": "connect-trace/1",
         "type": "event",
         "time": "1970-01-01T00:00:00.000001000Z",
+        "protocol": "tcp",
+        "operation": "connect",
         "start_ns": 1_000,
         "connect_ns": 20_000,
         "search_ns": 5_000,
@@ -114,9 +123,61 @@ fn an_event_is_this_line() {
         "scanned": 1,
         "checks": 7,
         "checks_watched": false,
+        "phases": null,
     });
     assert_eq!(event(&connect), expected);
     assert_valid(&expected);
+}
+
+#[test]
+fn the_parts_of_an_event_and_of_a_report_are_told() {
+    let connect = Connect {
+        phases: Some(crate::fixtures::phases()),
+        ..connect_from(20_001)
+    };
+    let event = event(&connect);
+    assert_valid(&event);
+    let causes = &event["phases"]["causes"];
+    assert_eq!(causes["ports"], 2_300);
+    assert_eq!(causes["locks"], 1_200);
+    assert_eq!(event["phases"]["lock_waits"]["other"]["elsewhere_ns"], 200);
+    let mut parity = parity();
+    let (others, fast) = (parity.summary.connects, parity.summary.fast);
+    parity.summary.record(&connect);
+    let report = report(&parity);
+    assert_valid(&report);
+    let phases = &report["phases"];
+    assert_eq!(phases["all"]["total_ns"], *causes);
+    assert_eq!(phases["all"]["mainly"]["stack"], 1);
+    assert_eq!(phases["slow"]["connects"], 0);
+    assert_eq!(phases["unknown"], others - fast);
+}
+
+#[test]
+fn an_event_of_a_connection_has_the_fields_of_its_connect() {
+    let ended = ConnectionEvent {
+        errno: libc::ECONNRESET,
+        ..connection_event(Fate::Reset)
+    };
+    let mut expected = event(&ended.connect);
+    for (field, value) in [
+        ("type", json!("connection")),
+        ("time", json!("1970-01-01T00:00:00.002001000Z")),
+        ("event", json!("ended")),
+        ("outcome", json!("reset")),
+        ("handshake_ns", json!(300_000)),
+        ("syn_retransmits", json!(0)),
+        ("end_ns", json!(2_001_000)),
+        ("end_errno", json!(libc::ECONNRESET)),
+        ("end_errno_name", json!("ECONNRESET")),
+    ] {
+        expected[field] = value;
+    }
+    assert_eq!(connection(&ended), expected);
+    assert_valid(&expected);
+    for fate in Fate::ALL {
+        assert_valid(&connection(&connection_event(fate)));
+    }
 }
 
 #[test]
@@ -186,6 +247,18 @@ fn a_report_adds_up() {
     let kinds = report["warnings"].as_array().unwrap().iter();
     let kinds: Vec<&Value> = kinds.map(|warning| &warning["kind"]).collect();
     assert_eq!(kinds, ["lost", "watched", "few_samples"]);
+}
+
+#[test]
+fn ports_in_time_wait_are_told() {
+    let report = report(&time_wait_example());
+    assert_valid(&report);
+    let time_wait = &report["time_wait"];
+    let counts = ["refused", "reused", "connects"].map(|name| &time_wait[name]);
+    assert_eq!(counts, [&json!(40), &json!(2), &json!(3)]);
+    assert_eq!(time_wait["tcp_tw_reuse"], 2);
+    let kinds = report["warnings"].as_array().unwrap().iter();
+    assert_eq!(kinds.last().unwrap()["kind"], "time_wait");
 }
 
 #[test]
@@ -309,7 +382,20 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     let mut everything = of_groups(groups);
     let costs = overhead_example();
     (everything.overhead, everything.budget) = (costs.overhead, costs.budget);
-    for valid in [event(&connect_from(20_000)), report(&everything)] {
+    let mut ends = Ends::default();
+    ends.record(&connection_event(Fate::Established));
+    ends.record(&connection_event(Fate::Reset));
+    everything.ends = Some(ends);
+    let mut account = EndsAccount::default();
+    account.kernel.map_full = 1;
+    account.kernel.ended_lost = 1;
+    account.kernel.replaced = 1;
+    everything.ends_account = Some(account);
+    for valid in [
+        event(&connect_from(20_000)),
+        connection(&connection_event(Fate::Reset)),
+        report(&everything),
+    ] {
         let mut paths = Vec::new();
         objects(&valid, "", &mut paths);
         for path in paths {

@@ -1,6 +1,7 @@
 //! Command line of `truth`: the case, its size, and its start. The help of each case gives the results that it expects
 //! of the kernel.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,11 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use super::exhaust::{Summary, exhaust};
+use super::exhaust::{Summary, exhaust, exhaust_waiting};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
-use super::{all, cases, crowd, dies, mptcp, ways};
+use super::udp::UdpRecord;
+use super::{all, cases, crowd, dies, lifetime, mptcp, udp, ways};
 
 /// Makes known connections on loopback, and prints a tab-separated line of truth for each connect() call when all are
 /// made. The first line names the columns.
@@ -121,6 +123,25 @@ enum Case {
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
+    /// UDP and UDP-Lite: connect(), bind() and send() in every way, and other protocols of which no trace is expected.
+    /// Prints lines with columns of their own (takes root)
+    Udp {
+        /// Number of threads that make all of these calls at once
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
+    /// A new socket of UDP for each connect(): prints only the least time of a connect(), in microseconds
+    UdpLeast {
+        /// Number of connect() calls
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+    },
+    /// Connections one after the other, from open to close: prints only the least time of one, in microseconds
+    Lifetime {
+        /// Number of connections
+        #[arg(long, default_value_t = 1000)]
+        count: usize,
+    },
     /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
     /// "seconds" and "per second", each with its number
     Rate {
@@ -167,6 +188,10 @@ struct Exhaust {
     #[arg(long, default_value_t = Family::V4)]
     family: Family,
 
+    /// Close the connections of the first half, so that their ports are in TIME_WAIT
+    #[arg(long, conflicts_with = "extra")]
+    waiting: bool,
+
     /// Print only the summary
     #[arg(long)]
     quiet: bool,
@@ -211,16 +236,31 @@ impl Truth {
                 let ns = crowd::mean_of_least_ns(threads, count)?;
                 writeln!(io::stdout(), "{:.3}", ns / 1e3).context("printing the mean")
             }
+            Case::Lifetime { count } => {
+                let ns = lifetime::least_ns(count)?;
+                writeln!(io::stdout(), "{:.3}", ns as f64 / 1e3).context("printing the time")
+            }
             Case::Exhaust(Exhaust {
                 range,
                 extra,
                 family,
+                waiting,
                 quiet,
             }) => {
-                let records = exhaust(range.ready()?, family, extra)?;
+                let range = range.ready()?;
+                let records = if waiting {
+                    exhaust_waiting(range, family)?
+                } else {
+                    exhaust(range, family, extra)?
+                };
                 eprintln!("{}", Summary::of(&records));
                 if quiet { Ok(()) } else { print(&records) }
             }
+            Case::UdpLeast { count } => {
+                let ns = udp::least_ns(count)?;
+                writeln!(io::stdout(), "{:.3}", ns as f64 / 1e3).context("printing the least time")
+            }
+            Case::Udp { threads } => print_lines(UdpRecord::HEADER, &udp::udp(threads)?),
             case => print(&case.records()?),
         }
     }
@@ -267,7 +307,10 @@ impl Case {
             }
             Self::Mixed => all::mixed(),
             Self::All => all::all(),
-            Self::Rate { .. } | Self::Crowd { .. } | Self::Exhaust(_) => Ok(Vec::new()),
+            Self::Rate { .. } | Self::Crowd { .. } | Self::Lifetime { .. } | Self::Exhaust(_) => {
+                Ok(Vec::new())
+            }
+            Self::Udp { .. } | Self::UdpLeast { .. } => Ok(Vec::new()),
         }
     }
 }
@@ -291,8 +334,12 @@ fn write_pid(path: &Path) -> Result<()> {
 }
 
 fn print(records: &[Record]) -> Result<()> {
+    print_lines(Record::HEADER, records)
+}
+
+fn print_lines(header: &str, records: &[impl Display]) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    writeln!(out, "{}", Record::HEADER)
+    writeln!(out, "{header}")
         .and_then(|()| {
             records
                 .iter()

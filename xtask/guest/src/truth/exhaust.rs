@@ -10,6 +10,7 @@ use super::limit::make_room_for;
 use super::listener::Listener;
 use super::range::PortRange;
 use super::record::{Family, Record};
+use super::socket::Socket;
 use super::witness::Witness;
 
 /// Connects from every port of the range, and then `extra` more times.
@@ -18,6 +19,24 @@ pub(super) fn exhaust(range: PortRange, family: Family, extra: usize) -> Result<
     make_room_for(range.ports() + extra)?;
     let mut witness = Witness::new("exhaust")?;
     witness.connect_and_hold(family, range.ports() + extra, listener.address())?;
+    Ok(witness.into_records())
+}
+
+/// Connects from every port of the range, and closes the connections of the first half, the client first, so that their
+/// ports are in TIME_WAIT while the second half connects. The kernel must not reuse them (`tcp_tw_reuse`).
+pub(super) fn exhaust_waiting(range: PortRange, family: Family) -> Result<Vec<Record>> {
+    let listener = Listener::outside(Some(range), family, range.ports())?;
+    make_room_for(range.ports())?;
+    let mut witness = Witness::new("exhaust")?;
+    let first_half = range.ports() / 2;
+    for _ in 0..first_half {
+        let mut client = Socket::new(family)?;
+        witness.connect(&mut client, listener.address())?;
+        let server = listener.accept()?;
+        drop(client);
+        drop(server);
+    }
+    witness.connect_and_hold(family, range.ports() - first_half, listener.address())?;
     Ok(witness.into_records())
 }
 

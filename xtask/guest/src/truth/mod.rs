@@ -10,6 +10,7 @@ mod crowd;
 mod dies;
 mod exhaust;
 mod io_uring;
+mod lifetime;
 mod limit;
 mod listener;
 mod mptcp;
@@ -19,8 +20,10 @@ mod rate;
 mod record;
 mod socket;
 mod turns;
+mod udp;
 mod ways;
 mod witness;
 
 pub use command::Truth;
 pub use record::{Explicit, Family, Outcome, Record};
+pub use udp::{Port, UdpRecord};

@@ -29,7 +29,8 @@ pub(super) fn enter_fresh() -> Result<()> {
 }
 
 fn raise_loopback() -> Result<()> {
-    let socket: OwnedFd = std::net::UdpSocket::bind("0.0.0.0:0")?.into();
+    // Any socket will do; this one needs no port.
+    let socket: OwnedFd = std::os::unix::net::UnixDatagram::unbound()?.into();
     // SAFETY: all of an ifreq's fields are plain numbers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;

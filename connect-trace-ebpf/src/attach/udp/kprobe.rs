@@ -1,0 +1,97 @@
+//! Entry points for kprobe and kretprobe. The call in flight keeps the socket, which a kretprobe does not see.
+
+use aya_ebpf::{
+    macros::{kprobe, kretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+
+use crate::{
+    address::Address,
+    cast,
+    sock::{Cast, Sock, Socket, Untyped},
+    udp,
+};
+
+/// Indexes of the arguments, as in `fentry.rs`.
+const CONNECT_SOCKET: usize = 0;
+const CONNECT_ADDRESS: usize = 1;
+const CONNECT_LENGTH: usize = 2;
+const AUTOBIND_SOCK: usize = 0;
+const SEARCH_SOCK: usize = 0;
+const SEARCH_PORT: usize = 1;
+
+/// Calls a function with the socket at an address, as a type that is read by plain loads if the kernel can cast an
+/// address to a type.
+macro_rules! with_sock {
+    ($address:expr, |$sock:ident| $call:expr) => {
+        if cast::is_possible() {
+            let $sock = Sock(Cast::sock($address));
+            $call
+        } else {
+            let $sock = Sock(Untyped($address));
+            $call
+        }
+    };
+}
+
+/// Calls a function with the return value, and with the function that makes a socket of its address.
+macro_rules! returned {
+    ($call:path, $ctx:ident) => {
+        if cast::is_possible() {
+            $call($ctx.ret(), |sock| Sock(Cast::sock(sock as *const u8)));
+        } else {
+            $call($ctx.ret(), |sock| Sock(Untyped(sock as *const u8)));
+        }
+    };
+}
+
+#[kprobe]
+fn kprobe_inet_dgram_connect(ctx: ProbeContext) -> u32 {
+    if let (Some(socket), Some(address), Some(length)) = (
+        ctx.arg(CONNECT_SOCKET),
+        ctx.arg(CONNECT_ADDRESS),
+        ctx.arg(CONNECT_LENGTH),
+    ) {
+        let Untyped(sock) = Socket(Untyped(socket)).sock().0;
+        with_sock!(sock, |sock| udp::connect_entered(
+            sock,
+            Address(address),
+            length
+        ));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_inet_dgram_connect(ctx: RetProbeContext) -> u32 {
+    returned!(udp::connect_returned, ctx);
+    0
+}
+
+#[kprobe]
+fn kprobe_inet_autobind(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg(AUTOBIND_SOCK) {
+        with_sock!(sock, |sock| udp::autobind_entered(sock));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_inet_autobind(ctx: RetProbeContext) -> u32 {
+    returned!(udp::autobind_returned, ctx);
+    0
+}
+
+#[kprobe]
+fn kprobe_udp_lib_get_port(ctx: ProbeContext) -> u32 {
+    if let (Some(sock), Some(port)) = (ctx.arg(SEARCH_SOCK), ctx.arg(SEARCH_PORT)) {
+        with_sock!(sock, |sock| udp::search_entered(sock, port));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_udp_lib_get_port(ctx: RetProbeContext) -> u32 {
+    returned!(udp::search_returned, ctx);
+    0
+}

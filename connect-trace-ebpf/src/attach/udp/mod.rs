@@ -1,0 +1,4 @@
+//! Entry points for the functions of UDP. Loaded only if UDP is traced.
+
+mod fentry;
+mod kprobe;

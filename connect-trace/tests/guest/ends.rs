@@ -1,0 +1,641 @@
+//! What became of connections after their connect(), against what both sides of each connection did.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    mem,
+    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    process::{self, Command},
+    ptr, thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use connect_trace::{
+    connect::{ConnectionEvent, Family, Fate},
+    filter::Filters,
+    probes::{ProbeConfig, attach::AttachMode},
+};
+
+use crate::{
+    Test,
+    output::Lines,
+    process::{Process, until},
+    program::{report, tracing},
+    trace::{Session, Trace, config},
+    truth::truth,
+};
+
+pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
+    All: [
+        each_connection_ends_as_its_two_sides_made_it,
+        connections_that_fail_have_the_error_of_the_program,
+        a_connection_whose_syn_was_lost_counts_it,
+        connections_beyond_the_most_are_counted,
+        a_connection_that_began_before_is_counted_apart,
+        connections_that_are_left_out_are_not_followed,
+        events_of_connections_beyond_a_full_ring_buffer_are_counted,
+        every_connection_of_truth_ends,
+    ],
+];
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    OldestAndNewest: [
+        events_reports_and_recordings_of_connections_agree,
+    ],
+];
+
+const FAMILIES: [Family; 3] = [Family::V4, Family::V6, Family::Mapped];
+
+/// Returns a configuration that follows connections.
+fn following(mode: AttachMode) -> ProbeConfig {
+    ProbeConfig {
+        max_connections: Some(1_024),
+        ..config(mode)
+    }
+}
+
+/// A connection that was made here.
+struct Made {
+    port: u16,
+    family: Family,
+    /// Fate of the handshake, and of the connection if that succeeded.
+    fates: Vec<Fate>,
+    /// Error that the socket had for the program.
+    errno: i32,
+}
+
+/// A new listener on loopback.
+fn listener(family: Family) -> Result<TcpListener> {
+    let address: IpAddr = match family {
+        Family::V4 => [127, 0, 0, 1].into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        // Takes IPv4 too.
+        Family::Mapped => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    TcpListener::bind((address, 0)).context("cannot listen")
+}
+
+/// Returns the address to which a socket of this family connects.
+fn address(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::V4 => ([127, 0, 0, 1], port).into(),
+        Family::V6 => (Ipv6Addr::LOCALHOST, port).into(),
+        Family::Mapped => (Ipv6Addr::from_bits(0xffff_7f00_0001), port).into(),
+    }
+}
+
+/// A socket that connects, blocking or not, and its local port.
+fn connecting(family: Family, port: u16, flags: i32) -> Result<(TcpStream, u16, Option<i32>)> {
+    let to = address(family, port);
+    let domain = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 | Family::Mapped => libc::AF_INET6,
+    };
+    // SAFETY: the call takes no pointers.
+    let socket = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) };
+    ensure!(socket >= 0, "socket: {}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor is new.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // One retransmission of the SYN: three seconds until the kernel gives up.
+    option(&socket, libc::IPPROTO_TCP, libc::TCP_SYNCNT, 1)?;
+    let error = raw_connect(&socket, to);
+    let stream = TcpStream::from(socket);
+    let local = stream.local_addr().map_or(0, |local| local.port());
+    Ok((stream, local, error))
+}
+
+/// Calls connect(), and returns its errno.
+fn raw_connect(socket: &OwnedFd, to: SocketAddr) -> Option<i32> {
+    let (storage, length) = match to {
+        SocketAddr::V4(to) => {
+            let address = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: to.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(to.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            stored(&address)
+        }
+        SocketAddr::V6(to) => {
+            let address = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: to.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: to.ip().octets(),
+                },
+                sin6_scope_id: 0,
+            };
+            stored(&address)
+        }
+    };
+    // SAFETY: the address has this length.
+    let answer = unsafe { libc::connect(socket.as_raw_fd(), (&raw const storage).cast(), length) };
+    (answer < 0)
+        .then(|| std::io::Error::last_os_error().raw_os_error())
+        .flatten()
+}
+
+/// Copies an address into the storage for any address.
+fn stored<T>(address: &T) -> (libc::sockaddr_storage, u32) {
+    // SAFETY: the storage is plain data and is larger than every address.
+    unsafe {
+        let mut storage: libc::sockaddr_storage = mem::zeroed();
+        ptr::copy_nonoverlapping(address, (&raw mut storage).cast(), 1);
+        (storage, size_of::<T>() as u32)
+    }
+}
+
+fn option<T>(socket: &impl std::os::fd::AsRawFd, level: i32, name: i32, value: T) -> Result<()> {
+    // SAFETY: the value has this size.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<T>() as u32,
+        )
+    };
+    ensure!(
+        answer == 0,
+        "setsockopt: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(())
+}
+
+/// Returns the number of retransmissions that the kernel shows to the program.
+fn retransmits(stream: &TcpStream) -> Result<u32> {
+    // SAFETY: all zeros are a value of it.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length = size_of_val(&info) as u32;
+    // SAFETY: the kernel writes at most this length.
+    let answer = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    ensure!(
+        answer == 0,
+        "getsockopt: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(info.tcpi_total_retrans)
+}
+
+/// Makes close() reset the connection.
+fn reset_at_close(stream: &TcpStream) -> Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    option(stream, libc::SOL_SOCKET, libc::SO_LINGER, linger)
+}
+
+/// Returns true if the kernel's list of sockets has one in TIME_WAIT with this local port.
+fn is_in_time_wait(port: u16) -> Result<bool> {
+    const TIME_WAIT: &str = "06";
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(path).context(path)?;
+        for line in text.lines() {
+            let mut columns = line.split_whitespace().skip(1);
+            let local = columns.next().unwrap_or_default();
+            let is_local = local.ends_with(&format!(":{port:04X}"));
+            if is_local && columns.nth(1) == Some(TIME_WAIT) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// A way in which the two sides end an established connection.
+type Ending = fn(TcpStream, TcpStream) -> Result<()>;
+
+const ENDINGS: &[(Fate, Ending)] = &[
+    (Fate::ClosedHere, |client, server| {
+        let port = client.local_addr()?.port();
+        drop(client);
+        drop(server);
+        until("it is in TIME_WAIT", || {
+            Ok(is_in_time_wait(port)?.then_some(()))
+        })
+    }),
+    (Fate::ClosedHere, |mut client, server| {
+        // Both sides still have their sockets when the connection is over.
+        client.shutdown(Shutdown::Write)?;
+        server.shutdown(Shutdown::Write)?;
+        client.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }),
+    (Fate::ClosedByPeer, |mut client, server| {
+        drop(server);
+        client.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }),
+    (Fate::Reset, |mut client, server| {
+        reset_at_close(&server)?;
+        drop(server);
+        let error = client.read(&mut [0]).expect_err("it was reset");
+        ensure!(error.raw_os_error() == Some(libc::ECONNRESET), "{error}");
+        Ok(())
+    }),
+    (Fate::Reset, |mut client, mut server| {
+        // The peer closes first, and then answers with a reset to data that it can no longer read: EPIPE.
+        drop(server.write(b"x"));
+        drop(server);
+        client.write_all(b"x")?;
+        client.read_to_end(&mut Vec::new()).ok();
+        Ok(())
+    }),
+    (Fate::TimedOut, |mut client, server| {
+        // The peer does not read, until its window is closed.
+        option(&client, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 100)?;
+        client.set_nonblocking(true)?;
+        while client.write(&[0; 65_536]).is_ok() {}
+        let error = until("the kernel gives up", || Ok(client.take_error()?))?;
+        ensure!(error.raw_os_error() == Some(libc::ETIMEDOUT), "{error}");
+        drop(server);
+        Ok(())
+    }),
+    (Fate::Aborted, |client, _server| reset_at_close(&client)),
+    (Fate::Aborted, |client, mut server| {
+        server.write_all(b"x")?;
+        // Closed with data that was not read.
+        client.peek(&mut [0])?;
+        Ok(())
+    }),
+];
+
+fn each_connection_ends_as_its_two_sides_made_it(mode: AttachMode) -> Result<()> {
+    let session = Session::start(&following(mode))?;
+    let mut made = Vec::new();
+    for family in FAMILIES {
+        for flags in [0, libc::SOCK_NONBLOCK] {
+            for (fate, end) in ENDINGS {
+                let listener = listener(family)?;
+                let (client, port, error) =
+                    connecting(family, listener.local_addr()?.port(), flags)?;
+                ensure!(
+                    [None, Some(libc::EINPROGRESS)].contains(&error),
+                    "{error:?}"
+                );
+                let (server, _) = listener.accept()?;
+                client.set_nonblocking(false)?;
+                end(client, server).with_context(|| format!("{fate:?}"))?;
+                made.push(Made {
+                    port,
+                    family,
+                    fates: vec![Fate::Established, *fate],
+                    errno: 0,
+                });
+            }
+        }
+        made.push(killed(family)?);
+    }
+    let trace = session.end()?;
+    assert_made(&trace, &made);
+    Ok(())
+}
+
+/// Connects by a program that is killed.
+fn killed(family: Family) -> Result<Made> {
+    let listener = listener(family)?;
+    let to = address(family, listener.local_addr()?.port());
+    let mut netcat = Command::new("nc");
+    let ip = to.ip().to_string();
+    netcat.args([ip, to.port().to_string()]);
+    let client = Process::start(netcat)?;
+    let (mut server, peer) = listener.accept()?;
+    client.signal(libc::SIGKILL)?;
+    client.end()?;
+    server.read_to_end(&mut Vec::new())?;
+    Ok(Made {
+        port: peer.port(),
+        family,
+        fates: vec![Fate::Established, Fate::ClosedHere],
+        errno: 0,
+    })
+}
+
+/// Fails unless the events of the trace are exactly those of these connections, and every connection is accounted for.
+#[track_caller]
+fn assert_made(trace: &Trace, made: &[Made]) {
+    let account = trace.ends.expect("connections were followed");
+    let shown = format!("{account:#?}\n{:#?}", trace.events);
+    for made in made {
+        let is_of_it = |event: &&ConnectionEvent| {
+            event.connect.port.number() == Some(made.port) && event.connect.family == made.family
+        };
+        let events: Vec<_> = trace.events.iter().filter(is_of_it).collect();
+        let fates: Vec<_> = events.iter().map(|event| event.fate).collect();
+        assert_eq!(fates, made.fates, "port {}: {shown}", made.port);
+        let last = events.last().expect("there is one");
+        if made.errno != 0 {
+            assert_eq!(last.errno, made.errno, "port {}: {shown}", made.port);
+        }
+        for event in events {
+            let connects = trace.connects.iter();
+            let of_connect = connects.filter(|connect| **connect == event.connect);
+            assert_eq!(of_connect.count(), 1, "its connect() is: {shown}");
+            assert!(event.handshake_ns.is_some() && event.age_ns() > 0);
+            assert!(event.at_ns() >= event.connect.start_ns + event.connect.connect_ns);
+        }
+    }
+    let expected: usize = made.iter().map(|made| made.fates.len()).sum();
+    assert_eq!(trace.events.len(), expected, "{shown}");
+    assert_eq!(account.kernel.followed, made.len() as u64, "{shown}");
+    assert!(account.complete() && account.live() == 0, "{shown}");
+    assert_eq!((account.lost(), account.kernel.map_full), (0, 0), "{shown}");
+    trace.assert_complete();
+}
+
+/// A listener whose backlog is full, so that it does not answer a SYN, and the connection that fills it.
+fn full(family: Family) -> Result<(TcpListener, TcpStream)> {
+    let listener = listener(family)?;
+    // SAFETY: the call takes no pointers.
+    let answer = unsafe { libc::listen(listener.as_raw_fd(), 0) };
+    ensure!(answer == 0, "listen: {}", std::io::Error::last_os_error());
+    let to = address(family, listener.local_addr()?.port());
+    let first = TcpStream::connect(to)?;
+    Ok((listener, first))
+}
+
+fn connections_that_fail_have_the_error_of_the_program(mode: AttachMode) -> Result<()> {
+    // The connections that fill the backlogs are not in the trace.
+    let backlogs = FAMILIES.map(|family| (family, full(family)));
+    let session = Session::start(&following(mode))?;
+    let mut made = Vec::new();
+    for (family, backlog) in backlogs {
+        let (full, _filling) = backlog?;
+        let full = full.local_addr()?.port();
+        let closed = listener(family)?.local_addr()?.port();
+        let (client, _, error) = connecting(family, closed, 0)?;
+        ensure!(error == Some(libc::ECONNREFUSED), "{error:?}");
+        drop(client);
+        // The port of a refused socket is free again: that of a socket that does not block is known before.
+        let (client, port, _) = connecting(family, closed, libc::SOCK_NONBLOCK)?;
+        let refused = until("it is refused", || Ok(client.take_error()?));
+        ensure!(refused?.raw_os_error() == Some(libc::ECONNREFUSED), "it");
+        if port != 0 {
+            made.push((port, family, Fate::Refused, libc::ECONNREFUSED, 0));
+        }
+        let (client, port, error) = connecting(family, full, libc::SOCK_NONBLOCK)?;
+        ensure!(error == Some(libc::EINPROGRESS), "{error:?}");
+        drop(client);
+        made.push((port, family, Fate::GivenUp, 0, 0));
+        let (client, port, error) = connecting(family, full, libc::SOCK_NONBLOCK)?;
+        ensure!(error == Some(libc::EINPROGRESS), "{error:?}");
+        let error = until("the kernel gives up", || Ok(client.take_error()?))?;
+        ensure!(error.raw_os_error() == Some(libc::ETIMEDOUT), "{error}");
+        let again = retransmits(&client)?;
+        ensure!(again > 0, "the SYN was sent again");
+        made.push((port, family, Fate::Unanswered, libc::ETIMEDOUT, again));
+    }
+    let trace = session.end()?;
+    let account = trace.ends.context("connections were followed")?;
+    let shown = format!("{account:#?}\n{:#?}", trace.events);
+    for (port, family, fate, errno, again) in &made {
+        let event = trace.events.iter().find(|event| {
+            let connect = &event.connect;
+            connect.port.number() == Some(*port) && (connect.family, event.fate) == (*family, *fate)
+        });
+        let event = event.with_context(|| format!("{fate:?} from port {port}: {shown}"))?;
+        assert_eq!(event.errno, *errno, "{shown}");
+        assert_eq!(event.syn_retransmits, Some(*again), "{shown}");
+        if *fate == Fate::Unanswered {
+            assert!(event.handshake_ns > Some(2_000_000_000), "{shown}");
+        }
+    }
+    assert!(trace.events.iter().all(|event| event.end_ns.is_some()));
+    let refused = trace
+        .events
+        .iter()
+        .filter(|event| event.fate == Fate::Refused);
+    assert_eq!(refused.count(), 6, "{shown}");
+    assert_eq!(account.kernel.followed, 12, "{shown}");
+    assert!(account.complete() && account.live() == 0, "{shown}");
+    Ok(())
+}
+
+fn a_connection_whose_syn_was_lost_counts_it(mode: AttachMode) -> Result<()> {
+    let (listener, filling) = full(Family::V4)?;
+    let port = listener.local_addr()?.port();
+    let session = Session::start(&following(mode))?;
+    let (client, local, error) = connecting(Family::V4, port, libc::SOCK_NONBLOCK)?;
+    ensure!(error == Some(libc::EINPROGRESS), "{error:?}");
+    // Its SYN found the backlog full; there is room for the next one, after a second.
+    drop(listener.accept()?);
+    drop(filling);
+    let (server, peer) = listener.accept()?;
+    assert_eq!(peer.port(), local);
+    drop(client);
+    drop(server);
+    let trace = session.end()?;
+    let established = &trace.events[0];
+    assert_eq!(established.fate, Fate::Established, "{:#?}", trace.events);
+    assert_eq!(established.syn_retransmits, Some(1), "{established:#?}");
+    assert!(
+        established.handshake_ns > Some(500_000_000),
+        "{established:#?}"
+    );
+    Ok(())
+}
+
+fn connections_beyond_the_most_are_counted(mode: AttachMode) -> Result<()> {
+    let mut session = Session::start(&ProbeConfig {
+        max_connections: Some(2),
+        ..config(mode)
+    })?;
+    let listener = listener(Family::V4)?;
+    let to = listener.local_addr()?;
+    let clients: Vec<_> = (0..5)
+        .map(|_| TcpStream::connect(to))
+        .collect::<Result<_, _>>()?;
+    drop(clients);
+    until("the first two have ended", || {
+        let account = session.tracer.ends_account()?;
+        Ok((account.context("connections are followed")?.kernel.ended == 2).then_some(()))
+    })?;
+    let live = TcpStream::connect(to)?;
+    let trace = session.end()?;
+    drop(live);
+    let account = trace.ends.context("connections were followed")?;
+    let kernel = &account.kernel;
+    assert_eq!((kernel.followed, kernel.map_full), (3, 3), "{account:#?}");
+    assert_eq!(
+        (kernel.ended, account.live(), account.left),
+        (2, 1, Some(1)),
+        "{account:#?}"
+    );
+    assert!(account.complete(), "{account:#?}");
+    assert_eq!(trace.events.len(), 5, "{:#?}", trace.events);
+    Ok(())
+}
+
+fn a_connection_that_began_before_is_counted_apart(mode: AttachMode) -> Result<()> {
+    let (listener, filling) = full(Family::V4)?;
+    let port = listener.local_addr()?.port();
+    let (client, ..) = connecting(Family::V4, port, libc::SOCK_NONBLOCK)?;
+    let session = Session::start(&following(mode))?;
+    drop(listener.accept()?);
+    drop(filling);
+    let (server, _) = listener.accept()?;
+    drop(client);
+    drop(server);
+    let trace = session.end()?;
+    let account = trace.ends.context("connections were followed")?;
+    assert_eq!(
+        (account.kernel.followed, account.kernel.others),
+        (0, 1),
+        "{account:#?}"
+    );
+    assert!(trace.events.is_empty(), "{:#?}", trace.events);
+    assert!(account.complete(), "{account:#?}");
+    Ok(())
+}
+
+fn connections_that_are_left_out_are_not_followed(mode: AttachMode) -> Result<()> {
+    let own = Filters {
+        pids: vec![process::id()],
+        ..Filters::default()
+    };
+    let only_failed = Filters {
+        failed: true,
+        ..Filters::default()
+    };
+    for (filters, followed) in [(own, 1), (only_failed, 0)] {
+        let session = Session::start(&ProbeConfig {
+            filters,
+            ..following(mode)
+        })?;
+        let listener = listener(Family::V4)?;
+        drop(TcpStream::connect(listener.local_addr()?)?);
+        truth("v4 --count 7")?;
+        let trace = session.end()?;
+        let account = trace.ends.context("connections were followed")?;
+        assert_eq!(account.kernel.followed, followed, "{account:#?}");
+        assert_eq!(account.kernel.others, 8 - followed, "{account:#?}");
+        assert!(account.complete(), "{account:#?}");
+    }
+    Ok(())
+}
+
+fn events_of_connections_beyond_a_full_ring_buffer_are_counted(mode: AttachMode) -> Result<()> {
+    const CONNECTIONS: u64 = 100;
+    let session = Session::start(&ProbeConfig {
+        ring_buffer_bytes: 4096,
+        ..following(mode)
+    })?;
+    let listener = listener(Family::V4)?;
+    for _ in 0..CONNECTIONS {
+        drop(TcpStream::connect(listener.local_addr()?)?);
+        drop(listener.accept()?);
+    }
+    let trace = session.end()?;
+    let account = trace.ends.context("connections were followed")?;
+    assert_eq!(account.kernel.followed, CONNECTIONS, "{account:#?}");
+    assert_eq!(account.kernel.ended, CONNECTIONS, "{account:#?}");
+    assert!(account.complete(), "{account:#?}");
+    let read = trace.events.len() as u64;
+    assert!(read > 0 && account.lost() > 0, "{account:#?}");
+    assert_eq!(read + account.lost(), 2 * CONNECTIONS, "{account:#?}");
+    Ok(())
+}
+
+/// Every connection that `truth` makes is gone when it has ended.
+fn every_connection_of_truth_ends(mode: AttachMode) -> Result<()> {
+    let session = Session::start(&following(mode))?;
+    let mut made = Vec::new();
+    for case in [
+        "v4",
+        "v6",
+        "mapped",
+        "refused",
+        "bind-port",
+        "retry",
+        "taken",
+    ] {
+        made.extend(truth(case)?);
+    }
+    // The peers of the last connections may be slower than the end of the program.
+    thread::sleep(Duration::from_millis(200));
+    let trace = session.end()?;
+    let account = trace.ends.context("connections were followed")?;
+    let shown = format!("{account:#?}");
+    let outcomes: Vec<_> = made
+        .iter()
+        .filter_map(|record| record.outcome.as_ref())
+        .collect();
+    let followed = outcomes
+        .iter()
+        .filter(|outcome| outcome.kernel_errno == Some(0));
+    assert_eq!(account.kernel.followed, followed.count() as u64, "{shown}");
+    let refused = outcomes
+        .iter()
+        .filter(|outcome| outcome.errno == libc::ECONNREFUSED);
+    let of_trace = trace
+        .events
+        .iter()
+        .filter(|event| event.fate == Fate::Refused);
+    assert_eq!(of_trace.count(), refused.count(), "{shown}");
+    let ok = outcomes.iter().filter(|outcome| outcome.errno == 0);
+    assert_eq!(account.kernel.established, ok.count() as u64, "{shown}");
+    assert!(account.complete() && account.live() == 0, "{shown}");
+    trace.assert_complete();
+    Ok(())
+}
+
+fn events_reports_and_recordings_of_connections_agree((): ()) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("ends-{}.csv.zst", process::id()));
+    let shown = file.display().to_string();
+    let process = tracing(&format!("--ends --events --format json --record {shown}"))?;
+    truth("v4 --count 7")?;
+    truth("refused --count 3")?;
+    thread::sleep(Duration::from_millis(200));
+    process.signal(libc::SIGINT)?;
+    let ended = report(process)?;
+    let live = Lines::of(&ended)?;
+    assert_eq!((live.events.len(), live.connections.len()), (16, 23));
+    let of = |outcome: &str| {
+        let connections = live.connections.iter();
+        connections
+            .filter(|event| event["outcome"] == outcome)
+            .count()
+    };
+    assert_eq!((of("established"), of("refused")), (7, 9), "{ended}");
+    let mut replay = Command::new("connect-trace");
+    replay.args(["report", &shown, "--events", "--format", "json"]);
+    let replayed = Process::start(replay)?.end()?.successful()?;
+    let replayed_lines = Lines::of(&replayed)?;
+    assert_eq!(replayed_lines.connections.len(), 23, "{replayed}");
+    let (live, replayed) = (
+        live.report()?,
+        // The first line names the recording.
+        replayed_lines.reports.last().context("there is one")?,
+    );
+    assert_eq!(live["connects"], 16);
+    for field in ["connects", "ends", "groups"] {
+        assert_eq!(live[field], replayed[field], "{field}");
+    }
+    assert_eq!(live["ends"]["accounting"]["followed"], 16);
+    assert_eq!(live["ends"]["accounting"]["complete"], true);
+    let mut text = Command::new("connect-trace");
+    text.args(["report", &shown]);
+    let text = Process::start(text)?.end()?.successful()?;
+    assert!(
+        text.stdout.contains("\nfollowed 16 = ended 16 + live 0\n"),
+        "{text}"
+    );
+    fs::remove_file(file)?;
+    Ok(())
+}
