@@ -39,8 +39,9 @@ pub struct Header {
     pub elapsed_ns: u64,
     /// The reason for the sample.
     pub kind: SampleKind,
-    /// The function that the call is in: see [`StackSample::IN_SEARCH`] and [`StackSample::IN_V6`].
-    pub place: u64,
+    /// [`crate::Flags`] of the call's record so far, which say which functions the call is in, and
+    /// [`StackSample::IN_V6`].
+    pub flags: u64,
 }
 
 /// One sample. The ring buffer has its beginning only, up to the last frame.
@@ -54,10 +55,8 @@ pub struct StackSample {
 }
 
 impl StackSample {
-    /// Bit of `place`: the call is in `__inet_hash_connect`.
-    pub const IN_SEARCH: u64 = 1;
-    /// Bit of `place`: the call is one of `tcp_v6_connect`.
-    pub const IN_V6: u64 = 1 << 1;
+    /// Bit of `flags`: the call is one of `tcp_v6_connect`.
+    pub const IN_V6: u64 = 1 << 16;
     /// Number of bytes before the frames.
     pub const HEADER: usize = offset_of!(Self, frames);
     /// Maximum number of bytes of the frames.

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::PerfEventContext,
 };
-use connect_trace_common::{Flags, InFlight, SampleKind, StackCounts, StackSample};
+use connect_trace_common::{InFlight, SampleKind, StackCounts, StackSample};
 
 use crate::{in_flight::Thread, shared::count};
 
@@ -93,12 +93,9 @@ fn write(sample: &mut StackSample, call: &InFlight, ctx: Option<&impl EbpfContex
     let record = &call.record;
     sample.header.pid_tgid = record.pid_tgid;
     sample.header.call_ns = record.start_ns;
-    sample.header.place = 0;
-    if record.flags.has(Flags::SEARCH_ENTERED) && !record.flags.has(Flags::SEARCH_TIMED) {
-        sample.header.place = StackSample::IN_SEARCH;
-    }
+    sample.header.flags = u64::from(record.flags.0);
     if call.entered_v6 != 0 {
-        sample.header.place |= StackSample::IN_V6;
+        sample.header.flags |= StackSample::IN_V6;
     }
     let mut bytes = 0;
     if let Some(ctx) = ctx {

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, mem};
 
-use connect_trace_common::{SampleKind, StackSample, stacks::Header};
+use connect_trace_common::{Flags, SampleKind, StackSample, stacks::Header};
 
 use super::tree::{ALL, Name, NodeId, Tree};
 use crate::kernel::{
-    prototypes::{CHECKS, CONNECT},
+    prototypes::{CHECKS, CONNECT, TIME_WAIT, UDP},
     text::KernelText,
 };
 
@@ -39,12 +39,16 @@ const OF_TRACEPOINT: [&str; 5] = [
 ];
 
 /// The functions that have probes.
-const PROBED: [&str; 5] = [
+const PROBED: [&str; 9] = [
     CONNECT[0].symbol,
     CONNECT[1].symbol,
     CONNECT[2].symbol,
     CHECKS[0].symbol,
     CHECKS[1].symbol,
+    TIME_WAIT.symbol,
+    UDP[0].symbol,
+    UDP[1].symbol,
+    UDP[2].symbol,
 ];
 
 /// Beginnings of the names of the code that calls a probe from a function.
@@ -310,7 +314,7 @@ impl Samples {
             node = self.tree.child(node, root);
         }
         names.reverse();
-        self.complete(&mut names, header.place);
+        self.complete(&mut names, header.flags);
         self.lift_probes(&mut names);
         for name in names {
             node = self.tree.child(node, name);
@@ -321,17 +325,28 @@ impl Samples {
     /// Puts a stack that does not reach down to connect() on the functions that its call is in. The kernel cannot unwind
     /// some stacks: of a thread that was interrupted in a thunk of a retpoline, and on the way through a kretprobe on
     /// older kernels.
-    fn complete(&mut self, outermost_first: &mut Vec<Name>, place: u64) {
+    fn complete(&mut self, outermost_first: &mut Vec<Name>, header_flags: u64) {
+        let flags = Flags(header_flags as u16);
         let [v4, v6, search] = CONNECT.map(|function| function.symbol);
-        if self.has_any(outermost_first, &[v4, v6]) {
+        let [dgram, autobind, search_of_udp] = UDP.map(|function| function.symbol);
+        let outermost = [v4, v6, dgram, autobind, search_of_udp];
+        if self.has_any(outermost_first, &outermost) {
             return;
         }
+        let is_tcp = flags.masked(Flags::PROTOCOL) == Flags(0);
+        let operation = flags.masked(Flags::OPERATION);
         let mut known = vec![NOT_UNWOUND];
-        known.push(match place & StackSample::IN_V6 {
-            0 => v4,
-            _ => v6,
-        });
-        if place & StackSample::IN_SEARCH != 0 && !self.has_any(outermost_first, &[search]) {
+        match operation {
+            _ if is_tcp && header_flags & StackSample::IN_V6 != 0 => known.push(v6),
+            _ if is_tcp => known.push(v4),
+            Flags::SEND => known.push(autobind),
+            // Of a bind(), only the search is seen.
+            Flags::BIND => {}
+            _ => known.push(dgram),
+        }
+        let search = if is_tcp { search } else { search_of_udp };
+        let is_in_search = flags.has(Flags::SEARCH_ENTERED) && !flags.has(Flags::SEARCH_TIMED);
+        if is_in_search && !self.has_any(outermost_first, &[search]) {
             known.push(search);
         }
         let known: Vec<Name> = known
@@ -438,13 +453,24 @@ mod tests {
 
     /// Returns a sample of the thread 7 with these functions, the outermost first.
     fn sample(kind: SampleKind, call_ns: u64, at_ns: u64, functions: &[&str]) -> Vec<u8> {
+        sample_of(Flags::SEARCH_ENTERED.0, kind, call_ns, at_ns, functions)
+    }
+
+    /// Returns a sample of a call with these flags.
+    fn sample_of(
+        flags: u16,
+        kind: SampleKind,
+        call_ns: u64,
+        at_ns: u64,
+        functions: &[&str],
+    ) -> Vec<u8> {
         let header = Header {
             pid_tgid: 3 << 32 | 7,
             call_ns,
             at_ns,
             elapsed_ns: 0,
             kind,
-            place: StackSample::IN_SEARCH,
+            flags: flags.into(),
         };
         let mut bytes = bytemuck::bytes_of(&header).to_vec();
         for name in functions.iter().rev() {
@@ -586,6 +612,26 @@ mod tests {
             one_stack(&cut, SampleKind::RUNNING),
             format!("{known};__inet_check_established")
         );
+    }
+
+    #[test]
+    fn a_stack_of_udp_that_was_not_unwound_lies_on_the_functions_of_udp() {
+        let stack = |flags: Flags| {
+            let mut samples = samples();
+            let flags = flags.0 | Flags::SEARCH_ENTERED.0;
+            samples.add(&sample_of(flags, SampleKind::RUNNING, 100, 200, &[]));
+            samples.keep(call(100));
+            stacks(&samples).remove(0).0
+        };
+        let search = "udp_lib_get_port";
+        assert_eq!(
+            stack(Flags::UDP),
+            format!("{NOT_UNWOUND};inet_dgram_connect;{search}")
+        );
+        let send = Flags(Flags::UDP_LITE.0 | Flags::SEND.0);
+        assert_eq!(stack(send), format!("{NOT_UNWOUND};inet_autobind;{search}"));
+        let bind = Flags(Flags::UDP.0 | Flags::BIND.0);
+        assert_eq!(stack(bind), format!("{NOT_UNWOUND};{search}"));
     }
 
     #[test]

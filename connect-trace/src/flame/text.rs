@@ -9,7 +9,7 @@ use super::{
     samples::{Account, BLOCKED, PREEMPTED, Samples, YIELDED},
 };
 use crate::{
-    kernel::prototypes::CONNECT,
+    kernel::prototypes::{CONNECT, UDP},
     term::numbers::{count, counted, time},
 };
 
@@ -26,11 +26,12 @@ pub(super) struct Summary {
     off_cpu: [(&'static str, u64); 3],
 }
 
-/// Returns true if this is the function of the port search.
+/// Returns true if this is the function of the port search, of TCP or UDP.
 pub(super) fn is_search(name: &str) -> bool {
-    let [.., search] = CONNECT;
+    let ([.., of_tcp], [.., of_udp]) = (CONNECT, UDP);
     // Clang adds a suffix to symbols.
-    name.split('.').next() == Some(search.symbol)
+    let name = name.split('.').next().unwrap_or_default();
+    [of_tcp.symbol, of_udp.symbol].contains(&name)
 }
 
 impl Summary {

@@ -18,6 +18,7 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
         a_flame_graph_of_an_exhausted_range_gives_the_search_the_share_of_its_times,
         a_flame_graph_has_all_times_with_and_without_a_cpu,
+        a_flame_graph_of_udp_has_its_port_search,
     ],
 ];
 
@@ -163,6 +164,28 @@ fn a_flame_graph_has_all_times_with_and_without_a_cpu(mode: AttachMode) -> Resul
         interrupted > all / 20,
         "without a CPU {interrupted} of {all}: {ended}"
     );
+    Ok(())
+}
+
+fn a_flame_graph_of_udp_has_its_port_search(mode: AttachMode) -> Result<()> {
+    const FUNCTIONS: [&str; 3] = ["inet_dgram_connect", "inet_autobind", "udp_lib_get_port"];
+    let _whole = symbols::whole()?;
+    let file = "/tmp/udp.folded";
+    // The searches of UDP are short.
+    let process = tracing(&format!(
+        "flame --protocol udp -F 9999 --folded {file} {}",
+        attach(mode)
+    ))?;
+    let load = connect_trace("load default --protocol udp --range 20000-22999 -c 3000");
+    Process::start(load)?.end()?.successful()?;
+    process.signal(libc::SIGINT)?;
+    let ended = report(process)?;
+    assert_complete(&ended);
+    let stacks = read(file)?;
+    let all: u64 = stacks.values().sum();
+    assert!(all > 0, "{ended}");
+    assert_eq!(time_in(&stacks, &FUNCTIONS), all, "{stacks:#?}");
+    assert!(time_in(&stacks, &["udp_lib_get_port"]) > 0, "{stacks:#?}");
     Ok(())
 }
 
