@@ -153,13 +153,18 @@ impl Probes {
                 kprobe::prepare(&mut ebpf, &functions.connect(), must_have_slots, &mut notes)?
             }
         };
+        let of_modules = functions.of_modules();
+        for function in &of_modules {
+            kprobe::load_both(&mut ebpf, function)?;
+        }
         let tracefs = return_events
             .as_ref()
             .map(|events| events.tracefs().clone());
         let ebpf = Arc::new(Mutex::new(ebpf));
         let stats = stats.map(Arc::new);
         let mut attachment =
-            Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events);
+            Attachment::new(Arc::clone(&ebpf), mode, functions.connect(), return_events)
+                .with_kprobes(of_modules);
         attachment.attach(stats.as_deref())?;
         let loaded = lock(&ebpf);
         let programs = Programs::of(&loaded)?;

@@ -1,7 +1,7 @@
 //! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
-//! tests the fields of a record, `udp` the same of UDP, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
+//! tests the fields of a record, `udp` the same of UDP, `dccp` of DCCP, `makers` connections that are made in other ways, `losses` and `flood` the accounting,
 //! `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
 //! the search, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
 //! events and JSON, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written,
@@ -14,6 +14,7 @@ mod checks;
 mod clients;
 mod command;
 mod compare;
+mod dccp;
 mod filters;
 mod flood;
 mod load;
@@ -74,6 +75,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     peer::TESTS,
     clients::TESTS,
     udp::TESTS,
+    dccp::TESTS,
 ];
 
 /// Tests that do not depend on the way to attach.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::kernel::{
-    prototypes::{CHECKS, CONNECT, UDP},
+    prototypes::{CHECKS, CONNECT, DCCP, UDP},
     symbols::{KALLSYMS, Symbols, TABLE_PERTURB},
 };
 
@@ -22,7 +22,7 @@ static MOUNTED: AtomicBool = AtomicBool::new(false);
 
 /// Replaces the list of symbols by the short one. Fails unless the tracer finds the same symbols in both.
 pub fn shorten() -> Result<()> {
-    let functions = CONNECT.iter().chain(&UDP).chain(&CHECKS);
+    let functions = CONNECT.iter().chain(&UDP).chain(&DCCP).chain(&CHECKS);
     let functions: Vec<&str> = functions.map(|function| function.name).collect();
     let whole = Symbols::of_running_kernel(&functions)?;
 
