@@ -38,6 +38,8 @@ impl Flags {
     pub const UDP: Self = Self(1 << 12);
     /// UDP-Lite, in [`Self::PROTOCOL`].
     pub const UDP_LITE: Self = Self(2 << 12);
+    /// DCCP, in [`Self::PROTOCOL`].
+    pub const DCCP: Self = Self(3 << 12);
     /// The bits of the operation: none of them for connect().
     pub const OPERATION: Self = Self(3 << 14);
     /// bind() to port 0, in [`Self::OPERATION`].

@@ -43,13 +43,18 @@ fn protocol<M: Memory>(sock: Sock<M>) -> Option<Flags> {
     }
 }
 
+/// Returns true if the protocol is UDP or UDP-Lite.
+#[inline(always)]
+fn is_udp(flags: Flags) -> bool {
+    let protocol = flags.masked(Flags::PROTOCOL);
+    protocol.0 == Flags::UDP.0 || protocol.0 == Flags::UDP_LITE.0
+}
+
 /// Returns true if a call in flight is one of UDP, with this operation and on the socket at this address.
 #[inline(always)]
 fn is(call: &InFlight, operation: Flags, sock: u64) -> bool {
     let flags = call.record.flags;
-    call.sock == sock
-        && flags.masked(Flags::PROTOCOL).0 != 0
-        && flags.masked(Flags::OPERATION).0 == operation.0
+    call.sock == sock && is_udp(flags) && flags.masked(Flags::OPERATION).0 == operation.0
 }
 
 /// Returns the function that reads the passed address: an IPv6 socket of UDP takes IPv4 addresses too.
@@ -186,7 +191,7 @@ pub fn search_returned<M: Memory>(ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     let now = unsafe { bpf_ktime_get_ns() };
     let record = &mut in_flight.kept.record;
     let flags = record.flags;
-    if flags.masked(Flags::PROTOCOL).0 == 0
+    if !is_udp(flags)
         || flags
             .masked(Flags(Flags::SEARCH_ENTERED.0 | Flags::SEARCH_TIMED.0))
             .0

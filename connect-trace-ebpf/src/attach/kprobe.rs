@@ -8,6 +8,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
+use connect_trace_common::Flags;
+
 use crate::{
     address::Address,
     cast, check_established,
@@ -23,9 +25,15 @@ const SEARCH_SOCK: usize = 1;
 const SEARCH_PORT_OFFSET: usize = 2;
 const CONNECT_ADDRESS: usize = 1;
 
-/// Handles an entry, and keeps the arguments that the kretprobe does not see.
+/// Handles an entry of TCP.
 #[inline(always)]
 fn entered(function: Function, ctx: &ProbeContext) -> u32 {
+    entered_by(Flags(0), function, ctx)
+}
+
+/// Handles an entry, and keeps the arguments that the kretprobe does not see. `protocol` is one of [`Flags::PROTOCOL`].
+#[inline(always)]
+pub(super) fn entered_by(protocol: Flags, function: Function, ctx: &ProbeContext) -> u32 {
     let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) else {
         return 0;
     };
@@ -37,6 +45,9 @@ fn entered(function: Function, ctx: &ProbeContext) -> u32 {
     if let Some(call) = call {
         call.sock = sock as u64;
         call.address = address as u64;
+        if protocol.0 != 0 {
+            call.record.flags.set(protocol);
+        }
     }
     0
 }
@@ -64,7 +75,7 @@ impl<M: Memory> Return for Returned<'_, M> {
 }
 
 #[inline(always)]
-fn returned(function: Function, ctx: &RetProbeContext) -> u32 {
+pub(super) fn returned(function: Function, ctx: &RetProbeContext) -> u32 {
     if cast::is_possible() {
         connect::returned(function, &Returned(ctx, Cast::sock));
     } else {

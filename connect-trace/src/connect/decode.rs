@@ -111,7 +111,7 @@ impl Connect {
         self.port = match record.source_port {
             0 => SourcePort::None,
             // A TCP socket whose connect() fails keeps only a port that it was bound to.
-            port if self.kind.protocol.is_tcp() && record.ret != 0
+            port if !self.kind.protocol.is_udp() && record.ret != 0
                 || flags.has(Flags::PORT_BOUND) =>
             {
                 SourcePort::Bound(port)
@@ -142,12 +142,12 @@ impl Shown {
     /// Decodes the part that consecutive records share.
     fn shared(&self, record: &ConnectRecord) -> Connect {
         let kind = kind(record.flags);
-        let is_tcp = kind.protocol.is_tcp();
+        let is_udp = kind.protocol.is_udp();
         let searched = record.flags.has(Flags::SEARCH_ENTERED);
         // A connect() of UDP makes no search if the socket has a port.
-        let reached = searched || !is_tcp && record.ret == 0;
+        let reached = searched || is_udp && record.ret == 0;
         let has_destination = kind.operation == Operation::Connect
-            && (searched && is_tcp || record.flags.has(Flags::DESTINATION_PASSED));
+            && (searched && !is_udp || record.flags.has(Flags::DESTINATION_PASSED));
         let locks = self.user_locks_bit.filter(|_| reached);
         let locks = locks.map(|bit| record.user_locks >> bit);
         let family = match (record.family, record.flags.has(Flags::MAPPED)) {
@@ -234,8 +234,8 @@ impl Shown {
         let own = record.socket_range != [0; 2];
         SearchRange {
             ports: PortRange { low, high },
-            by_parity: kind(record.flags).protocol.is_tcp()
-                && !(own && self.socket_range_has_no_parity),
+            by_parity: !(kind(record.flags).protocol.is_udp()
+                || own && self.socket_range_has_no_parity),
         }
     }
 }
@@ -277,6 +277,7 @@ fn kind(flags: Flags) -> CallKind {
     let protocol = match flags.masked(Flags::PROTOCOL) {
         Flags::UDP => Protocol::Udp,
         Flags::UDP_LITE => Protocol::UdpLite,
+        Flags::DCCP => Protocol::Dccp,
         _ => Protocol::Tcp,
     };
     let operation = match flags.masked(Flags::OPERATION) {
@@ -437,6 +438,17 @@ mod tests {
         let exhausted = of_udp(&searched, -libc::EAGAIN, 0);
         assert_eq!(exhausted.port, SourcePort::None);
         assert!(exhausted.range.is_some() && exhausted.port_choice == Some(PortChoice::Default));
+    }
+
+    #[test]
+    fn a_search_of_dccp_is_one_of_tcp() {
+        let connect = record(|record| {
+            record.flags = Flags(Flags::DCCP.0 | Flags::SEARCH_ENTERED.0 | Flags::SEARCH_TIMED.0);
+            record.source_port = 20_001;
+        });
+        assert_eq!(connect.kind.protocol, Protocol::Dccp);
+        assert_eq!(connect.pass(), Some(Pass::Second));
+        assert!(connect.destination.is_some());
     }
 
     #[test]

@@ -10,11 +10,13 @@ pub enum Protocol {
     Udp,
     /// UDP-Lite, which Linux had up to 7.0.
     UdpLite,
+    /// DCCP, which Linux 6.12 still has.
+    Dccp,
 }
 
 impl Protocol {
     /// All protocols.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::UdpLite];
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::UdpLite, Self::Dccp];
 
     /// Returns the name in text, JSON and recordings.
     #[must_use]
@@ -23,10 +25,17 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::UdpLite => "udplite",
+            Self::Dccp => "dccp",
         }
     }
 
-    /// Returns true for TCP, whose ports are chosen for each destination; a port of the others is taken for all.
+    /// Returns true for UDP and UDP-Lite. Their ports are taken for all destinations, those of the others for one.
+    #[must_use]
+    pub fn is_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::UdpLite)
+    }
+
+    /// Returns true for TCP.
     #[must_use]
     pub fn is_tcp(self) -> bool {
         self == Self::Tcp
@@ -101,6 +110,7 @@ impl Protocols {
         match protocol {
             Protocol::Tcp => self.tcp,
             Protocol::Udp | Protocol::UdpLite => self.udp,
+            Protocol::Dccp => self == Self::ALL,
         }
     }
 

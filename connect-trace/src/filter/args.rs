@@ -80,7 +80,7 @@ pub enum ProtocolArg {
     Tcp,
     /// UDP and UDP-Lite
     Udp,
-    /// TCP, UDP and UDP-Lite
+    /// TCP, UDP, UDP-Lite and, if it is loaded, DCCP
     All,
 }
 

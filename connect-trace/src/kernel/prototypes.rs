@@ -120,8 +120,30 @@ pub const UDP: [Function; 3] = [
     },
 ];
 
+/// The functions of DCCP, which are in modules; each has an entry and a return. Probed by kprobe in every mode.
+pub const DCCP: [Function; 2] = [
+    Function {
+        name: "dccp_v4_connect",
+        symbol: "dccp_v4_connect",
+        program: "dccp_v4_connect",
+        sock: 0,
+        structure: "sock",
+        arguments: Some(3),
+        ipv6: false,
+    },
+    Function {
+        name: "dccp_v6_connect",
+        symbol: "dccp_v6_connect",
+        program: "dccp_v6_connect",
+        sock: 0,
+        structure: "sock",
+        arguments: Some(3),
+        ipv6: true,
+    },
+];
+
 impl Function {
-    /// Returns the function with another symbol. The copy is leaked until the process ends: there are nine functions at
+    /// Returns the function with another symbol. The copy is leaked until the process ends: there are eleven functions at
     /// most.
     #[must_use]
     pub fn with_symbol(&'static self, symbol: &str) -> &'static Self {

@@ -192,6 +192,10 @@ impl Probes {
                 kprobe::prepare(&mut ebpf, &functions.connect(), must_have_slots, &mut notes)?
             }
         };
+        let of_modules = functions.of_modules();
+        for function in &of_modules {
+            kprobe::load_both(&mut ebpf, function)?;
+        }
         let tracefs = return_events
             .as_ref()
             .map(|events| events.tracefs().clone());
@@ -210,7 +214,8 @@ impl Probes {
             functions.connect(),
             time_wait,
             return_events,
-        );
+        )
+        .with_kprobes(of_modules);
         attachment.attach(stats.as_deref())?;
         if let Some(hertz) = config.stacks_hertz {
             let mut ebpf = lock(&ebpf);

@@ -162,7 +162,10 @@ fn parity(text: &mut String, paint: Paint, summary: &Summary) -> fmt::Result {
 /// Returns the titles of the buckets of calls and of port searches, which name the kernel's functions.
 fn titles(summary: &Summary) -> [&'static str; 2] {
     if summary.mixes_protocols() {
-        ["calls of TCP and UDP", "port search of TCP and UDP"]
+        [
+            "calls of several protocols",
+            "port search of several protocols",
+        ]
     } else if summary.has_others_than_connect() {
         [
             "call (inet_dgram_connect, inet_autobind, udp_lib_get_port)",

@@ -135,7 +135,8 @@ fn watched(report: &Report) -> Reason {
 
 fn mixed(report: &Report) -> Reason {
     (report.summary.mixes_protocols() && report.by != By::Protocol).then(|| {
-        let text = "the figures are of TCP and UDP together; --by protocol splits them".to_owned();
+        let text =
+            "the figures are of several protocols together; --by protocol splits them".to_owned();
         ("mixed_protocols", text)
     })
 }

@@ -205,7 +205,7 @@ impl Route {
 /// connections on this route or by sockets that are bound to them, or reserved.
 fn evidence(connect: &Connect) -> Option<Evidence> {
     // A port of UDP is taken for all destinations: such ports are no part of a route's.
-    let range = connect.range.filter(|_| connect.kind.protocol.is_tcp())?;
+    let range = connect.range.filter(|_| !connect.kind.protocol.is_udp())?;
     let all = crate::connect::scan::all(range)?;
     let failed = connect.errno == libc::EADDRNOTAVAIL && connect.port.number().is_none();
     let taken = match connect.scanned {

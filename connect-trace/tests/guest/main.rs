@@ -1,21 +1,22 @@
 //! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
 //! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
-//! tests the fields of a record, `udp` the same of UDP, `makers` connections that are made in other ways, `losses` and
-//! `flood` the accounting, `checks` the watching of `__inet_check_established`, `strategy` and `scan` the choice of a port and the length of
-//! the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of connect() calls, `program` the command
-//! `connect-trace`, `filters` and `command` the choice of traced calls, `output` events and JSON, `ends` what became of
-//! connections, `terminal` the output on a terminal, `streams` a stdout or stderr that cannot be written, `recording`
-//! recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget, `load` and `compare` workloads,
-//! `explain` the ports that connect() takes next, `check` the command `connect-trace check` and kernels that lack a
-//! feature; `peer` compares with another tracer, and `clients` with the counts of real clients and a server. The other
-//! modules are helpers.
+//! tests the fields of a record, `udp` and `dccp` the same of other protocols, `makers` connections that are made in other
+//! ways, `losses` and `flood` the accounting, `checks` the watching of `__inet_check_established`, `strategy` and `scan`
+//! the choice of a port and the length of the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of
+//! connect() calls, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
+//! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
+//! that cannot be written, `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget,
+//! `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
+//! check` and kernels that lack a feature; `peer` compares with another tracer, and `clients` with the counts of real
+//! clients and a server. The other modules are helpers.
 
 mod check;
 mod checks;
 mod clients;
 mod command;
 mod compare;
+mod dccp;
 mod ends;
 mod explain;
 mod filters;
@@ -85,6 +86,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     flame::TESTS,
     udp::TESTS,
     ends::TESTS_OF_MODES,
+    dccp::TESTS,
 ];
 
 /// Tests that do not depend on the way to attach.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace::kernel::{
-    prototypes::{CHECKS, CONNECT, TIME_WAIT, UDP},
+    prototypes::{CHECKS, CONNECT, DCCP, TIME_WAIT, UDP},
     symbols::{KALLSYMS, Symbols, TABLE_PERTURB},
 };
 
@@ -22,12 +22,11 @@ static MOUNTED: AtomicBool = AtomicBool::new(false);
 
 /// Replaces the list of symbols by the short one. Fails unless the tracer finds the same symbols in both.
 pub fn shorten() -> Result<()> {
-    let functions = CONNECT
-        .iter()
-        .chain(&UDP)
-        .chain(&CHECKS)
-        .chain([&TIME_WAIT]);
-    let functions: Vec<&'static str> = functions.map(|function| function.name).collect();
+    let functions = CONNECT.iter().chain(&UDP).chain(&DCCP).chain(&CHECKS);
+    let functions: Vec<&'static str> = functions
+        .chain([&TIME_WAIT])
+        .map(|function| function.name)
+        .collect();
     let whole = Symbols::of_running_kernel(&functions)?;
 
     let wanted = |line: &str| {

@@ -353,7 +353,7 @@ fn the_output_and_a_recording_of_udp_have_protocol_and_operation((): ()) -> Resu
 fn the_text_of_udp_names_its_functions_and_fits_a_terminal((): ()) -> Result<()> {
     for (protocol, named, mixed) in [
         ("udp", "(udp_lib_get_port)", false),
-        ("all", "port search of TCP and UDP", true),
+        ("all", "port search of several protocols", true),
     ] {
         let traced = tracing_command(&format!("--protocol {protocol}"))?;
         udp("udp")?;

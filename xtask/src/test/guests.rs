@@ -18,6 +18,9 @@ use crate::tools::kernels::Kernel;
 
 /// Modules with which tests build networks.
 const MODULES: [&str; 2] = ["veth", "dummy"];
+/// Modules of DCCP, and their folder: later kernels have none.
+const DCCP: [&str; 2] = ["dccp_ipv4", "dccp_ipv6"];
+const DCCP_FOLDER: &str = "kernel/net/dccp";
 
 /// Path of the test program in a guest.
 const PROGRAM: &str = "/usr/local/bin/guest-tests";
@@ -187,7 +190,7 @@ fn test_guest(
         },
         timeout: None,
         silence: Some(silence),
-        modules: MODULES.map(str::to_owned).to_vec(),
+        modules: modules(kernel),
         inputs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
         outputs: Vec::new(),
     };
@@ -250,6 +253,18 @@ fn test_guest(
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the modules that tests need, of those that the kernel has.
+fn modules(kernel: &Kernel) -> Vec<String> {
+    let folder = kernel.modules.as_ref();
+    let has_dccp = folder.is_some_and(|folder| folder.join(DCCP_FOLDER).is_dir());
+    let dccp = DCCP.iter().filter(|_| has_dccp);
+    MODULES
+        .iter()
+        .chain(dccp)
+        .map(|&name| name.to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub(crate) struct Attachment {
     functions: Vec<&'static Function>,
     /// The function of TIME_WAIT, whose return alone is probed, if it is.
     time_wait: Option<&'static Function>,
+    /// Functions that are probed by kprobe in every mode, with the default number of slots.
+    by_kprobe: Vec<&'static Function>,
     /// The events of the kretprobes, if they could be created.
     return_events: Option<ReturnEvents>,
     links: Vec<Link>,
@@ -39,9 +41,15 @@ impl Attachment {
             mode,
             functions,
             time_wait,
+            by_kprobe: Vec::new(),
             return_events,
             links: Vec::new(),
         }
+    }
+
+    /// Returns the attachment with further functions, which are probed by kprobe in every mode.
+    pub(crate) fn with_kprobes(self, by_kprobe: Vec<&'static Function>) -> Self {
+        Self { by_kprobe, ..self }
     }
 
     /// Attaches the programs. Their order does not matter: until calls are let in
@@ -68,6 +76,13 @@ impl Attachment {
             // The kernel's default number of slots is enough: this function does not sleep.
             let link = Link::to_return(&mut ebpf, self.mode, function)?;
             self.links.push(link);
+        }
+        for &function in &self.by_kprobe {
+            let mode = AttachMode::Kprobe;
+            self.links.push(Link::to_return(&mut ebpf, mode, function)?);
+            let program = mode.entry_program(function);
+            self.links
+                .push(Link::to_entry(&mut ebpf, mode, program, function)?);
         }
         // Attaching may have loaded a program again.
         stats.map_or(Ok(()), |stats| stats.look_at(&ebpf))

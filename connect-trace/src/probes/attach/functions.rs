@@ -6,7 +6,7 @@ use super::{choice::Way, return_events};
 use crate::connect::Protocols;
 use crate::kernel::{
     btf::Btf,
-    prototypes::{CHECKS, CONNECT, Function, TIME_WAIT, UDP},
+    prototypes::{CHECKS, CONNECT, DCCP, Function, TIME_WAIT, UDP},
     requirement::MissingRequirement,
     symbols::{Pointer, Symbols},
 };
@@ -18,6 +18,8 @@ pub(crate) struct Functions {
     checks: Vec<&'static Function>,
     /// The function of TIME_WAIT, or the reason why it cannot be probed.
     time_wait: Result<&'static Function, String>,
+    /// The functions of modules, which are probed by kprobe in every mode.
+    of_modules: Vec<&'static Function>,
     /// Notes on the functions that are not traced, with reasons.
     pub(crate) notes: Vec<String>,
     /// The first function of connect() that the kernel's types lack. If there is one, fentry cannot be used.
@@ -36,6 +38,7 @@ impl Functions {
     pub(crate) fn of_running_kernel(protocols: Protocols) -> Result<Self> {
         let (connect, checks) = wanted(protocols);
         let all = connect.into_iter().chain(checks).chain([&TIME_WAIT]);
+        let all = all.chain(optional(protocols));
         let names: Vec<&'static str> = all.map(|function| function.name).collect();
         let symbols = Symbols::of_running_kernel(&names)?;
         Self::of(&symbols, protocols)
@@ -77,6 +80,7 @@ impl Functions {
             time_wait: present(std::slice::from_ref(&TIME_WAIT), symbols)
                 .pop()
                 .ok_or_else(|| "the kernel has no such function: it may be inlined".to_owned()),
+            of_modules: present(optional(protocols), symbols),
             notes,
             without_type: None,
             ipv6,
@@ -117,6 +121,11 @@ impl Functions {
     /// Returns the functions of connect() and the port search.
     pub(crate) fn connect(&self) -> Vec<&'static Function> {
         self.connect.clone()
+    }
+
+    /// Returns the functions of modules.
+    pub(crate) fn of_modules(&self) -> Vec<&'static Function> {
+        self.of_modules.clone()
     }
 
     /// Returns the functions that check one candidate port.
@@ -172,6 +181,15 @@ fn wanted(protocols: Protocols) -> (Vec<&'static Function>, &'static [Function])
     let udp: &[Function] = if protocols.udp { &UDP } else { &[] };
     let checks: &[Function] = if protocols.tcp { &CHECKS } else { &[] };
     (tcp.iter().chain(udp).collect(), checks)
+}
+
+/// Returns the functions that are probed if their modules are loaded.
+fn optional(protocols: Protocols) -> &'static [Function] {
+    if protocols == Protocols::ALL {
+        &DCCP
+    } else {
+        &[]
+    }
 }
 
 /// Returns the functions that the kernel has, with its symbols for them.

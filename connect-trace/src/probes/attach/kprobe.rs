@@ -39,10 +39,16 @@ pub(crate) fn prepare(
         }
     };
     for &function in functions {
-        load(ebpf, &return_program(function))?;
-        load(ebpf, &AttachMode::Kprobe.entry_program(function))?;
+        load_both(ebpf, function)?;
     }
     Ok(events)
+}
+
+/// Loads the entry program and the return program of a function.
+pub(crate) fn load_both(ebpf: &mut Ebpf, function: &Function) -> Result<()> {
+    load(ebpf, &return_program(function))?;
+    load(ebpf, &AttachMode::Kprobe.entry_program(function))?;
+    Ok(())
 }
 
 /// Returns the name of the program for the return of a function.
