@@ -38,6 +38,9 @@ const OF_TRACEPOINT: [&str; 5] = [
     "__traceiter_",
 ];
 
+/// Beginnings of the names of the kernel's outermost functions: of system calls, and of kernel threads.
+const ENTRIES: [&str; 2] = ["entry_", "ret_from_fork"];
+
 /// The functions that have probes.
 const PROBED: [&str; 9] = [
     CONNECT[0].symbol,
@@ -330,7 +333,12 @@ impl Samples {
         let [v4, v6, search] = CONNECT.map(|function| function.symbol);
         let [dgram, autobind, search_of_udp] = UDP.map(|function| function.symbol);
         let outermost = [v4, v6, dgram, autobind, search_of_udp];
-        if self.has_any(outermost_first, &outermost) {
+        // inet_dgram_connect is in no stack if it ends with the jump to the next function.
+        let is_whole = outermost_first.first().is_some_and(|&name| {
+            let name = self.tree.name(name);
+            ENTRIES.iter().any(|entry| name.starts_with(entry))
+        });
+        if is_whole || self.has_any(outermost_first, &outermost) {
             return;
         }
         let is_tcp = flags.masked(Flags::PROTOCOL) == Flags(0);
@@ -431,7 +439,7 @@ mod tests {
     /// Addresses of the functions of [`samples`], the size of each.
     const SIZE: u64 = 0x100;
     const FUNCTIONS: [&str; 9] = [
-        "entry",
+        "entry_SYSCALL_64",
         "tcp_v4_connect",
         "__inet_hash_connect",
         "__inet_check_established",
@@ -505,14 +513,17 @@ mod tests {
     #[test]
     fn samples_are_in_the_graph_once_their_call_has_a_record() {
         let mut samples = samples();
-        let stack = ["entry", "tcp_v4_connect"];
+        let stack = ["entry_SYSCALL_64", "tcp_v4_connect"];
         samples.add(&sample(SampleKind::RUNNING, 100, 200, &stack));
         let mut later = sample(SampleKind::RUNNING, 100, 900, &stack);
         later[24..32].copy_from_slice(&700_u64.to_ne_bytes());
         samples.add(&later);
         assert_eq!(stacks(&samples), []);
         samples.keep(call(100));
-        let expected = [("entry;tcp_v4_connect".to_owned(), PERIOD_NS + 700)];
+        let expected = [(
+            "entry_SYSCALL_64;tcp_v4_connect".to_owned(),
+            PERIOD_NS + 700,
+        )];
         assert_eq!(stacks(&samples), expected);
         assert_eq!((samples.on_cpu, samples.account.in_graph), (2, 2));
         assert!(samples.account.adds_up(), "{:?}", samples.account);
@@ -586,7 +597,7 @@ mod tests {
             "tcp_v4_connect;bpf_trampoline;bpf_prog_1_fentry_inet"
         );
         let rest = [
-            "entry",
+            "entry_SYSCALL_64",
             "tcp_v4_connect",
             "bpf_trampoline_1",
             "tcp_v4_connect",
@@ -597,7 +608,7 @@ mod tests {
         ];
         assert_eq!(
             one_stack(&rest, SampleKind::RUNNING),
-            "entry;tcp_v4_connect;__inet_hash_connect;__inet_check_established"
+            "entry_SYSCALL_64;tcp_v4_connect;__inet_hash_connect;__inet_check_established"
         );
     }
 
@@ -632,6 +643,12 @@ mod tests {
         assert_eq!(stack(send), format!("{NOT_UNWOUND};inet_autobind;{search}"));
         let bind = Flags(Flags::UDP.0 | Flags::BIND.0);
         assert_eq!(stack(bind), format!("{NOT_UNWOUND};{search}"));
+        // A function that jumps to the next one leaves no frame.
+        let whole = one_stack(
+            &["entry_SYSCALL_64", "no such function"],
+            SampleKind::RUNNING,
+        );
+        assert_eq!(whole, format!("entry_SYSCALL_64;{UNKNOWN}"));
     }
 
     #[test]
