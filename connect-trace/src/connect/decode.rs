@@ -191,8 +191,8 @@ impl Shown {
         let own = record.socket_range != [0; 2];
         SearchRange {
             ports: PortRange { low, high },
-            by_parity: !kind(record.flags).protocol.is_udp()
-                && !(own && self.socket_range_has_no_parity),
+            by_parity: !(kind(record.flags).protocol.is_udp()
+                || own && self.socket_range_has_no_parity),
         }
     }
 }
