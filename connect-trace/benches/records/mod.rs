@@ -82,7 +82,10 @@ fn encode(connect: &Connect) -> ConnectRecord {
         }
     };
     know(Flags::MAPPED, connect.family == Family::Mapped);
-    know(Flags::SEARCH_ENTERED, connect.destination.is_some());
+    let searched = connect.source.is_some();
+    know(Flags::SEARCH_ENTERED, searched);
+    let was_passed = connect.destination.is_some() && !searched;
+    know(Flags::DESTINATION_PASSED, was_passed);
     know(Flags::SEARCH_TIMED, connect.search_ns.is_some());
     know(Flags::CHECKS_COUNTED, connect.checks.is_some());
     let bound = matches!(connect.port, SourcePort::Bound(_));
@@ -103,8 +106,10 @@ fn encode(connect: &Connect) -> ConnectRecord {
     record.search_ns = connect.search_ns.unwrap_or(0);
     record.netns = connect.netns.unwrap_or(0);
     record.checks = connect.checks.unwrap_or(0);
-    if let (Some(source), Some(destination)) = (connect.source, connect.destination) {
+    if let Some(source) = connect.source {
         record.source = words(source);
+    }
+    if let Some(destination) = connect.destination {
         record.destination = words(destination.ip());
         record.destination_port = destination.port();
     }

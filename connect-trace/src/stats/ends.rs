@@ -26,7 +26,7 @@ pub struct WaitTimes {
     pub count: u64,
     /// Sum of their times in nanoseconds.
     pub total_ns: u64,
-    /// Number of slow ones, from [`SLOW_NS`] on.
+    /// Number of slow ones: a millisecond or more.
     pub slow: u64,
     /// Sum of the times of the slow ones.
     pub slow_ns: u64,
