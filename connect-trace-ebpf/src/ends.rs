@@ -97,7 +97,7 @@ pub fn state_changed(sock: *const u8, old: u32, new: u32) {
     if !is_written(connection) {
         count(counter!(ended_lost));
     }
-    // It is in the map, and no one else removes it.
+    // The entry is in the map, and no one else removes it.
     let _ = CONNECTIONS.remove(&key);
 }
 

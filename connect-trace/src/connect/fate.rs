@@ -17,7 +17,7 @@ pub struct ConnectionEvent {
     pub handshake_ns: Option<u64>,
     /// Number of retransmissions of the SYN; absent if the end of the handshake was not seen.
     pub syn_retransmits: Option<u32>,
-    /// What became of the connection.
+    /// The fate of the connection.
     pub fate: Fate,
     /// Time of the end, in nanoseconds of `CLOCK_MONOTONIC`; absent if the connection was established just now.
     pub end_ns: Option<u64>,
@@ -25,7 +25,7 @@ pub struct ConnectionEvent {
     pub errno: i32,
 }
 
-/// What became of a connection.
+/// The fate of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fate {
     /// The handshake succeeded.

@@ -348,7 +348,7 @@ impl Samples {
             _ if is_tcp && header_flags & StackSample::IN_V6 != 0 => known.push(v6),
             _ if is_tcp => known.push(v4),
             Flags::SEND => known.push(autobind),
-            // Of a bind(), only the search is seen.
+            // A bind() shows only its search.
             Flags::BIND => {}
             _ => known.push(dgram),
         }

@@ -93,7 +93,7 @@ impl KernelText {
                 is_global: matches!(kind, b"T"),
             });
         }
-        // Of several names of one address the first one stays, a global one if there is one.
+        // If an address has several names, the first one stays, or a global one.
         functions.sort_by_key(|function: &Function| (function.start, !function.is_global));
         functions.dedup_by_key(|function| function.start);
         functions.shrink_to_fit();

@@ -29,7 +29,7 @@ pub use self::{
 pub enum Row {
     /// A connect().
     Connect(Connect),
-    /// What became of a connection after its connect().
+    /// The fate of a connection after its connect().
     Event(ConnectionEvent),
 }
 

@@ -1,4 +1,4 @@
-//! What became of connections after their connect(): handshakes and ends by their fates, and the account of every
+//! Connections after their connect(): handshakes and ends by their fates, and the account of every
 //! connection that was followed.
 
 use std::collections::BTreeMap;

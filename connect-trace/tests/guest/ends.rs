@@ -1,4 +1,4 @@
-//! What became of connections after their connect(), against what both sides of each connection did.
+//! Connections after their connect(), compared with the actions of both sides of each connection.
 
 use std::{
     fs,

@@ -109,7 +109,7 @@ fn follow(arguments: &str, connect: impl Fn() -> io::Result<TcpStream>) -> Resul
         }
     };
     let found: BTreeSet<u16> = told.iter().filter_map(|(port, _)| *port).collect();
-    // Of an odd number of ports, most searches by parity miss either the first or the last one.
+    // In a range of an odd number of ports, most searches by parity miss either the first or the last one.
     assert!(left.len() <= 1, "{left:?}");
     assert_eq!(
         &found | &left,

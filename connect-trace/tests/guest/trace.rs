@@ -92,7 +92,7 @@ pub fn crowd_is_seen(mode: AttachMode) -> Result<()> {
 pub struct Trace {
     /// All connections, in the order of their ends.
     pub connects: Vec<Connect>,
-    /// What became of them, if that was asked for.
+    /// Their fates, if that was asked for.
     pub events: Vec<ConnectionEvent>,
     /// Accounting of the connections that were followed.
     pub ends: Option<EndsAccount>,

@@ -450,7 +450,7 @@ fn differences(call: &UdpRecord, connect: &Connect) -> Result<Vec<String>> {
     let strategy = connect.port_choice.map(|choice| choice.name());
     let mut source = call.local.ip().to_canonical();
     if call.errno != 0 && source.is_unspecified() {
-        // Of no interest; of an IPv6 socket the kernel shows either form.
+        // Not compared: the kernel shows either form of the address of an IPv6 socket.
         source = connect.source.unwrap_or(source);
     }
     let facts = [
