@@ -13,7 +13,7 @@
 //! in the map `REJECTED` meanwhile, so that the inner functions do not begin a call of their own.
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight, PhasesInFlight};
 
 use crate::{
     address::{Address, Destination},
@@ -21,6 +21,8 @@ use crate::{
     filter,
     in_flight::{Call, Thread},
     maps::REJECTED,
+    params::param,
+    phases,
     shared::{control, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
@@ -177,8 +179,17 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port: u16) {
     record.socket_range = sock.local_port_range_of_udp();
     record.netns_range = sock.net().port_range();
     record.flags.set(Flags::SEARCH_ENTERED);
-    // SAFETY: a helper without preconditions.
-    record.search_ns = unsafe { bpf_ktime_get_ns() };
+    let read_clock = |record: &mut ConnectRecord| {
+        // SAFETY: a helper without preconditions.
+        record.search_ns = unsafe { bpf_ktime_get_ns() };
+    };
+    match thread.call() {
+        Some(Call { place, .. }) if has_options() && param!(phases) != 0 => {
+            // This search locks none of the tables that a `death_row` leads to.
+            phases::search_entered(place, record, 0, read_clock);
+        }
+        _ => read_clock(record),
+    }
 }
 
 /// Handles the return of `udp_lib_get_port`.
@@ -187,8 +198,15 @@ pub fn search_returned<M: Memory>(ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     let Some(in_flight) = Thread::current().call() else {
         return;
     };
+    let phases = has_options() && param!(phases) != 0;
+    if phases {
+        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
+    }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    if phases {
+        phases::enter_at(in_flight.place, PhasesInFlight::ELSEWHERE);
+    }
     let record = &mut in_flight.kept.record;
     let flags = record.flags;
     if !is_udp(flags)
@@ -247,6 +265,9 @@ fn begin<M: Memory>(
 /// Ends a call, and writes its record.
 #[inline(always)]
 fn finish<M: Memory>(in_flight: Call, ret: i32, sock: Sock<M>, address: Address) {
+    if has_options() && param!(phases) != 0 {
+        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
+    }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if has_options() && filter::filters().any(FilterBits::FAILED) && ret == 0 {

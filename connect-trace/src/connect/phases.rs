@@ -1,6 +1,6 @@
 //! The parts of one connect(), and the causes of its time.
 
-use super::{Connect, ConnectionEvent, Fate};
+use super::{Connect, ConnectionEvent, Fate, SourcePort};
 
 /// The parts of one connect(), from its entry until the SYN is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,10 @@ impl Connect {
     #[must_use]
     pub fn ns_by_cause(&self) -> Option<[u64; Cause::ALL.len()]> {
         let phases = self.phases?;
-        if self.search_ns.is_none() && self.source.is_some() {
+        // A call of UDP on a socket that has a port searches none; TCP looks at the port that it has.
+        let is_bound = matches!(self.port, SourcePort::Bound(_));
+        let searches = self.source.is_some() && !(self.kind.protocol.is_udp() && is_bound);
+        if self.search_ns.is_none() && searches {
             return None;
         }
         let search_ns = self.search_ns.unwrap_or(0);

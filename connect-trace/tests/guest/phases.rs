@@ -3,7 +3,7 @@
 
 use std::{
     fs, io, mem,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     process,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use connect_trace::{
-    connect::{Cause, Connect},
+    connect::{Cause, Connect, Protocols},
     kernel::btf::Btf,
     probes::{ProbeConfig, attach::AttachMode},
 };
@@ -26,6 +26,7 @@ use crate::{
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
         the_causes_of_every_call_add_up_to_its_time,
+        the_causes_of_udp_add_up_too,
         a_range_without_even_ports_is_a_matter_of_ports,
         a_thread_that_waits_for_its_cpu_is_a_matter_of_the_scheduler,
     ],
@@ -107,6 +108,35 @@ fn the_causes_of_every_call_add_up_to_its_time(mode: AttachMode) -> Result<()> {
     assert!(unreachable.clone().count() >= 2);
     for connect in unreachable {
         assert_eq!(of(connect, Cause::Ports), 0, "{connect:?}");
+    }
+    Ok(())
+}
+
+fn the_causes_of_udp_add_up_too(mode: AttachMode) -> Result<()> {
+    const COUNT: usize = 20;
+    let session = Session::start(&ProbeConfig {
+        phases: true,
+        protocols: Protocols::UDP,
+        ..config(mode)
+    })?;
+    for _ in 0..COUNT {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // The socket has its port: this connect() searches none.
+        socket.connect((Ipv4Addr::LOCALHOST, 9))?;
+    }
+    let trace = session.end()?;
+    trace.assert_complete();
+    let own = trace.connects.iter();
+    let own = own.filter(|connect| connect.pid == process::id());
+    assert_eq!(own.clone().count(), 2 * COUNT, "{:#?}", trace.connects);
+    for connect in own {
+        let causes = connect.ns_by_cause();
+        let causes = causes.with_context(|| format!("no parts: {connect:?}"))?;
+        assert_eq!(
+            causes.iter().sum::<u64>(),
+            connect.connect_ns,
+            "{connect:?}"
+        );
     }
     Ok(())
 }
