@@ -41,6 +41,13 @@ const OF_TRACEPOINT: [&str; 5] = [
 /// Beginnings of the names of the kernel's outermost functions: of system calls, and of kernel threads.
 const ENTRIES: [&str; 2] = ["entry_", "ret_from_fork"];
 
+/// Code to which a function with a kretprobe returns, since 6.1 and before: that return address is its first byte.
+const RETURNS: [&str; 3] = [
+    "arch_rethook_trampoline",
+    "__kretprobe_trampoline",
+    "kretprobe_trampoline",
+];
+
 /// The functions that have probes.
 const PROBED: [&str; 9] = [
     CONNECT[0].symbol,
@@ -299,7 +306,12 @@ impl Samples {
             let address = u64::from_ne_bytes(*address);
             // All but an interrupted instruction are return addresses, which may lie behind the end of their function.
             let is_return = index > 0 || kind != SampleKind::RUNNING;
-            names.push(self.function(address - u64::from(is_return && address > 0)));
+            let is_replaced = self
+                .text
+                .name(address)
+                .is_some_and(|name| RETURNS.contains(&name));
+            let is_behind = is_return && !is_replaced && address > 0;
+            names.push(self.function(address - u64::from(is_behind)));
         }
         let mut node = Tree::ROOT;
         if kind != SampleKind::RUNNING {
@@ -332,17 +344,22 @@ impl Samples {
         let flags = Flags(header_flags as u16);
         let [v4, v6, search] = CONNECT.map(|function| function.symbol);
         let [dgram, autobind, search_of_udp] = UDP.map(|function| function.symbol);
-        let outermost = [v4, v6, dgram, autobind, search_of_udp];
+        let is_tcp = flags.masked(Flags::PROTOCOL) == Flags(0);
+        let operation = flags.masked(Flags::OPERATION);
+        let outermost: &[&str] = match operation {
+            _ if is_tcp => &[v4, v6],
+            Flags::SEND => &[autobind],
+            Flags::BIND => &[search_of_udp],
+            _ => &[dgram],
+        };
         // inet_dgram_connect is in no stack if it ends with the jump to the next function.
         let is_whole = outermost_first.first().is_some_and(|&name| {
             let name = self.tree.name(name);
             ENTRIES.iter().any(|entry| name.starts_with(entry))
         });
-        if is_whole || self.has_any(outermost_first, &outermost) {
+        if is_whole || self.has_any(outermost_first, outermost) {
             return;
         }
-        let is_tcp = flags.masked(Flags::PROTOCOL) == Flags(0);
-        let operation = flags.masked(Flags::OPERATION);
         let mut known = vec![NOT_UNWOUND];
         match operation {
             _ if is_tcp && header_flags & StackSample::IN_V6 != 0 => known.push(v6),
@@ -354,7 +371,7 @@ impl Samples {
         }
         let search = if is_tcp { search } else { search_of_udp };
         let is_in_search = flags.has(Flags::SEARCH_ENTERED) && !flags.has(Flags::SEARCH_TIMED);
-        if is_in_search && !self.has_any(outermost_first, &[search]) {
+        if is_in_search && !self.has_any(outermost_first, &[search, autobind]) {
             known.push(search);
         }
         let known: Vec<Name> = known

@@ -192,8 +192,11 @@ fn a_flame_graph_of_udp_has_its_port_search(mode: AttachMode) -> Result<()> {
     // The rest is between the probes and these functions.
     let within = time_in(&stacks, &FUNCTIONS);
     assert!(within > all / 2, "{within} of {all}: {stacks:#?}");
-    let not_unwound = time_below(&stacks, "[not unwound]");
-    assert!(not_unwound < all / 5, "{not_unwound} of {all}: {stacks:#?}");
+    // Before 6.1, the kernel unwinds no stack beyond a kretprobe.
+    if mode == AttachMode::Fentry {
+        let not_unwound = time_below(&stacks, "[not unwound]");
+        assert!(not_unwound < all / 5, "{not_unwound} of {all}: {stacks:#?}");
+    }
     assert!(time_in(&stacks, &["udp_lib_get_port"]) > 0, "{stacks:#?}");
     Ok(())
 }

@@ -51,7 +51,7 @@ fn every_call_of_a_flood_is_in_the_report(mode: AttachMode) -> Result<()> {
 fn each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer(mode: AttachMode) -> Result<()> {
     crowd_is_seen(mode)?;
     let process = tracing(&format!(
-        "--format json -i 0.1 --ring-buffer 4k {}",
+        "--format json -i 0.1 --ring-buffer 64k {}",
         attach(mode)
     ))?;
     // A machine that has other work may make too few in a second.
