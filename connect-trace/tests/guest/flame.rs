@@ -189,9 +189,9 @@ fn a_flame_graph_of_udp_has_its_port_search(mode: AttachMode) -> Result<()> {
     let stacks = read(file)?;
     let all: u64 = stacks.values().sum();
     assert!(all > 0, "{ended}");
-    // The rest is between the probes and these functions.
+    // The rest is that of our own probes, which take as long as these short functions.
     let within = time_in(&stacks, &FUNCTIONS);
-    assert!(within > all / 2, "{within} of {all}: {stacks:#?}");
+    assert!(within > all / 4, "{within} of {all}: {stacks:#?}");
     // Before 6.1, the kernel unwinds no stack beyond a kretprobe.
     if mode == AttachMode::Fentry {
         let not_unwound = time_below(&stacks, "[not unwound]");

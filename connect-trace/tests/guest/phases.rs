@@ -7,6 +7,7 @@ use std::{
     process,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -164,6 +165,7 @@ fn a_range_without_even_ports_is_a_matter_of_ports(mode: AttachMode) -> Result<(
 fn a_thread_that_waits_for_its_cpu_is_a_matter_of_the_scheduler(mode: AttachMode) -> Result<()> {
     const LOW: u16 = 40_000;
     const HALF: usize = 1_500;
+    const TURN: Duration = Duration::from_micros(500);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let to = listener.local_addr()?;
     let connect = || -> Result<_> {
@@ -176,10 +178,15 @@ fn a_thread_that_waits_for_its_cpu_is_a_matter_of_the_scheduler(mode: AttachMode
     let is_over = AtomicBool::new(false);
     let (session, waited_ns) = thread::scope(|scope| {
         scope.spawn(|| {
-            // Another thread for the CPU of the connecting one.
+            // A thread that takes the CPU from the connecting one whenever it wakes up.
             stay_on_first_cpu().expect("the test may choose its CPU");
+            take_precedence().expect("the test may run at once");
             while !is_over.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
+                let start = Instant::now();
+                while start.elapsed() < TURN {
+                    std::hint::spin_loop();
+                }
+                thread::sleep(TURN);
             }
         });
         let connecting = scope.spawn(|| -> Result<_> {
@@ -206,7 +213,7 @@ fn a_thread_that_waits_for_its_cpu_is_a_matter_of_the_scheduler(mode: AttachMode
         "{scheduler_ns} ns by our account, {waited_ns} by the kernel's, {blocked_ns} blocked, of {connect_ns}"
     );
     eprintln!("{shown}");
-    // The thread is preempted outside of connect() too: mostly there, if the kernel preempts when a call ends.
+    // The thread is preempted outside of connect() too.
     assert!(scheduler_ns <= waited_ns + waited_ns / 50, "{shown}");
     assert!(scheduler_ns >= waited_ns / 10, "{shown}");
     assert!(scheduler_ns > connect_ns / 10, "{shown}");
@@ -224,6 +231,16 @@ fn stay_on_first_cpu() -> Result<()> {
     match unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()).context("sched_setaffinity"),
+    }
+}
+
+/// Gives the calling thread a real-time priority.
+fn take_precedence() -> Result<()> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the pointer is that of `priority`.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).context("sched_setscheduler"),
     }
 }
 
