@@ -11,12 +11,21 @@ pub fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut completed(), NAME, &mut script);
     let script = String::from_utf8_lossy(&script);
-    // clap_complete 4.6 escapes the hyphen of our name in two ways in the script of bash, so that no
-    // subcommand is recognized: https://github.com/clap-rs/clap/issues/6421
-    script.replace(
-        "connect__subcmd__trace__subcmd__",
-        "connect__trace__subcmd__",
-    )
+    match shell {
+        // clap_complete 4.6 escapes the hyphen of our name in two ways in the script of bash, so that no
+        // subcommand is recognized: https://github.com/clap-rs/clap/issues/6421
+        Shell::Bash => script.replace(
+            "connect__subcmd__trace__subcmd__",
+            "connect__trace__subcmd__",
+        ),
+        // In zsh, an option after a subcommand would get the values of the option of the same name before it.
+        Shell::Zsh => {
+            let options = "_arguments \"${_arguments_options[@]}\" : \\";
+            let only_before = "_arguments \"${_arguments_options[@]}\" -A \"-*\" : \\";
+            script.replacen(options, only_before, 1)
+        }
+        _ => script.into_owned(),
+    }
 }
 
 /// Returns the part of the command line that is completed. It leaves out the hidden subcommands, which clap_complete
