@@ -92,7 +92,6 @@ pub fn begin(family: u16) -> Option<&'static mut InFlight> {
     if return_missed {
         count(counter!(return_missed));
     }
-    let place = call.place;
     let call = call.kept;
     if has_options() && param!(count_checks) != 0 {
         call.checks_epoch = control!(checks_epoch);
@@ -105,7 +104,7 @@ pub fn begin(family: u16) -> Option<&'static mut InFlight> {
     // SAFETY: a helper without preconditions.
     record.start_ns = unsafe { bpf_ktime_get_ns() };
     if has_options() && param!(phases) != 0 {
-        phases::begin(place);
+        phases::begin();
     }
     Some(call)
 }
@@ -148,10 +147,7 @@ pub fn without_record(thread: Thread) {
 /// `death_row` returns the argument of that name.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: impl Fn() -> u64) {
-    let Some(Call {
-        kept: call, place, ..
-    }) = Thread::current().call()
-    else {
+    let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
     let record = &mut call.record;
@@ -188,7 +184,7 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: imp
         record.search_ns = unsafe { bpf_ktime_get_ns() };
     };
     if has_options() && param!(phases) != 0 {
-        phases::search_entered(place, record, death_row(), read_clock);
+        phases::search_entered(record, death_row(), read_clock);
     } else {
         read_clock(record);
     }
@@ -197,21 +193,15 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: imp
 /// Handles the return of `__inet_hash_connect`.
 #[inline(always)]
 pub fn search_returned() {
-    let Some(Call {
-        kept: call, place, ..
-    }) = Thread::current().call()
-    else {
+    let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
-    let phases = has_options() && param!(phases) != 0;
-    if phases {
-        phases::enter_at(place, PhasesInFlight::BETWEEN);
-    }
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if phases {
-        phases::enter_at(place, PhasesInFlight::ELSEWHERE);
-    }
+    let now = if has_options() && param!(phases) != 0 {
+        phases::search_returned()
+    } else {
+        // SAFETY: a helper without preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    };
     let record = &mut call.record;
     let flags = record.flags;
     if !flags.has(Flags::SEARCH_ENTERED) {
@@ -247,7 +237,7 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         return;
     }
     if has_options() && param!(phases) != 0 {
-        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
+        phases::enter_part(PhasesInFlight::BETWEEN);
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -293,41 +283,48 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     }
     let kept = call.sock;
     report(in_flight, task, |record| {
-        // Read again: without this option, nothing is kept in registers until here.
-        if has_options() && param!(ends) != 0 && record.ret == 0 {
+        if param!(ends) != 0 && record.ret == 0 {
             ends::follow(probe.sock(kept).address(), record);
         }
     });
 }
 
 /// Writes the record of a call that has returned, unless only slower calls are to get records, and ends the call.
-/// `follow` gets the record of each call that is not too fast for one.
+/// In a run with options, `follow` gets the record of each call that is not too fast for one.
 #[inline(always)]
 pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) {
     let record = &mut in_flight.kept.record;
     if u64::from(record.bits_of_sock()) & param!(kernel_sock) != 0 && task.is_of_kernel() {
         record.flags.set(Flags::KERNEL_THREAD);
     }
-    if has_options() && record.connect_ns < param!(min_latency_ns) {
-        fast::add_call(record);
-        count(counter!(fast));
-        in_flight.leave();
-        return;
-    }
-    let written = if has_options() && param!(phases) != 0 {
-        phases::output(in_flight.place, record)
+    let written = if has_options() {
+        if record.connect_ns < param!(min_latency_ns) {
+            fast::add_call(record);
+            count(counter!(fast));
+            in_flight.leave();
+            return;
+        }
+        follow(record);
+        if param!(phases) != 0 {
+            phases::output(record)
+        } else {
+            output(record)
+        }
     } else {
-        RECORDS
-            .output(&*record, u64::from(BPF_RB_NO_WAKEUP))
-            .is_ok()
+        output(record)
     };
     if written {
         count(counter!(reported));
     } else {
         count(counter!(ring_full));
     }
-    follow(record);
     in_flight.leave();
+}
+
+/// Writes a record into the ring buffer; returns false if there is no room.
+#[inline(always)]
+pub fn output(record: &ConnectRecord) -> bool {
+    RECORDS.output(record, u64::from(BPF_RB_NO_WAKEUP)).is_ok()
 }
 
 /// Takes the destination of a call without a port search from the passed address, because the socket has none.

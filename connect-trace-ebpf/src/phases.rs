@@ -10,6 +10,7 @@ use aya_ebpf::{
 use connect_trace_common::{ConnectRecord, PhasedRecord, PhasesInFlight, phases::Waits};
 
 use crate::{
+    connect,
     in_flight::{Call, Thread},
     maps::{PHASES, RECORDS},
     params::param,
@@ -23,10 +24,17 @@ fn at(place: u32) -> Option<&'static mut PhasesInFlight> {
     Some(unsafe { &mut *parts })
 }
 
+/// Returns the parts of the running thread's call. Looks the call up again, so that a run without `--phases` keeps
+/// nothing in registers for this.
+#[inline(always)]
+fn current() -> Option<&'static mut PhasesInFlight> {
+    at(Thread::current().call()?.place)
+}
+
 /// Begins a call, whose start has been read from the clock.
 #[inline(always)]
-pub fn begin(place: u32) {
-    if let Some(parts) = at(place) {
+pub fn begin() {
+    if let Some(parts) = current() {
         *parts = PhasesInFlight::default();
         enter(parts, PhasesInFlight::ELSEWHERE);
     }
@@ -35,12 +43,11 @@ pub fn begin(place: u32) {
 /// Handles the entry of `__inet_hash_connect`; `read_clock` reads the time of the entry into the record.
 #[inline(always)]
 pub fn search_entered(
-    place: u32,
     record: &mut ConnectRecord,
     death_row: u64,
     read_clock: impl Fn(&mut ConnectRecord),
 ) {
-    let Some(parts) = at(place) else {
+    let Some(parts) = current() else {
         read_clock(record);
         return;
     };
@@ -51,10 +58,20 @@ pub fn search_entered(
     enter(parts, PhasesInFlight::IN_SEARCH);
 }
 
+/// Handles the return of a search; returns its time.
+#[inline(always)]
+pub fn search_returned() -> u64 {
+    enter_part(PhasesInFlight::BETWEEN);
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    enter_part(PhasesInFlight::ELSEWHERE);
+    now
+}
+
 /// Enters a part of a call. Volatile, so that a context switch sees the parts in this order.
 #[inline(always)]
-pub fn enter_at(place: u32, part: u64) {
-    if let Some(parts) = at(place) {
+pub fn enter_part(part: u64) {
+    if let Some(parts) = current() {
         enter(parts, part);
     }
 }
@@ -67,9 +84,9 @@ fn enter(parts: &mut PhasesInFlight, part: u64) {
 
 /// Writes a record with its parts into the ring buffer; returns false if there is no room.
 #[inline(always)]
-pub fn output(place: u32, record: &ConnectRecord) -> bool {
-    let Some(parts) = at(place) else {
-        return RECORDS.output(record, u64::from(BPF_RB_NO_WAKEUP)).is_ok();
+pub fn output(record: &ConnectRecord) -> bool {
+    let Some(parts) = current() else {
+        return connect::output(record);
     };
     let Some(mut entry) = RECORDS.reserve_untyped::<PhasedRecord>(0) else {
         return false;

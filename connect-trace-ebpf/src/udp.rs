@@ -183,12 +183,11 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port: u16) {
         // SAFETY: a helper without preconditions.
         record.search_ns = unsafe { bpf_ktime_get_ns() };
     };
-    match thread.call() {
-        Some(Call { place, .. }) if has_options() && param!(phases) != 0 => {
-            // This search locks none of the tables that a `death_row` leads to.
-            phases::search_entered(place, record, 0, read_clock);
-        }
-        _ => read_clock(record),
+    if has_options() && param!(phases) != 0 {
+        // This search locks none of the tables that a `death_row` leads to.
+        phases::search_entered(record, 0, read_clock);
+    } else {
+        read_clock(record);
     }
 }
 
@@ -198,15 +197,12 @@ pub fn search_returned<M: Memory>(ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     let Some(in_flight) = Thread::current().call() else {
         return;
     };
-    let phases = has_options() && param!(phases) != 0;
-    if phases {
-        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
-    }
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if phases {
-        phases::enter_at(in_flight.place, PhasesInFlight::ELSEWHERE);
-    }
+    let now = if has_options() && param!(phases) != 0 {
+        phases::search_returned()
+    } else {
+        // SAFETY: a helper without preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    };
     let record = &mut in_flight.kept.record;
     let flags = record.flags;
     if !is_udp(flags)
@@ -266,7 +262,7 @@ fn begin<M: Memory>(
 #[inline(always)]
 fn finish<M: Memory>(in_flight: Call, ret: i32, sock: Sock<M>, address: Address) {
     if has_options() && param!(phases) != 0 {
-        phases::enter_at(in_flight.place, PhasesInFlight::BETWEEN);
+        phases::enter_part(PhasesInFlight::BETWEEN);
     }
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
