@@ -234,8 +234,13 @@ fn in_zsh(zsh: &Path, line: &str) -> BTreeSet<String> {
     let (folder, script) = script("zsh");
     folder.file(".zshrc", include_bytes!("zshrc"));
     let offered = folder.file("offered", b"");
-    let mut child = Command::new("script")
+    // A zsh that asks a question would wait for ever.
+    let mut child = Command::new("timeout")
         .args([
+            "--foreground",
+            "--kill-after=5",
+            "60",
+            "script",
             "--quiet",
             "--return",
             "--command",
