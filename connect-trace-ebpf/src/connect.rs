@@ -179,15 +179,39 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: imp
     }
     flags.set(Flags::SEARCH_ENTERED);
     record.flags = flags;
-    let read_clock = |record: &mut ConnectRecord| {
-        // SAFETY: a helper without preconditions.
-        record.search_ns = unsafe { bpf_ktime_get_ns() };
-    };
+    record.search_ns = search_entry_ns(record.start_ns, death_row);
+}
+
+/// Returns the time of the entry of a search, in a call that began at `start_ns`.
+#[inline(always)]
+pub fn search_entry_ns(start_ns: u64, death_row: impl Fn() -> u64) -> u64 {
     if has_options() && param!(phases) != 0 {
-        phases::search_entered(record, death_row(), read_clock);
+        phases::search_entered(start_ns, death_row())
     } else {
-        read_clock(record);
+        // SAFETY: a helper without preconditions.
+        unsafe { bpf_ktime_get_ns() }
     }
+}
+
+/// Returns the time of the return of a search.
+#[inline(always)]
+pub fn search_return_ns() -> u64 {
+    if has_options() && param!(phases) != 0 {
+        phases::search_returned()
+    } else {
+        // SAFETY: a helper without preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    }
+}
+
+/// Returns the time of the return of a call.
+#[inline(always)]
+pub fn return_ns() -> u64 {
+    if has_options() && param!(phases) != 0 {
+        phases::enter_part(PhasesInFlight::BETWEEN);
+    }
+    // SAFETY: a helper without preconditions.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Handles the return of `__inet_hash_connect`.
@@ -196,12 +220,7 @@ pub fn search_returned() {
     let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
-    let now = if has_options() && param!(phases) != 0 {
-        phases::search_returned()
-    } else {
-        // SAFETY: a helper without preconditions.
-        unsafe { bpf_ktime_get_ns() }
-    };
+    let now = search_return_ns();
     let record = &mut call.record;
     let flags = record.flags;
     if !flags.has(Flags::SEARCH_ENTERED) {
@@ -236,11 +255,7 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     if function == Function::V4 && call.entered_v6 != 0 {
         return;
     }
-    if has_options() && param!(phases) != 0 {
-        phases::enter_part(PhasesInFlight::BETWEEN);
-    }
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = return_ns();
     if has_options() {
         check_established::connect_returned(&call.record);
     }

@@ -94,7 +94,7 @@ impl Thread {
     /// Returns a number below [`PLACES`] that few other threads have.
     #[inline(always)]
     pub fn number(self) -> u32 {
-        (self.place().0 / size_of::<u64>() as u64) as u32
+        self.place().number()
     }
 
     /// Begins a call of the thread, which enters connect(); returns `None` if both places are taken and
@@ -302,6 +302,12 @@ impl Place {
     /// Mask of the bits that a valid offset can have.
     const MASK: u64 = ((PLACES - 1) * size_of::<u64>()) as u64;
 
+    /// Returns the number of the place, below [`PLACES`].
+    #[inline(always)]
+    fn number(self) -> u32 {
+        (self.0 / size_of::<u64>() as u64) as u32
+    }
+
     /// Frees the place.
     #[inline(always)]
     fn give_up(self) {
@@ -327,7 +333,7 @@ impl Place {
             // SAFETY: as above; only the thread that owns the place uses it.
             kept: unsafe { &mut *places.byte_add(self.0 as usize * WORDS) },
             owner: Some(self.owner()),
-            place: (self.0 / size_of::<u64>() as u64) as u32,
+            place: self.number(),
         }
     }
 }

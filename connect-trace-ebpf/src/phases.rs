@@ -11,24 +11,24 @@ use connect_trace_common::{ConnectRecord, PhasedRecord, PhasesInFlight, phases::
 
 use crate::{
     connect,
-    in_flight::{Call, Thread},
+    in_flight::Thread,
     maps::{PHASES, RECORDS},
     params::param,
 };
 
-/// Returns the parts of the call at a place; `None` for a call without a place.
+/// Returns the parts of a thread's call; `None` for a call without a place. Looks the call up again, so that a run
+/// without `--phases` keeps nothing in registers for this.
 #[inline(always)]
-fn at(place: u32) -> Option<&'static mut PhasesInFlight> {
-    let parts = PHASES.get_ptr_mut(place)?;
+fn of(thread: Thread) -> Option<&'static mut PhasesInFlight> {
+    let parts = PHASES.get_ptr_mut(thread.call()?.place)?;
     // SAFETY: a live map value, which only programs that run for the thread of the call use.
     Some(unsafe { &mut *parts })
 }
 
-/// Returns the parts of the running thread's call. Looks the call up again, so that a run without `--phases` keeps
-/// nothing in registers for this.
+/// Returns the parts of the running thread's call.
 #[inline(always)]
 fn current() -> Option<&'static mut PhasesInFlight> {
-    at(Thread::current().call()?.place)
+    of(Thread::current())
 }
 
 /// Begins a call, whose start has been read from the clock.
@@ -40,22 +40,18 @@ pub fn begin() {
     }
 }
 
-/// Handles the entry of `__inet_hash_connect`; `read_clock` reads the time of the entry into the record.
+/// Handles the entry of a search, in a call that began at `start_ns`; returns its time.
 #[inline(always)]
-pub fn search_entered(
-    record: &mut ConnectRecord,
-    death_row: u64,
-    read_clock: impl Fn(&mut ConnectRecord),
-) {
-    let Some(parts) = current() else {
-        read_clock(record);
-        return;
-    };
-    parts.death_row = death_row;
-    enter(parts, PhasesInFlight::BETWEEN);
-    read_clock(record);
-    parts.phases.before_search_ns = record.search_ns - record.start_ns;
-    enter(parts, PhasesInFlight::IN_SEARCH);
+pub fn search_entered(start_ns: u64, death_row: u64) -> u64 {
+    enter_part(PhasesInFlight::BETWEEN);
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(parts) = current() {
+        parts.death_row = death_row;
+        parts.phases.before_search_ns = now - start_ns;
+        enter(parts, PhasesInFlight::IN_SEARCH);
+    }
+    now
 }
 
 /// Handles the return of a search; returns its time.
@@ -112,17 +108,12 @@ fn waits(parts: &mut PhasesInFlight) -> Option<&mut Waits> {
 /// Handles a context switch from the running thread to `next`; `preempted` says that the running thread could go on.
 #[inline(always)]
 pub fn switched(preempted: bool, next: u64) {
-    if let Some(Call { place, .. }) = Thread::current().call()
-        && let Some(parts) = at(place)
-    {
+    if let Some(parts) = current() {
         parts.was_runnable = u64::from(preempted);
         // SAFETY: a helper without preconditions.
         parts.switched_out_ns = unsafe { bpf_ktime_get_ns() };
     }
-    let Some(Call { place, .. }) = Thread::of(next).call() else {
-        return;
-    };
-    let Some(parts) = at(place) else {
+    let Some(parts) = of(Thread::of(next)) else {
         return;
     };
     let out_ns = parts.switched_out_ns;
@@ -147,11 +138,8 @@ pub fn switched(preempted: bool, next: u64) {
 /// Handles the beginning of a wait for a lock.
 #[inline(always)]
 pub fn lock_wait_begins(lock: u64) {
-    let Some(Call { place, .. }) = Thread::current().call() else {
-        return;
-    };
     // A wait of an interrupt handler on top of a wait of the thread is part of the latter.
-    if let Some(parts) = at(place)
+    if let Some(parts) = current()
         && parts.lock == 0
     {
         parts.lock = lock;
@@ -163,10 +151,7 @@ pub fn lock_wait_begins(lock: u64) {
 /// Handles the end of a wait for a lock.
 #[inline(always)]
 pub fn lock_wait_ends(lock: u64) {
-    let Some(Call { place, .. }) = Thread::current().call() else {
-        return;
-    };
-    let Some(parts) = at(place) else {
+    let Some(parts) = current() else {
         return;
     };
     if parts.lock != lock || lock == 0 {

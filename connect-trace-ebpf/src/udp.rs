@@ -12,8 +12,8 @@
 //! the call in flight of its thread if that is a call on the same socket. If the outer call gets no record, its socket is
 //! in the map `REJECTED` meanwhile, so that the inner functions do not begin a call of their own.
 
-use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight, PhasesInFlight};
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
+use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight};
 
 use crate::{
     address::{Address, Destination},
@@ -21,8 +21,6 @@ use crate::{
     filter,
     in_flight::{Call, Thread},
     maps::REJECTED,
-    params::param,
-    phases,
     shared::{control, count, counter},
     sock::{AF_INET, AF_INET6, Memory, Sock},
     task::Task,
@@ -179,16 +177,8 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port: u16) {
     record.socket_range = sock.local_port_range_of_udp();
     record.netns_range = sock.net().port_range();
     record.flags.set(Flags::SEARCH_ENTERED);
-    let read_clock = |record: &mut ConnectRecord| {
-        // SAFETY: a helper without preconditions.
-        record.search_ns = unsafe { bpf_ktime_get_ns() };
-    };
-    if has_options() && param!(phases) != 0 {
-        // This search locks none of the tables that a `death_row` leads to.
-        phases::search_entered(record, 0, read_clock);
-    } else {
-        read_clock(record);
-    }
+    // This search locks none of the tables that a `death_row` leads to.
+    record.search_ns = connect::search_entry_ns(record.start_ns, || 0);
 }
 
 /// Handles the return of `udp_lib_get_port`.
@@ -197,12 +187,7 @@ pub fn search_returned<M: Memory>(ret: i32, sock: impl FnOnce(u64) -> Sock<M>) {
     let Some(in_flight) = Thread::current().call() else {
         return;
     };
-    let now = if has_options() && param!(phases) != 0 {
-        phases::search_returned()
-    } else {
-        // SAFETY: a helper without preconditions.
-        unsafe { bpf_ktime_get_ns() }
-    };
+    let now = connect::search_return_ns();
     let record = &mut in_flight.kept.record;
     let flags = record.flags;
     if !is_udp(flags)
@@ -261,11 +246,7 @@ fn begin<M: Memory>(
 /// Ends a call, and writes its record.
 #[inline(always)]
 fn finish<M: Memory>(in_flight: Call, ret: i32, sock: Sock<M>, address: Address) {
-    if has_options() && param!(phases) != 0 {
-        phases::enter_part(PhasesInFlight::BETWEEN);
-    }
-    // SAFETY: a helper without preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = connect::return_ns();
     if has_options() && filter::filters().any(FilterBits::FAILED) && ret == 0 {
         count(counter!(succeeded));
         in_flight.leave();
