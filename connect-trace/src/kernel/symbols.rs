@@ -68,15 +68,16 @@ impl Symbols {
             line.clear();
             reader.read_until(b'\n', &mut line)? > 0
         } {
-            // address, type, name, [module]
-            let mut words = line.split(|byte| byte.is_ascii_whitespace());
-            let (Some(address), Some(kind), Some(name)) =
-                (words.next(), words.next(), words.next())
-            else {
+            let Some(symbol) = Line::of(&line) else {
                 continue;
             };
+            let Line {
+                address,
+                kind,
+                name,
+            } = symbol;
             variable.next(address, kind, name);
-            if matches!(kind, b"t" | b"T" | b"w" | b"W")
+            if symbol.is_function()
                 && let Some(&wanted) = wanted.iter().find(|wanted| is_symbol_of(name, wanted))
             {
                 let symbol = String::from_utf8_lossy(name).into_owned();
@@ -87,6 +88,33 @@ impl Symbols {
             functions,
             table_perturb: variable.pointer(),
         })
+    }
+}
+
+/// A line of `/proc/kallsyms`: address, type, name, and the module if there is one.
+pub(super) struct Line<'a> {
+    /// Address, in hexadecimal digits.
+    pub(super) address: &'a [u8],
+    /// Type, one letter.
+    pub(super) kind: &'a [u8],
+    /// Name.
+    pub(super) name: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// Splits a line; `None` if a word is missing.
+    pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+        let mut words = line.split(|byte| byte.is_ascii_whitespace());
+        Some(Self {
+            address: words.next()?,
+            kind: words.next()?,
+            name: words.next()?,
+        })
+    }
+
+    /// Returns true if the symbol is a function.
+    pub(super) fn is_function(&self) -> bool {
+        matches!(self.kind, b"t" | b"T" | b"w" | b"W")
     }
 }
 

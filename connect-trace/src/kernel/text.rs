@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     requirement::MissingRequirement,
-    symbols::{KALLSYMS, hexadecimal},
+    symbols::{KALLSYMS, Line, hexadecimal},
 };
 
 /// Maximum distance of an address from the beginning of its function. Beyond it, the code has no name: the list has no
@@ -62,21 +62,15 @@ impl KernelText {
             line.clear();
             reader.read_until(b'\n', &mut line)? > 0
         } {
-            // address, type, name, [module]
-            let mut words = line.split(|byte| byte.is_ascii_whitespace());
-            let (Some(address), Some(kind), Some(name)) =
-                (words.next(), words.next(), words.next())
-            else {
+            let Some(symbol) = Line::of(&line) else {
                 continue;
             };
+            let name = symbol.name;
             // Bytes before a function that only hold a hash or padding have a symbol too.
-            if !matches!(kind, b"t" | b"T" | b"w" | b"W")
-                || name.starts_with(b"__pfx_")
-                || name.starts_with(b"__cfi_")
-            {
+            if !symbol.is_function() || name.starts_with(b"__pfx_") || name.starts_with(b"__cfi_") {
                 continue;
             }
-            let start = hexadecimal(address);
+            let start = hexadecimal(symbol.address);
             let name = String::from_utf8_lossy(name);
             let name = without_number(&name);
             let (Ok(length), Ok(position)) = (name.len().try_into(), names.len().try_into()) else {
@@ -90,7 +84,7 @@ impl KernelText {
                 start,
                 name: position,
                 length,
-                is_global: matches!(kind, b"T"),
+                is_global: matches!(symbol.kind, b"T"),
             });
         }
         // If an address has several names, the first one stays, or a global one.

@@ -488,24 +488,14 @@ fn of_ipv4(at: &mut Witness, protocol: &'static str) -> Result<()> {
 
     // An address reserved for documentation: the namespace has no route to it. The port was chosen before that showed.
     let mut socket = Socket::new(protocol, Family::V4)?;
-    let errno = at.connect(
-        "unreachable",
-        &mut socket,
-        (Ipv4Addr::new(192, 0, 2, 1), PORT).into(),
-    )?;
-    ensure!(
-        errno == libc::ENETUNREACH,
-        "an unreachable destination gave {errno}"
-    );
-    let errno = at.connect(
-        "unreachable-bound",
-        &mut socket,
-        (Ipv4Addr::new(192, 0, 2, 1), PORT).into(),
-    )?;
-    ensure!(
-        errno == libc::ENETUNREACH,
-        "an unreachable destination gave {errno}"
-    );
+    for case in ["unreachable", "unreachable-bound"] {
+        let to = (Ipv4Addr::new(192, 0, 2, 1), PORT).into();
+        let errno = at.connect(case, &mut socket, to)?;
+        ensure!(
+            errno == libc::ENETUNREACH,
+            "an unreachable destination gave {errno}"
+        );
+    }
 
     // An IPv6 socket takes an IPv4 address; the kernel shows it as v4-mapped.
     let mut socket = Socket::new(protocol, Family::Mapped)?;
