@@ -114,7 +114,7 @@ impl Cli {
             if self.trace.record.as_deref().is_some_and(is_standard) {
                 return Some("--record - and --flame - would both write to stdout".to_owned());
             }
-            if !self.trace.command.is_empty() {
+            if !self.trace.traced.command.is_empty() {
                 return Some(
                     "--flame - and the COMMAND would both write to stdout: name a file".to_owned(),
                 );
@@ -122,7 +122,7 @@ impl Cli {
         }
         if self.command.is_none()
             && self.trace.record.as_deref().is_some_and(is_standard)
-            && !self.trace.command.is_empty()
+            && !self.trace.traced.command.is_empty()
         {
             return Some(
                 "--record - and the COMMAND would both write to stdout: record into a file"
@@ -130,7 +130,7 @@ impl Cli {
             );
         }
         let (filters, output) = match &self.command {
-            None => (&self.trace.filters, &self.trace.output),
+            None => (&self.trace.traced.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),

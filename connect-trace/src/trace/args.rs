@@ -13,9 +13,9 @@ use crate::{
     report::OutputArgs,
 };
 
-/// Tracing.
+/// The connections to trace.
 #[derive(Args, Clone, Debug)]
-pub struct TraceArgs {
+pub struct TracedArgs {
     /// Filters of the connections to trace.
     #[command(flatten)]
     pub filters: FilterArgs,
@@ -32,6 +32,14 @@ pub struct TraceArgs {
         help_heading = "What to trace"
     )]
     pub command: Vec<OsString>,
+}
+
+/// Tracing.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// The connections to trace.
+    #[command(flatten)]
+    pub traced: TracedArgs,
 
     /// Follow each connection after connect(): report when it is established, refused, closed or reset, and how long the
     /// handshake took

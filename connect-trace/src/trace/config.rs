@@ -44,10 +44,10 @@ impl Config {
     /// # Errors
     /// Names the process, cgroup, user or namespace that does not exist.
     pub fn resolve(args: TraceArgs) -> Result<Self> {
-        if !args.filters.pids.is_empty() || !args.command.is_empty() {
+        if !args.traced.filters.pids.is_empty() || !args.traced.command.is_empty() {
             access::check_pid_namespace()?;
         }
-        let filters = filters(&args.filters)?;
+        let filters = filters(&args.traced.filters)?;
         Ok(Self {
             probes: ProbeConfig {
                 attach: args.attach.into(),
@@ -55,7 +55,7 @@ impl Config {
                 checks: args.check_established.into(),
                 time_wait: args.time_wait,
                 filters: Filters {
-                    follow: args.follow,
+                    follow: args.traced.follow,
                     ..filters
                 },
                 ring_buffer_bytes: args.ring_buffer,
@@ -66,7 +66,7 @@ impl Config {
                 stacks_hertz: args.flame.is_some().then_some(HERTZ),
                 max_connections: args.ends.then_some(args.max_connections),
             },
-            command: args.command,
+            command: args.traced.command,
             duration: args.duration,
             output: args.output,
             record: args.record,

@@ -1,16 +1,15 @@
 //! The options of `connect-trace flame`: a trace that prints no report.
 
-use std::{ffi::OsString, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
 use super::{
-    args::{Attach, CheckEstablished, TraceArgs},
+    args::{Attach, CheckEstablished, TraceArgs, TracedArgs},
     config::Config,
 };
 use crate::{
-    filter::FilterArgs,
     flame::{HERTZ, args::FlameFiles},
     options::{
         Format,
@@ -46,22 +45,9 @@ Reading it:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "See --help for examples.", after_long_help = EXAMPLES)]
 pub struct FlameArgs {
-    /// Filters of the connections.
+    /// The connections to trace.
     #[command(flatten)]
-    pub filters: FilterArgs,
-
-    /// With --pid, also trace the children that are forked from now on
-    #[arg(long, requires = "pids", help_heading = "What to trace")]
-    pub follow: bool,
-
-    /// Start this command, and trace it and all its children until it ends. It gets SIGTERM when --duration is over
-    #[arg(
-        last = true,
-        value_name = "COMMAND",
-        conflicts_with_all = ["pids", "follow"],
-        help_heading = "What to trace"
-    )]
-    pub command: Vec<OsString>,
+    pub traced: TracedArgs,
 
     /// Stop after this time, such as 10 (seconds), 1.5m or 2h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -106,13 +92,13 @@ impl FlameArgs {
         if on_stdout > 1 {
             return Some("only one of the files can be stdout".to_owned());
         }
-        if on_stdout > 0 && !self.command.is_empty() {
+        if on_stdout > 0 && !self.traced.command.is_empty() {
             return Some(
                 "the flame graph and the COMMAND would both write to stdout: name a file"
                     .to_owned(),
             );
         }
-        self.filters.contradiction()
+        self.traced.filters.contradiction()
     }
 }
 
@@ -124,9 +110,7 @@ impl Config {
     pub fn of_flame(args: FlameArgs) -> Result<Self> {
         let files = args.files.or_default();
         let mut config = Self::resolve(TraceArgs {
-            filters: args.filters,
-            follow: args.follow,
-            command: args.command,
+            traced: args.traced,
             duration: args.duration,
             output: NO_REPORT,
             record: None,
