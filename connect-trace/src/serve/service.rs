@@ -220,11 +220,7 @@ impl Service {
         let accounting = tracer.accounting()?;
         let maps = tracer.probes().maps();
         Ok(Reading {
-            totals: self.totals.clone().with_fast(
-                &maps.fast(),
-                &maps.fast_kinds(),
-                has_single_pass,
-            ),
+            totals: self.totals.clone().with_fast(&maps.fast(), has_single_pass),
             accounting,
             routes: self.routes,
             programs: programs.unwrap_or_default(),

@@ -240,7 +240,7 @@ impl Session {
             time_wait: self.time_wait()?,
             accounting: self.tracer.accounting()?,
             // The sum since the start: a collection subtracts the sum at the last report.
-            fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
+            fast: BelowMinimum::from(&self.tracer.probes().maps().fast()),
             ends: self.tracer.ends_account()?,
             overhead: self.new_overhead()?,
             budget,
