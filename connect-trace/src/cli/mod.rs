@@ -111,7 +111,7 @@ impl Cli {
         if let (None, Some(flame)) = (&self.command, &self.trace.flame)
             && is_standard(flame)
         {
-            if self.trace.record.as_deref().is_some_and(is_standard) {
+            if self.trace.recording.uses_stdout() {
                 return Some("--record - and --flame - would both write to stdout".to_owned());
             }
             if !self.trace.traced.command.is_empty() {
@@ -121,7 +121,7 @@ impl Cli {
             }
         }
         if self.command.is_none()
-            && self.trace.record.as_deref().is_some_and(is_standard)
+            && self.trace.recording.uses_stdout()
             && !self.trace.traced.command.is_empty()
         {
             return Some(
