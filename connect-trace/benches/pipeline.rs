@@ -91,7 +91,14 @@ fn output(options: &str) -> Output {
         .into_iter()
         .chain(options.split_whitespace());
     let args = Cli::parse_from(arguments).trace.output;
-    Output::new(&args, Traced::default())
+    Output::new(
+        &args,
+        Traced {
+            kernel: "6.12".to_owned(),
+            attached: "nothing".to_owned(),
+            filters: Vec::new(),
+        },
+    )
 }
 
 /// Measures the CPU time of this thread.

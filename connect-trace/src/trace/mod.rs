@@ -8,7 +8,7 @@ mod ends;
 pub(crate) mod flame;
 mod loss_log;
 mod overhead_control;
-mod priority;
+pub(crate) mod priority;
 pub(crate) mod session;
 pub(crate) mod signals;
 pub(crate) mod status_line;

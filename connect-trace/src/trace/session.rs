@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     connect::{Connect, ConnectionEvent, TimeWaitSettings},
     kernel::{limits, prototypes::CHECKS},
-    overhead::Overhead,
+    overhead::{Overhead, limiter::Level},
     probes::{
         ProbeConfig,
         checks::{Burst, Bursts},
@@ -118,6 +118,12 @@ impl Session {
     /// Returns the tracer.
     pub(crate) fn tracer(&mut self) -> &mut Tracer {
         &mut self.tracer
+    }
+
+    /// Returns the level that keeps the overhead limit; `Full` without a limit.
+    pub(crate) fn level(&self) -> Level {
+        let control = self.overhead_control.as_ref();
+        control.map_or(Level::Full, OverheadControl::level)
     }
 
     /// Waits until the ring buffer is to be read: call [`drain`](Self::drain), then [`drained`](Self::drained). Keeps
