@@ -334,7 +334,7 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let names = recordings_below(folder).unwrap();
-        let name = |path: &PathBuf| path.strip_prefix(folder).unwrap().display().to_string();
+        let name = |path: &PathBuf| printable(path.strip_prefix(folder).unwrap()).to_string();
         names.iter().map(name).collect()
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let mut folder = Folder::create(&scratch.0, "web1", LIMITS).unwrap();
         folder.clock = Clock::fixed(0);
         let (path, _) = folder.next_file().unwrap();
-        let inner = path.strip_prefix(&scratch.0).unwrap().display().to_string();
+        let inner = printable(path.strip_prefix(&scratch.0).unwrap()).to_string();
         // The host has been up for less than a year.
         assert!(inner.starts_with("host=web1/date=197"), "{inner}");
         assert!(
@@ -418,7 +418,7 @@ mod tests {
         let (current, file) = folder.next_file().unwrap();
         assert!(!oldest.exists());
         for kept in others.iter().chain([&foreign, &locked, &newest, &current]) {
-            assert!(kept.exists(), "{}", kept.display());
+            assert!(kept.exists(), "{}", printable(kept));
         }
         // A file that another trace writes is not removed, and takes room.
         let too_much = here("host=web1/date=2000-01-04/000000-000000.csv.zst", 90_000);

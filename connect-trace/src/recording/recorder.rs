@@ -338,7 +338,7 @@ mod tests {
         }
         match recording.ending() {
             Some(Ending::Whole(end)) => (numbers, start, End::clone(end)),
-            other => panic!("{}: {other:?}", path.display()),
+            other => panic!("{}: {other:?}", printable(path)),
         }
     }
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use self::{
     command::{connect_trace, text},
-    fixtures::{BEGAN_UNIX, connect, write_recording_of},
+    fixtures::{BEGAN_UNIX, connect, write_recording, write_recording_of},
     folder::Folder,
 };
 
@@ -97,6 +97,7 @@ fn query(sql: &str) -> Result<Value> {
 
 /// Writes the recordings of two hosts on two days, of a thousand calls each, and returns their paths.
 fn fleet(folder: &Folder) -> Result<Vec<String>> {
+    folder.file("README", b"no recording");
     let mut paths = Vec::new();
     for (number, (host, day)) in [("web1", 14), ("web1", 15), ("web2", 14), ("web2", 15)]
         .into_iter()
@@ -247,35 +248,32 @@ fn times_are_times_of_day_and_partitions_are_their_dates() -> Result<()> {
 fn columns_that_are_empty_in_most_files_have_their_types() -> Result<()> {
     const FILES: u64 = 25;
     let folder = Folder::new("duckdb-types");
-    for number in 0..FILES {
-        let connect = Connect {
-            search_ns: None,
-            ..connect(0, 1_000, 20_000)
-        };
-        let event = ConnectionEvent {
-            connect,
-            handshake_ns: Some(2_000),
-            syn_retransmits: Some(1),
-            fate: Fate::ClosedHere,
-            end_ns: Some(connect.start_ns + 77),
-            errno: 0,
-        };
-        // The last file has what the others do not.
-        let is_last = number == FILES - 1;
-        let rows = [Row::Connect(connect)]
-            .into_iter()
-            .chain(is_last.then_some(Row::Event(event)));
-        // A name of digits alone.
-        let host = if is_last { "web1" } else { "4711" };
+    let connect = Connect {
+        search_ns: None,
+        ..connect(0, 1_000, 20_000)
+    };
+    for number in 1..FILES {
         let path = folder.path(&format!("{number:02}.csv.zst"));
-        write_recording_of(host, BEGAN_UNIX, Path::new(&path), "", 0, rows)?;
+        write_recording(Path::new(&path), "", 0, [connect])?;
     }
+    // The last file has what the others do not, and a host of digits alone.
+    let event = ConnectionEvent {
+        connect,
+        handshake_ns: Some(2_000),
+        syn_retransmits: Some(1),
+        fate: Fate::ClosedHere,
+        end_ns: Some(connect.start_ns + 77),
+        errno: 0,
+    };
+    let rows = [Row::Connect(connect), Row::Event(event)];
+    let path = folder.path(&format!("{FILES:02}.csv.zst"));
+    write_recording_of("4711", BEGAN_UNIX, Path::new(&path), "", 0, rows)?;
     let all = folder.path("");
     let rows = query(&format!(
-        "SELECT sum(handshake_ns), sum(syn_retransmits), max(end_unix_ns - start_unix_ns), max(host)
+        "SELECT sum(handshake_ns), sum(syn_retransmits), max(end_unix_ns - start_unix_ns), min(host), count(*)
          FROM read_csv('{all}/*.csv.zst', files_to_sniff = -1)"
     ))?;
-    assert_eq!(rows, json!([[2_000, 1, 77, "web1"]]));
+    assert_eq!(rows, json!([[2_000, 1, 77, "4711", FILES + 1]]));
     Ok(())
 }
 

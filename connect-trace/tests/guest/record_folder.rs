@@ -74,7 +74,7 @@ fn parts(folder: &Path) -> Result<Vec<Part>> {
 }
 
 fn bytes(folder: &Path) -> u64 {
-    let sizes = files(folder).into_iter().map(|path| fs::metadata(path));
+    let sizes = files(folder).into_iter().map(fs::metadata);
     sizes.flatten().map(|metadata| metadata.len()).sum()
 }
 
@@ -140,7 +140,7 @@ fn a_folder_keeps_its_bound_and_the_newest_calls_of_a_flood((): ()) -> Result<()
 
 fn a_full_disk_ends_the_recordings_of_a_folder_and_not_the_trace((): ()) -> Result<()> {
     let folder = Folder::mounted("full-folder", "size=200k")?;
-    let mut process = recording(&folder, "--record-size 64k --record-keep 1m")?;
+    let process = recording(&folder, "--record-size 64k --record-keep 1m")?;
     let mut calls = 0;
     let mut is_full = false;
     while !is_full {
@@ -247,7 +247,8 @@ fn a_clock_that_is_set_begins_another_file((): ()) -> Result<()> {
     };
     // The file that begins when the clock is set back sorts before the one of the day after.
     matched(&first, &of(&parts[..set]), Extent::Exact)?;
-    matched(&later, &of(&parts[set..]), Extent::Exact)
+    matched(&later, &of(&parts[set..]), Extent::Exact)?;
+    Ok(())
 }
 
 fn slow_and_failed_calls_are_recorded_and_the_others_counted((): ()) -> Result<()> {
