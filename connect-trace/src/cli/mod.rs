@@ -134,7 +134,10 @@ impl Cli {
             None => (&self.trace.traced.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
-            Some(Command::Serve(serve)) => return serve.filters.contradiction(),
+            Some(Command::Serve(serve)) => {
+                let recording = serve.recording.contradiction();
+                return recording.or_else(|| serve.filters.contradiction());
+            }
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
@@ -148,7 +151,8 @@ impl Cli {
         if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
             return Some("--oneline cannot show the measurements of --overhead".to_owned());
         }
-        filters.contradiction()
+        let recording = self.trace.recording.contradiction();
+        recording.or_else(|| filters.contradiction())
     }
 }
 

@@ -75,6 +75,11 @@ impl RecordArgs {
         self.record.as_deref().is_some_and(is_standard)
     }
 
+    /// Returns a message if the options do not fit together.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        self.limits().err().map(|error| error.to_string())
+    }
+
     /// Returns the folder for one file after another, if one is named.
     pub(super) fn folder(&self) -> Option<&Path> {
         let path = self.record.as_deref()?;
