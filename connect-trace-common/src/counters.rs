@@ -143,6 +143,28 @@ pub struct CheckRunning {
     pub start_ns: u64,
 }
 
+impl Counters {
+    /// Returns the difference to an earlier reading of the same counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            entered: self.entered.saturating_sub(earlier.entered),
+            reported: self.reported.saturating_sub(earlier.reported),
+            ring_full: self.ring_full.saturating_sub(earlier.ring_full),
+            in_flight_full: self.in_flight_full.saturating_sub(earlier.in_flight_full),
+            return_missed: self.return_missed.saturating_sub(earlier.return_missed),
+            filtered: self.filtered.saturating_sub(earlier.filtered),
+            search_return_missed: self
+                .search_return_missed
+                .saturating_sub(earlier.search_return_missed),
+            succeeded: self.succeeded.saturating_sub(earlier.succeeded),
+            fast: self.fast.saturating_sub(earlier.fast),
+            not_followed: self.not_followed.saturating_sub(earlier.not_followed),
+            unsampled: self.unsampled.saturating_sub(earlier.unsampled),
+        }
+    }
+}
+
 impl Times {
     /// Returns the same with the number of times, which is that of the buckets.
     #[must_use]
@@ -177,6 +199,17 @@ impl Times {
             total_ns: self.total_ns.saturating_sub(earlier.total_ns),
             max_ns: if count > 0 { self.max_ns } else { 0 },
             buckets,
+        }
+    }
+}
+
+impl CheckEstablished {
+    /// Returns the difference to an earlier reading of the same sums.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            times: self.times.since(&earlier.times),
         }
     }
 }

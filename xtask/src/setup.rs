@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
-use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
+use crate::tools::{self, browser, cargo_deny, duckdb, qemu, report, shells};
 
 /// Get the tools that the build needs
 ///
@@ -15,7 +15,7 @@ use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
 /// this themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get the tools of demo, test, vm and lint: QEMU, kernels, cargo-deny, a browser, shells and some programs
+    /// Also get the tools of demo, test, vm and lint: QEMU, kernels, cargo-deny, a browser, shells, DuckDB and some programs
     #[arg(long)]
     all: bool,
 }
@@ -36,6 +36,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("browser", "present");
         shells::ensure()?;
         report("shells", "present");
+        duckdb::ensure()?;
+        report("duckdb", "present");
         for series in kernels::tested() {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));

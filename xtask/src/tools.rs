@@ -5,6 +5,7 @@ pub(crate) mod bpf_linker;
 pub(crate) mod browser;
 pub(crate) mod cargo_deny;
 pub(crate) mod debian;
+pub(crate) mod duckdb;
 pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub mod kernels;
