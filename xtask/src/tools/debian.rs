@@ -97,6 +97,19 @@ impl Suite {
             .collect())
     }
 
+    /// Returns the names of packages and of all that they need, recursively.
+    pub(crate) fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut install = self.apt("apt-get");
+        // Nothing is installed according to the suite's own status file.
+        install.args(["--simulate", "--no-install-recommends", "install"]);
+        let text = process::output(install.args(packages))?;
+        let names = text.lines().filter_map(|line| line.strip_prefix("Inst "));
+        Ok(names
+            .filter_map(|rest| rest.split(' ').next())
+            .map(str::to_owned)
+            .collect())
+    }
+
     /// Downloads packages (`name` or `name=version`) and unpacks them into one folder.
     pub(crate) fn unpack(&self, packages: &[impl AsRef<str>], folder: &Path) -> Result<()> {
         let packages: Vec<_> = packages.iter().map(AsRef::as_ref).collect();
