@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::guest::system::System;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
@@ -32,6 +33,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("guest tools", "present");
         GuestClients::ensure()?;
         report("clients", "present");
+        System::ensure()?;
+        report("system", "present");
         browser::ensure()?;
         report("browser", "present");
         shells::ensure()?;

@@ -77,7 +77,7 @@ fn replace_folder(new: &Path, place: &Path) -> Result<()> {
 }
 
 /// Creates an empty folder below `.tools/` for temporary files.
-fn scratch_folder(name: &str) -> Result<std::path::PathBuf> {
+pub(crate) fn scratch_folder(name: &str) -> Result<std::path::PathBuf> {
     let folder = workspace::tools().join("scratch").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)

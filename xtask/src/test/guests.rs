@@ -190,6 +190,7 @@ fn test_guest(
         },
         timeout: None,
         silence: Some(silence),
+        system: false,
         modules: modules(kernel),
         inputs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
         outputs: Vec::new(),
