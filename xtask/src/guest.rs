@@ -17,9 +17,9 @@ use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::Job;
 
 use self::machine::Limits;
-use self::system::System;
 pub use self::machine::{Hardware, Outcome, Stream};
 pub use self::run_folder::RunFolder;
+use self::system::System;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::Kernel;

@@ -10,7 +10,7 @@ const LINK: u32 = 0o120_000;
 pub(crate) type Owner = (u32, u32);
 
 /// Owner of all entries that do not name another.
-const ROOT: Owner = (0, 0);
+pub(crate) const ROOT: Owner = (0, 0);
 
 /// An archive in memory. The kernel does not create the parent folders of an entry: add them first.
 #[derive(Default)]

@@ -4,9 +4,10 @@
 //! script of theirs runs, so that building takes neither root nor a folder of its own; the few files that scripts would
 //! have written are written here. A package that is installed in a guest is installed by dpkg, scripts and all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::{self, Job};
 
-use super::cpio::Archive;
+use super::cpio::{Archive, Owner, ROOT};
 use super::{PROGRAMS, in_folder};
 use crate::tools::debian::Suite;
 use crate::tools::{lock, report, scratch_folder};
@@ -25,7 +26,7 @@ const SUITE: &str = "bookworm";
 
 /// Packages of the system, to which their dependencies are added: the essential ones, which no package names as a
 /// dependency, apt, systemd, and programs that the tests use.
-const PACKAGES: [&str; 29] = [
+const PACKAGES: [&str; 30] = [
     "adduser",
     "apt",
     "base-files",
@@ -54,6 +55,7 @@ const PACKAGES: [&str; 29] = [
     "sed",
     "systemd-sysv",
     "tar",
+    "usr-is-merged",
     "util-linux",
 ];
 
@@ -184,30 +186,24 @@ impl System {
             .chain(programs)
             .chain(inputs.iter().cloned())
         {
-            use std::os::unix::fs::PermissionsExt as _;
             let unreadable = || format!("cannot copy {} into a guest", source.display());
             let content = fs::read(&source).with_context(unreadable)?;
             let permissions = fs::metadata(&source).with_context(unreadable)?;
             let permissions = permissions.permissions().mode() & 0o777 | 0o444;
-            root.file(&path, permissions, (0, 0), &content);
+            root.file(&merged(&path), permissions, ROOT, &content);
         }
         for (path, content) in modules {
-            root.file(path, 0o644, (0, 0), content);
+            root.file(&merged(path), 0o644, ROOT, content);
         }
         let units = "/etc/systemd/system";
         let (name, text) = UNIT;
-        root.file(
-            &format!("{units}/{name}"),
-            0o644,
-            (0, 0),
-            text.as_bytes(),
-        );
+        root.file(&format!("{units}/{name}"), 0o644, ROOT, text.as_bytes());
         root.link(
             &format!("{units}/multi-user.target.wants/{name}"),
             &format!("../{name}"),
         );
         job.system = Some(SYSTEMD.into());
-        root.file(job::PATH, 0o644, (0, 0), &job.encode());
+        root.file(job::PATH, 0o644, ROOT, &job.encode());
         // The kernel reads one archive after the other.
         image.append(&mut root.archive.finish());
         Ok(image)
@@ -219,17 +215,17 @@ impl System {
 struct Root {
     archive: Archive,
     /// Paths that are in the archive. A folder may come again.
-    paths: std::collections::BTreeSet<String>,
+    paths: BTreeSet<String>,
 }
 
 impl Root {
-    fn folder(&mut self, path: &str, permissions: u32, owner: super::cpio::Owner) {
+    fn folder(&mut self, path: &str, permissions: u32, owner: Owner) {
         if self.begin(path) {
             self.archive.folder_of(path, permissions, owner);
         }
     }
 
-    fn file(&mut self, path: &str, permissions: u32, owner: super::cpio::Owner, content: &[u8]) {
+    fn file(&mut self, path: &str, permissions: u32, owner: Owner, content: &[u8]) {
         if self.begin(path) {
             self.archive.file_of(path, permissions, owner, content);
         }
@@ -246,7 +242,7 @@ impl Root {
         if let Some((parent, _)) = path.rsplit_once('/')
             && !parent.is_empty()
         {
-            self.folder(&parent.to_owned(), 0o755, (0, 0));
+            self.folder(parent, 0o755, ROOT);
         }
         self.paths.insert(path.to_owned())
     }
@@ -261,11 +257,11 @@ fn build() -> Result<Vec<u8>> {
 
     let mut root = Root::default();
     for name in MERGED {
-        root.folder(&format!("/usr/{name}"), 0o755, (0, 0));
+        root.folder(&format!("/usr/{name}"), 0o755, ROOT);
         root.link(&format!("/{name}"), &format!("usr/{name}"));
     }
     // Rust's runtime needs standard streams, and the kernel opens them for init at this path.
-    root.folder("/dev", 0o755, (0, 0));
+    root.folder("/dev", 0o755, ROOT);
     root.archive.device("/dev/console", 5, 1);
     root.archive.device("/dev/null", 1, 3);
 
@@ -276,17 +272,17 @@ fn build() -> Result<Vec<u8>> {
             .with_context(|| format!("cannot unpack {}", package.display()))?;
     }
     for path in FOLDERS {
-        root.folder(path, 0o755, (0, 0));
+        root.folder(path, 0o755, ROOT);
     }
     for (path, content) in FILES {
-        root.file(path, 0o644, (0, 0), content.as_bytes());
+        root.file(path, 0o644, ROOT, content.as_bytes());
     }
     for (from, to) in COPIES {
         let content = copies.get(from);
         let content = content.with_context(|| format!("no package has {from}"))?;
-        root.file(to, 0o644, (0, 0), content);
+        root.file(to, 0o644, ROOT, content);
     }
-    root.file("/var/lib/dpkg/status", 0o644, (0, 0), status.as_bytes());
+    root.file("/var/lib/dpkg/status", 0o644, ROOT, status.as_bytes());
     for unit in MASKED {
         root.link(&format!("/etc/systemd/system/{unit}"), "/dev/null");
     }
@@ -302,15 +298,8 @@ fn add_package(
     copies: &mut BTreeMap<&'static str, Vec<u8>>,
 ) -> Result<()> {
     let mut list = String::new();
-    let files = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(package)
-        .output()
-        .context("cannot run dpkg-deb")?;
-    if !files.status.success() {
-        bail!("{}", String::from_utf8_lossy(&files.stderr).trim_end());
-    }
-    let mut archive = tar::Archive::new(files.stdout.as_slice());
+    let files = tarball(package, "--fsys-tarfile")?;
+    let mut archive = tar::Archive::new(files.as_slice());
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.to_string_lossy().into_owned();
@@ -319,7 +308,7 @@ fn add_package(
         list.push('\n');
         let path = merged(&path);
         let left_out = |folder: &&str| Path::new(&path).starts_with(folder);
-        if path == "/" || LEFT_OUT.iter().any(|folder| left_out(&folder)) {
+        if path == "/" || LEFT_OUT.iter().any(left_out) {
             continue;
         }
         let header = entry.header();
@@ -347,29 +336,51 @@ fn add_package(
         }
     }
 
-    let control = process::output(Command::new("dpkg-deb").arg("--field").arg(package))?;
+    let mut control = String::new();
+    let mut sums = None;
+    for entry in tar::Archive::new(tarball(package, "--ctrl-tarfile")?.as_slice()).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        if path.ends_with("control") {
+            entry.read_to_string(&mut control)?;
+        } else if path.ends_with("md5sums") {
+            entry.read_to_string(sums.insert(String::new()))?;
+        }
+    }
     let field = |name: &str| {
         let mut lines = control.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     };
     let name = field("Package").context("it has no name")?;
-    let list_name = match (field("Multi-Arch"), field("Architecture")) {
+    let name = match (field("Multi-Arch"), field("Architecture")) {
         (Some("same"), Some(architecture)) => format!("{name}:{architecture}"),
         _ => name.to_owned(),
     };
-    root.file(
-        &format!("/var/lib/dpkg/info/{list_name}.list"),
-        0o644,
-        (0, 0),
-        list.as_bytes(),
-    );
+    for (kind, content) in [("list", Some(list)), ("md5sums", sums)] {
+        let path = format!("/var/lib/dpkg/info/{name}.{kind}");
+        // dpkg takes a package without sums for broken; one without files has an empty list of them.
+        let content = content.unwrap_or_default();
+        root.file(&path, 0o644, ROOT, content.as_bytes());
+    }
     let entry = control.replacen('\n', "\nStatus: install ok installed\n", 1);
     status.push_str(entry.trim_end());
     status.push_str("\n\n");
     Ok(())
 }
 
-/// Returns the path of a file in a system with one `/usr`.
+/// Returns one of the two archives in a package.
+fn tarball(package: &Path, which: &str) -> Result<Vec<u8>> {
+    let mut dpkg = Command::new("dpkg-deb");
+    let output = dpkg.arg(which).arg(package).output();
+    let output = output.context("cannot run dpkg-deb")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}", process::line(&dpkg), said.trim_end());
+    }
+    Ok(output.stdout)
+}
+
+/// Returns the path of a file in a system with one `/usr`. A folder /lib would take the place of the link of that name.
 fn merged(path: &str) -> String {
     let first = path.trim_start_matches('/').split('/').next();
     if first.is_some_and(|first| MERGED.contains(&first)) {

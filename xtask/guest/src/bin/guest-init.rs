@@ -69,7 +69,9 @@ fn main() {
 /// Starts the system that the job names in place of this process; returns if it names none.
 fn make_way() -> Result<(), String> {
     // An error is reported over the serial port, once /dev is there.
-    let Some(system) = fs::read(job::PATH).ok().and_then(|job| Job::decode(&job).ok()?.system)
+    let Some(system) = fs::read(job::PATH)
+        .ok()
+        .and_then(|job| Job::decode(&job).ok()?.system)
     else {
         return Ok(());
     };
