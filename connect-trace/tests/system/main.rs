@@ -1,12 +1,17 @@
 //! Tests on a whole system: `cargo xtask test` runs this program as root in virtual machines that boot a Debian with
 //! systemd as PID 1.
 //!
-//! `debian` tests the system itself.
+//! `debian` tests the system itself, `package` the package's life from installation to purge, `service` the service that
+//! it installs, and `container` the image. `metrics` is a helper.
 
+mod container;
 mod debian;
+mod metrics;
+mod package;
 #[path = "../guest/process.rs"]
 #[allow(dead_code, reason = "the tests on a kernel use more of it")]
 mod process;
+mod service;
 
 use std::{env, process::ExitCode};
 
@@ -19,7 +24,12 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
 /// The tests, in the order in which they run.
-const TESTS: &[(&str, &[Test])] = &[("debian", debian::TESTS)];
+const TESTS: &[(&str, &[Test])] = &[
+    ("debian", debian::TESTS),
+    ("container", container::TESTS),
+    ("service", service::TESTS),
+    ("package", package::TESTS),
+];
 
 /// A test and its name.
 type Test = (&'static str, fn() -> Result<()>);
@@ -31,6 +41,16 @@ macro_rules! tests {
 use tests;
 
 fn main() -> ExitCode {
+    let mut words = env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == container::ENTER) {
+        return match container::enter(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut arguments = Arguments::from_args();
     // There is one service and one list of packages.
     arguments.test_threads = Some(1);

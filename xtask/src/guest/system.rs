@@ -26,7 +26,7 @@ const SUITE: &str = "bookworm";
 
 /// Packages of the system, to which their dependencies are added: the essential ones, which no package names as a
 /// dependency, apt, systemd, and programs that the tests use.
-const PACKAGES: [&str; 30] = [
+const PACKAGES: [&str; 31] = [
     "adduser",
     "apt",
     "base-files",
@@ -45,6 +45,7 @@ const PACKAGES: [&str; 30] = [
     "gzip",
     "hostname",
     "init-system-helpers",
+    "iproute2",
     "libc-bin",
     "libcap2-bin",
     "libnss-systemd",
