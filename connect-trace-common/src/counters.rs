@@ -63,6 +63,34 @@ pub struct FastGroup {
     pub search: Times,
 }
 
+/// The properties of a successful call below `--min-latency` by which a service counts it: a set of bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastKind(pub u32);
+
+impl FastKind {
+    /// The destination is an IPv6 address, not a v4-mapped one.
+    pub const V6: u32 = 1;
+    /// The socket had a port before.
+    pub const PORT_BOUND: u32 = 1 << 1;
+    /// The socket has a range of its own, `IP_LOCAL_PORT_RANGE`.
+    pub const OWN_RANGE: u32 = 1 << 2;
+    /// The port has another parity than the lowest port of the range.
+    pub const OTHER_PARITY: u32 = 1 << 3;
+    /// Place of the two bits that follow: `SOCK_BINDADDR_LOCK` and `SOCK_BINDPORT_LOCK`.
+    pub const LOCKS: u32 = 4;
+    /// Number of kinds.
+    pub const KINDS: usize = 1 << 6;
+
+    /// Returns true if any of these bits is set.
+    #[must_use]
+    pub const fn has(self, bits: u32) -> bool {
+        self.0 & bits != 0
+    }
+}
+
+/// Numbers of calls by [`FastKind`].
+pub type FastKinds = [u64; FastKind::KINDS];
+
 /// Counters and sums of one CPU: whole cache lines, so that CPUs do not share any.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -73,8 +101,11 @@ pub struct PerCpu {
     pub checks: [CheckEstablished; 2],
     /// Call of one of the two functions that has not returned.
     pub running: CheckRunning,
-    /// Calls below `--min-latency`, in the order of the constants of [`FastGroup`].
-    pub fast: [FastGroup; FastGroup::GROUPS as usize],
+    /// Calls below `--min-latency`, in the order of the constants of [`FastGroup`]: first those to IPv4 addresses, then
+    /// those to IPv6 addresses.
+    pub fast: [[FastGroup; FastGroup::GROUPS as usize]; 2],
+    /// Number of these calls by [`FastKind`], in a service.
+    pub fast_kinds: FastKinds,
     /// Candidate ports in TIME_WAIT.
     pub time_wait: TimeWaitCounts,
     /// Connections that were followed after their connect().
@@ -125,6 +156,12 @@ impl Times {
 }
 
 impl FastGroup {
+    /// Adds the sums of another CPU, or of other calls.
+    pub fn add(&mut self, more: &Self) {
+        self.connect.add(&more.connect);
+        self.search.add(&more.search);
+    }
+
     /// Returns the difference to an earlier reading of the same sums.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -51,6 +51,11 @@ params! {
     cgroup_count,
     /// Minimum latency of a call that gets a record; faster calls are counted in [`crate::FastGroup`].
     min_latency_ns,
+    /// 1 in a service: calls below the minimum latency are counted by [`crate::FastKind`] too, and failed calls get a
+    /// record however fast they are.
+    service,
+    /// Place of the lowest of the bits of `sk_userlocks` in [`crate::ConnectRecord::user_locks`].
+    user_locks_bit,
     /// 1 if the calls of `__inet{,6}_check_established` are counted for each connect().
     count_checks,
     /// 1 if a connect() adds its count of these calls to the total when it returns, 0 if each call is added by itself.

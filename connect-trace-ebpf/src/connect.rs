@@ -270,6 +270,15 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
     record.ret = ret;
     let sock = probe.sock(call.sock);
     record.source_port = sock.source_port();
+    // Most calls of a service: they need neither the thread nor its cgroup.
+    if has_options()
+        && param!(service) != 0
+        && record.flags.has(Flags::SEARCH_TIMED)
+        && fast::is_fast(record)
+    {
+        leave_fast(in_flight);
+        return;
+    }
     let task = Task::current(has_options());
     record.uid = task.uid();
     record.comm = task.comm();
@@ -313,10 +322,8 @@ pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) 
         record.flags.set(Flags::KERNEL_THREAD);
     }
     let written = if has_options() {
-        if record.connect_ns < param!(min_latency_ns) {
-            fast::add_call(record);
-            count(counter!(fast));
-            in_flight.leave();
+        if fast::is_fast(record) {
+            leave_fast(in_flight);
             return;
         }
         follow(record);
@@ -333,6 +340,14 @@ pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) 
     } else {
         count(counter!(ring_full));
     }
+    in_flight.leave();
+}
+
+/// Ends a call that gets no record because it is too fast for one.
+#[inline(always)]
+pub fn leave_fast(in_flight: Call) {
+    fast::add_call(&in_flight.kept.record);
+    count(counter!(fast));
     in_flight.leave();
 }
 

@@ -7,7 +7,7 @@ mod records;
 use std::{hint::black_box, time::Duration};
 
 use clap::Parser as _;
-use connect_trace::{cli::Cli, connect::Connect, report::output::Output};
+use connect_trace::{cli::Cli, connect::Connect, report::output::Output, stats::Traced};
 use criterion::{
     Criterion, Throughput,
     measurement::{Measurement, ValueFormatter, WallTime},
@@ -69,7 +69,14 @@ fn output(options: &str) -> Output {
         .into_iter()
         .chain(options.split_whitespace());
     let args = Cli::parse_from(arguments).trace.output;
-    Output::new(&args, "6.12".to_owned(), "nothing".to_owned())
+    Output::new(
+        &args,
+        Traced {
+            kernel: "6.12".to_owned(),
+            attached: "nothing".to_owned(),
+            filters: Vec::new(),
+        },
+    )
 }
 
 /// Measures the CPU time of this thread.

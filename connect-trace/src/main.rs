@@ -8,7 +8,7 @@ use anyhow::Result;
 use connect_trace::{
     check,
     cli::{Cli, Command, completions, man},
-    compare, explain, figures, load, replay,
+    compare, explain, figures, load, replay, serve,
     term::{
         self, message,
         stdout::{Refused, stdout, unless_closed},
@@ -33,7 +33,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    term::start_log(match cli.trace.verbose {
+    let verbose = match &cli.command {
+        Some(Command::Serve(args)) => args.verbose,
+        _ => cli.trace.verbose,
+    };
+    term::start_log(match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
         _ => LevelFilter::Debug,
@@ -43,6 +47,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) if args.pictures.wanted() => return figures::run(&args),
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Flame(args)) => return trace::run(&Config::of_flame(*args)?),
+        Some(Command::Serve(args)) => return serve::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Explain(args)) => return explain::run(&args),
         Some(Command::Load(args)) => return load::run(&args),

@@ -230,6 +230,7 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("long", &["--help"]),
         ("report", &["report", "--help"]),
         ("flame", &["flame", "--help"]),
+        ("serve", &["serve", "--help"]),
         ("check", &["check", "--help"]),
         ("explain", &["explain", "--help"]),
         ("load", &["load", "--help"]),
@@ -283,6 +284,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         ("connect-trace.1", None, "min\\-latency"),
         ("connect-trace-report.1", Some("report"), "from\\-load"),
         ("connect-trace-flame.1", Some("flame"), "speedscope"),
+        ("connect-trace-serve.1", Some("serve"), "listen"),
         ("connect-trace-check.1", Some("check"), "format"),
         ("connect-trace-explain.1", Some("explain"), "local\\-range"),
         ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
@@ -301,7 +303,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 9, "{:?}", pages.keys());
+    assert_eq!(pages.len(), 10, "{:?}", pages.keys());
 }
 
 #[test]

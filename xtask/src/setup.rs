@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::guest::system::System;
+use crate::tools::cargo_tool::CARGO_DENY;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
-use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
+use crate::tools::{self, browser, qemu, report, shells};
 
 /// Get the tools that the build needs
 ///
@@ -43,7 +44,7 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));
         }
-        cargo_deny::ensure()?;
+        CARGO_DENY.ensure()?;
         report("cargo-deny", "present");
     }
     Ok(ExitCode::SUCCESS)

@@ -3,16 +3,19 @@
 
 pub(crate) mod bpf_linker;
 pub(crate) mod browser;
-pub(crate) mod cargo_deny;
+pub(crate) mod cargo_tool;
+pub(crate) mod checkers;
 pub(crate) mod debian;
 pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub mod kernels;
+pub(crate) mod musl;
 pub(crate) mod nightly;
 pub(crate) mod peers;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 pub(crate) mod shells;
+pub(crate) mod skopeo;
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;

@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use connect_trace::{
-    cli::Cli, report::output::Output, stats::report::KernelSide, trace::tracer::Records,
+    cli::Cli,
+    report::output::Output,
+    stats::{Traced, report::KernelSide},
+    trace::tracer::Records,
 };
 use serde_json::json;
 
@@ -30,7 +33,14 @@ fn main() -> Result<()> {
     let args = Cli::parse().trace.output;
     let (mut filler, ring) = Filler::new(RING_BYTES, &records::all())?;
     let mut records = Records::new(ring, records::decoder());
-    let mut output = Output::new(&args, "made up".to_owned(), "a test run".to_owned());
+    let mut output = Output::new(
+        &args,
+        Traced {
+            kernel: "made up".to_owned(),
+            attached: "a test run".to_owned(),
+            filters: Vec::new(),
+        },
+    );
     // Before the first record: the share of the program itself.
     show("begin", 0, Duration::ZERO)?;
     let mut took = Duration::ZERO;

@@ -20,8 +20,9 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "report",
+    "serve",
     "flame",
     "check",
     "explain",

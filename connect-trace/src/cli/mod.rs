@@ -18,6 +18,7 @@ use crate::{
     load::args::LoadArgs,
     options::Format,
     replay::args::ReportArgs,
+    serve::args::ServeArgs,
     trace::{args::TraceArgs, flame::FlameArgs},
 };
 
@@ -133,6 +134,7 @@ impl Cli {
             None => (&self.trace.traced.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
+            Some(Command::Serve(serve)) => return serve.filters.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
@@ -155,6 +157,8 @@ impl Cli {
 pub enum Command {
     /// Print reports from recordings that were made with --record
     Report(Box<ReportArgs>),
+    /// Trace without an end, for a fleet's monitoring: metrics, reports and a page over HTTP
+    Serve(Box<ServeArgs>),
     /// Draw a flame graph of the kernel stacks of threads inside connect()
     Flame(Box<FlameArgs>),
     /// Show what this kernel supports, what a trace uses, and what is missing
@@ -184,6 +188,7 @@ impl Command {
         match self {
             Self::Report(_) => Some("report"),
             Self::Flame(_) => Some("flame"),
+            Self::Serve(_) => Some("serve"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),
             _ => None,

@@ -50,6 +50,7 @@ impl Traced {
             time_wait: false,
             run_stats: false,
             may_sample: false,
+            service: false,
             phases: false,
             stacks_hertz: None,
             max_connections: None,

@@ -35,6 +35,9 @@ pub struct ProbeConfig {
     /// True if less may be traced for a while: see [`Probes::level_switch`](super::Probes::level_switch). Each call
     /// then tests whether it is sampled.
     pub may_sample: bool,
+    /// True for a service: calls below the minimum latency of the filters are counted by their kind too, and failed calls
+    /// get a record however fast they are.
+    pub service: bool,
     /// True if the parts of each connect() are measured: [`crate::connect::Phases`].
     pub phases: bool,
     /// Number of kernel stacks that each CPU takes per second of threads inside connect(); `None` for no stacks.

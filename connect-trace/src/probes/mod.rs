@@ -442,6 +442,7 @@ fn load(
         filters: &config.filters,
         ring_buffer_bytes: config.ring_buffer_bytes,
         max_in_flight: config.max_in_flight,
+        service: config.service,
         count_checks: config.checks.counts(),
         udp: config.protocols.udp,
         checks_add_up: config.checks == CheckMode::Count,

@@ -25,7 +25,7 @@ use crate::{
     replay::args::ReportArgs,
     report::{OutputArgs, output::Output},
     stats::{
-        BelowMinimum,
+        BelowMinimum, Traced,
         accounting::{Accounting, Unknown},
         report::{Checks, KernelSide},
     },
@@ -110,10 +110,14 @@ fn replay(
 ) -> Result<Result<(), String>> {
     let start = recording.start().clone();
     let offset_ns = i128::from(start.wall_ns) - i128::from(start.monotonic_ns);
-    let output = Output::new(args, start.kernel.clone(), start.attached.clone())
+    let traced = Traced {
+        kernel: start.kernel.clone(),
+        attached: start.attached.clone(),
+        filters: words(&start, filters),
+    };
+    let output = Output::new(args, traced)
         .of_the_past()
-        .with_clock(Clock::fixed(i64::try_from(offset_ns).unwrap_or(0)))
-        .with_filters(words(&start, filters));
+        .with_clock(Clock::fixed(i64::try_from(offset_ns).unwrap_or(0)));
     let mut intervals = Intervals::new(output, start, args.interval);
     let ending = each_batch(recording, |batch| {
         for entry in &batch {

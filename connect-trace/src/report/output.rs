@@ -5,22 +5,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Result;
-use connect_trace_common::counters::TimeWaitCounts;
-
 use crate::{
     clock::{Clock, Time},
     connect::{Connect, ConnectionEvent},
     options::Format,
     report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
     stats::{
-        BelowMinimum, Ends, Exhaustions, Groups, Precision, Summary, Tally, TimeWait,
-        by::By,
+        Collection, Traced,
         exhaustion::Exhaustion,
         report::{KernelSide, Report},
     },
     term::{message::Stderr, paint::Paint, stdout::stdout, terminal},
 };
+use anyhow::Result;
 
 /// Size of the buffer of lines, which [`Output::flush`] writes: a batch of events is one system call.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -28,27 +25,12 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Everything that is printed on stdout.
 pub struct Output {
     args: OutputArgs,
-    kernel: String,
-    attached: String,
-    filters: Vec<String>,
     clock: Clock,
     /// Change of the clock since the last report.
     clock_step_ns: Option<i128>,
-    summary: Summary,
-    /// Counts that are yet to be added to `summary`.
-    kinds: Tally,
-    /// Groups of `--by`; `None` for parity, which `summary` has.
-    groups: Option<Groups>,
-    /// Routes whose ports run out, over all reports.
-    exhaustions: Exhaustions,
-    /// Handshakes and ends.
-    ends: Ends,
+    collection: Collection,
     /// True to log an exhaustion when it is first seen.
     is_live: bool,
-    /// Counters of calls below `--min-latency`, as of the last report.
-    fast: BelowMinimum,
-    /// Counts of candidate ports in TIME_WAIT, as of the last report.
-    time_wait: TimeWaitCounts,
     /// Lines of events; `None` before the first event.
     lines: Option<EventLines>,
     /// Lines of reports, with `--oneline`.
@@ -58,35 +40,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// Creates the output for connections that were traced on this kernel, attached in this mode.
+    /// Creates the output for the connections of a trace.
     #[must_use]
-    pub fn new(args: &OutputArgs, kernel: String, attached: String) -> Self {
+    pub fn new(args: &OutputArgs, traced: Traced) -> Self {
         let out = Box::new(BufWriter::with_capacity(BUFFER_BYTES, stdout()));
-        Self::to(out, terminal::paint(), args, kernel, attached)
+        Self::to(out, terminal::paint(), args, traced)
     }
 
-    fn to(
-        out: Box<dyn Write>,
-        paint: Paint,
-        args: &OutputArgs,
-        kernel: String,
-        attached: String,
-    ) -> Self {
+    fn to(out: Box<dyn Write>, paint: Paint, args: &OutputArgs, traced: Traced) -> Self {
         Self {
             args: args.clone(),
-            kernel,
-            attached,
-            filters: Vec::new(),
             clock: Clock::now(),
             clock_step_ns: None,
-            summary: Summary::default(),
-            kinds: Tally::default(),
-            groups: groups(args.by),
-            exhaustions: Exhaustions::default(),
-            ends: Ends::default(),
+            collection: Collection::new(traced, args.by, args.top),
             is_live: true,
-            fast: BelowMinimum::default(),
-            time_wait: TimeWaitCounts::default(),
             lines: None,
             report_lines: args.oneline.then(|| {
                 let has_ms = |interval: Duration| interval.subsec_nanos() != 0;
@@ -95,12 +62,6 @@ impl Output {
             paint,
             out,
         }
-    }
-
-    /// Adds the filters to each report: see [`crate::filter::filter_words`].
-    #[must_use]
-    pub fn with_filters(self, filters: Vec<String>) -> Self {
-        Self { filters, ..self }
     }
 
     /// Prints on stderr instead, if stdout is in use.
@@ -133,12 +94,8 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written; the connection is still part of the report.
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
-        self.kinds.record(connect, &mut self.summary);
-        if let Some(found) = self.exhaustions.record(connect) {
+        if let Some(found) = self.collection.connect(connect) {
             self.warn(&found);
-        }
-        if let Some(groups) = &mut self.groups {
-            groups.record(connect);
         }
         if self.args.events {
             return self.write_event(connect);
@@ -151,7 +108,7 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written; the event is still part of the report.
     pub fn ended(&mut self, event: &ConnectionEvent) -> Result<()> {
-        self.ends.record(event);
+        self.collection.ended(event);
         if !self.args.events {
             return Ok(());
         }
@@ -219,7 +176,8 @@ impl Output {
     ) -> Result<()> {
         // The events are printed before the report that contains them, even if the report fails.
         let flushed = self.flush();
-        let report = self.collect(at, elapsed, kernel_side);
+        let step_ns = self.clock_step_ns.take();
+        let report = self.collection.take(at, elapsed, step_ns, kernel_side);
         flushed?;
         match self.args.format {
             Format::Json => json::write_report(&mut self.out, &report)?,
@@ -257,56 +215,6 @@ impl Output {
         }
         Ok(())
     }
-
-    /// Returns the report since the last one.
-    fn collect(&mut self, at: SystemTime, elapsed: Duration, kernel_side: KernelSide) -> Report {
-        let fast = kernel_side.fast.since(&self.fast);
-        self.fast = kernel_side.fast;
-        let time_wait = kernel_side.time_wait.map(|time_wait| {
-            let earlier = std::mem::replace(&mut self.time_wait, time_wait.counts);
-            TimeWait {
-                counts: time_wait.counts.since(&earlier),
-                ..time_wait
-            }
-        });
-        self.kinds.settle(&mut self.summary);
-        let mut summary = std::mem::take(&mut self.summary);
-        summary.merge_fast(&fast);
-        let next = groups(self.args.by);
-        let (precision, top) = match std::mem::replace(&mut self.groups, next) {
-            None => (Precision::Fine, summary.by_parity()),
-            Some(mut groups) => {
-                groups.merge_fast(&fast);
-                (groups.precision(), groups.top(self.args.top))
-            }
-        };
-        Report {
-            kernel: self.kernel.clone(),
-            attached: self.attached.clone(),
-            filters: self.filters.clone(),
-            at,
-            elapsed,
-            summary,
-            by: self.args.by,
-            precision,
-            top,
-            checks: kernel_side.checks,
-            time_wait,
-            accounting: kernel_side.accounting,
-            exhausted: self.exhaustions.take(),
-            ends: Some(std::mem::take(&mut self.ends))
-                .filter(|ends| kernel_side.ends.is_some() || !ends.is_empty()),
-            ends_account: kernel_side.ends,
-            clock_step_ns: self.clock_step_ns.take(),
-            overhead: kernel_side.overhead,
-            budget: kernel_side.budget,
-        }
-    }
-}
-
-/// Returns the groups; `None` for parity, which the summary has.
-fn groups(by: By) -> Option<Groups> {
-    (by != By::Parity).then(|| Groups::new(by))
 }
 
 #[cfg(test)]
@@ -350,8 +258,12 @@ mod tests {
         let args = OutputArgs::from_arg_matches(&command.get_matches_from(arguments)).unwrap();
         let printed = Printed::default();
         let out = Box::new(printed.clone());
-        let (kernel, attached) = ("6.12.0".to_owned(), "fentry/fexit".to_owned());
-        let output = Output::to(out, Paint(false), &args, kernel, attached);
+        let traced = Traced {
+            kernel: "6.12.0".to_owned(),
+            attached: "fentry/fexit".to_owned(),
+            filters: Vec::new(),
+        };
+        let output = Output::to(out, Paint(false), &args, traced);
         (output.with_clock(Clock::fixed(0)), printed)
     }
 
@@ -439,6 +351,11 @@ mod tests {
         assert!(output.connect(&connect_from(20_001)).is_err());
         assert!(report(&mut output, KernelSide::default()).is_err());
         *printed.1.borrow_mut() = false;
-        assert_eq!(output.summary.connects, 0, "they were in that report");
+        report(&mut output, KernelSide::default()).unwrap();
+        let text = printed.text();
+        assert!(
+            text.contains("\n0 connect() calls in "),
+            "they were in that report: {text}"
+        );
     }
 }

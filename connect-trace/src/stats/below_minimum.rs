@@ -20,9 +20,17 @@ pub struct BelowMinimum {
     pub failed: FastGroup,
 }
 
-impl From<[FastGroup; FastGroup::GROUPS as usize]> for BelowMinimum {
+/// Calls below `--min-latency` as the kernel sums them up: for IPv4, then for IPv6 addresses.
+pub type ByNetwork = [[FastGroup; FastGroup::GROUPS as usize]; 2];
+
+impl From<ByNetwork> for BelowMinimum {
     /// Takes the groups in the order of the constants of [`FastGroup`].
-    fn from([even, odd, bound, failed]: [FastGroup; FastGroup::GROUPS as usize]) -> Self {
+    fn from([v4, v6]: ByNetwork) -> Self {
+        let mut sums = v4;
+        for (sum, more) in sums.iter_mut().zip(&v6) {
+            sum.add(more);
+        }
+        let [even, odd, bound, failed] = sums;
         Self {
             even,
             odd,

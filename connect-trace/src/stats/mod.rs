@@ -5,6 +5,7 @@ pub mod accounting;
 pub(crate) mod below_minimum;
 pub mod by;
 pub(crate) mod candidates;
+pub mod collection;
 pub(crate) mod distinct;
 pub mod ends;
 pub(crate) mod exhaustion;
@@ -21,8 +22,9 @@ pub(crate) mod summary;
 pub(crate) mod tally;
 pub(crate) mod time_wait;
 
-pub use below_minimum::BelowMinimum;
+pub use below_minimum::{BelowMinimum, ByNetwork};
 pub use candidates::Candidates;
+pub use collection::{Collection, Traced};
 pub use ends::{Ends, EndsAccount};
 pub use exhaustion::Exhaustions;
 pub use group::Group;

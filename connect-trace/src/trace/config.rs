@@ -62,6 +62,7 @@ impl Config {
                 max_in_flight: args.max_in_flight,
                 run_stats: args.overhead || args.max_overhead.is_some(),
                 may_sample: args.max_overhead.is_some(),
+                service: false,
                 phases: args.phases,
                 stacks_hertz: args.flame.is_some().then_some(HERTZ),
                 max_connections: args.ends.then_some(args.max_connections),

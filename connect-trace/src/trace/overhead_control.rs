@@ -55,6 +55,11 @@ impl OverheadControl {
         }
     }
 
+    /// Returns the present level, or the one to which a change is under way.
+    pub(crate) fn level(&self) -> Level {
+        self.limiter.level()
+    }
+
     /// Returns whether candidate checks may be watched: not while a level change is under way.
     pub(crate) fn may_watch(&self) -> bool {
         self.limiter.level() == Level::Full && self.going.is_none()

@@ -4,17 +4,17 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that a trace handles.
-pub(super) struct Signals {
-    pub(super) interrupt: Signal,
-    pub(super) terminate: Signal,
-    pub(super) hangup: Signal,
+pub(crate) struct Signals {
+    pub(crate) interrupt: Signal,
+    pub(crate) terminate: Signal,
+    pub(crate) hangup: Signal,
     pub(super) child: Signal,
     /// Caught so that it does not end this process if files may not grow (`ulimit -f`): writes then fail with an error.
     _file_size: Signal,
 }
 
 impl Signals {
-    pub(super) fn catch() -> Result<Self> {
+    pub(crate) fn catch() -> Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("wait for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("wait for SIGTERM")?,

@@ -355,7 +355,8 @@ fn the_fast_ones_are_counted_without_a_record(mode: AttachMode) -> Result<()> {
         ..config(mode)
     })?;
     let records = truth("exhaust 27000-27999 --set-range --extra 20")?;
-    let fast = session.tracer.probes().maps().fast();
+    let [fast, of_v6] = session.tracer.probes().maps().fast();
+    assert!(of_v6.iter().all(|group| group.connect.count == 0));
     let trace = session.end()?;
     trace.assert_complete();
     let pairs = matched(&records, &trace.connects, Extent::Fewer)?;

@@ -27,6 +27,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
         max_in_flight: 16_384,
         run_stats: false,
         may_sample: false,
+        service: false,
         phases: false,
         stacks_hertz: None,
         max_connections: None,

@@ -102,14 +102,10 @@ impl Image {
             output(&format!("tar -xzf {} -C {root_path}", blob(layer)?))?;
         }
         let config = &json(&blob(&manifest["config"])?)?["config"];
-        let words = |name: &str| -> Vec<String> {
-            let words = config[name].as_array().into_iter().flatten();
-            words.filter_map(Value::as_str).map(str::to_owned).collect()
-        };
         Ok(Self {
             root,
-            entry_point: words("Entrypoint"),
-            arguments: words("Cmd"),
+            entry_point: words(&config["Entrypoint"]),
+            arguments: words(&config["Cmd"]),
         })
     }
 }
@@ -125,29 +121,27 @@ struct DaemonSet {
 impl DaemonSet {
     fn read() -> Result<Self> {
         let text = fs::read_to_string(DAEMON_SET).context(DAEMON_SET)?;
-        let added = list(&text, "add:");
+        let manifest: Value = serde_norway::from_str(&text).context(DAEMON_SET)?;
+        let container = &manifest["spec"]["template"]["spec"]["containers"][0];
+        let added = words(&container["securityContext"]["capabilities"]["add"]);
         ensure!(!added.is_empty(), "{DAEMON_SET} adds no capability");
-        let numbers = added.iter().map(|name| {
-            let known = CAPABILITIES.iter().find(|(known, _)| known == name);
+        let mut capabilities = 0;
+        for name in added {
+            let known = CAPABILITIES.iter().find(|(known, _)| *known == name);
             let (_, number) = known.with_context(|| format!("capability {name} is not known"))?;
-            anyhow::Ok(1_u64 << number)
-        });
-        let numbers = numbers.collect::<Result<Vec<_>>>()?;
+            capabilities |= 1 << number;
+        }
         Ok(Self {
-            capabilities: numbers.into_iter().fold(0, |set, bit| set | bit),
-            arguments: list(&text, "args:"),
+            capabilities,
+            arguments: words(&container["args"]),
         })
     }
 }
 
-/// Returns the items below a key of a YAML file.
-fn list(text: &str, key: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim).skip_while(|line| *line != key);
-    lines
-        .skip(1)
-        .map_while(|line| line.strip_prefix("- "))
-        .map(str::to_owned)
-        .collect()
+/// Returns the strings of a list.
+fn words(list: &Value) -> Vec<String> {
+    let items = list.as_array().into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// A running container, ended on drop.

@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::durations::{Durations, Earlier};
 use super::libtest::Log;
@@ -16,7 +16,9 @@ use super::lines::Lines;
 use super::{Options, Ran, print_line};
 use crate::guest::binaries::{self, Tests};
 use crate::guest::{Hardware, Kit, Stream, Task};
+use crate::package::ForTests;
 use crate::tools::kernels::Kernel;
+use crate::workspace;
 
 /// Modules with which tests build networks.
 const MODULES: [&str; 2] = ["veth", "dummy"];
@@ -29,6 +31,13 @@ const SYSTEM_KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
 /// Path of the test program in a guest.
 const PROGRAM: &str = "/usr/local/bin/guest-tests";
+
+/// Paths of the packages in a guest with a system: the one for Debian, the image, and what runs that.
+const PACKAGES: [&str; 3] = [
+    "/root/connect-trace.deb",
+    "/root/connect-trace.oci.tar",
+    "/root/daemonset.yaml",
+];
 
 /// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
@@ -164,6 +173,27 @@ fn with_tests<'a, 'k>(parts: &'a [Part<'k>], tests: &Tests) -> Vec<(usize, &'a P
     }
 }
 
+/// Everything that the guests of a run share.
+struct Built {
+    kit: Kit,
+    tests: Tests,
+    /// The packages: path on the host, path in a guest with a system.
+    packages: Vec<(PathBuf, String)>,
+}
+
+/// Makes the packages that are installed in guests, of the program that the other guests run.
+fn packages(programs: &[PathBuf]) -> Result<[(PathBuf, String); 3]> {
+    let program = programs.iter().find(|path| path.ends_with("connect-trace"));
+    let program = program.context("connect-trace was not built")?;
+    let made = ForTests::write(program, &workspace::guest_target().join("package"))?;
+    let [deb, image, daemon_set] = PACKAGES.map(str::to_owned);
+    Ok([
+        (made.deb, deb),
+        (made.image, image),
+        (made.daemon_set, daemon_set),
+    ])
+}
+
 /// Runs the parts, the longest first. Returns the results in the order of the parts.
 pub(super) fn test(
     options: &Options,
@@ -174,14 +204,21 @@ pub(super) fn test(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let (kit, tests, mut longest_first) = durations.measure(BUILD.0, || {
+    let (built, mut longest_first) = durations.measure(BUILD.0, || {
         let (programs, tests) = binaries::build_with_tests()?;
         let parts = with_tests(parts, &tests);
+        let has_system = parts.iter().any(|(_, part)| part.system);
+        let packages = has_system.then(|| packages(&programs)).transpose()?;
         let mut kit = Kit::with_programs(programs)?.with_clients()?;
-        if parts.iter().any(|(_, part)| part.system) {
+        if has_system {
             kit = kit.with_system()?;
         }
-        anyhow::Ok((kit, tests, parts))
+        let built = Built {
+            kit,
+            tests,
+            packages: packages.into_iter().flatten().collect(),
+        };
+        anyhow::Ok((built, parts))
     })?;
     let silence = Duration::from_secs(options.silence);
 
@@ -194,7 +231,7 @@ pub(super) fn test(
                 loop {
                     let next = lock(&waiting).pop_front();
                     let Some((number, part)) = next else { return };
-                    let ran = test_guest(&kit, part, &tests, silence, durations);
+                    let ran = test_guest(&built, part, silence, durations);
                     lock(&done).push((number, ran));
                 }
             });
@@ -206,13 +243,7 @@ pub(super) fn test(
 }
 
 /// Runs the tests in one virtual machine.
-fn test_guest(
-    kit: &Kit,
-    part: &Part<'_>,
-    tests: &Tests,
-    silence: Duration,
-    durations: &Durations,
-) -> Ran {
+fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Durations) -> Ran {
     let Part {
         kernel,
         name,
@@ -222,10 +253,12 @@ fn test_guest(
         system,
         ..
     } = part;
+    let program = (part.program(&built.tests).to_owned(), PROGRAM.to_owned());
+    let packages = built.packages.iter().filter(|_| *system).cloned();
     let between = between.then_some(["env", BETWEEN]);
     // One at a time: tests change settings of the whole system.
-    let program = [PROGRAM, "--test-threads=1", "--color=never"];
-    let command = between.into_iter().flatten().chain(program);
+    let tests = [PROGRAM, "--test-threads=1", "--color=never"];
+    let command = between.into_iter().flatten().chain(tests);
     let task = Task {
         command: command
             .map(str::to_owned)
@@ -240,7 +273,7 @@ fn test_guest(
         silence: Some(silence),
         system: *system,
         modules: modules(kernel),
-        inputs: vec![(part.program(tests).to_owned(), PROGRAM.to_owned())],
+        inputs: packages.chain([program]).collect(),
         outputs: Vec::new(),
     };
     print_line(name, &format!("booting {}", kernel.release()), None);
@@ -258,7 +291,7 @@ fn test_guest(
         print_line(name, line, ended.map(|_| took));
     };
     let mut streams = [Lines::default(), Lines::default()];
-    let result = kit.run(kernel, &task, &mut |stream, bytes| {
+    let result = built.kit.run(kernel, &task, &mut |stream, bytes| {
         for line in streams[stream as usize].complete(bytes) {
             match stream {
                 Stream::Stdout => read(&line),
@@ -318,8 +351,6 @@ fn modules(kernel: &Kernel) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Options<'a> {
     pub(crate) ring_buffer_bytes: u32,
     /// Number of calls that can at least be in flight.
     pub(crate) max_in_flight: u32,
+    /// True for a service: see [`super::ProbeConfig::service`].
+    pub(crate) service: bool,
     /// True if each connect() counts its calls of `__inet{,6}_check_established`.
     pub(crate) count_checks: bool,
     /// True if UDP is traced.
@@ -84,6 +86,8 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         has_only_process: only_process.is_some().into(),
         cgroup_count: options.filters.cgroups.len() as u64,
         min_latency_ns: u64::try_from(min_latency.as_nanos())?,
+        service: options.service.into(),
+        user_locks_bit: layout.user_locks_bit.unwrap_or(0).into(),
         count_checks: options.count_checks.into(),
         checks_add_up: options.checks_add_up.into(),
         may_sample: options.may_sample.into(),
@@ -96,6 +100,7 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
     };
     let has_options = filters != 0
         || params.min_latency_ns != 0
+        || options.service
         || options.count_checks
         || options.may_sample
         || options.phases

@@ -15,7 +15,7 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
-    CheckEstablished, Control, Counters, EndCounters, FastGroup, InFlight,
+    CheckEstablished, Control, Counters, EndCounters, FastGroup, FastKind, FastKinds, InFlight,
     counters::{COPIES, PerCpu, TimeWaitCounts},
     record::{IDLE, PLACES},
 };
@@ -182,14 +182,26 @@ impl Maps {
     }
 
     /// Returns the connect() calls that were too fast for a record, summed over all CPUs, in the order of the constants
-    /// of [`FastGroup`].
+    /// of [`FastGroup`]: first those to IPv4 addresses, then those to IPv6 addresses.
     #[must_use]
-    pub fn fast(&self) -> [FastGroup; FastGroup::GROUPS as usize] {
-        let mut sums = [FastGroup::zeroed(); FastGroup::GROUPS as usize];
+    pub fn fast(&self) -> [[FastGroup; FastGroup::GROUPS as usize]; 2] {
+        let mut sums = [[FastGroup::zeroed(); FastGroup::GROUPS as usize]; 2];
         for PerCpu { fast, .. } in self.per_cpu() {
-            for (sum, cpu) in sums.iter_mut().zip(fast) {
-                sum.connect.add(&cpu.connect);
-                sum.search.add(&cpu.search);
+            for (sum, cpu) in sums.iter_mut().flatten().zip(fast.iter().flatten()) {
+                sum.add(cpu);
+            }
+        }
+        sums
+    }
+
+    /// Returns the numbers of these calls by [`connect_trace_common::FastKind`], summed over all CPUs; all 0 if the
+    /// programs are not those of a service.
+    #[must_use]
+    pub fn fast_kinds(&self) -> FastKinds {
+        let mut sums = [0; FastKind::KINDS];
+        for PerCpu { fast_kinds, .. } in self.per_cpu() {
+            for (sum, cpu) in sums.iter_mut().zip(fast_kinds) {
+                *sum += cpu;
             }
         }
         sums

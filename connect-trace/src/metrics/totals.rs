@@ -1,0 +1,381 @@
+//! The connect() calls since the start, by the labels of the metrics, in bounded memory.
+
+use std::collections::BTreeMap;
+
+use connect_trace_common::{FastGroup, FastKind, FastKinds, Times, power_of_ten};
+
+use crate::{
+    connect::{Connect, Family, Outcome, Pass, PortChoice},
+    stats::ByNetwork,
+};
+
+/// Largest number of label sets of one metric; connections beyond are counted under [`OTHER`].
+pub const MOST_LABEL_SETS: usize = 200;
+
+/// The label value of what has no room of its own.
+pub const OTHER: &str = "other";
+
+/// The IP version of the packets, OpenTelemetry's `network.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    /// IPv4, also from an IPv6 socket.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Network {
+    /// Both, in the order of arrays by network.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Returns the label value.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+
+    fn of(connect: &Connect) -> Self {
+        match connect.family {
+            Family::V4 | Family::Mapped => Self::V4,
+            Family::V6 => Self::V6,
+        }
+    }
+}
+
+/// The parity of the source port that a search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parity {
+    /// An even port.
+    Even,
+    /// An odd port.
+    Odd,
+    /// No search, or none that found a port.
+    None,
+}
+
+impl Parity {
+    /// All, in the order of arrays by parity.
+    pub const ALL: [Self; 3] = [Self::Even, Self::Odd, Self::None];
+
+    /// Returns the label value.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Even => "even",
+            Self::Odd => "odd",
+            Self::None => "none",
+        }
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Even => Self::Even,
+            Outcome::Odd => Self::Odd,
+            Outcome::Bound | Outcome::Failed => Self::None,
+        }
+    }
+}
+
+/// How a port search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Search {
+    /// With a port of the first pass.
+    First,
+    /// With a port of the second pass.
+    Second,
+    /// With a port of a search that has one pass.
+    Single,
+    /// Without a port: all were taken.
+    Exhausted,
+}
+
+impl Search {
+    /// All, in the order of arrays by search.
+    pub const ALL: [Self; 4] = [Self::First, Self::Second, Self::Single, Self::Exhausted];
+
+    /// Returns the label value.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+            Self::Single => "single",
+            Self::Exhausted => "exhausted",
+        }
+    }
+
+    /// Returns the end of the search of a connect(), if it made one whose passes are known.
+    fn of(connect: &Connect) -> Option<Self> {
+        let is_exhausted = connect.errno == libc::EADDRNOTAVAIL
+            && connect.port.number().is_none()
+            && connect.search_ns.is_some();
+        if is_exhausted {
+            return Some(Self::Exhausted);
+        }
+        Some(match connect.pass()? {
+            Pass::First => Self::First,
+            Pass::Second => Self::Second,
+            Pass::Only => Self::Single,
+        })
+    }
+}
+
+/// The labels by which connect() calls are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels {
+    /// The network.
+    pub network: Network,
+    /// The port choice; `None` if the call failed before the search.
+    pub strategy: Option<PortChoice>,
+    /// 0, or the errno.
+    pub errno: i32,
+}
+
+/// Number of port choices, and one more for none.
+const STRATEGIES: usize = PortChoice::ALL.len() + 1;
+
+/// Upper ends of the buckets of candidate ports; the last bucket has all that is above.
+pub const CANDIDATES: [u32; 6] = [1, 10, 100, 1_000, 10_000, 65_536];
+
+/// A histogram of the candidate ports that searches went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// Number of searches by [`CANDIDATES`].
+    pub buckets: [u64; CANDIDATES.len()],
+    /// Number of candidate ports of all of these searches.
+    pub ports: u64,
+}
+
+impl Candidates {
+    fn record(&mut self, ports: u32) {
+        let bucket = CANDIDATES.partition_point(|&end| end < ports);
+        self.buckets[bucket.min(CANDIDATES.len() - 1)] += 1;
+        self.ports += u64::from(ports);
+    }
+}
+
+/// The connect() calls with a record since the start; [`with_fast`](Self::with_fast) adds those without one.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    connects: BTreeMap<Labels, u64>,
+    /// Number of calls whose label sets had no room.
+    overflown: u64,
+    times: [[FastGroup; Parity::ALL.len()]; Network::ALL.len()],
+    searches: [u64; Search::ALL.len()],
+    candidates: [Candidates; STRATEGIES],
+}
+
+impl Totals {
+    /// Adds a connect().
+    pub fn record(&mut self, connect: &Connect) {
+        let network = Network::of(connect);
+        self.count(
+            Labels {
+                network,
+                strategy: connect.port_choice,
+                errno: connect.errno,
+            },
+            1,
+        );
+        let parity = Parity::of(Outcome::of(connect));
+        let group = &mut self.times[network as usize][parity as usize];
+        add(&mut group.connect, connect.connect_ns);
+        if let Some(ns) = connect.search_ns {
+            add(&mut group.search, ns);
+        }
+        if let Some(search) = Search::of(connect) {
+            self.searches[search as usize] += 1;
+        }
+        if let Some(scanned) = connect.scanned {
+            self.candidates[strategy(connect.port_choice)].record(scanned);
+        }
+    }
+
+    fn count(&mut self, labels: Labels, more: u64) {
+        if let Some(count) = self.connects.get_mut(&labels) {
+            *count += more;
+        } else if self.connects.len() < MOST_LABEL_SETS {
+            self.connects.insert(labels, more);
+        } else {
+            self.overflown += more;
+        }
+    }
+
+    /// Adds the calls without a record, which the kernel summed up since the start. `has_single_pass` says that searches
+    /// of a socket's own range have one pass on this kernel.
+    #[must_use]
+    pub fn with_fast(mut self, fast: &ByNetwork, kinds: &FastKinds, has_single_pass: bool) -> Self {
+        for (times, groups) in self.times.iter_mut().zip(fast) {
+            for (index, group) in (0..).zip(groups) {
+                let parity = match index {
+                    FastGroup::EVEN => Parity::Even,
+                    FastGroup::ODD => Parity::Odd,
+                    _ => Parity::None,
+                };
+                times[parity as usize].add(group);
+            }
+        }
+        for (bits, &count) in (0..).zip(kinds).filter(|(_, count)| **count > 0) {
+            let kind = FastKind(bits);
+            let network = if kind.has(FastKind::V6) {
+                Network::V6
+            } else {
+                Network::V4
+            };
+            let choice = PortChoice::of_tcp(
+                kind.has(FastKind::PORT_BOUND),
+                kind.has(FastKind::OWN_RANGE),
+                (bits >> FastKind::LOCKS << 2) as u8,
+            );
+            let labels = Labels {
+                network,
+                strategy: Some(choice),
+                errno: 0,
+            };
+            self.count(labels, count);
+            if kind.has(FastKind::PORT_BOUND) {
+                continue;
+            }
+            let search = match (
+                kind.has(FastKind::OWN_RANGE) && has_single_pass,
+                kind.has(FastKind::OTHER_PARITY),
+            ) {
+                (true, _) => Search::Single,
+                (false, false) => Search::First,
+                (false, true) => Search::Second,
+            };
+            self.searches[search as usize] += count;
+        }
+        self
+    }
+
+    /// Returns the numbers of calls by labels.
+    pub fn connects(&self) -> impl Iterator<Item = (&Labels, u64)> {
+        self.connects.iter().map(|(labels, count)| (labels, *count))
+    }
+
+    /// Returns the number of calls whose label sets had no room.
+    #[must_use]
+    pub fn overflown(&self) -> u64 {
+        self.overflown
+    }
+
+    /// Returns the times in connect() and in the port search, by network and parity.
+    pub fn times(&self) -> impl Iterator<Item = (Network, Parity, &FastGroup)> {
+        Network::ALL
+            .into_iter()
+            .zip(&self.times)
+            .flat_map(|(network, groups)| {
+                let groups = Parity::ALL.into_iter().zip(groups);
+                groups.map(move |(parity, group)| (network, parity, group))
+            })
+    }
+
+    /// Returns the numbers of searches by their ends.
+    pub fn searches(&self) -> impl Iterator<Item = (Search, u64)> {
+        Search::ALL.into_iter().zip(self.searches)
+    }
+
+    /// Returns the candidate ports by strategy, of the searches with a record.
+    pub fn candidates(&self) -> impl Iterator<Item = (PortChoice, &Candidates)> {
+        PortChoice::ALL.into_iter().zip(&self.candidates)
+    }
+}
+
+fn strategy(choice: Option<PortChoice>) -> usize {
+    let position = choice.and_then(|of| PortChoice::ALL.iter().position(|&one| one == of));
+    position.unwrap_or(PortChoice::ALL.len())
+}
+
+fn add(times: &mut Times, ns: u64) {
+    times.count += 1;
+    times.total_ns = times.total_ns.saturating_add(ns);
+    times.max_ns = times.max_ns.max(ns);
+    times.buckets[power_of_ten(ns)] += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{connect::SourcePort, fixtures::connect_from};
+
+    #[test]
+    fn memory_is_bounded_and_the_rest_is_counted() {
+        let mut totals = Totals::default();
+        for errno in 1..=500 {
+            totals.record(&Connect {
+                errno,
+                port: SourcePort::None,
+                ..connect_from(0)
+            });
+        }
+        assert_eq!(totals.connects().count(), MOST_LABEL_SETS);
+        assert_eq!(totals.overflown(), 500 - MOST_LABEL_SETS as u64);
+        let timed: u64 = totals.times().map(|(.., group)| group.connect.count).sum();
+        assert_eq!(timed, 500, "times have few labels");
+    }
+
+    #[test]
+    fn a_call_is_in_the_series_of_its_port() {
+        let mut totals = Totals::default();
+        totals.record(&connect_from(20_000));
+        totals.record(&connect_from(20_001));
+        totals.record(&Connect {
+            errno: libc::EADDRNOTAVAIL,
+            port: SourcePort::None,
+            ..connect_from(0)
+        });
+        let searches: Vec<u64> = totals.searches().map(|(_, count)| count).collect();
+        assert_eq!(searches[..3], [1, 1, 0]);
+        let counts = totals.times().map(|(.., group)| group.connect.count);
+        assert_eq!(counts.collect::<Vec<_>>(), [1, 1, 1, 0, 0, 0]);
+        assert_eq!(totals.connects().count(), 2, "by errno");
+    }
+
+    #[test]
+    fn fast_calls_are_counted_by_the_kernels_bits() {
+        let mut kinds = [0; FastKind::KINDS];
+        kinds[0] = 5;
+        kinds[FastKind::OTHER_PARITY as usize] = 3;
+        kinds[(FastKind::OWN_RANGE | FastKind::V6) as usize] = 2;
+        kinds[(FastKind::PORT_BOUND | 2 << FastKind::LOCKS) as usize] = 1;
+        let mut fast = ByNetwork::default();
+        fast[0][FastGroup::EVEN as usize].connect.count = 5;
+        let totals = Totals::default().with_fast(&fast, &kinds, true);
+        let searches: Vec<u64> = totals.searches().map(|(_, count)| count).collect();
+        assert_eq!(searches, [5, 3, 2, 0]);
+        let by_strategy: Vec<_> = totals
+            .connects()
+            .map(|(labels, count)| {
+                (
+                    labels.network.name(),
+                    labels.strategy.unwrap().name(),
+                    count,
+                )
+            })
+            .collect();
+        assert_eq!(
+            by_strategy,
+            [
+                ("ipv4", "explicit-port", 1),
+                ("ipv4", "default", 8),
+                ("ipv6", "range", 2)
+            ]
+        );
+        let two = Totals::default().with_fast(&fast, &kinds, false);
+        assert_eq!(two.searches().next().unwrap().1, 7);
+    }
+
+    #[test]
+    fn a_bucket_of_candidates_includes_its_end() {
+        let mut candidates = Candidates::default();
+        for ports in [1, 2, 10, 11, 65_536, 70_000] {
+            candidates.record(ports);
+        }
+        assert_eq!(candidates.buckets, [1, 2, 1, 0, 0, 2]);
+        assert_eq!(candidates.ports, 135_560);
+    }
+}

@@ -1,0 +1,65 @@
+//! The options of `connect-trace serve`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args};
+
+use super::listen::Address;
+use crate::{
+    filter::FilterArgs,
+    options::values::{duration, percent, ring_buffer},
+    probes::MAX_IN_FLIGHT,
+    trace::args::Attach,
+};
+
+/// Serving.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Serve HTTP on this address, such as 127.0.0.1:19435 or unix:/run/connect-trace/http. Can be repeated. Sockets that
+    /// systemd passes are used instead of the default
+    #[arg(long, value_name = "ADDRESS", help_heading = "Service")]
+    pub listen: Vec<Address>,
+
+    /// Read options from this file (TOML), whose keys are the long options. What the command line says takes precedence
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    pub config: Option<PathBuf>,
+
+    /// Length of the intervals of /report and of the page
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = duration, help_heading = "Service")]
+    pub interval: Duration,
+
+    /// The connections to trace.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// How to attach the probes
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        help_heading = "Probes"
+    )]
+    pub attach: Attach,
+
+    /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
+    pub ring_buffer: u32,
+
+    /// Maximum number of connect() calls in flight at once
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
+    pub max_in_flight: u32,
+
+    /// Reduce tracing when overhead exceeds PERCENT of one core, such as 1% or 0.5%: sample connect() calls, then pause
+    /// for a while. Each change is logged
+    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = "Cost")]
+    pub max_overhead: Option<f64>,
+
+    /// Print only errors and warnings on stderr
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Print more on stderr; give it twice for debug messages
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
+    pub verbose: u8,
+}

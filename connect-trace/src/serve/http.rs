@@ -1,0 +1,141 @@
+//! The HTTP side of the service: connections of clients, in bounded number, size and time. A client sends one request; the
+//! service answers between two readings of the ring buffer.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request as HttpRequest, Response, StatusCode, body::Bytes, header, server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc::Sender, oneshot},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    listen::Listener,
+    request::{Answer, Request, Wanted},
+};
+use crate::metrics::Format;
+
+/// Maximum number of clients of a listener. If another one comes, the one that has been here for longest is closed.
+const MOST_CLIENTS: usize = 64;
+/// Time that a client has to send its request.
+const TIME_TO_ASK: Duration = Duration::from_secs(5);
+/// Time from the connection to the last byte of the answer.
+const TIME_IN_ALL: Duration = Duration::from_secs(15);
+/// Maximum size of the head of a request.
+const HEAD_BYTES: usize = 16 << 10;
+/// Pause after an error of `accept`, such as no free descriptor.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts clients for ever.
+pub(super) async fn serve(listener: Listener, requests: Sender<Request>) {
+    let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
+    loop {
+        let accepted = match &listener {
+            Listener::Tcp(tcp) => tcp
+                .accept()
+                .await
+                .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
+            Listener::Unix(unix) => unix
+                .accept()
+                .await
+                .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log::debug!("accept a client of {listener}: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        clients.retain(|client| !client.is_finished());
+        if clients.len() >= MOST_CLIENTS
+            && let Some(oldest) = clients.pop_front()
+        {
+            oldest.abort();
+        }
+        clients.push_back(accepted);
+    }
+}
+
+/// Answers one request.
+async fn client(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, requests: Sender<Request>) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(TIME_TO_ASK)
+        .max_buf_size(HEAD_BYTES)
+        .keep_alive(false)
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| answer(request, requests.clone())),
+        );
+    match timeout(TIME_IN_ALL, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("a client of HTTP: {error}"),
+        Err(_) => log::debug!("a client of HTTP was too slow"),
+    }
+}
+
+async fn answer<B>(
+    request: HttpRequest<B>,
+    requests: Sender<Request>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = match (wanted(&request), request.method()) {
+        (None, _) => Answer::text(404, "no such page: / /metrics /report /healthz /readyz"),
+        (Some(wanted), &Method::GET | &Method::HEAD) => ask(wanted, requests).await,
+        (Some(_), _) => Answer::text(405, "only GET and HEAD"),
+    };
+    let is_head = request.method() == Method::HEAD;
+    let body = if is_head { Vec::new() } else { answer.body };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, answer.content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+             img-src data:; frame-ancestors 'none'",
+        ),
+    ] {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
+    if answer.status == 405 {
+        headers.insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    }
+    Ok(response)
+}
+
+fn wanted<B>(request: &HttpRequest<B>) -> Option<Wanted> {
+    let accept = request.headers().get(header::ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or("");
+    match request.uri().path() {
+        "/metrics" => Some(Wanted::Metrics(Format::accepted(accept))),
+        "/report" => Some(Wanted::Report),
+        "/healthz" => Some(Wanted::Health),
+        "/readyz" => Some(Wanted::Readiness),
+        _ => None,
+    }
+}
+
+/// Returns the answer of the service.
+async fn ask(wanted: Wanted, requests: Sender<Request>) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    if requests.try_send(Request { wanted, answer }).is_err() {
+        return Answer::text(503, "too many requests wait");
+    }
+    match answered.await {
+        Ok(answer) => answer,
+        Err(_) => Answer::text(503, "the service is about to end"),
+    }
+}

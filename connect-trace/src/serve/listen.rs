@@ -1,0 +1,188 @@
+//! The addresses that the service listens on, and their sockets.
+
+use std::{
+    fmt, fs, io,
+    net::{SocketAddr, TcpListener as StdTcpListener},
+    os::{
+        fd::{FromRawFd as _, OwnedFd, RawFd},
+        unix::{
+            fs::{FileTypeExt as _, PermissionsExt as _},
+            net::{UnixListener as StdUnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::term::printable::printable;
+
+/// Address that is listened on if none is named and systemd passes no socket.
+const DEFAULT: &str = "127.0.0.1:19435";
+
+/// Permissions of a Unix socket: for the user and the group of the service.
+const MODE: u32 = 0o660;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    /// Reads `ADDRESS:PORT` or `unix:/PATH`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err("the path of a Unix socket must begin with /".to_owned())
+            };
+        }
+        text.parse().map(Self::Tcp).map_err(|_| {
+            format!("{text:?} is not an address such as 127.0.0.1:19435, [::]:19435 or unix:/run/connect-trace/http")
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "http://{address}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", printable(path)),
+        }
+    }
+}
+
+/// A socket that is listened on.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(formatter, "http://{address}"),
+                Err(_) => formatter.write_str("a TCP socket"),
+            },
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok();
+                match address.as_ref().and_then(|address| address.as_pathname()) {
+                    Some(path) => write!(formatter, "unix:{}", printable(path)),
+                    None => formatter.write_str("a Unix socket"),
+                }
+            }
+        }
+    }
+}
+
+/// The sockets of the service. Unix sockets that it created are removed at the end.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) all: Vec<Listener>,
+}
+
+impl Listeners {
+    /// Opens these addresses and takes the sockets that systemd passed; without either, opens the default.
+    ///
+    /// # Errors
+    /// If an address is taken or may not be used.
+    pub(super) fn open(addresses: &[Address]) -> Result<Self> {
+        let passed = sd_notify::listen_fds().context("take the sockets that systemd passes")?;
+        let mut all: Vec<Listener> = passed.map(taken).collect::<Result<_>>()?;
+        let default = [DEFAULT.parse().map_err(|error: String| anyhow!(error))?];
+        let addresses = match (addresses, all.is_empty()) {
+            ([], true) => &default[..],
+            (addresses, _) => addresses,
+        };
+        for address in addresses {
+            let listener = open(address).with_context(|| format!("listen on {address}"))?;
+            all.push(listener);
+        }
+        Ok(Self { all })
+    }
+}
+
+/// Returns the listener of a socket that systemd passed.
+fn taken(fd: RawFd) -> Result<Listener> {
+    // SAFETY: systemd passes each descriptor once, and nothing else uses it.
+    let socket = socket2::Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    ensure!(
+        socket.is_listener().unwrap_or(false),
+        "systemd passed descriptor {fd}, which is not a listening socket"
+    );
+    socket.set_nonblocking(true)?;
+    let is_unix = socket.local_addr()?.is_unix();
+    Ok(if is_unix {
+        Listener::Unix(UnixListener::from_std(StdUnixListener::from(
+            OwnedFd::from(socket),
+        ))?)
+    } else {
+        Listener::Tcp(TcpListener::from_std(StdTcpListener::from(OwnedFd::from(
+            socket,
+        )))?)
+    })
+}
+
+fn open(address: &Address) -> io::Result<Listener> {
+    match address {
+        Address::Tcp(address) => {
+            let listener = StdTcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener).map(Listener::Tcp)
+        }
+        Address::Unix(path) => {
+            remove_unused(path)?;
+            let listener = UnixListener::bind(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+            Ok(Listener::Unix(listener))
+        }
+    }
+}
+
+/// Removes the socket of a service that was killed: one on which nobody listens.
+fn remove_unused(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && UnixStream::connect(path).err().is_some_and(refused) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let Self::Unix(listener) = self else {
+            return;
+        };
+        let address = listener.local_addr().ok();
+        if let Some(path) = address.as_ref().and_then(|address| address.as_pathname()) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_of_tcp_or_a_path() {
+        for right in ["127.0.0.1:19435", "[::1]:80", "0.0.0.0:1", "unix:/run/x"] {
+            assert!(right.parse::<Address>().is_ok(), "{right}");
+        }
+        for wrong in ["", "19435", "localhost:1", "unix:x", "/run/x", "[::1]"] {
+            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
+        }
+    }
+}

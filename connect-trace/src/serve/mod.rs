@@ -1,0 +1,48 @@
+//! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP.
+
+pub mod args;
+mod http;
+mod listen;
+mod request;
+mod service;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tokio::{sync::mpsc, task::LocalSet};
+
+use self::{args::ServeArgs, listen::Listeners, request::WAITING, service::Service};
+use crate::{
+    kernel::access,
+    term::message::say,
+    trace::{priority::without_huge_pages, signals::Signals},
+};
+
+/// Serves until a signal.
+///
+/// # Errors
+/// If an address cannot be listened on, or tracing cannot start.
+pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    access::check()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    without_huge_pages();
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let signals = Signals::catch()?;
+        // Opened before the probes are attached: an address that is taken ends the command before it has cost anything.
+        let listeners = Listeners::open(&args.listen)?;
+        let mut service = Service::start(args)?;
+        let (requests, waiting) = mpsc::channel(WAITING);
+        for listener in listeners.all {
+            if !args.quiet {
+                say!("Serving on {listener}.");
+            }
+            tokio::task::spawn_local(http::serve(listener, requests.clone()));
+        }
+        let ended = service.run(signals, waiting).await;
+        ended.and(service.finish())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,255 @@
+//! The service: a session whose connections are counted for metrics and for the report of each interval.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::{
+    args::ServeArgs,
+    request::{Answer, Request, Wanted},
+};
+use crate::{
+    connect::{CheckMode, Protocols},
+    filter::{Filters, filter_words, filters},
+    kernel,
+    metrics::{Reading, Totals, exposition, reading::Routes},
+    overhead::process_usage::ProcessUsage,
+    probes::ProbeConfig,
+    report::json,
+    stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
+    term::message::say,
+    trace::{
+        session::{DRAIN_BUDGET, Drained, Session},
+        signals::Signals,
+    },
+};
+
+/// Minimum latency of calls that get a record, unless the filters have one.
+const MIN_LATENCY: Duration = Duration::from_micros(100);
+/// Time after which the ring buffer must have been emptied: the service is then no longer healthy.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The service.
+pub(super) struct Service {
+    session: Session,
+    totals: Totals,
+    collection: Collection,
+    routes: Routes,
+    interval: Duration,
+    /// Start of the interval.
+    since: Instant,
+    /// The JSON of the last interval; empty before its end.
+    report: Vec<u8>,
+    /// Time of the last reading that emptied the ring buffer.
+    drained_at: Option<Instant>,
+    started: SystemTime,
+}
+
+impl Service {
+    /// Attaches the probes.
+    ///
+    /// # Errors
+    /// If a filter names something that does not exist, or tracing cannot start.
+    pub(super) fn start(args: &ServeArgs) -> Result<Self> {
+        let given = filters(&args.filters)?;
+        let filters = Filters {
+            min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+            ..given
+        };
+        let config = ProbeConfig {
+            attach: args.attach.into(),
+            protocols: filters.protocols.unwrap_or(Protocols::TCP),
+            // A burst attaches programs, for which a service has no privileges left.
+            checks: CheckMode::Off,
+            time_wait: false,
+            filters,
+            ring_buffer_bytes: args.ring_buffer,
+            max_in_flight: args.max_in_flight,
+            run_stats: args.max_overhead.is_some(),
+            may_sample: true,
+            service: true,
+            phases: false,
+            stacks_hertz: None,
+            max_connections: None,
+        };
+        let mut session = Session::start(&config, args.max_overhead, false)?;
+        let probes = session.tracer().probes();
+        let traced = Traced {
+            kernel: kernel::release(),
+            attached: probes.mode().to_string(),
+            filters: filter_words(&config.filters),
+        };
+        if !args.quiet {
+            say!(
+                "Attached by {}: {}.",
+                traced.attached,
+                probes.notes().join("; ")
+            );
+        }
+        Ok(Self {
+            session,
+            totals: Totals::default(),
+            collection: Collection::new(traced, By::Parity, 1),
+            routes: Routes::default(),
+            interval: args.interval,
+            since: Instant::now(),
+            report: Vec::new(),
+            drained_at: None,
+            started: SystemTime::now(),
+        })
+    }
+
+    /// Serves until a signal.
+    ///
+    /// # Errors
+    /// If the kernel refuses something that the trace needs.
+    pub(super) async fn run(
+        &mut self,
+        mut signals: Signals,
+        mut requests: Receiver<Request>,
+    ) -> Result<()> {
+        let mut report = interval_at(Instant::now() + self.interval, self.interval);
+        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.terminate.recv() => return Ok(()),
+                due = self.session.next() => {
+                    due?;
+                    let is_empty = self.drain(DRAIN_BUDGET);
+                    self.session.drained(is_empty)?;
+                }
+                _ = report.tick() => self.end_interval()?,
+                Some(request) = requests.recv() => self.answer(request)?,
+            }
+        }
+    }
+
+    /// Detaches the probes.
+    ///
+    /// # Errors
+    /// If a program cannot be detached.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.session.stop()
+    }
+
+    /// Processes what is in the ring buffer, and returns whether that was all.
+    fn drain(&mut self, budget: Duration) -> bool {
+        let Self {
+            session,
+            totals,
+            collection,
+            routes,
+            ..
+        } = self;
+        let is_empty = session.drain(budget, |drained| match drained {
+            Drained::Connect(connect) => {
+                totals.record(connect);
+                if let Some(found) = collection.connect(connect) {
+                    log::warn!("{found}");
+                    routes.warnings += 1;
+                }
+            }
+            Drained::Ended(event) => collection.ended(event),
+        });
+        if is_empty {
+            self.drained_at = Some(Instant::now());
+        }
+        is_empty
+    }
+
+    /// Makes the report of the interval, and begins the next one.
+    fn end_interval(&mut self) -> Result<()> {
+        self.drain(DRAIN_BUDGET);
+        let elapsed = self.since.elapsed();
+        self.since = Instant::now();
+        let kernel_side = self.session.kernel_side()?;
+        let report = self
+            .collection
+            .take(SystemTime::now(), elapsed, None, kernel_side);
+        self.routes.see(&report.exhausted);
+        self.report = line(&report)?;
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) -> Result<()> {
+        let answer = match request.wanted {
+            Wanted::Metrics(format) => {
+                self.drain(DRAIN_BUDGET);
+                Answer {
+                    status: 200,
+                    content_type: format.content_type(),
+                    body: exposition(self.reading()?, format).into_bytes(),
+                }
+            }
+            Wanted::Report if self.report.is_empty() => {
+                Answer::text(503, "the first interval has not ended")
+            }
+            Wanted::Report => Answer {
+                status: 200,
+                content_type: "application/json",
+                body: self.report.clone(),
+            },
+            Wanted::Health | Wanted::Readiness => match self.drained_at {
+                None => Answer::text(503, "the ring buffer has not been read"),
+                Some(at) if at.elapsed() > DRAINED_WITHIN => Answer::text(
+                    503,
+                    &format!(
+                        "the ring buffer was last emptied {} s ago",
+                        at.elapsed().as_secs()
+                    ),
+                ),
+                Some(_) => Answer::text(200, "ok"),
+            },
+        };
+        // The client may have gone.
+        let _ = request.answer.send(answer);
+        Ok(())
+    }
+
+    fn reading(&mut self) -> Result<Reading> {
+        let level = self.session.level();
+        let tracer = self.session.tracer();
+        let has_single_pass = tracer.probes().layout().socket_range_has_no_parity;
+        let programs = tracer.overhead()?.map(|overhead| overhead.programs);
+        let accounting = tracer.accounting()?;
+        let maps = tracer.probes().maps();
+        Ok(Reading {
+            totals: self.totals.clone().with_fast(
+                &maps.fast(),
+                &maps.fast_kinds(),
+                has_single_pass,
+            ),
+            accounting,
+            routes: self.routes,
+            programs: programs.unwrap_or_default(),
+            level,
+            own: ProcessUsage::now(),
+            started: self.started,
+            kernel: self.collection.traced.kernel.clone(),
+            attached: self.collection.traced.attached.clone(),
+        })
+    }
+}
+
+impl Routes {
+    /// Takes the routes of an interval.
+    fn see(&mut self, exhausted: &Exhausted) {
+        let shares = exhausted.routes.iter();
+        let fullest = shares.map(|found| found.evidence.percent_taken).max();
+        self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
+        self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
+    }
+}
+
+/// Returns the JSON of a report.
+fn line(report: &Report) -> Result<Vec<u8>> {
+    let mut line = Vec::new();
+    json::write_report(&mut line, report)?;
+    Ok(line)
+}
