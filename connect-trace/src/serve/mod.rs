@@ -3,6 +3,7 @@
 pub mod args;
 mod http;
 mod listen;
+mod manager;
 mod request;
 mod service;
 

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     args::ServeArgs,
+    manager::Manager,
     request::{Answer, Request, Wanted},
 };
 use crate::{
@@ -46,6 +47,7 @@ pub(super) struct Service {
     report: Vec<u8>,
     /// Time of the last reading that emptied the ring buffer.
     drained_at: Option<Instant>,
+    manager: Manager,
     started: SystemTime,
 }
 
@@ -99,6 +101,7 @@ impl Service {
             since: Instant::now(),
             report: Vec::new(),
             drained_at: None,
+            manager: Manager::of_this_process(),
             started: SystemTime::now(),
         })
     }
@@ -135,6 +138,7 @@ impl Service {
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
+        Manager::ends();
         self.session.stop()
     }
 
@@ -160,6 +164,7 @@ impl Service {
         if is_empty {
             self.drained_at = Some(Instant::now());
         }
+        self.manager.drained(is_empty);
         is_empty
     }
 
