@@ -17,8 +17,8 @@ pub(super) struct Commit {
     pub(super) id: String,
     /// The time that packages bear, in seconds since 1970.
     pub(super) epoch: u64,
-    /// Name and address of the one who committed it.
-    pub(super) committer: String,
+    /// Name and address of the one who packages it: as Debian's tools are told, or else who committed it.
+    pub(super) maintainer: String,
     /// True if the files differ from those of the commit.
     pub(super) is_changed: bool,
 }
@@ -35,11 +35,15 @@ impl Commit {
         let epoch = time
             .parse()
             .with_context(|| format!("{SOURCE_DATE_EPOCH}={time}: not a number of seconds"))?;
+        let maintainer = match (env::var("DEBFULLNAME"), env::var("DEBEMAIL")) {
+            (Ok(name), Ok(address)) => format!("{name} <{address}>"),
+            _ => committer.to_owned(),
+        };
         let changes = process::output(git().args(["status", "--porcelain"]))?;
         Ok(Self {
             id: id.to_owned(),
             epoch,
-            committer: committer.to_owned(),
+            maintainer,
             is_changed: !changes.is_empty(),
         })
     }

@@ -91,7 +91,7 @@ fn own_changelog(commit: &Commit) -> Result<String> {
         "{NAME} ({VERSION}-{REVISION}) unstable; urgency=medium\n\n  \
          * Package of version {VERSION}: see changelog.gz.\n\n \
          -- {}  {date}",
-        commit.committer
+        commit.maintainer
     ))
 }
 
@@ -104,7 +104,7 @@ fn control(tree: &Tree, commit: &Commit) -> Result<Vec<(&'static str, String)>> 
     let control = format!(
         "Package: {NAME}\nVersion: {VERSION}-{REVISION}\nArchitecture: {ARCHITECTURE}\n\
          Maintainer: {}\nInstalled-Size: {kilobytes}\n{}",
-        commit.committer,
+        commit.maintainer,
         installed::read("deb/control")?
     );
     let configuration = tree.files().filter(|(path, _)| path.starts_with("etc/"));

@@ -97,15 +97,16 @@ impl Suite {
             .collect())
     }
 
-    /// Returns the names of packages and of all that they need, recursively.
+    /// Returns these packages and all that they depend on, in the order in which apt would install them on an empty
+    /// system.
     pub(crate) fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>> {
-        let mut install = self.apt("apt-get");
-        // Nothing is installed according to the suite's own status file.
-        install.args(["--simulate", "--no-install-recommends", "install"]);
-        let text = process::output(install.args(packages))?;
-        let names = text.lines().filter_map(|line| line.strip_prefix("Inst "));
-        Ok(names
-            .filter_map(|rest| rest.split(' ').next())
+        let mut apt = self.apt("apt-get");
+        apt.args(["--simulate", "--no-install-recommends", "install"]);
+        let text = process::output(apt.args(packages))
+            .with_context(|| format!("cannot resolve dependencies in {}", self.name))?;
+        Ok(text
+            .lines()
+            .filter_map(installed_package)
             .map(str::to_owned)
             .collect())
     }
@@ -307,6 +308,11 @@ fn madison_version(line: &str) -> Option<&str> {
     line.split('|').nth(1).map(str::trim)
 }
 
+/// Returns the package in a line of `apt-get --simulate install`: `Inst package (version suite)`.
+fn installed_package(line: &str) -> Option<&str> {
+    line.strip_prefix("Inst ")?.split(' ').next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,5 +360,12 @@ mod tests {
         let line = "  rust-src | 1.97.1+dfsg1-1 | http://mirror.example/debian sid/main Packages";
         assert_eq!(madison_version(line), Some("1.97.1+dfsg1-1"));
         assert_eq!(madison_version(""), None);
+    }
+
+    #[test]
+    fn packages_to_install_are_read_from_a_simulation() {
+        let line = "Inst libc6 (2.36-9+deb12u13 Debian:12.12/oldstable [amd64]) []";
+        assert_eq!(installed_package(line), Some("libc6"));
+        assert_eq!(installed_package("Conf libc6 (2.36)"), None);
     }
 }
