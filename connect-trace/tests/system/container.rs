@@ -27,8 +27,8 @@ const IMAGE: &str = "/root/connect-trace.oci.tar";
 const DAEMON_SET: &str = "/root/daemonset.yaml";
 
 /// Folder of the unpacked image, and what the program in it writes.
-const FOLDER: &str = "/var/lib/container";
-const LOG: &str = "/var/lib/container/log";
+const FOLDER: &str = "/root/container";
+const LOG: &str = "/root/container/log";
 
 /// First argument with which this program becomes the container instead of running tests.
 pub const ENTER: &str = "enter-container";

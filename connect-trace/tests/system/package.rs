@@ -120,7 +120,7 @@ fn an_upgrade_keeps_the_configuration_and_restarts() -> Result<()> {
 
 /// Packs the package again with a higher version, and returns its path.
 fn next_version(version: &str) -> Result<String> {
-    const FOLDER: &str = "/var/tmp/next";
+    const FOLDER: &str = "/root/next";
     output(&format!("dpkg-deb --raw-extract {PACKAGE} {FOLDER}"))?;
     let path = format!("{FOLDER}/DEBIAN/control");
     let control = fs::read_to_string(&path)?;
@@ -128,7 +128,7 @@ fn next_version(version: &str) -> Result<String> {
     ensure!(control.contains(&line), "no {line:?} in {control}");
     let next = format!("Version: {version}+next\n");
     fs::write(&path, control.replace(&line, &next))?;
-    let package = "/var/tmp/next.deb";
+    let package = "/root/next.deb";
     output(&format!("dpkg-deb -Znone --build {FOLDER} {package}"))?;
     Ok(package.to_owned())
 }

@@ -27,7 +27,7 @@ pub const TESTS: &[Test] = crate::tests![
 const CAPABILITIES: u64 = 1 << 38 | 1 << 39;
 
 /// Ten times the exposure that `docs/service.md` states as a limit.
-const EXPOSURE: u32 = 20;
+const EXPOSURE: u32 = 18;
 
 /// A file for the service, removed on drop.
 struct File(String);
@@ -46,6 +46,8 @@ impl Drop for File {
         if let Err(error) = fs::remove_file(&self.0) {
             eprintln!("cannot remove {}: {error}", self.0);
         }
+        // The folder may have been made for it; with other files in it, it stays.
+        let _ = Path::new(&self.0).parent().map(fs::remove_dir);
     }
 }
 
@@ -183,16 +185,16 @@ fn a_service_that_hangs_is_restarted_and_leaves_nothing() -> Result<()> {
     ensure!(property("WatchdogUSec")? != "0", "it has no watchdog");
     let _shorter = File::write(
         &format!("/etc/systemd/system/{UNIT}.d/shorter.conf"),
-        "[Service]\nWatchdogSec=5\nRestartSec=0\n",
+        "[Service]\nWatchdogSec=10\nRestartSec=0\n",
     )?;
     output("systemctl daemon-reload")?;
     output(&format!("systemctl restart {UNIT}"))?;
     let service = installed()?;
     let (pid, programs) = (main_pid()?, programs_in_kernel()?);
     assert!(!programs.is_empty());
-    output(&format!("kill -STOP {pid}"))?;
+    run("sh", &["-c", &format!("kill -STOP {pid}")])?.successful()?;
     until("systemd restarts it", || {
-        let restarted = property("NRestarts")? == "1" && property("ActiveState")? == "active";
+        let restarted = property("NRestarts")? != "0" && property("ActiveState")? == "active";
         Ok(restarted.then_some(()))
     })?;
     assert_ne!(main_pid()?, pid);
