@@ -25,7 +25,10 @@ pub use self::{
     ends::MAX_CONNECTIONS,
 };
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -59,7 +62,14 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption, process::Process,
+    btf::{Btf, VMLINUX},
+    ends::EndFields,
+    layout::Layout,
+    limits,
+    mounts::Folder,
+    preemption,
+    process::Process,
+    symbols::Pointer,
 };
 use crate::overhead::ProgramRuns;
 
@@ -129,6 +139,9 @@ impl Probes {
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
+        if layout.port_offset_is_wide && functions.table_perturb == Pointer::Hidden {
+            functions.notes.push(NO_START.to_owned());
+        }
         let config = &ProbeConfig {
             checks: match functions.checks()[..] {
                 [] => CheckMode::Off,
@@ -407,6 +420,21 @@ impl Probes {
         Ok(Some((self.maps.time_wait(), program.recursion_misses()?)))
     }
 
+    /// Returns the files that are opened after the start: for the counts of misses and, if the probes are attached again
+    /// later, for that.
+    #[must_use]
+    pub(crate) fn files(&self, are_attached_again: bool) -> Vec<PathBuf> {
+        /// Files that attaching opens: the types of the kernel's functions, the PMU of kprobes, and the CPUs.
+        const TO_ATTACH: [&str; 3] = [VMLINUX, kprobe::KPROBE_PMU, "/sys/devices/system/cpu"];
+        let [profile, events] = match &self.tracefs {
+            Some(tracefs) => attach::return_events::files(tracefs).map(Some),
+            None => [None, None],
+        };
+        let to_attach = TO_ATTACH.map(PathBuf::from).into_iter().chain(events);
+        let to_attach = to_attach.filter(|_| are_attached_again);
+        profile.into_iter().chain(to_attach).collect()
+    }
+
     /// Detaches every program. The maps can still be read.
     ///
     /// # Errors
@@ -425,6 +453,10 @@ impl Probes {
         Ok(())
     }
 }
+
+/// Note if the kernel hides the variable from which a search takes its start.
+const NO_START: &str = "the number of ports that a search tried is unknown: the kernel shows no addresses without \
+                        CAP_SYSLOG (kernel.kptr_restrict)";
 
 /// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
 fn load(

@@ -3,6 +3,8 @@
 pub mod args;
 mod http;
 mod listen;
+mod manager;
+mod privileges;
 mod request;
 mod service;
 
@@ -11,7 +13,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use tokio::{sync::mpsc, task::LocalSet};
 
-use self::{args::ServeArgs, listen::Listeners, request::WAITING, service::Service};
+use self::{
+    args::ServeArgs, listen::Listeners, manager::Manager, request::WAITING, service::Service,
+};
 use crate::{
     kernel::access,
     term::message::say,
@@ -34,6 +38,12 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Opened before the probes are attached: an address that is taken ends the command before it has cost anything.
         let listeners = Listeners::open(&args.listen)?;
         let mut service = Service::start(args)?;
+        let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
+        if !args.quiet {
+            say!("{sandbox}");
+        }
+        let mut manager = Manager::of_environment();
+        let status = service.status(&listeners);
         let (requests, waiting) = mpsc::channel(WAITING);
         for listener in listeners.all {
             if !args.quiet {
@@ -41,7 +51,9 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
             }
             tokio::task::spawn_local(http::serve(listener, requests.clone()));
         }
-        let ended = service.run(signals, waiting).await;
+        manager.ready(&status);
+        let ended = service.run(signals, waiting, &mut manager).await;
+        manager.stopping();
         ended.and(service.finish())
     })?;
     Ok(ExitCode::SUCCESS)

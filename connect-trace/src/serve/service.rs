@@ -10,15 +10,17 @@ use tokio::{
 
 use super::{
     args::ServeArgs,
+    listen::Listeners,
+    manager::Manager,
     request::{Answer, Request, Wanted},
 };
 use crate::{
     connect::{CheckMode, Protocols},
     filter::{Filters, filter_words, filters},
-    kernel,
+    kernel::{self, sysctls},
     metrics::{Reading, Totals, exposition, reading::Routes},
     overhead::process_usage::ProcessUsage,
-    probes::ProbeConfig,
+    probes::{ProbeConfig, Probes},
     report::json,
     stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
     term::message::say,
@@ -69,7 +71,7 @@ impl Service {
             filters,
             ring_buffer_bytes: args.ring_buffer,
             max_in_flight: args.max_in_flight,
-            run_stats: args.max_overhead.is_some(),
+            run_stats: args.max_overhead.is_some() || sysctls::counts_runs(),
             may_sample: true,
             service: true,
             phases: false,
@@ -103,6 +105,21 @@ impl Service {
         })
     }
 
+    /// Returns the probes.
+    pub(super) fn probes(&mut self) -> &Probes {
+        self.session.tracer().probes()
+    }
+
+    /// Returns how it traces and where it listens, in one line.
+    pub(super) fn status(&self, listeners: &Listeners) -> String {
+        let listeners: Vec<String> = listeners.all.iter().map(ToString::to_string).collect();
+        format!(
+            "Tracing by {}, serving on {}",
+            self.collection.traced.attached,
+            listeners.join(", ")
+        )
+    }
+
     /// Serves until a signal.
     ///
     /// # Errors
@@ -111,6 +128,7 @@ impl Service {
         &mut self,
         mut signals: Signals,
         mut requests: Receiver<Request>,
+        manager: &mut Manager,
     ) -> Result<()> {
         let mut report = interval_at(Instant::now() + self.interval, self.interval);
         report.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -123,6 +141,7 @@ impl Service {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
                     self.session.drained(is_empty)?;
+                    manager.alive();
                 }
                 _ = report.tick() => self.end_interval()?,
                 Some(request) = requests.recv() => self.answer(request)?,

@@ -15,12 +15,15 @@ use aya::{
 };
 
 use super::program_info;
-use crate::{kernel::requirement::MissingRequirement, overhead::ProgramRuns};
+use crate::{
+    kernel::{requirement::MissingRequirement, sysctls},
+    overhead::ProgramRuns,
+};
 
 /// The statistics of our programs.
 pub(crate) struct RunStats {
-    /// The kernel counts until this descriptor is closed.
-    _enabled: OwnedFd,
+    /// The kernel counts until this descriptor is closed. `None` if it counts anyway.
+    _enabled: Option<OwnedFd>,
     programs: Mutex<Vec<Known>>,
 }
 
@@ -34,17 +37,20 @@ struct Known {
 }
 
 impl RunStats {
-    /// Enables the statistics. No program is known yet.
+    /// Enables the statistics, unless they are on for the whole host. No program is known yet.
     pub(crate) fn enable() -> Result<Self> {
-        let enabled = enable_stats(Stats::RunTime).map_err(|error| {
-            MissingRequirement::new(
+        let enabled = match enable_stats(Stats::RunTime) {
+            Ok(enabled) => Some(enabled),
+            Err(_) if sysctls::counts_runs() => None,
+            Err(error) => return Err(MissingRequirement::new(
                 format!(
-                    "--overhead needs the kernel's statistics of programs (BPF_ENABLE_STATS), which are refused \
-                     ({error})"
+                    "--overhead and --max-overhead need the kernel's statistics of programs (BPF_ENABLE_STATS), \
+                     which are refused ({error})"
                 ),
-                "run as root with CAP_SYS_ADMIN, or without --overhead and --max-overhead",
-            )
-        })?;
+                "run with CAP_SYS_ADMIN, or turn them on for all (sysctl kernel.bpf_stats_enabled=1), or leave these \
+                 options out",
+            ).into()),
+        };
         Ok(Self {
             _enabled: enabled,
             programs: Mutex::default(),
