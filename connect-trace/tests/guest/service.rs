@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -52,11 +52,31 @@ impl Service {
 
     /// Starts it with arguments that may contain spaces.
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        Self::launch(arguments, |_| {})
+    }
+
+    /// Starts it with these arguments, changed by `as_what`.
+    pub fn start_as(arguments: &str, as_what: impl FnOnce(&mut Command)) -> Result<Self> {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        Self::launch(&arguments, as_what)
+    }
+
+    /// Returns a service that runs already.
+    pub fn of(process: Process, address: SocketAddr, socket: &Path) -> Self {
+        Self {
+            process,
+            address,
+            socket: Socket(socket.to_owned()),
+        }
+    }
+
+    fn launch(arguments: &[&str], as_what: impl FnOnce(&mut Command)) -> Result<Self> {
         let socket = Socket(temporary("http"));
         let mut command = Command::new("connect-trace");
         command.args(["serve", "--listen", "127.0.0.1:0", "--listen"]);
         command.arg(format!("unix:{}", socket.0.display()));
         command.args(arguments);
+        as_what(&mut command);
         let mut process = Process::start(command)?;
         process.wait_for_stderr("Serving on unix:")?;
         let said = process.stderr();
