@@ -1,10 +1,12 @@
 //! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP.
 
 pub mod args;
+pub mod config;
 mod http;
 mod listen;
 mod manager;
 mod privileges;
+mod reload;
 mod request;
 mod service;
 

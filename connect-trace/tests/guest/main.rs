@@ -89,6 +89,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     flame::TESTS,
     udp::TESTS,
     ends::TESTS_OF_MODES,
+    serve::TESTS_OF_MODES,
     dccp::TESTS,
     privileges::TESTS_OF_MODES,
 ];

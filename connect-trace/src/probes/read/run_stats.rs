@@ -3,7 +3,7 @@
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,14 +16,15 @@ use aya::{
 
 use super::program_info;
 use crate::{
-    kernel::{requirement::MissingRequirement, sysctls},
+    kernel::{requirement::MissingRequirement, sysctls::counts_runs},
     overhead::ProgramRuns,
 };
 
 /// The statistics of our programs.
 pub(crate) struct RunStats {
-    /// The kernel counts until this descriptor is closed. `None` if it counts anyway.
-    _enabled: Option<OwnedFd>,
+    /// The kernel counts until this descriptor is closed. `None` if somebody else decides that
+    /// ([`counts_runs`]).
+    enabled: Mutex<Option<OwnedFd>>,
     programs: Mutex<Vec<Known>>,
 }
 
@@ -37,24 +38,52 @@ struct Known {
 }
 
 impl RunStats {
-    /// Enables the statistics, unless they are on for the whole host. No program is known yet.
+    /// Enables the statistics. No program is known yet.
     pub(crate) fn enable() -> Result<Self> {
-        let enabled = match enable_stats(Stats::RunTime) {
-            Ok(enabled) => Some(enabled),
-            Err(_) if sysctls::counts_runs() => None,
-            Err(error) => return Err(MissingRequirement::new(
+        let enabled = enable_stats(Stats::RunTime).map_err(|error| {
+            MissingRequirement::new(
                 format!(
-                    "--overhead and --max-overhead need the kernel's statistics of programs (BPF_ENABLE_STATS), \
-                     which are refused ({error})"
+                    "--overhead needs the kernel's statistics of programs (BPF_ENABLE_STATS), which are refused \
+                     ({error})"
                 ),
-                "run with CAP_SYS_ADMIN, or turn them on for all (sysctl kernel.bpf_stats_enabled=1), or leave these \
-                 options out",
-            ).into()),
-        };
+                "run as root with CAP_SYS_ADMIN, or without --overhead and --max-overhead",
+            )
+        })?;
         Ok(Self {
-            _enabled: enabled,
+            enabled: Mutex::new(Some(enabled)),
             programs: Mutex::default(),
         })
+    }
+
+    /// Enables the statistics if that is allowed. No program is known yet.
+    pub(crate) fn enable_if_allowed() -> Self {
+        let stats = Self {
+            enabled: Mutex::default(),
+            programs: Mutex::default(),
+        };
+        stats.resume();
+        stats
+    }
+
+    /// Enables the statistics again, if that is allowed.
+    pub(crate) fn resume(&self) {
+        let enabled = enable_stats(Stats::RunTime)
+            .inspect_err(|error| log::debug!("enable statistics of programs: {error}"));
+        *self.enabled() = enabled.ok();
+    }
+
+    /// No longer enables the statistics. The counts until now stay.
+    pub(crate) fn pause(&self) {
+        *self.enabled() = None;
+    }
+
+    /// Returns true if the kernel counts now.
+    pub(crate) fn counts(&self) -> bool {
+        self.enabled().is_some() || counts_runs()
+    }
+
+    fn enabled(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.enabled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers the programs that are loaded. To be called after any was loaded.
