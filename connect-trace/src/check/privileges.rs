@@ -129,9 +129,13 @@ fn run_statistics(privileges: Privileges, counts_runs: bool) -> Finding {
         (false, false) => Finding::missing(
             GROUP,
             NAME,
-            &Error::msg("without CAP_SYS_ADMIN they cannot be turned on, for --overhead and --max-overhead"),
+            &Error::msg(
+                "without CAP_SYS_ADMIN they cannot be turned on, for --overhead and --max-overhead",
+            ),
         )
-        .remedy("run with CAP_SYS_ADMIN, or turn them on for all (sysctl kernel.bpf_stats_enabled=1)"),
+        .remedy(
+            "run with CAP_SYS_ADMIN, or turn them on for all (sysctl kernel.bpf_stats_enabled=1)",
+        ),
     };
     finding.since("5.8")
 }
@@ -147,7 +151,12 @@ fn kept_privileges(reading_takes_privileges: &Result<bool>) -> Finding {
             "the service keeps it, because this kernel lets nobody else read eBPF maps",
         )
         .data(serde_json::json!(["CAP_BPF"])),
-        Err(error) => Finding::unknown(GROUP, NAME, format!("{error:#}"), "run it without a sandbox"),
+        Err(error) => Finding::unknown(
+            GROUP,
+            NAME,
+            format!("{error:#}"),
+            "run it without a sandbox",
+        ),
     };
     finding.since("5.19")
 }
@@ -279,7 +288,10 @@ pub(super) mod tests {
         assert_eq!(statistics.state, State::Missing);
         let remedy = statistics.remedy.as_deref();
         assert!(remedy.is_some_and(|remedy| remedy.contains("bpf_stats_enabled")));
-        assert_eq!((kept.state, kept.value.as_str()), (State::Limited, "CAP_BPF"));
+        assert_eq!(
+            (kept.state, kept.value.as_str()),
+            (State::Limited, "CAP_BPF")
+        );
         assert_eq!(kept.data, serde_json::json!(["CAP_BPF"]));
         assert_eq!(landlock.state, State::Missing);
         assert!(!findings(&reading).iter().any(Finding::blocks));

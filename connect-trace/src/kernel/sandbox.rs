@@ -26,7 +26,7 @@ const NEWEST: ABI = ABI::V8;
 /// Privileges to keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// Capabilities, all of which are needed; instead of them, CAP_SYS_ADMIN is kept if one is missing.
+    /// Capabilities, each of which is kept if this process has it; otherwise CAP_SYS_ADMIN, which stands for them all.
     pub(crate) capabilities: Vec<Capability>,
     /// Files to read, and folders with all that they contain.
     pub(crate) read: Vec<PathBuf>,

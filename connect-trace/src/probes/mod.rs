@@ -48,6 +48,7 @@ use self::{
         kprobe,
         link::Link,
         misses::{Misses, Programs},
+        return_events,
     },
     cgroups::Cgroups,
     checks::Watcher,
@@ -66,14 +67,8 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::{Btf, VMLINUX},
-    ends::EndFields,
-    layout::Layout,
-    limits,
-    mounts::Folder,
-    preemption,
-    process::Process,
-    symbols::Pointer,
+    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption,
+    process::Process, symbols::Pointer,
 };
 use crate::{filter::Filters, overhead::ProgramRuns};
 
@@ -519,19 +514,10 @@ impl Probes {
         Ok(Some((self.maps.time_wait(), program.recursion_misses()?)))
     }
 
-    /// Returns the files that are opened after the start: for the counts of misses and, if the probes are attached again
-    /// later, for that.
+    /// Returns the file of the misses of return events, if there are any, which is opened for each reading.
     #[must_use]
-    pub(crate) fn files(&self, are_attached_again: bool) -> Vec<PathBuf> {
-        /// Files that attaching opens: the types of the kernel's functions, the PMU of kprobes, and the CPUs.
-        const TO_ATTACH: [&str; 3] = [VMLINUX, kprobe::KPROBE_PMU, "/sys/devices/system/cpu"];
-        let [profile, events] = match &self.tracefs {
-            Some(tracefs) => attach::return_events::files(tracefs).map(Some),
-            None => [None, None],
-        };
-        let to_attach = TO_ATTACH.map(PathBuf::from).into_iter().chain(events);
-        let to_attach = to_attach.filter(|_| are_attached_again);
-        profile.into_iter().chain(to_attach).collect()
+    pub(crate) fn profile(&self) -> Option<PathBuf> {
+        self.tracefs.as_ref().map(return_events::profile)
     }
 
     /// Detaches every program. The maps can still be read.

@@ -1,54 +1,58 @@
-//! The service manager, systemd: what it is told of the service, by the protocol of sd_notify(3). Without a manager, which
-//! is known by its variables in the environment, nothing happens.
+//! The service manager that started this process, such as systemd: it is told when the service is ready, that its loop runs,
+//! and that it ends (sd_notify(3)). Without one, which its variables in the environment show, nothing is told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sd_notify::NotifyState;
-use tokio::time::Instant;
+use sd_notify::{NotifyState, notify, watchdog_enabled};
 
-/// The manager.
+/// Number of signs of life within the time after which the manager takes the service for dead.
+const SIGNS: u32 = 4;
+
+/// The manager's view of the service.
+#[derive(Debug)]
 pub(super) struct Manager {
-    /// Time between two signs of life; `None` if the manager waits for none.
-    watchdog: Option<Duration>,
-    /// Time of the last sign of life.
-    alive_at: Option<Instant>,
+    /// How the service traces and where it listens, in one line.
+    status: String,
+    /// Time between two signs of life; `None` if the manager wants none.
+    pause: Option<Duration>,
+    /// Time of the last sign of life; `None` before the service is ready.
+    last: Option<Instant>,
 }
 
 impl Manager {
-    /// Reads the environment.
-    pub(super) fn of_environment() -> Self {
+    /// Reads from the environment what the manager wants.
+    pub(super) fn of_this_process(status: String) -> Self {
         Self {
-            // A sign can be late by as much again.
-            watchdog: sd_notify::watchdog_enabled().map(|limit| limit / 2),
-            alive_at: None,
+            status,
+            pause: watchdog_enabled().map(|limit| limit / SIGNS),
+            last: None,
         }
     }
 
-    /// Says that the probes are attached and the sockets listen, and how.
-    pub(super) fn ready(&self, status: &str) {
-        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
-    }
-
-    /// Gives a sign of life, if one is due. To be called by the loop that empties the ring buffer, each time it has read
-    /// it: the manager restarts a service whose loop hangs.
-    pub(super) fn alive(&mut self) {
-        let Some(watchdog) = self.watchdog else {
-            return;
-        };
-        if self.alive_at.is_none_or(|at| at.elapsed() >= watchdog) {
-            self.alive_at = Some(Instant::now());
-            tell(&[NotifyState::Watchdog]);
+    /// Tells that the ring buffer was read: after the first time that it was emptied, the service is ready. From then on
+    /// each reading is a sign of life, also one that leaves something: a busy service is not dead.
+    pub(super) fn drained(&mut self, is_empty: bool) {
+        let now = Instant::now();
+        match (self.last, self.pause) {
+            (None, _) if is_empty => {
+                tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+            }
+            (Some(last), Some(pause)) if now.duration_since(last) >= pause => {
+                tell(&[NotifyState::Watchdog]);
+            }
+            _ => return,
         }
+        self.last = Some(now);
     }
 
-    /// Says that the service ends.
-    pub(super) fn stopping(&self) {
+    /// Tells that the service of this process ends.
+    pub(super) fn ends() {
         tell(&[NotifyState::Stopping]);
     }
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!("the service manager cannot be told the state (NOTIFY_SOCKET): {error}");
+    if let Err(error) = notify(states) {
+        log::warn!("cannot tell the service manager {states:?}: {error}");
     }
 }

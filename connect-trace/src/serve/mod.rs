@@ -44,8 +44,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         if !args.quiet {
             say!("{sandbox}");
         }
-        let mut manager = Manager::of_environment();
-        let status = service.status(&listeners);
+        let mut manager = Manager::of_this_process(service.status(&listeners));
         let (requests, waiting) = mpsc::channel(WAITING);
         for listener in listeners.all {
             if !args.quiet {
@@ -53,9 +52,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
             }
             tokio::task::spawn_local(http::serve(listener, requests.clone()));
         }
-        manager.ready(&status);
         let ended = service.run(signals, waiting, &mut manager).await;
-        manager.stopping();
         ended.and(service.finish())
     })?;
     Ok(ExitCode::SUCCESS)

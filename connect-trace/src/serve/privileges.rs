@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Context as _, Result};
-use caps::Capability::{CAP_BPF, CAP_PERFMON};
+use caps::Capability::CAP_BPF;
 
 use super::{args::ServeArgs, listen::Listeners};
 use crate::{
@@ -36,16 +36,12 @@ pub(super) fn give_up(args: &ServeArgs, probes: &Probes, listeners: &Listeners) 
 }
 
 fn needs(args: &ServeArgs, probes: &Probes, listeners: &Listeners) -> Result<Needs> {
-    let attaches_again = args.max_overhead.is_some();
-    let capabilities = if attaches_again {
-        vec![CAP_BPF, CAP_PERFMON]
-    } else if reading_takes_privileges()? {
-        vec![CAP_BPF]
-    } else {
-        vec![]
+    let capabilities = match reading_takes_privileges()? {
+        true => vec![CAP_BPF],
+        false => vec![],
     };
     let mut read: Vec<PathBuf> = READ.map(PathBuf::from).into();
-    read.extend(probes.files(attaches_again));
+    read.extend(probes.profile());
     if let Some(config) = &args.config {
         read.extend(READ_BY_RELOAD.map(PathBuf::from));
         read.push(around(&absolute(config)?));

@@ -140,7 +140,7 @@ impl Service {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
                     self.session.drained(is_empty)?;
-                    manager.alive();
+                    manager.drained(is_empty);
                 }
                 _ = report.tick() => self.end_interval()?,
                 read = reload.next(&mut signals.hangup, &self.args) => {
@@ -158,6 +158,7 @@ impl Service {
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
+        Manager::ends();
         self.session.stop()
     }
 

@@ -29,14 +29,13 @@ use crate::{
     process::{Process, until},
     program::{attach, connect_trace, nothing_is_left, report},
     service::{Service, temporary},
-    truth::{Truth, truth},
+    truth::truth,
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
     All: [
         root_keeps_nothing_that_is_not_needed,
         a_user_with_two_capabilities_serves,
-        probes_are_attached_again_with_what_is_kept,
     ],
 ];
 
@@ -207,8 +206,7 @@ fn it_keeps_only(service: &Service, kept: &[Capability]) -> Result<()> {
     let said = service.process.stderr();
     let words = match kept {
         [] => "Dropped all capabilities.",
-        [CAP_BPF] => "Dropped all capabilities but CAP_BPF.",
-        _ => "Dropped all capabilities but CAP_PERFMON, CAP_BPF.",
+        _ => "Dropped all capabilities but CAP_BPF.",
     };
     ensure!(said.contains(words), "{words}: {said}");
     let of_files = if has_landlock()? {
@@ -297,22 +295,6 @@ fn a_user_with_two_capabilities_traces((): ()) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn probes_are_attached_again_with_what_is_kept(mode: AttachMode) -> Result<()> {
-    // A limit below the cost of polling the ring buffer: it detaches, and attaches again after a while.
-    let mut service = Service::start(&format!("--max-overhead 0.001% {}", attach(mode)))?;
-    it_keeps_only(&service, &[CAP_PERFMON, CAP_BPF])?;
-    let load = Truth::start("rate --threads 1 --seconds 600")?;
-    service
-        .process
-        .wait_for_stderr("probes attached again; from now on: records of 1 connect() in 64")?;
-    drop(load);
-    for thread in of_threads(service.process.pid())? {
-        assert_eq!(thread, Held::only(&[CAP_PERFMON, CAP_BPF]));
-    }
-    service.end()?;
-    nothing_is_left()
 }
 
 fn the_manager_is_told_what_happens((): ()) -> Result<()> {

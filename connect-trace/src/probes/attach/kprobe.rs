@@ -10,7 +10,7 @@ use crate::kernel::{mounts, prototypes::Function, requirement::MissingRequiremen
 use crate::probes::object;
 
 /// Folder of the PMU through which perf_event_open(2) creates a kprobe.
-pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
+const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// Loads the entry program and the return program of each function. Returns go through events of our own, which hold
 /// enough calls in flight. If these cannot be created and are not required, returns go through the kernel's default,

@@ -101,18 +101,14 @@ impl ReturnEvents {
 /// Returns the number of returns that found no free slot in this process's events, by the kernel's count
 /// (`kprobe_profile`: event, hits, misses).
 pub(crate) fn missed(tracefs: &Folder) -> Result<u64> {
-    let path = tracefs.path().join(PROFILE);
-    let profile =
-        fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
-    Ok(missed_in(&profile, &maker()))
+    let path = profile(tracefs);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
+    Ok(missed_in(&text, &maker()))
 }
 
-/// Returns the path that [`missed`] opens, and the one that [`ReturnEvents::attach`] does.
-pub(crate) fn files(tracefs: &Folder) -> [PathBuf; 2] {
-    [
-        tracefs.path().join(PROFILE),
-        tracefs.path().join("events").join(GROUP),
-    ]
+/// Returns the path of the file that [`missed`] reads.
+pub(crate) fn profile(tracefs: &Folder) -> PathBuf {
+    tracefs.path().join(PROFILE)
 }
 
 /// A tracefs in which events can be created.
