@@ -4,7 +4,7 @@
 use connect_trace_common::{ConnectRecord, FastGroup, FastKind, Flags};
 
 use crate::{
-    params::param,
+    params::{param, setting},
     shared::{add, add_time, per_cpu},
     sock::AF_INET6,
 };
@@ -12,7 +12,7 @@ use crate::{
 /// Returns true if a call that has returned gets no record because it is too fast for one.
 #[inline(always)]
 pub fn is_fast(record: &ConnectRecord) -> bool {
-    record.connect_ns < param!(min_latency_ns) && (record.ret == 0 || param!(service) == 0)
+    record.connect_ns < setting!(min_latency_ns) && (record.ret == 0 || param!(service) == 0)
 }
 
 /// Adds a call that has returned.

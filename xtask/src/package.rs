@@ -45,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 
-    /// Also check the .deb with lintian and the image with skopeo; both come from Debian
+    /// Also check the .deb with lintian, the unit with systemd-analyze and the image with skopeo, all from Debian
     #[arg(long)]
     check: bool,
 }
@@ -106,7 +106,9 @@ pub(crate) fn package(options: &Options) -> Result<ExitCode> {
         let package = deb::write(&program, &commit, folder)?;
         print(&package)?;
         if options.check {
-            eprint!("{}", Checkers::ensure()?.lintian(&package)?);
+            let checkers = Checkers::ensure()?;
+            eprint!("{}", checkers.lintian(&package)?);
+            checkers.verify(&workspace::root().join("packaging/connect-trace.service"))?;
         }
     }
     if wanted(Kind::Tarball) {

@@ -1,5 +1,5 @@
-//! The service manager that started this process, such as systemd: it is told when the service is ready, and that the
-//! service goes on. Without one nothing is told.
+//! The service manager that started this process, such as systemd: it is told when the service is ready, that its loop runs,
+//! and that it ends (sd_notify(3)). Without one, which its variables in the environment show, nothing is told.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ const SIGNS: u32 = 4;
 /// The manager's view of the service.
 #[derive(Debug)]
 pub(super) struct Manager {
+    /// How the service traces and where it listens, in one line.
+    status: String,
     /// Time between two signs of life; `None` if the manager wants none.
     pause: Option<Duration>,
     /// Time of the last sign of life; `None` before the service is ready.
@@ -19,8 +21,9 @@ pub(super) struct Manager {
 
 impl Manager {
     /// Reads from the environment what the manager wants.
-    pub(super) fn of_this_process() -> Self {
+    pub(super) fn of_this_process(status: String) -> Self {
         Self {
+            status,
             pause: watchdog_enabled().map(|limit| limit / SIGNS),
             last: None,
         }
@@ -31,9 +34,11 @@ impl Manager {
     pub(super) fn drained(&mut self, is_empty: bool) {
         let now = Instant::now();
         match (self.last, self.pause) {
-            (None, _) if is_empty => tell(&NotifyState::Ready),
+            (None, _) if is_empty => {
+                tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+            }
             (Some(last), Some(pause)) if now.duration_since(last) >= pause => {
-                tell(&NotifyState::Watchdog);
+                tell(&[NotifyState::Watchdog]);
             }
             _ => return,
         }
@@ -42,12 +47,12 @@ impl Manager {
 
     /// Tells that the service of this process ends.
     pub(super) fn ends() {
-        tell(&NotifyState::Stopping);
+        tell(&[NotifyState::Stopping]);
     }
 }
 
-fn tell(state: &NotifyState<'_>) {
-    if let Err(error) = notify(std::slice::from_ref(state)) {
-        log::warn!("cannot tell the service manager {state}: {error}");
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = notify(states) {
+        log::warn!("cannot tell the service manager {states:?}: {error}");
     }
 }

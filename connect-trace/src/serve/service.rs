@@ -5,21 +5,24 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
     args::ServeArgs,
+    config,
+    listen::Listeners,
     manager::Manager,
+    reload::Reload,
     request::{Answer, Request, Wanted},
 };
 use crate::{
     connect::{CheckMode, Protocols},
-    filter::{Filters, filter_words, filters},
-    kernel,
+    filter::{Filters, filter_words},
+    kernel::{self, sysctls},
     metrics::{Reading, Totals, exposition, reading::Routes},
     overhead::process_usage::ProcessUsage,
-    probes::ProbeConfig,
+    probes::{ProbeConfig, Probes},
     report::json,
     stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
     term::message::say,
@@ -36,18 +39,18 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(super) struct Service {
-    session: Session,
+    pub(super) session: Session,
     totals: Totals,
-    collection: Collection,
+    pub(super) collection: Collection,
     routes: Routes,
-    interval: Duration,
+    /// The options in force.
+    pub(super) args: ServeArgs,
     /// Start of the interval.
     since: Instant,
     /// The JSON of the last interval; empty before its end.
     report: Vec<u8>,
     /// Time of the last reading that emptied the ring buffer.
     drained_at: Option<Instant>,
-    manager: Manager,
     started: SystemTime,
 }
 
@@ -57,11 +60,7 @@ impl Service {
     /// # Errors
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
-        let given = filters(&args.filters)?;
-        let filters = Filters {
-            min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
-            ..given
-        };
+        let filters = wanted(args)?;
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -71,7 +70,7 @@ impl Service {
             filters,
             ring_buffer_bytes: args.ring_buffer,
             max_in_flight: args.max_in_flight,
-            run_stats: args.max_overhead.is_some(),
+            run_stats: args.max_overhead.is_some() || sysctls::counts_runs(),
             may_sample: true,
             service: true,
             phases: false,
@@ -97,13 +96,27 @@ impl Service {
             totals: Totals::default(),
             collection: Collection::new(traced, By::Parity, 1),
             routes: Routes::default(),
-            interval: args.interval,
+            args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
             drained_at: None,
-            manager: Manager::of_this_process(),
             started: SystemTime::now(),
         })
+    }
+
+    /// Returns the probes.
+    pub(super) fn probes(&mut self) -> &Probes {
+        self.session.tracer().probes()
+    }
+
+    /// Returns how it traces and where it listens, in one line.
+    pub(super) fn status(&self, listeners: &Listeners) -> String {
+        let listeners: Vec<String> = listeners.all.iter().map(ToString::to_string).collect();
+        format!(
+            "Tracing by {}, serving on {}",
+            self.collection.traced.attached,
+            listeners.join(", ")
+        )
     }
 
     /// Serves until a signal.
@@ -114,9 +127,10 @@ impl Service {
         &mut self,
         mut signals: Signals,
         mut requests: Receiver<Request>,
+        manager: &mut Manager,
     ) -> Result<()> {
-        let mut report = interval_at(Instant::now() + self.interval, self.interval);
-        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut report = ticks(self.args.interval);
+        let mut reload = Reload::default();
         loop {
             tokio::select! {
                 biased;
@@ -126,8 +140,14 @@ impl Service {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
                     self.session.drained(is_empty)?;
+                    manager.drained(is_empty);
                 }
                 _ = report.tick() => self.end_interval()?,
+                read = reload.next(&mut signals.hangup, &self.args) => {
+                    if self.reload(read).await? {
+                        report = ticks(self.args.interval);
+                    }
+                }
                 Some(request) = requests.recv() => self.answer(request)?,
             }
         }
@@ -164,12 +184,11 @@ impl Service {
         if is_empty {
             self.drained_at = Some(Instant::now());
         }
-        self.manager.drained(is_empty);
         is_empty
     }
 
     /// Makes the report of the interval, and begins the next one.
-    fn end_interval(&mut self) -> Result<()> {
+    pub(super) fn end_interval(&mut self) -> Result<()> {
         self.drain(DRAIN_BUDGET);
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
@@ -250,6 +269,25 @@ impl Routes {
         self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
         self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
+}
+
+/// Returns the filters of these options, with the minimum latency of a service.
+///
+/// # Errors
+/// If a filter names something that does not exist.
+pub(super) fn wanted(args: &ServeArgs) -> Result<Filters> {
+    let given = config::resolve(args)?;
+    Ok(Filters {
+        min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+        ..given
+    })
+}
+
+/// Returns the ends of intervals, the first of which begins now.
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// Returns the JSON of a report.

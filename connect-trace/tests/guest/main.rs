@@ -8,7 +8,7 @@
 //! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
 //! that cannot be written, `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget,
 //! `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
-//! check` and kernels that lack a feature; `peer` compares with another tracer, and `clients` with the counts of real
+//! check` and kernels that lack a feature, `serve` the service, `privileges` what it keeps of its privileges; `peer` compares with another tracer, and `clients` with the counts of real
 //! clients and a server. The other modules are helpers.
 
 mod check;
@@ -31,11 +31,14 @@ mod output;
 mod overhead;
 mod peer;
 mod phases;
+mod privileges;
 mod process;
 mod program;
 mod recording;
 mod records;
 mod scan;
+mod serve;
+mod service;
 mod socket;
 mod strategy;
 mod streams;
@@ -86,7 +89,9 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     flame::TESTS,
     udp::TESTS,
     ends::TESTS_OF_MODES,
+    serve::TESTS_OF_MODES,
     dccp::TESTS,
+    privileges::TESTS_OF_MODES,
 ];
 
 /// Tests that do not depend on the way to attach.
@@ -107,6 +112,8 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
+    serve::TESTS,
+    privileges::TESTS,
 ];
 
 fn main() -> ExitCode {

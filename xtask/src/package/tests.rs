@@ -67,7 +67,7 @@ fn the_deb_has_all_files_and_lintian_finds_no_error() {
     let field = |name| output("dpkg-deb", &["--field", package, name]);
     assert_eq!(field("Package"), format!("{NAME}\n"));
     assert_eq!(field("Version"), format!("{VERSION}-1\n"));
-    assert_eq!(field("Depends"), "");
+    assert_eq!(field("Depends").trim(), "");
     let listed = output("dpkg-deb", &["--contents", package]);
     for (mode, path) in [
         ("-rwxr-xr-x", "usr/bin/connect-trace"),
@@ -293,11 +293,13 @@ fn pods_are_asked_at_the_port_that_they_listen_on() {
 fn systemd_finds_the_unit_sound_and_as_exposed_as_the_documents_say() {
     let checkers = Checkers::ensure().unwrap();
     let unit = workspace::root().join("packaging/connect-trace.service");
-    checkers
-        .systemd_analyze(&["verify", "--man=no"], &unit)
-        .unwrap();
-    let arguments = ["security", "--offline=true", "--no-pager"];
-    let analysis = checkers.systemd_analyze(&arguments, &unit).unwrap();
+    checkers.verify(&unit).unwrap();
+    let broken = folder("unit").join("connect-trace.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    fs::write(&broken, text.replace("ProtectHome=", "ProtectHouse=")).unwrap();
+    let error = checkers.verify(&broken).unwrap_err().to_string();
+    assert!(error.contains("ProtectHouse"), "{error}");
+    let analysis = checkers.exposure(&unit).unwrap();
     let (_, exposure) = analysis.split_once("Overall exposure level for ").unwrap();
     let exposure = exposure.split(' ').nth(1).unwrap();
     let documents = workspace::root().join("docs/service.md");

@@ -9,7 +9,8 @@ use crate::{process, workspace};
 
 /// A program of a crate of the same name.
 pub(crate) struct CargoTool {
-    name: &'static str,
+    /// Name of both.
+    pub(crate) name: &'static str,
     version: &'static str,
     /// Time that building it takes.
     takes: &'static str,

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, bail};
 
 use super::debian::Suite;
 use super::{lock, replace_folder, report, scratch_folder};
-use crate::{process, workspace};
+#[cfg(test)]
+use crate::process;
+use crate::workspace;
 
 const SUITE: &str = "bookworm";
 
@@ -93,13 +95,28 @@ impl Checkers {
         Ok(remarks)
     }
 
-    /// Runs systemd-analyze with these arguments on a unit, and returns its output.
+    /// Checks a unit with systemd-analyze.
     ///
     /// # Errors
-    /// If it fails.
-    pub(crate) fn systemd_analyze(&self, arguments: &[&str], unit: &Path) -> Result<String> {
-        let mut analyze = self.command("systemd-analyze");
-        process::output(analyze.args(arguments).arg(self.inside(unit)?))
+    /// If a line of it is wrong or unknown.
+    pub(crate) fn verify(&self, unit: &Path) -> Result<()> {
+        let mut verify = self.command("systemd-analyze");
+        verify.args(["verify", "--man=no"]).arg(self.inside(unit)?);
+        let output = verify.output().context("cannot run unshare")?;
+        // A line that is unknown is ignored, with a message.
+        if !output.status.success() || !output.stderr.is_empty() {
+            let messages = String::from_utf8_lossy(&output.stderr);
+            bail!("systemd refuses {}:\n{messages}", unit.display());
+        }
+        Ok(())
+    }
+
+    /// Returns systemd's assessment of how exposed a service is.
+    #[cfg(test)]
+    pub(crate) fn exposure(&self, unit: &Path) -> Result<String> {
+        let mut security = self.command("systemd-analyze");
+        security.args(["security", "--offline=true", "--no-pager"]);
+        process::output(security.arg(self.inside(unit)?))
     }
 
     /// Returns a command in the folder.
