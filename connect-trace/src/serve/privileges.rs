@@ -78,6 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_files_that_stay_open_are_documented() {
+        const DOCS: &str = include_str!("../../../docs/security.md");
+        for path in READ.iter().chain(&READ_BY_RELOAD) {
+            assert!(DOCS.contains(&format!("\n| `{path}` | ")), "{path}");
+        }
+    }
+
+    #[test]
     fn the_folder_of_the_configuration_is_open_but_never_all_folders() {
         let of = |path: &str| around(Path::new(path));
         assert_eq!(
