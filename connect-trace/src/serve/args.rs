@@ -9,6 +9,7 @@ use crate::{
     filter::FilterArgs,
     options::values::{duration, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
+    recording::RecordArgs,
     trace::args::Attach,
 };
 
@@ -31,6 +32,10 @@ pub struct ServeArgs {
     /// The connections to trace.
     #[command(flatten)]
     pub filters: FilterArgs,
+
+    /// Options of a recording.
+    #[command(flatten)]
+    pub recording: RecordArgs,
 
     /// How to attach the probes
     #[arg(

@@ -59,7 +59,12 @@ fn needs(args: &ServeArgs, probes: &Probes, listeners: &Listeners) -> Result<Nee
     Ok(Needs {
         capabilities,
         read,
-        write: vec![],
+        write: args
+            .recording
+            .folder()
+            .map(Path::to_owned)
+            .into_iter()
+            .collect(),
         remove,
     })
 }
