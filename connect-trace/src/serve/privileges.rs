@@ -7,13 +7,22 @@ use caps::Capability::CAP_BPF;
 
 use super::{args::ServeArgs, listen::Listeners};
 use crate::{
-    kernel::sandbox::{Needs, Sandbox, reading_takes_privileges},
+    kernel::{
+        sandbox::{Needs, Sandbox, reading_takes_privileges},
+        sysctls::RUN_STATISTICS,
+    },
     probes::Probes,
     trace::priority,
 };
 
-/// Folders that readings open: memory and CPU time of this process, settings of the network, cgroups.
-const READ: [&str; 3] = ["/proc/self", "/proc/sys/net", "/sys/fs/cgroup"];
+/// Files and folders that readings open: memory of this process, settings of the network, the switch of the programs' run
+/// times, cgroups.
+const READ: [&str; 4] = [
+    "/proc/self",
+    "/proc/sys/net",
+    RUN_STATISTICS,
+    "/sys/fs/cgroup",
+];
 /// Folders and files that a reload opens besides: the users and the network namespaces with names.
 const READ_BY_RELOAD: [&str; 2] = ["/etc/passwd", "/run/netns"];
 

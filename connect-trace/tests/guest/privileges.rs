@@ -381,12 +381,20 @@ fn the_manager_is_told_what_happens((): ()) -> Result<()> {
     for _ in 0..3 {
         assert_eq!(next("that the loop runs")?, "WATCHDOG=1\n");
     }
+    let next_but_alive = |what: &str| {
+        until(what, || {
+            Ok(Some(next(what)?).filter(|told| told != "WATCHDOG=1\n"))
+        })
+    };
+    service.process.signal(libc::SIGHUP)?;
+    let reloads = next_but_alive("that it reloads")?;
+    ensure!(
+        reloads.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloads:?}"
+    );
+    assert_eq!(next_but_alive("that it has reloaded")?, "READY=1\n");
     service.process.signal(libc::SIGTERM)?;
-    let told = until("the manager is told that it ends", || {
-        let told = next("that it ends")?;
-        Ok(Some(told).filter(|told| told != "WATCHDOG=1\n"))
-    })?;
-    assert_eq!(told, "STOPPING=1\n");
+    assert_eq!(next_but_alive("that it ends")?, "STOPPING=1\n");
     service.process.end()?.successful()?;
     fs::remove_file(path)?;
     Ok(())
