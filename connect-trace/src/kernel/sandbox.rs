@@ -30,7 +30,7 @@ pub(crate) struct Needs {
     pub(crate) capabilities: Vec<Capability>,
     /// Files to read, and folders with all that they contain.
     pub(crate) read: Vec<PathBuf>,
-    /// Folders in which files are created, written and removed.
+    /// Folders in which files and folders are created, written and removed.
     pub(crate) write: Vec<PathBuf>,
     /// Folders from which files are removed.
     pub(crate) remove: Vec<PathBuf>,

@@ -45,6 +45,21 @@ impl Manager {
         self.last = Some(now);
     }
 
+    /// Tells that the service changes its options, until [`reloaded`](Self::reloaded).
+    pub(super) fn reloads() {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => log::debug!("read the clock: {error}"),
+        }
+    }
+
+    /// Tells that the service goes on, with other options or the same.
+    pub(super) fn reloaded(&self) {
+        if self.last.is_some() {
+            tell(&[NotifyState::Ready]);
+        }
+    }
+
     /// Tells that the service of this process ends.
     pub(super) fn ends() {
         tell(&[NotifyState::Stopping]);

@@ -7,13 +7,22 @@ use caps::Capability::CAP_BPF;
 
 use super::{args::ServeArgs, listen::Listeners};
 use crate::{
-    kernel::sandbox::{Needs, Sandbox, reading_takes_privileges},
+    kernel::{
+        sandbox::{Needs, Sandbox, reading_takes_privileges},
+        sysctls::RUN_STATISTICS,
+    },
     probes::Probes,
     trace::priority,
 };
 
-/// Folders that readings open: memory and CPU time of this process, settings of the network, cgroups.
-const READ: [&str; 3] = ["/proc/self", "/proc/sys/net", "/sys/fs/cgroup"];
+/// Files and folders that readings open: memory of this process, settings of the network, the switch of the programs' run
+/// times, cgroups.
+const READ: [&str; 4] = [
+    "/proc/self",
+    "/proc/sys/net",
+    RUN_STATISTICS,
+    "/sys/fs/cgroup",
+];
 /// Folders and files that a reload opens besides: the users and the network namespaces with names.
 const READ_BY_RELOAD: [&str; 2] = ["/etc/passwd", "/run/netns"];
 
@@ -59,7 +68,12 @@ fn needs(args: &ServeArgs, probes: &Probes, listeners: &Listeners) -> Result<Nee
     Ok(Needs {
         capabilities,
         read,
-        write: vec![],
+        write: args
+            .recording
+            .folder()
+            .map(Path::to_owned)
+            .into_iter()
+            .collect(),
         remove,
     })
 }
@@ -76,6 +90,14 @@ fn around(config: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_files_that_stay_open_are_documented() {
+        const DOCS: &str = include_str!("../../../docs/security.md");
+        for path in READ.iter().chain(&READ_BY_RELOAD) {
+            assert!(DOCS.contains(&format!("\n| `{path}` | ")), "{path}");
+        }
+    }
 
     #[test]
     fn the_folder_of_the_configuration_is_open_but_never_all_folders() {

@@ -150,7 +150,10 @@ impl Service {
                 }
                 _ = report.tick() => self.end_interval()?,
                 read = reload.next(&mut signals.hangup, &self.args) => {
-                    if self.reload(read).await? {
+                    Manager::reloads();
+                    let is_changed = self.reload(read).await?;
+                    manager.reloaded();
+                    if is_changed {
                         report = ticks(self.args.interval);
                     }
                 }

@@ -49,7 +49,10 @@ pub(crate) fn allow_without_privileges() -> bool {
     // SAFETY: the kernel writes to the limit, or reads it.
     unsafe {
         libc::getrlimit(libc::RLIMIT_NICE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_cur.max(LIMIT);
+        if limit.rlim_cur >= LIMIT {
+            return true;
+        }
+        limit.rlim_cur = LIMIT;
         limit.rlim_max = limit.rlim_max.max(LIMIT);
         libc::setrlimit(libc::RLIMIT_NICE, &raw const limit) == 0
     }

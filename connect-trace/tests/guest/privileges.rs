@@ -8,7 +8,7 @@ use std::{
     os::{
         fd::AsRawFd as _,
         unix::{
-            fs::{MetadataExt as _, PermissionsExt as _},
+            fs::{MetadataExt as _, PermissionsExt as _, symlink},
             net::{UnixDatagram, UnixListener},
             process::CommandExt as _,
         },
@@ -26,6 +26,7 @@ use connect_trace::{kernel, probes::attach::AttachMode};
 
 use crate::{
     Test,
+    check::Setting,
     process::{Process, until},
     program::{attach, connect_trace, nothing_is_left, report},
     service::{Service, temporary},
@@ -42,6 +43,9 @@ pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
 pub const TESTS: &[Test<()>] = crate::tests![
     All: [
         a_user_with_two_capabilities_traces,
+    ],
+    All: [
+        a_reload_opens_only_what_is_documented,
     ],
     OldestAndNewest: [
         the_manager_is_told_what_happens,
@@ -243,6 +247,11 @@ fn root_keeps_nothing_that_is_not_needed(mode: AttachMode) -> Result<()> {
 }
 
 fn a_user_with_two_capabilities_serves(mode: AttachMode) -> Result<()> {
+    // Debian's kernels let only CAP_SYS_ADMIN open perf events, which kprobes take, if this setting is 3, the default.
+    let paranoid = Setting::of("/proc/sys/kernel/perf_event_paranoid")?;
+    if mode == AttachMode::Kprobe {
+        paranoid.set("2")?;
+    }
     // The service creates its Unix socket there.
     fs::set_permissions(env::temp_dir(), fs::Permissions::from_mode(0o1777))?;
     let service = Service::start_as(attach(mode), |command| {
@@ -297,6 +306,52 @@ fn a_user_with_two_capabilities_traces((): ()) -> Result<()> {
     Ok(())
 }
 
+fn a_reload_opens_only_what_is_documented((): ()) -> Result<()> {
+    let folder = temporary("configuration");
+    fs::create_dir(&folder)?;
+    let file = folder.join("x.toml");
+    let outside = temporary("outside.toml");
+    let inside = folder.join("y.toml");
+    for file in [&file, &outside, &inside] {
+        fs::write(file, "ipv4 = true\n")?;
+    }
+    let service = Service::start(&format!("--config {}", file.display()))?;
+    let reload = |answer: &str| {
+        let before = service.process.stderr().matches(answer).count();
+        service.process.signal(libc::SIGHUP)?;
+        until(&format!("{answer:?}: {}", service.process.stderr()), || {
+            let count = service.process.stderr().matches(answer).count();
+            Ok((count > before).then_some(()))
+        })
+    };
+    // An editor, or Kubernetes, replaces the file by another one of its folder.
+    fs::write(&inside, "ipv4 = true\ncomm = \"a\"\n")?;
+    fs::remove_file(&file)?;
+    symlink(&inside, &file)?;
+    reload("Reloaded: comm a (before: none)")?;
+    // The service runs as root, to whom no file's owner or mode matters: Landlock alone keeps it from others.
+    fs::write(&outside, "ipv4 = true\ncomm = \"b\"\n")?;
+    fs::remove_file(&file)?;
+    symlink(&outside, &file)?;
+    let answer = if has_landlock()? {
+        "Permission denied (os error 13); the options before stay in force"
+    } else {
+        "Reloaded: comm b (before: a)"
+    };
+    reload(answer)?;
+    // The namespaces of other processes are closed by the missing capability (CAP_SYS_PTRACE), on any kernel.
+    fs::remove_file(&file)?;
+    fs::write(&file, format!("netns = {}\n", std::process::id()))?;
+    reload("cannot be read; if this is a service that runs already, give a path below /run/netns")?;
+    fs::write(&file, "")?;
+    reload("Reloaded: comm none")?;
+    it_works(&service)?;
+    service.end()?;
+    fs::remove_file(outside)?;
+    fs::remove_dir_all(folder)?;
+    nothing_is_left()
+}
+
 fn the_manager_is_told_what_happens((): ()) -> Result<()> {
     let path = temporary("notify");
     let socket = UnixDatagram::bind(&path)?;
@@ -326,12 +381,20 @@ fn the_manager_is_told_what_happens((): ()) -> Result<()> {
     for _ in 0..3 {
         assert_eq!(next("that the loop runs")?, "WATCHDOG=1\n");
     }
+    let next_but_alive = |what: &str| {
+        until(what, || {
+            Ok(Some(next(what)?).filter(|told| told != "WATCHDOG=1\n"))
+        })
+    };
+    service.process.signal(libc::SIGHUP)?;
+    let reloads = next_but_alive("that it reloads")?;
+    ensure!(
+        reloads.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloads:?}"
+    );
+    assert_eq!(next_but_alive("that it has reloaded")?, "READY=1\n");
     service.process.signal(libc::SIGTERM)?;
-    let told = until("the manager is told that it ends", || {
-        let told = next("that it ends")?;
-        Ok(Some(told).filter(|told| told != "WATCHDOG=1\n"))
-    })?;
-    assert_eq!(told, "STOPPING=1\n");
+    assert_eq!(next_but_alive("that it ends")?, "STOPPING=1\n");
     service.process.end()?.successful()?;
     fs::remove_file(path)?;
     Ok(())

@@ -26,6 +26,34 @@ pub fn temporary(name: &str) -> PathBuf {
     env::temp_dir().join(format!("connect-trace-{}-{number}-{name}", process::id()))
 }
 
+/// A name for the test's own network namespace, below /run/netns as those of `ip netns`. A service has no privilege left to
+/// look at the namespace of another process.
+pub struct Namespace(PathBuf);
+
+impl Namespace {
+    /// Gives it this name.
+    pub fn name(name: &str) -> Result<Self> {
+        let folder = Path::new("/run/netns");
+        fs::create_dir_all(folder)?;
+        let named = Self(folder.join(name));
+        fs::write(&named.0, "")?;
+        rustix::mount::mount_bind("/proc/self/ns/net", &named.0)?;
+        Ok(named)
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::empty());
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// A running service, killed on drop. It listens on a free TCP port and on a Unix socket.
 pub struct Service {
     pub process: Process,
