@@ -1,10 +1,14 @@
 //! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP.
 
 pub mod args;
+mod history;
 mod http;
 mod listen;
+mod page;
+pub mod rehearsal;
 mod request;
 mod service;
+mod verdict;
 
 use std::process::ExitCode;
 

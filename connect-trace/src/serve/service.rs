@@ -10,6 +10,8 @@ use tokio::{
 
 use super::{
     args::ServeArgs,
+    history::{History, Interval},
+    page,
     request::{Answer, Request, Wanted},
 };
 use crate::{
@@ -44,6 +46,8 @@ pub(super) struct Service {
     since: Instant,
     /// The JSON of the last interval; empty before its end.
     report: Vec<u8>,
+    /// The last quarter of an hour, for the page.
+    history: History,
     /// Time of the last reading that emptied the ring buffer.
     drained_at: Option<Instant>,
     started: SystemTime,
@@ -56,8 +60,9 @@ impl Service {
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
         let given = filters(&args.filters)?;
+        let min_latency = given.min_latency.unwrap_or(MIN_LATENCY);
         let filters = Filters {
-            min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+            min_latency: Some(min_latency),
             ..given
         };
         let config = ProbeConfig {
@@ -98,6 +103,7 @@ impl Service {
             interval: args.interval,
             since: Instant::now(),
             report: Vec::new(),
+            history: History::new(args.interval, min_latency),
             drained_at: None,
             started: SystemTime::now(),
         })
@@ -174,11 +180,30 @@ impl Service {
             .take(SystemTime::now(), elapsed, None, kernel_side);
         self.routes.see(&report.exhausted);
         self.report = line(&report)?;
+        let totals = self.totals();
+        self.history.add(&Interval {
+            report: &report,
+            totals: &totals,
+            level: self.session.level(),
+            own: ProcessUsage::now(),
+        });
         Ok(())
+    }
+
+    /// Returns the connect() calls since the start, with those that have no record.
+    fn totals(&mut self) -> Totals {
+        let probes = self.session.tracer().probes();
+        let has_single_pass = probes.layout().socket_range_has_no_parity;
+        let maps = probes.maps();
+        let (fast, kinds) = (maps.fast(), maps.fast_kinds());
+        self.totals
+            .clone()
+            .with_fast(&fast, &kinds, has_single_pass)
     }
 
     fn answer(&mut self, request: Request) -> Result<()> {
         let answer = match request.wanted {
+            Wanted::Page { nonce } => page::answer(&self.history, nonce),
             Wanted::Metrics(format) => {
                 self.drain(DRAIN_BUDGET);
                 Answer {
@@ -214,17 +239,12 @@ impl Service {
 
     fn reading(&mut self) -> Result<Reading> {
         let level = self.session.level();
+        let totals = self.totals();
         let tracer = self.session.tracer();
-        let has_single_pass = tracer.probes().layout().socket_range_has_no_parity;
         let programs = tracer.overhead()?.map(|overhead| overhead.programs);
         let accounting = tracer.accounting()?;
-        let maps = tracer.probes().maps();
         Ok(Reading {
-            totals: self.totals.clone().with_fast(
-                &maps.fast(),
-                &maps.fast_kinds(),
-                has_single_pass,
-            ),
+            totals,
             accounting,
             routes: self.routes,
             programs: programs.unwrap_or_default(),
