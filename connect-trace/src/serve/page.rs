@@ -440,10 +440,9 @@ impl<'a> Page<'a> {
         let of_core =
             |cpu: Duration| format!("{} % of a core", plain(core_percent(cpu, whole.elapsed)));
         list.add("connect-trace itself", &of_core(whole.own_cpu));
-        let programs = whole.programs.map_or_else(
-            || "not measured (kernel.bpf_stats_enabled is off)".to_owned(),
-            of_core,
-        );
+        let programs = whole
+            .programs
+            .map_or_else(|| "not measured without --max-overhead".to_owned(), of_core);
         list.add("Programs in the kernel", &programs);
         list.add("Traced", &latest.level.to_string());
         let mib = |bytes: u64| format!("{} MiB", plain((bytes as f64 / 104_857.6).round() / 10.0));

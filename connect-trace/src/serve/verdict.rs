@@ -16,6 +16,9 @@ use crate::{
 /// Share of searches with a second pass from which it is told.
 const SECOND_PASSES: f64 = 0.05;
 
+/// Share of failed calls from which they are notable, if they do not fail for lack of a port or an address.
+const FAILURES: f64 = 0.01;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
@@ -186,7 +189,14 @@ fn failed(now: &Column) -> Option<Finding> {
         last(now.elapsed),
         names.join(", ")
     );
-    Some(finding(Severity::Notable, "connect() calls fail", text))
+    let has_no_port = now.failed.contains_key(&libc::EADDRNOTAVAIL);
+    let share = all as f64 / now.connects().max(1) as f64;
+    // A host without a route for IPv6 has a few failures all the time.
+    let severity = match has_no_port || share > FAILURES {
+        true => Severity::Notable,
+        false => Severity::Fine,
+    };
+    Some(finding(severity, "connect() calls fail", text))
 }
 
 fn second_pass(now: &Column) -> Option<Finding> {
@@ -334,6 +344,30 @@ mod tests {
             "{before:?}"
         );
         assert_eq!(before[0].0, Severity::Notable);
+    }
+
+    #[test]
+    fn a_few_failures_are_told_and_are_no_alarm() {
+        let mut made = made();
+        let unreachable = Connect {
+            errno: libc::ENETUNREACH,
+            port: SourcePort::None,
+            ..connect_from(0)
+        };
+        made.add(&[&[connect_from(20_000); 99][..], &[unreachable]].concat());
+        let told_now = told(&made);
+        assert_eq!(told_now.len(), 2, "{told_now:?}");
+        assert!(told_now[0].1.starts_with("All is well: "), "{told_now:?}");
+        assert_eq!(told_now[1].0, Severity::Fine);
+        made.add(&[&[connect_from(20_000); 98][..], &[unreachable]].concat());
+        assert_eq!(told(&made)[0].0, Severity::Notable);
+        let no_port = Connect {
+            errno: libc::EADDRNOTAVAIL,
+            source: None,
+            ..unreachable
+        };
+        made.add(&[&[connect_from(20_000); 200][..], &[no_port]].concat());
+        assert_eq!(told(&made)[0].0, Severity::Notable);
     }
 
     #[test]

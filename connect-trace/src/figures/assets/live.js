@@ -25,7 +25,9 @@
         cache: "no-store", signal: AbortSignal.timeout(Math.max(period, 5000)),
       });
       if (!answer.ok) throw new Error(answer.statusText);
-      const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+      // The style of the new page is allowed by a number of its own, and would be a complaint here.
+      const text = (await answer.text()).replace(/<style[^]*?<\/style>/, "");
+      const next = new DOMParser().parseFromString(text, "text/html");
       if (isPaused) return;
       show(next);
       old.hidden = true;

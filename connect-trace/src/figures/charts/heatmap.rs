@@ -67,7 +67,9 @@ pub(crate) fn heatmap(place: Place, map: &HeatMap<'_>, ticks: &[(f64, String)]) 
         .collect();
     chart.y_axis("connect() took at least", &edges);
     for (slot, counts) in map.slots.iter().zip(&map.counts) {
-        let (left, right) = (chart.x(slot.from), chart.x(slot.to));
+        // Rounded before they are subtracted: columns side by side have no seam.
+        let [left, right] =
+            [slot.from, slot.to].map(|share| (chart.x(share) * 10.0).round() / 10.0);
         for (row, &count) in counts.iter().enumerate().take(last + 1).skip(first) {
             if count == 0 {
                 continue;

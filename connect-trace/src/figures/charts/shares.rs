@@ -33,7 +33,7 @@ pub(crate) fn shares(place: Place, label: &str, parts: &[String], bars: &[Shares
         .collect();
     let row = TEXT + BAR + GAP;
     let mut chart = Chart::new(400.0, row * bars.len().max(1) as f64, &entries);
-    chart.left = 8.0;
+    chart.left = 16.0;
     for (number, bar) in bars.iter().enumerate() {
         let all: u64 = bar.counts.iter().sum();
         let top = chart.top - GAP + row * number as f64;
