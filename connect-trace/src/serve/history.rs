@@ -22,6 +22,8 @@ const COLUMN: Duration = Duration::from_secs(10);
 const MOST_COLUMNS: usize = (SPAN.as_secs() / COLUMN.as_secs()) as usize + 1;
 /// Maximum number of routes of a column; others are counted.
 const MOST_ROUTES: usize = 16;
+/// Maximum number of errnos of a column; others are counted under 0.
+const MOST_ERRNOS: usize = 64;
 /// Calls from here on count as slow.
 const SLOW_NS: u64 = 1_000_000;
 
@@ -355,6 +357,8 @@ impl Column {
             strategy.recorded.merge(&more.recorded);
         }
         for (errno, more) in earlier.failed {
+            let has_room = self.failed.len() < MOST_ERRNOS || self.failed.contains_key(&errno);
+            let errno = if has_room { errno } else { 0 };
             *self.failed.entry(errno).or_default() += more;
         }
         for found in earlier.routes {
@@ -537,6 +541,23 @@ pub(super) mod tests {
         assert_eq!(whole.routes.len(), MOST_ROUTES);
         assert_eq!(whole.routes[0].route.netns, Some(7_000));
         assert!(whole.more_routes >= 24, "{}", whole.more_routes);
+    }
+
+    #[test]
+    fn errnos_are_bounded_and_no_failure_is_left_out() {
+        let mut made = Stage::new(Duration::from_millis(10));
+        for first in (1..=1_000).step_by(20) {
+            let failed = |errno| Connect {
+                errno,
+                port: SourcePort::None,
+                ..connect_from(0)
+            };
+            let calls: Vec<_> = (first..first + 20).map(failed).collect();
+            made.add(&calls);
+        }
+        let whole = made.history.whole().unwrap();
+        assert_eq!(whole.failed.len(), MOST_ERRNOS + 1);
+        assert_eq!(whole.failed.values().sum::<u64>(), 1_000);
     }
 
     #[test]

@@ -206,11 +206,11 @@ fn second_pass(now: &Column) -> Option<Finding> {
     (share > SECOND_PASSES).then(|| {
         let text = format!(
             "{} % of the port searches in the last {} found no free port of the first parity, and went on to the second \
-             pass, which is slow.",
+             pass.",
             plain((share * 1_000.0).round() / 10.0),
             last(now.elapsed)
         );
-        finding(Severity::Notable, "Port searches are slow", text)
+        finding(Severity::Notable, "Ports of one parity are used up", text)
     })
 }
 
@@ -386,7 +386,7 @@ mod tests {
         assert!(
             told(&made)[0]
                 .1
-                .starts_with("Port searches are slow: 5.3 % "),
+                .starts_with("Ports of one parity are used up: 5.3 % "),
             "{:?}",
             told(&made)
         );

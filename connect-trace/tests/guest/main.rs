@@ -7,7 +7,7 @@
 //! connect() calls, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
 //! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
 //! that cannot be written, `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget,
-//! `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
+//! `live` the page of the service, `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
 //! check` and kernels that lack a feature; `peer` compares with another tracer, and `clients` with the counts of real
 //! clients and a server. The other modules are helpers.
 
@@ -22,6 +22,7 @@ mod explain;
 mod filters;
 mod flame;
 mod flood;
+mod live;
 mod load;
 mod losses;
 mod makers;
@@ -103,6 +104,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
+    live::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
