@@ -93,8 +93,12 @@ impl Cli {
     /// If it is wrong, or asks for the help or the version.
     pub fn read() -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = env::args_os().collect();
-        let cli = Self::try_parse_from(&arguments)
+        let mut cli = Self::try_parse_from(&arguments)
             .map_err(|error| mistyped::with_tip(error, &Self::command(), &arguments))?;
+        if let Some(Command::Serve(serve)) = &mut cli.command {
+            // Before a subcommand there are no options.
+            serve.given = arguments.iter().skip(2).cloned().collect();
+        }
         if let Some(what) = cli.contradiction() {
             let mut command = Self::command();
             // Gives subcommands their full names.
@@ -112,7 +116,7 @@ impl Cli {
         if let (None, Some(flame)) = (&self.command, &self.trace.flame)
             && is_standard(flame)
         {
-            if self.trace.record.as_deref().is_some_and(is_standard) {
+            if self.trace.recording.uses_stdout() {
                 return Some("--record - and --flame - would both write to stdout".to_owned());
             }
             if !self.trace.traced.command.is_empty() {
@@ -122,7 +126,7 @@ impl Cli {
             }
         }
         if self.command.is_none()
-            && self.trace.record.as_deref().is_some_and(is_standard)
+            && self.trace.recording.uses_stdout()
             && !self.trace.traced.command.is_empty()
         {
             return Some(
@@ -134,7 +138,10 @@ impl Cli {
             None => (&self.trace.traced.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
-            Some(Command::Serve(serve)) => return serve.filters.contradiction(),
+            Some(Command::Serve(serve)) => {
+                let recording = serve.recording.contradiction();
+                return recording.or_else(|| serve.filters.contradiction());
+            }
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
@@ -148,7 +155,8 @@ impl Cli {
         if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
             return Some("--oneline cannot show the measurements of --overhead".to_owned());
         }
-        filters.contradiction()
+        let recording = self.trace.recording.contradiction();
+        recording.or_else(|| filters.contradiction())
     }
 }
 

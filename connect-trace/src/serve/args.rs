@@ -1,14 +1,15 @@
 //! The options of `connect-trace serve`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args};
 
-use super::listen::Address;
+use super::{config::Values, listen::Address};
 use crate::{
     filter::FilterArgs,
     options::values::{duration, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
+    recording::RecordArgs,
     trace::args::Attach,
 };
 
@@ -31,6 +32,10 @@ pub struct ServeArgs {
     /// The connections to trace.
     #[command(flatten)]
     pub filters: FilterArgs,
+
+    /// Options of a recording.
+    #[command(flatten)]
+    pub recording: RecordArgs,
 
     /// How to attach the probes
     #[arg(
@@ -62,4 +67,12 @@ pub struct ServeArgs {
     /// Print more on stderr; give it twice for debug messages
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
+
+    /// The arguments as typed, after `serve`.
+    #[arg(skip)]
+    pub(crate) given: Vec<OsString>,
+
+    /// The values of all options, also of those that `--config` gives; empty until they are read.
+    #[arg(skip)]
+    pub(crate) values: Values,
 }

@@ -5,22 +5,27 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
     args::ServeArgs,
-    history::{History, Interval},
+    config,
+    history::{Ended, History},
+    listen::Listeners,
+    manager::Manager,
     page,
+    reload::Reload,
     request::{Answer, Request, Wanted},
 };
 use crate::{
     connect::{CheckMode, Protocols},
-    filter::{Filters, filter_words, filters},
-    kernel,
+    filter::{Filters, filter_words},
+    kernel::{self, sysctls},
     metrics::{Reading, Totals, exposition, reading::Routes},
     overhead::process_usage::ProcessUsage,
-    probes::ProbeConfig,
+    probes::{ProbeConfig, Probes},
+    recording::Recorder,
     report::json,
     stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
     term::message::say,
@@ -37,11 +42,13 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(super) struct Service {
-    session: Session,
+    pub(super) session: Session,
     totals: Totals,
-    collection: Collection,
+    pub(super) collection: Collection,
+    recording: Recorder,
     routes: Routes,
-    interval: Duration,
+    /// The options in force.
+    pub(super) args: ServeArgs,
     /// Start of the interval.
     since: Instant,
     /// The JSON of the last interval; empty before its end.
@@ -59,12 +66,7 @@ impl Service {
     /// # Errors
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
-        let given = filters(&args.filters)?;
-        let min_latency = given.min_latency.unwrap_or(MIN_LATENCY);
-        let filters = Filters {
-            min_latency: Some(min_latency),
-            ..given
-        };
+        let filters = wanted(args)?;
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -74,13 +76,14 @@ impl Service {
             filters,
             ring_buffer_bytes: args.ring_buffer,
             max_in_flight: args.max_in_flight,
-            run_stats: args.max_overhead.is_some(),
+            run_stats: args.max_overhead.is_some() || sysctls::counts_runs(),
             may_sample: true,
             service: true,
             phases: false,
             stacks_hertz: None,
             max_connections: None,
         };
+        let mut recording = Recorder::create(&args.recording)?;
         let mut session = Session::start(&config, args.max_overhead, false)?;
         let probes = session.tracer().probes();
         let traced = Traced {
@@ -88,6 +91,7 @@ impl Service {
             attached: probes.mode().to_string(),
             filters: filter_words(&config.filters),
         };
+        recording.begin(&traced.attached, &config.filters);
         if !args.quiet {
             say!(
                 "Attached by {}: {}.",
@@ -99,14 +103,30 @@ impl Service {
             session,
             totals: Totals::default(),
             collection: Collection::new(traced, By::Parity, 1),
+            recording,
             routes: Routes::default(),
-            interval: args.interval,
+            args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
-            history: History::new(args.interval, min_latency),
+            history: History::new(args.interval),
             drained_at: None,
             started: SystemTime::now(),
         })
+    }
+
+    /// Returns the probes.
+    pub(super) fn probes(&mut self) -> &Probes {
+        self.session.tracer().probes()
+    }
+
+    /// Returns how it traces and where it listens, in one line.
+    pub(super) fn status(&self, listeners: &Listeners) -> String {
+        let listeners: Vec<String> = listeners.all.iter().map(ToString::to_string).collect();
+        format!(
+            "Tracing by {}, serving on {}",
+            self.collection.traced.attached,
+            listeners.join(", ")
+        )
     }
 
     /// Serves until a signal.
@@ -117,9 +137,10 @@ impl Service {
         &mut self,
         mut signals: Signals,
         mut requests: Receiver<Request>,
+        manager: &mut Manager,
     ) -> Result<()> {
-        let mut report = interval_at(Instant::now() + self.interval, self.interval);
-        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut report = ticks(self.args.interval);
+        let mut reload = Reload::default();
         loop {
             tokio::select! {
                 biased;
@@ -128,20 +149,35 @@ impl Service {
                 due = self.session.next() => {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
+                    self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
+                    manager.drained(is_empty);
                 }
                 _ = report.tick() => self.end_interval()?,
+                read = reload.next(&mut signals.hangup, &self.args) => {
+                    Manager::reloads();
+                    let is_changed = self.reload(read).await?;
+                    manager.reloaded();
+                    if is_changed {
+                        report = ticks(self.args.interval);
+                    }
+                }
                 Some(request) = requests.recv() => self.answer(request)?,
             }
         }
     }
 
-    /// Detaches the probes.
+    /// Detaches the probes, and ends the recording.
     ///
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
-        self.session.stop()
+        Manager::ends();
+        let stopped = self.session.stop();
+        self.drain(Duration::MAX);
+        let counted = self.session.counted()?;
+        self.recording.finish(&counted);
+        stopped
     }
 
     /// Processes what is in the ring buffer, and returns whether that was all.
@@ -150,18 +186,23 @@ impl Service {
             session,
             totals,
             collection,
+            recording,
             routes,
             ..
         } = self;
         let is_empty = session.drain(budget, |drained| match drained {
             Drained::Connect(connect) => {
                 totals.record(connect);
+                recording.connect(connect);
                 if let Some(found) = collection.connect(connect) {
                     log::warn!("{found}");
                     routes.warnings += 1;
                 }
             }
-            Drained::Ended(event) => collection.ended(event),
+            Drained::Ended(event) => {
+                recording.ended(event);
+                collection.ended(event);
+            }
         });
         if is_empty {
             self.drained_at = Some(Instant::now());
@@ -170,7 +211,7 @@ impl Service {
     }
 
     /// Makes the report of the interval, and begins the next one.
-    fn end_interval(&mut self) -> Result<()> {
+    pub(super) fn end_interval(&mut self) -> Result<()> {
         self.drain(DRAIN_BUDGET);
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
@@ -181,9 +222,13 @@ impl Service {
         self.routes.see(&report.exhausted);
         self.report = line(&report)?;
         let totals = self.totals();
-        self.history.add(&Interval {
+        let filters = self.session.tracer().probes().filters();
+        let min_latency = filters.min_latency.unwrap_or_default();
+        self.history.add(&Ended {
             report: &report,
             totals: &totals,
+            min_latency,
+            next: self.args.interval,
             level: self.session.level(),
             own: ProcessUsage::now(),
         });
@@ -195,10 +240,8 @@ impl Service {
         let probes = self.session.tracer().probes();
         let has_single_pass = probes.layout().socket_range_has_no_parity;
         let maps = probes.maps();
-        let (fast, kinds) = (maps.fast(), maps.fast_kinds());
-        self.totals
-            .clone()
-            .with_fast(&fast, &kinds, has_single_pass)
+        let fast = maps.fast();
+        self.totals.clone().with_fast(&fast, has_single_pass)
     }
 
     fn answer(&mut self, request: Request) -> Result<()> {
@@ -265,6 +308,25 @@ impl Routes {
         self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
         self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
+}
+
+/// Returns the filters of these options, with the minimum latency of a service.
+///
+/// # Errors
+/// If a filter names something that does not exist.
+pub(super) fn wanted(args: &ServeArgs) -> Result<Filters> {
+    let given = config::resolve(args)?;
+    Ok(Filters {
+        min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+        ..given
+    })
+}
+
+/// Returns the ends of intervals, the first of which begins now.
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// Returns the JSON of a report.

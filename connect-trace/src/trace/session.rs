@@ -6,7 +6,7 @@ use std::{mem, pin::Pin, time::Duration};
 use anyhow::{Context as _, Result};
 use connect_trace_common::{ConnectRecord, EndRecord};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
     time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until},
 };
 
@@ -151,16 +151,48 @@ impl Session {
                     if self.step.is_some() =>
                 {
                     self.step = None;
-                    if let Some(ended) = done.context("a change to keep --max-overhead failed")?? {
-                        self.schedule.done(ended);
-                    }
-                    if let Some(overhead_control) = &mut self.overhead_control {
-                        overhead_control.arrived(&mut self.tracer)?;
-                    }
-                    self.window.reset();
+                    self.arrived(done)?;
                 }
             }
         }
+    }
+
+    /// Takes the end of a change of level.
+    fn arrived(&mut self, done: Result<Result<Option<Burst>>, JoinError>) -> Result<()> {
+        if let Some(ended) = done.context("a change to keep --max-overhead failed")?? {
+            self.schedule.done(ended);
+        }
+        if let Some(overhead_control) = &mut self.overhead_control {
+            overhead_control.arrived(&mut self.tracer)?;
+        }
+        self.window.reset();
+        Ok(())
+    }
+
+    /// Sets, changes or removes the overhead limit of a service.
+    ///
+    /// # Errors
+    /// If a change of level that is under way fails, or the kernel's counts cannot be read.
+    pub(crate) async fn set_max_overhead(&mut self, limit: Option<f64>) -> Result<()> {
+        if let Some(step) = self.step.take() {
+            let done = step.await;
+            self.arrived(done)?;
+        }
+        match (limit, &mut self.overhead_control) {
+            (Some(limit), Some(overhead_control)) => overhead_control.set_limit(limit),
+            (Some(limit), none) => {
+                self.tracer.probes().measure_runs()?;
+                *none = Some(OverheadControl::begin(limit, &mut self.tracer));
+                self.window.reset();
+            }
+            (None, Some(overhead_control)) => {
+                overhead_control.end(&mut self.tracer)?;
+                self.overhead_control = None;
+                self.tracer.probes().pause_measuring();
+            }
+            (None, None) => {}
+        }
+        Ok(())
     }
 
     /// Passes on what is in the ring buffers, and stops after `budget`. Returns whether that was all.
@@ -214,11 +246,11 @@ impl Session {
         self.tracer.stop()
     }
 
-    /// Returns the kernel's side of a report since the last one.
+    /// Returns what the kernel's side has counted since the start, for a report or a recording.
     ///
     /// # Errors
     /// If a map or the kernel's counters cannot be read.
-    pub(crate) fn kernel_side(&mut self) -> Result<KernelSide> {
+    pub(crate) fn counted(&mut self) -> Result<KernelSide> {
         let probes = self.tracer.probes();
         let functions = CHECKS
             .iter()
@@ -231,19 +263,30 @@ impl Session {
             watched: self.schedule.watched,
             functions,
         };
+        Ok(KernelSide {
+            checks,
+            accounting: self.tracer.accounting()?,
+            // The sum since the start: a collection subtracts the sum at the last report.
+            fast: BelowMinimum::from(&self.tracer.probes().maps().fast()),
+            ends: self.tracer.ends_account()?,
+            ..KernelSide::default()
+        })
+    }
+
+    /// Returns the kernel's side of a report since the last one.
+    ///
+    /// # Errors
+    /// If a map or the kernel's counters cannot be read.
+    pub(crate) fn kernel_side(&mut self) -> Result<KernelSide> {
         let budget = match &mut self.overhead_control {
             Some(overhead_control) => Some(overhead_control.report(&mut self.tracer)?),
             None => None,
         };
         Ok(KernelSide {
-            checks,
             time_wait: self.time_wait()?,
-            accounting: self.tracer.accounting()?,
-            // The sum since the start: a collection subtracts the sum at the last report.
-            fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
-            ends: self.tracer.ends_account()?,
             overhead: self.new_overhead()?,
             budget,
+            ..self.counted()?
         })
     }
 
