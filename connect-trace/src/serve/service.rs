@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     args::ServeArgs,
     config,
-    history::{self, History},
+    history::{Ended, History},
     listen::Listeners,
     manager::Manager,
     page,
@@ -67,7 +67,6 @@ impl Service {
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
         let filters = wanted(args)?;
-        let min_latency = filters.min_latency.unwrap_or(MIN_LATENCY);
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -109,7 +108,7 @@ impl Service {
             args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
-            history: History::new(args.interval, min_latency),
+            history: History::new(args.interval),
             drained_at: None,
             started: SystemTime::now(),
         })
@@ -223,9 +222,13 @@ impl Service {
         self.routes.see(&report.exhausted);
         self.report = line(&report)?;
         let totals = self.totals();
-        self.history.add(&history::Interval {
+        let filters = self.session.tracer().probes().filters();
+        let min_latency = filters.min_latency.unwrap_or_default();
+        self.history.add(&Ended {
             report: &report,
             totals: &totals,
+            min_latency,
+            next: self.args.interval,
             level: self.session.level(),
             own: ProcessUsage::now(),
         });
@@ -236,7 +239,8 @@ impl Service {
     fn totals(&mut self) -> Totals {
         let probes = self.session.tracer().probes();
         let has_single_pass = probes.layout().socket_range_has_no_parity;
-        let fast = probes.maps().fast();
+        let maps = probes.maps();
+        let fast = maps.fast();
         self.totals.clone().with_fast(&fast, has_single_pass)
     }
 
