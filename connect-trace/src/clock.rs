@@ -43,6 +43,18 @@ impl Clock {
         i64::try_from(self.offset_ns).unwrap_or(i64::MAX)
     }
 
+    /// Returns true if this clock was set by at least `step` against another one.
+    #[must_use]
+    pub(crate) fn is_step_of(&self, step: Duration, other: &Self) -> bool {
+        (self.offset_ns - other.offset_ns).unsigned_abs() >= step.as_nanos()
+    }
+
+    /// Returns the time of day.
+    #[must_use]
+    pub(crate) fn time(&self) -> Time {
+        self.at(monotonic_ns())
+    }
+
     /// Returns the time of day of a `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn at(&self, monotonic_ns: u64) -> Time {

@@ -6,6 +6,7 @@ pub(crate) mod browser;
 pub(crate) mod cargo_tool;
 pub(crate) mod checkers;
 pub(crate) mod debian;
+pub(crate) mod duckdb;
 pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub mod kernels;

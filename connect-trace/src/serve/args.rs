@@ -9,6 +9,7 @@ use crate::{
     filter::FilterArgs,
     options::values::{duration, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
+    recording::RecordArgs,
     trace::args::Attach,
 };
 
@@ -31,6 +32,10 @@ pub struct ServeArgs {
     /// The connections to trace.
     #[command(flatten)]
     pub filters: FilterArgs,
+
+    /// Options of a recording.
+    #[command(flatten)]
+    pub recording: RecordArgs,
 
     /// How to attach the probes
     #[arg(
@@ -70,4 +75,12 @@ pub struct ServeArgs {
     /// The values of all options, also of those that `--config` gives; empty until they are read.
     #[arg(skip)]
     pub(crate) values: Values,
+}
+
+impl ServeArgs {
+    /// Returns a message if options exclude each other.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let recording = self.recording.contradiction();
+        recording.or_else(|| self.filters.contradiction())
+    }
 }

@@ -87,6 +87,7 @@ impl Service {
             return Ok(false);
         }
         self.collection.traced.filters = filter_words(&filters);
+        self.recording.set_filters(&filters);
         let limited = self.session.set_max_overhead(args.max_overhead).await;
         limited.context("change --max-overhead")?;
         let changes = Changes::between(&self.args.values, &args.values);

@@ -21,6 +21,7 @@ use crate::{
     metrics::{Reading, Totals, exposition, reading::Routes},
     overhead::process_usage::ProcessUsage,
     probes::ProbeConfig,
+    recording::Recorder,
     report::json,
     stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
     term::message::say,
@@ -40,6 +41,7 @@ pub(super) struct Service {
     pub(super) session: Session,
     totals: Totals,
     pub(super) collection: Collection,
+    pub(super) recording: Recorder,
     routes: Routes,
     /// The options in force.
     pub(super) args: ServeArgs,
@@ -75,6 +77,7 @@ impl Service {
             stacks_hertz: None,
             max_connections: None,
         };
+        let mut recording = Recorder::create(&args.recording)?;
         let mut session = Session::start(&config, args.max_overhead, false)?;
         let probes = session.tracer().probes();
         let traced = Traced {
@@ -82,6 +85,7 @@ impl Service {
             attached: probes.mode().to_string(),
             filters: filter_words(&config.filters),
         };
+        recording.begin(&traced.attached, &config.filters);
         if !args.quiet {
             say!(
                 "Attached by {}: {}.",
@@ -93,6 +97,7 @@ impl Service {
             session,
             totals: Totals::default(),
             collection: Collection::new(traced, By::Parity, 1),
+            recording,
             routes: Routes::default(),
             args: args.clone(),
             since: Instant::now(),
@@ -121,6 +126,7 @@ impl Service {
                 due = self.session.next() => {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
+                    self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
                 }
                 _ = report.tick() => self.end_interval()?,
@@ -134,12 +140,16 @@ impl Service {
         }
     }
 
-    /// Detaches the probes.
+    /// Detaches the probes, and ends the recording.
     ///
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
-        self.session.stop()
+        let stopped = self.session.stop();
+        self.drain(Duration::MAX);
+        let counted = self.session.counted()?;
+        self.recording.finish(&counted);
+        stopped
     }
 
     /// Processes what is in the ring buffer, and returns whether that was all.
@@ -148,18 +158,23 @@ impl Service {
             session,
             totals,
             collection,
+            recording,
             routes,
             ..
         } = self;
         let is_empty = session.drain(budget, |drained| match drained {
             Drained::Connect(connect) => {
                 totals.record(connect);
+                recording.connect(connect);
                 if let Some(found) = collection.connect(connect) {
                     log::warn!("{found}");
                     routes.warnings += 1;
                 }
             }
-            Drained::Ended(event) => collection.ended(event),
+            Drained::Ended(event) => {
+                recording.ended(event);
+                collection.ended(event);
+            }
         });
         if is_empty {
             self.drained_at = Some(Instant::now());
@@ -224,11 +239,7 @@ impl Service {
         let accounting = tracer.accounting()?;
         let maps = tracer.probes().maps();
         Ok(Reading {
-            totals: self.totals.clone().with_fast(
-                &maps.fast(),
-                &maps.fast_kinds(),
-                has_single_pass,
-            ),
+            totals: self.totals.clone().with_fast(&maps.fast(), has_single_pass),
             accounting,
             routes: self.routes,
             programs: programs.unwrap_or_default(),

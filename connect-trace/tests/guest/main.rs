@@ -6,10 +6,10 @@
 //! the choice of a port and the length of the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of
 //! connect() calls, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
 //! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
-//! that cannot be written, `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget,
-//! `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
-//! check` and kernels that lack a feature, `serve` the service; `peer` compares with another tracer, and `clients` with the counts of real
-//! clients and a server. The other modules are helpers.
+//! that cannot be written, `recording` recordings, `record_folder` those of long runs, `flame` flame graphs, `overhead`
+//! the cost of a trace and its budget, `load` and `compare` workloads, `explain` the ports that connect() takes next,
+//! `check` the command `connect-trace check` and kernels that lack a feature, `serve` the service and its reload; `peer`
+//! compares with another tracer, and `clients` with the counts of real clients and a server. The other modules are helpers.
 
 mod check;
 mod checks;
@@ -33,6 +33,7 @@ mod peer;
 mod phases;
 mod process;
 mod program;
+mod record_folder;
 mod recording;
 mod records;
 mod scan;
@@ -103,6 +104,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     terminal::TESTS,
     streams::TESTS,
     recording::TESTS,
+    record_folder::TESTS,
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
