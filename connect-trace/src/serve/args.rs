@@ -76,3 +76,11 @@ pub struct ServeArgs {
     #[arg(skip)]
     pub(crate) values: Values,
 }
+
+impl ServeArgs {
+    /// Returns a message if options exclude each other.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let recording = self.recording.contradiction();
+        recording.or_else(|| self.filters.contradiction())
+    }
+}

@@ -1,5 +1,7 @@
 //! SIGHUP: the service reads its options again, and changes what can be changed without attaching anything.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use tokio::{signal::unix::Signal, task::JoinHandle};
 
@@ -87,6 +89,7 @@ impl Service {
             return Ok(false);
         }
         self.collection.traced.filters = filter_words(&filters);
+        self.recording.set_filters(&filters);
         let limited = self.session.set_max_overhead(args.max_overhead).await;
         limited.context("change --max-overhead")?;
         let changes = Changes::between(&self.args.values, &args.values);
@@ -127,9 +130,7 @@ impl Changes {
             made: Vec::new(),
             of_start: Vec::new(),
         };
-        let keys = before
-            .keys()
-            .chain(after.keys().filter(|key| !before.contains_key(*key)));
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         for key in keys {
             let (old, new) = (before.get(key), after.get(key));
             if old == new {

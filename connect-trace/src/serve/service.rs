@@ -45,7 +45,7 @@ pub(super) struct Service {
     pub(super) session: Session,
     totals: Totals,
     pub(super) collection: Collection,
-    recording: Recorder,
+    pub(super) recording: Recorder,
     routes: Routes,
     /// The options in force.
     pub(super) args: ServeArgs,
