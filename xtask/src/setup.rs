@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
+use crate::tools::prometheus::Prometheus;
 use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
 
 /// Get the tools that the build needs
@@ -15,7 +16,7 @@ use crate::tools::{self, browser, cargo_deny, qemu, report, shells};
 /// this themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get the tools of demo, test, vm and lint: QEMU, kernels, cargo-deny, a browser, shells and some programs
+    /// Also get the tools of demo, test, vm and lint: QEMU, kernels, cargo-deny, a browser, shells, Prometheus and some programs
     #[arg(long)]
     all: bool,
 }
@@ -36,6 +37,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("browser", "present");
         shells::ensure()?;
         report("shells", "present");
+        Prometheus::ensure()?;
+        report("prometheus", "present");
         for series in kernels::tested() {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));

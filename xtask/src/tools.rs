@@ -10,6 +10,7 @@ pub(crate) mod guest_tools;
 pub mod kernels;
 pub(crate) mod nightly;
 pub(crate) mod peers;
+pub(crate) mod prometheus;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 pub(crate) mod shells;

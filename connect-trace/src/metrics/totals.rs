@@ -150,6 +150,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Returns the number of searches.
+    #[must_use]
+    pub fn searches(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
     fn record(&mut self, ports: u32) {
         let bucket = CANDIDATES.partition_point(|&end| end < ports);
         self.buckets[bucket.min(CANDIDATES.len() - 1)] += 1;
@@ -158,7 +164,7 @@ impl Candidates {
 }
 
 /// The connect() calls with a record since the start; [`with_fast`](Self::with_fast) adds those without one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Totals {
     connects: BTreeMap<Labels, u64>,
     /// Number of calls whose label sets had no room.
@@ -166,6 +172,30 @@ pub struct Totals {
     times: [[FastGroup; Parity::ALL.len()]; Network::ALL.len()],
     searches: [u64; Search::ALL.len()],
     candidates: [Candidates; STRATEGIES],
+}
+
+impl Default for Totals {
+    /// Creates counters that are zero. Those of calls that succeed or find no port exist from the start: a counter that
+    /// begins with its first call shows no increase by it.
+    fn default() -> Self {
+        let errnos = [0, libc::EADDRNOTAVAIL].into_iter();
+        let labels = errnos.flat_map(|errno| {
+            Network::ALL.into_iter().flat_map(move |network| {
+                PortChoice::ALL.map(|choice| Labels {
+                    network,
+                    strategy: Some(choice),
+                    errno,
+                })
+            })
+        });
+        Self {
+            connects: labels.map(|labels| (labels, 0)).collect(),
+            overflown: 0,
+            times: Default::default(),
+            searches: Default::default(),
+            candidates: Default::default(),
+        }
+    }
 }
 
 impl Totals {
@@ -279,10 +309,16 @@ impl Totals {
         Search::ALL.into_iter().zip(self.searches)
     }
 
-    /// Returns the candidate ports by strategy, of the searches with a record.
-    pub fn candidates(&self) -> impl Iterator<Item = (PortChoice, &Candidates)> {
-        PortChoice::ALL.into_iter().zip(&self.candidates)
+    /// Returns the candidate ports by strategy, `None` last, of the searches with a record.
+    pub fn candidates(&self) -> impl Iterator<Item = (Option<PortChoice>, &Candidates)> {
+        let choices = PortChoice::ALL.map(Some).into_iter().chain([None]);
+        choices.zip(&self.candidates)
     }
+}
+
+/// Returns the label value of a port choice.
+pub(super) fn strategy_name(choice: Option<PortChoice>) -> &'static str {
+    choice.map_or("none", PortChoice::name)
 }
 
 fn strategy(choice: Option<PortChoice>) -> usize {
@@ -313,7 +349,11 @@ mod tests {
             });
         }
         assert_eq!(totals.connects().count(), MOST_LABEL_SETS);
-        assert_eq!(totals.overflown(), 500 - MOST_LABEL_SETS as u64);
+        let counted: u64 = totals.connects().map(|(_, count)| count).sum();
+        let zero = Totals::default().connects().count();
+        // EADDRNOTAVAIL has a room from the start.
+        assert_eq!(counted, (MOST_LABEL_SETS - zero) as u64 + 1);
+        assert_eq!(counted + totals.overflown(), 500);
         let timed: u64 = totals.times().map(|(.., group)| group.connect.count).sum();
         assert_eq!(timed, 500, "times have few labels");
     }
@@ -332,7 +372,8 @@ mod tests {
         assert_eq!(searches[..3], [1, 1, 0]);
         let counts = totals.times().map(|(.., group)| group.connect.count);
         assert_eq!(counts.collect::<Vec<_>>(), [1, 1, 1, 0, 0, 0]);
-        assert_eq!(totals.connects().count(), 2, "by errno");
+        let made = totals.connects().filter(|(_, count)| *count > 0);
+        assert_eq!(made.count(), 2, "by errno");
     }
 
     #[test]
@@ -349,6 +390,7 @@ mod tests {
         assert_eq!(searches, [5, 3, 2, 0]);
         let by_strategy: Vec<_> = totals
             .connects()
+            .filter(|(_, count)| *count > 0)
             .map(|(labels, count)| {
                 (
                     labels.network.name(),

@@ -16,11 +16,13 @@ use crate::{
     connect::{CheckMode, Protocols},
     filter::{Filters, filter_words, filters},
     kernel,
-    metrics::{Reading, Totals, exposition, reading::Routes},
-    overhead::process_usage::ProcessUsage,
+    metrics::{
+        Reading, Totals, exposition,
+        reading::{LocalPorts, Process, Routes},
+    },
     probes::ProbeConfig,
     report::json,
-    stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
+    stats::{Collection, Traced, by::By, report::Report},
     term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
@@ -39,6 +41,8 @@ pub(super) struct Service {
     totals: Totals,
     collection: Collection,
     routes: Routes,
+    /// Number of routes that metrics name.
+    named_routes: usize,
     interval: Duration,
     /// Start of the interval.
     since: Instant,
@@ -95,6 +99,7 @@ impl Service {
             totals: Totals::default(),
             collection: Collection::new(traced, By::Parity, 1),
             routes: Routes::default(),
+            named_routes: args.metrics_routes.into(),
             interval: args.interval,
             since: Instant::now(),
             report: Vec::new(),
@@ -172,7 +177,7 @@ impl Service {
         let report = self
             .collection
             .take(SystemTime::now(), elapsed, None, kernel_side);
-        self.routes.see(&report.exhausted);
+        self.routes.see(&report.exhausted, self.named_routes);
         self.report = line(&report)?;
         Ok(())
     }
@@ -226,24 +231,14 @@ impl Service {
                 has_single_pass,
             ),
             accounting,
-            routes: self.routes,
+            routes: self.routes.clone(),
+            local_ports: LocalPorts::of_this_namespace(),
             programs: programs.unwrap_or_default(),
             level,
-            own: ProcessUsage::now(),
-            started: self.started,
+            process: Process::now(self.started),
             kernel: self.collection.traced.kernel.clone(),
             attached: self.collection.traced.attached.clone(),
         })
-    }
-}
-
-impl Routes {
-    /// Takes the routes of an interval.
-    fn see(&mut self, exhausted: &Exhausted) {
-        let shares = exhausted.routes.iter();
-        let fullest = shares.map(|found| found.evidence.percent_taken).max();
-        self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
-        self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
 }
 

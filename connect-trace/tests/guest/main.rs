@@ -9,7 +9,7 @@
 //! that cannot be written, `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget,
 //! `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
 //! check` and kernels that lack a feature; `peer` compares with another tracer, and `clients` with the counts of real
-//! clients and a server. The other modules are helpers.
+//! clients and a server, `prometheus` with a Prometheus that scrapes two services. The other modules are helpers.
 
 mod check;
 mod checks;
@@ -33,6 +33,7 @@ mod peer;
 mod phases;
 mod process;
 mod program;
+mod prometheus;
 mod recording;
 mod records;
 mod scan;
@@ -107,6 +108,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
+    prometheus::TESTS,
 ];
 
 fn main() -> ExitCode {

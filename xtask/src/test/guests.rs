@@ -15,9 +15,10 @@ use super::lines::Lines;
 use super::{Options, Ran, print_line};
 use crate::guest::{Hardware, Kit, Stream, Task, binaries};
 use crate::tools::kernels::Kernel;
+use crate::tools::prometheus::Prometheus;
 
-/// Modules with which tests build networks.
-const MODULES: [&str; 2] = ["veth", "dummy"];
+/// Modules with which tests build networks, and by which the service learns of listening sockets.
+const MODULES: [&str; 3] = ["veth", "dummy", "tcp_diag"];
 /// Modules of DCCP, and their folder: later kernels have none.
 const DCCP: [&str; 2] = ["dccp_ipv4", "dccp_ipv6"];
 const DCCP_FOLDER: &str = "kernel/net/dccp";
@@ -44,7 +45,15 @@ pub(super) struct Part<'a> {
     arguments: Vec<String>,
     /// True for the tests that need more CPUs than others.
     crowd: bool,
+    /// True for the tests that scrape with Prometheus, which is larger than all other files.
+    prometheus: bool,
 }
+
+/// Part of the names of the tests that need Prometheus.
+const PROMETHEUS: &str = "prometheus";
+
+/// Path of Prometheus in a guest.
+const SERVER: &str = "/usr/bin/prometheus";
 
 /// Prefix of the tests that need [`crowded`] hardware.
 const CROWD: &str = "crowd::";
@@ -72,6 +81,8 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
                 between,
                 usual,
                 crowd: arguments.iter().any(|name| name.starts_with(CROWD)),
+                prometheus: name == OTHERS
+                    || arguments.iter().any(|name| name.contains(PROMETHEUS)),
                 arguments,
             });
         };
@@ -97,6 +108,9 @@ struct Share {
     usual: [u64; 2],
 }
 
+/// Name of the share of the tests that neither of the others has.
+const OTHERS: &str = " others";
+
 const SHARES: [Share; 4] = [
     Share {
         name: " fentry",
@@ -109,7 +123,7 @@ const SHARES: [Share; 4] = [
         usual: [85, 65],
     },
     Share {
-        name: " others",
+        name: OTHERS,
         arguments: &["--skip", "fentry::", "--skip", "kprobe::", "--skip", CROWD],
         usual: [170, 50],
     },
@@ -130,10 +144,10 @@ pub(super) fn test(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let (kit, program) = durations.measure(BUILD.0, || {
+    let (kit, program, server) = durations.measure(BUILD.0, || {
         let (programs, tests) = binaries::build_with_tests()?;
         let kit = Kit::with_programs(programs)?.with_clients()?;
-        anyhow::Ok((kit, tests))
+        anyhow::Ok((kit, tests, Prometheus::ensure()?.server()))
     })?;
     let silence = Duration::from_secs(options.silence);
 
@@ -147,7 +161,7 @@ pub(super) fn test(
                 loop {
                     let next = lock(&waiting).pop_front();
                     let Some((number, part)) = next else { return };
-                    let ran = test_guest(&kit, part, &program, silence, durations);
+                    let ran = test_guest(&kit, part, [&program, &server], silence, durations);
                     lock(&done).push((number, ran));
                 }
             });
@@ -162,7 +176,7 @@ pub(super) fn test(
 fn test_guest(
     kit: &Kit,
     part: &Part<'_>,
-    program: &Path,
+    [program, server]: [&Path; 2],
     silence: Duration,
     durations: &Durations,
 ) -> Ran {
@@ -172,8 +186,10 @@ fn test_guest(
         between,
         arguments,
         crowd,
+        prometheus,
         ..
     } = part;
+    let server = prometheus.then_some(server);
     let between = between.then_some(["env", BETWEEN]);
     // One at a time: tests change settings of the whole system.
     let tests = [PROGRAM, "--test-threads=1", "--color=never"];
@@ -191,7 +207,11 @@ fn test_guest(
         timeout: None,
         silence: Some(silence),
         modules: modules(kernel),
-        inputs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
+        inputs: [(program, PROGRAM)]
+            .into_iter()
+            .chain(server.map(|server| (server, SERVER)))
+            .map(|(from, to)| (from.to_owned(), to.to_owned()))
+            .collect(),
         outputs: Vec::new(),
     };
     print_line(name, &format!("booting {}", kernel.release()), None);
