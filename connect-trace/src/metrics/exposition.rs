@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+#[cfg(feature = "native-histograms")]
+use super::native;
 use super::{
     Reading,
     totals::{self, CANDIDATES},
@@ -19,19 +21,27 @@ use crate::{overhead::limiter::Level, term::errno};
 /// Prefix of the names of all metrics but those of the process.
 const PREFIX: &str = "connect_trace";
 
-/// A text format.
+/// A format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text, version 0.0.4.
     Prometheus,
     /// OpenMetrics text, version 1.0.0.
     OpenMetrics,
+    /// Prometheus' binary format, the only one with native histograms.
+    #[cfg(feature = "native-histograms")]
+    Binary,
 }
 
 impl Format {
     /// Returns the format that an HTTP header `Accept` asks for.
     #[must_use]
     pub fn accepted(header: &str) -> Self {
+        // A client that knows it prefers it.
+        #[cfg(feature = "native-histograms")]
+        if header.contains(native::ACCEPTED) {
+            return Self::Binary;
+        }
         if header.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
@@ -45,24 +55,32 @@ impl Format {
         match self {
             Self::Prometheus => prometheus_text::CONTENT_TYPE,
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            #[cfg(feature = "native-histograms")]
+            Self::Binary => native::CONTENT_TYPE,
         }
     }
 }
 
-/// Returns the text of all metrics.
+/// Returns all metrics in a format; text in UTF-8.
 #[must_use]
-pub fn exposition(reading: Reading, format: Format) -> String {
+pub fn exposition(reading: Reading, format: Format) -> Vec<u8> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(reading.process));
     let own = registry.sub_registry_with_prefix(PREFIX);
+    #[cfg(feature = "native-histograms")]
+    if format == Format::Binary {
+        own.register_collector(Box::new(reading.totals.recorded().clone()));
+    }
     own.register_collector(Box::new(reading));
     let mut out = String::new();
     let written = match format {
         Format::Prometheus => prometheus_text::encode(&mut out, &registry),
         Format::OpenMetrics => text::encode(&mut out, &registry),
+        #[cfg(feature = "native-histograms")]
+        Format::Binary => return native::encode(&registry),
     };
     written.expect("a string takes any text");
-    out
+    out.into_bytes()
 }
 
 impl Collector for Reading {

@@ -3,6 +3,8 @@
 
 mod exposition;
 mod local_ports;
+#[cfg(feature = "native-histograms")]
+mod native;
 mod process;
 pub mod reading;
 pub mod totals;

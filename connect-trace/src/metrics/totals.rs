@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use connect_trace_common::{FastGroup, FastKind, FastKinds, Times, power_of_ten};
 
+#[cfg(feature = "native-histograms")]
+use super::native;
 use crate::{
     connect::{Connect, Family, Outcome, Pass, PortChoice},
     stats::ByNetwork,
@@ -172,6 +174,8 @@ pub struct Totals {
     times: [[FastGroup; Parity::ALL.len()]; Network::ALL.len()],
     searches: [u64; Search::ALL.len()],
     candidates: [Candidates; STRATEGIES],
+    #[cfg(feature = "native-histograms")]
+    recorded: native::Recorded,
 }
 
 impl Default for Totals {
@@ -194,6 +198,8 @@ impl Default for Totals {
             times: Default::default(),
             searches: Default::default(),
             candidates: Default::default(),
+            #[cfg(feature = "native-histograms")]
+            recorded: native::Recorded::default(),
         }
     }
 }
@@ -213,6 +219,8 @@ impl Totals {
         let parity = Parity::of(Outcome::of(connect));
         let group = &mut self.times[network as usize][parity as usize];
         add(&mut group.connect, connect.connect_ns);
+        #[cfg(feature = "native-histograms")]
+        self.recorded.0[network as usize][parity as usize].record(connect.connect_ns);
         if let Some(ns) = connect.search_ns {
             add(&mut group.search, ns);
         }
@@ -302,6 +310,12 @@ impl Totals {
                 let groups = Parity::ALL.into_iter().zip(groups);
                 groups.map(move |(parity, group)| (network, parity, group))
             })
+    }
+
+    /// Returns the times of the calls with a record.
+    #[cfg(feature = "native-histograms")]
+    pub(super) fn recorded(&self) -> &native::Recorded {
+        &self.recorded
     }
 
     /// Returns the numbers of searches by their ends.

@@ -189,7 +189,7 @@ impl Service {
                 Answer {
                     status: 200,
                     content_type: format.content_type(),
-                    body: exposition(self.reading()?, format).into_bytes(),
+                    body: exposition(self.reading()?, format),
                 }
             }
             Wanted::Report if self.report.is_empty() => {

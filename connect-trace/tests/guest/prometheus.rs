@@ -5,7 +5,10 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::process::CommandExt as _,
+    },
     process::Command,
 };
 
@@ -32,6 +35,9 @@ const FOLDER: &str = "/tmp/prometheus";
 
 /// Address of Prometheus.
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9_090);
+
+/// The descriptor at which systemd passes the first socket.
+const PASSED: RawFd = 3;
 
 /// A network namespace with a service in it: a host of a fleet.
 struct Host {
@@ -63,12 +69,19 @@ impl Host {
         let mut command = enter(&inside);
         command.args(["sh", "-c", &script]);
         let fd = listener.as_raw_fd();
-        // SAFETY: between fork and exec this closure calls dup2 alone, which is safe to call there; the descriptor is
-        // open, as the listener lives until the process has started.
+        // SAFETY: between fork and exec this closure calls fcntl and dup2 alone, which are safe to call there; the
+        // descriptor is open, as the listener lives until the process has started.
         unsafe {
-            command.pre_exec(move || match libc::dup2(fd, 3) {
-                3 if fd != 3 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+            command.pre_exec(move || {
+                let result = if fd == PASSED {
+                    libc::fcntl(fd, libc::F_SETFD, 0)
+                } else {
+                    libc::dup2(fd, PASSED)
+                };
+                if result < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
             });
         }
         let mut service = Process::start(command)?;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use connect_trace::metrics::{Format, Reading, Totals, exposition};
+use connect_trace::metrics::{Format, Reading, Totals};
 
 use crate::{
     Test,
-    reading::{connect, everything, ordinary},
+    reading::{connect, everything, ordinary, text_of},
 };
 
 pub const TESTS: &[Test] = crate::tests![
@@ -153,12 +153,12 @@ fn sample(line: &str) -> Option<Sample> {
 
 /// Returns the metrics of a reading, from the text for Prometheus.
 pub fn families(reading: Reading) -> Result<BTreeMap<String, Family>> {
-    parse(&exposition(reading, Format::Prometheus), Format::Prometheus)
+    parse(&text_of(reading, Format::Prometheus), Format::Prometheus)
 }
 
 fn both_formats_say_the_same() -> Result<()> {
     for reading in [ordinary(), everything()] {
-        let open = exposition(reading.clone(), Format::OpenMetrics);
+        let open = text_of(reading.clone(), Format::OpenMetrics);
         let open = parse(&open, Format::OpenMetrics)?;
         let mut plain = families(reading)?;
         ensure!(open.len() > 20 && plain.len() == open.len());
@@ -330,7 +330,7 @@ fn counters_that_alerts_watch_exist_before_the_first_call() -> Result<()> {
 }
 
 fn addresses_and_names_are_in_no_metric_unless_routes_are_asked_for() -> Result<()> {
-    let text = exposition(ordinary(), Format::Prometheus);
+    let text = text_of(ordinary(), Format::Prometheus);
     for data in [
         "127.0.0.1",
         ":443",
@@ -341,7 +341,7 @@ fn addresses_and_names_are_in_no_metric_unless_routes_are_asked_for() -> Result<
     ] {
         ensure!(!text.contains(data), "{data} in {text}");
     }
-    let text = exposition(everything(), Format::Prometheus);
+    let text = text_of(everything(), Format::Prometheus);
     ensure!(text.contains("destination=\"10.0.0.2:7\""), "{text}");
     Ok(())
 }
@@ -353,7 +353,7 @@ fn values_of_labels_are_escaped() -> Result<()> {
             kernel: kernel.clone(),
             ..ordinary()
         };
-        let families = parse(&exposition(reading, format), format)?;
+        let families = parse(&text_of(reading, format), format)?;
         let labels = &families["connect_trace_kernel_info"].samples[0].labels;
         ensure!(labels["release"] == kernel, "{labels:?}");
     }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use connect_trace::metrics::{Format, exposition};
+use connect_trace::metrics::Format;
 
 use crate::{
     Test,
     folder::Folder,
-    reading::{connect, everything, ordinary},
+    reading::{connect, everything, ordinary, text_of},
 };
 
 pub const TESTS: &[Test] = crate::tests![
@@ -70,7 +70,7 @@ fn promtool(arguments: &[&str], stdin: &str) -> Result<(bool, String)> {
 
 fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
     for reading in [ordinary(), everything()] {
-        let text = exposition(reading, Format::Prometheus);
+        let text = text_of(reading, Format::Prometheus);
         let (is_content, said) = promtool(&["check", "metrics"], &text)?;
         ensure!(is_content && said.is_empty(), "{said}");
     }
@@ -78,7 +78,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
 }
 
 fn promtool_finds_a_fault() -> Result<()> {
-    let text = exposition(ordinary(), Format::Prometheus).replace("connects_total", "connects");
+    let text = text_of(ordinary(), Format::Prometheus).replace("connects_total", "connects");
     let (is_content, said) = promtool(&["check", "metrics"], &text)?;
     ensure!(!is_content && said.contains("_total"), "{said}");
     Ok(())
@@ -142,7 +142,7 @@ fn the_documented_room_is_that_of_a_host_that_connects() -> Result<()> {
         }
         reading.process.cpu += Duration::from_micros(random.u64(1_000..3_000));
         let time = START_S + scrape * EVERY_S;
-        for line in exposition(reading.clone(), Format::OpenMetrics).lines() {
+        for line in text_of(reading.clone(), Format::OpenMetrics).lines() {
             if !line.starts_with('#') {
                 text += &format!("{line} {time}\n");
                 samples += 1;

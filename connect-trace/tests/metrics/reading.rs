@@ -7,7 +7,7 @@ use connect_trace::{
         CallKind, Comm, Connect, Family, Owner, PortChoice, PortRange, SearchRange, SourcePort,
     },
     metrics::{
-        Reading, Totals,
+        Format, Reading, Totals, exposition,
         reading::{LocalPorts, NamedRoute, Process, Routes},
         totals::MOST_LABEL_SETS,
     },
@@ -165,4 +165,9 @@ pub fn everything() -> Reading {
         .collect();
     reading.level = Level::Sampled(8);
     reading
+}
+
+/// Returns the text of a reading.
+pub fn text_of(reading: Reading, format: Format) -> String {
+    String::from_utf8(exposition(reading, format)).expect("the formats are text")
 }

@@ -1,12 +1,12 @@
 //! The number of series of a host, and their size.
 
 use anyhow::{Result, ensure};
-use connect_trace::metrics::{Format, exposition, totals::MOST_LABEL_SETS};
+use connect_trace::metrics::{Format, totals::MOST_LABEL_SETS};
 
 use crate::{
     Test,
     exposition::families,
-    reading::{everything, failed, ordinary},
+    reading::{everything, failed, ordinary, text_of},
 };
 
 pub const TESTS: &[Test] = crate::tests![
@@ -21,7 +21,7 @@ fn count(text: &str) -> usize {
 }
 
 fn an_ordinary_host_has_about_230_series() -> Result<()> {
-    let series = count(&exposition(ordinary(), Format::Prometheus));
+    let series = count(&text_of(ordinary(), Format::Prometheus));
     ensure!((200..=260).contains(&series), "{series} series");
     Ok(())
 }
@@ -70,8 +70,8 @@ fn connects(families: &std::collections::BTreeMap<String, crate::exposition::Fam
 /// Prints the figures of docs/fleet.md: `cargo test --test metrics documented -- --nocapture`.
 fn the_documented_numbers_are_those_of_an_ordinary_host() -> Result<()> {
     let fleet = include_str!("../../../docs/fleet.md");
-    let most = count(&exposition(everything(), Format::Prometheus));
-    let text = exposition(ordinary(), Format::Prometheus);
+    let most = count(&text_of(everything(), Format::Prometheus));
+    let text = text_of(ordinary(), Format::Prometheus);
     let line = format!(
         "{} series, {:.0} KiB a scrape; {most} series at most",
         count(&text),
