@@ -60,7 +60,7 @@ impl Times {
 
 /// The times of calls with a record, by network and parity.
 #[derive(Clone, Debug, Default)]
-pub struct Recorded(pub(super) [[Times; Parity::ALL.len()]; Network::ALL.len()]);
+pub(super) struct Recorded(pub(super) [[Times; Parity::ALL.len()]; Network::ALL.len()]);
 
 impl Collector for Recorded {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
