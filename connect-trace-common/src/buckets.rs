@@ -7,13 +7,25 @@ pub const BUCKETS: usize = 11;
 /// Returns the bucket of a time of `ns` nanoseconds. The lower edge belongs to the bucket, the upper edge does not:
 /// 999 ns falls in bucket 2 and 1,000 ns in bucket 3.
 ///
-/// Compares with constants only, so that the verifier sees the bound of the result and the kernel needs no division.
+/// Compares with constants only, so that the verifier sees the bound of the result and the kernel needs no division. The
+/// buckets of most calls, from 1 µs to 1 ms, are found by three comparisons.
 #[inline(always)]
 #[must_use]
 pub fn power_of_ten(ns: u64) -> usize {
-    let mut bucket = 0;
-    let mut edge = 10_u64;
-    while bucket < BUCKETS - 1 && ns >= edge {
+    let (mut bucket, mut edge, last) = if ns < 100_000 {
+        if ns >= 10_000 {
+            return 4;
+        }
+        if ns >= 1_000 {
+            return 3;
+        }
+        (0, 10, 2)
+    } else if ns < 1_000_000 {
+        return 5;
+    } else {
+        (6, 10_000_000, BUCKETS - 1)
+    };
+    while bucket < last && ns >= edge {
         bucket += 1;
         edge *= 10;
     }

@@ -43,7 +43,7 @@ pub struct Counters {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Times {
-    /// Number of times.
+    /// Number of times. The programs do not count: see [`counted`](Self::counted).
     pub count: u64,
     /// Sum of the times.
     pub total_ns: u64,
@@ -53,7 +53,7 @@ pub struct Times {
     pub buckets: [u64; BUCKETS],
 }
 
-/// Calls below `--min-latency`, which get no record, by their outcome.
+/// Calls of one [`FastKind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FastGroup {
@@ -63,33 +63,55 @@ pub struct FastGroup {
     pub search: Times,
 }
 
-/// The properties of a successful call below `--min-latency` by which a service counts it: a set of bits.
+/// The properties by which calls below `--min-latency`, which get no record, are summed up: a set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FastKind(pub u32);
 
 impl FastKind {
     /// The destination is an IPv6 address, not a v4-mapped one.
     pub const V6: u32 = 1;
+    /// The source port is odd. This and the next four are of successful calls.
+    pub const ODD: u32 = 1 << 1;
+    /// The parity of the port is not that of the lowest port of the range.
+    pub const OTHER_PARITY: u32 = 1 << 2;
     /// The socket had a port before.
-    pub const PORT_BOUND: u32 = 1 << 1;
+    pub const PORT_BOUND: u32 = 1 << 3;
     /// The socket has a range of its own, `IP_LOCAL_PORT_RANGE`.
-    pub const OWN_RANGE: u32 = 1 << 2;
-    /// The port has another parity than the lowest port of the range.
-    pub const OTHER_PARITY: u32 = 1 << 3;
-    /// Place of the two bits that follow: `SOCK_BINDADDR_LOCK` and `SOCK_BINDPORT_LOCK`.
-    pub const LOCKS: u32 = 4;
+    pub const OWN_RANGE: u32 = 1 << 4;
+    /// With [`PORT_BOUND`](Self::PORT_BOUND) the port was named (`SOCK_BINDPORT_LOCK`), without it an address was bound
+    /// (`SOCK_BINDADDR_LOCK`).
+    pub const LOCKED: u32 = 1 << 5;
+    /// The call failed; all other bits but [`V6`](Self::V6) are 0.
+    pub const FAILED: u32 = 1 << 6;
     /// Number of kinds.
-    pub const KINDS: usize = 1 << 6;
+    pub const KINDS: usize = Self::FAILED as usize + 2;
 
     /// Returns true if any of these bits is set.
+    #[inline(always)]
     #[must_use]
     pub const fn has(self, bits: u32) -> bool {
         self.0 & bits != 0
     }
 }
 
-/// Numbers of calls by [`FastKind`].
-pub type FastKinds = [u64; FastKind::KINDS];
+/// The calls below `--min-latency`, by the number of their [`FastKind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct FastSums(pub [FastGroup; FastKind::KINDS]);
+
+impl FastSums {
+    /// Returns the groups with their kinds.
+    pub fn groups(&self) -> impl Iterator<Item = (FastKind, &FastGroup)> {
+        (0..).map(FastKind).zip(&self.0)
+    }
+
+    /// Adds the sums of another CPU.
+    pub fn add(&mut self, more: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&more.0) {
+            sum.add(more);
+        }
+    }
+}
 
 /// Counters and sums of one CPU: whole cache lines, so that CPUs do not share any.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -101,11 +123,6 @@ pub struct PerCpu {
     pub checks: [CheckEstablished; 2],
     /// Call of one of the two functions that has not returned.
     pub running: CheckRunning,
-    /// Calls below `--min-latency`, in the order of the constants of [`FastGroup`]: first those to IPv4 addresses, then
-    /// those to IPv6 addresses.
-    pub fast: [[FastGroup; FastGroup::GROUPS as usize]; 2],
-    /// Number of these calls by [`FastKind`], in a service.
-    pub fast_kinds: FastKinds,
     /// Candidate ports in TIME_WAIT.
     pub time_wait: TimeWaitCounts,
     /// Connections that were followed after their connect().
@@ -126,7 +143,38 @@ pub struct CheckRunning {
     pub start_ns: u64,
 }
 
+impl Counters {
+    /// Returns the difference to an earlier reading of the same counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            entered: self.entered.saturating_sub(earlier.entered),
+            reported: self.reported.saturating_sub(earlier.reported),
+            ring_full: self.ring_full.saturating_sub(earlier.ring_full),
+            in_flight_full: self.in_flight_full.saturating_sub(earlier.in_flight_full),
+            return_missed: self.return_missed.saturating_sub(earlier.return_missed),
+            filtered: self.filtered.saturating_sub(earlier.filtered),
+            search_return_missed: self
+                .search_return_missed
+                .saturating_sub(earlier.search_return_missed),
+            succeeded: self.succeeded.saturating_sub(earlier.succeeded),
+            fast: self.fast.saturating_sub(earlier.fast),
+            not_followed: self.not_followed.saturating_sub(earlier.not_followed),
+            unsampled: self.unsampled.saturating_sub(earlier.unsampled),
+        }
+    }
+}
+
 impl Times {
+    /// Returns the same with the number of times, which is that of the buckets.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        Self {
+            count: self.buckets.iter().sum(),
+            ..self
+        }
+    }
+
     /// Adds the sums of another CPU.
     pub fn add(&mut self, more: &Self) {
         self.count += more.count;
@@ -155,6 +203,17 @@ impl Times {
     }
 }
 
+impl CheckEstablished {
+    /// Returns the difference to an earlier reading of the same sums.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            times: self.times.since(&earlier.times),
+        }
+    }
+}
+
 impl FastGroup {
     /// Adds the sums of another CPU, or of other calls.
     pub fn add(&mut self, more: &Self) {
@@ -170,17 +229,6 @@ impl FastGroup {
             search: self.search.since(&earlier.search),
         }
     }
-
-    /// Successful, with an even port that the search found.
-    pub const EVEN: u32 = 0;
-    /// Successful, with an odd port that the search found.
-    pub const ODD: u32 = 1;
-    /// Successful, with a port that the socket had before.
-    pub const BOUND: u32 = 2;
-    /// Failed.
-    pub const FAILED: u32 = 3;
-    /// Number of groups.
-    pub const GROUPS: u32 = 4;
 }
 
 /// Calls of `__inet_check_established` or `__inet6_check_established` while they were watched.

@@ -78,4 +78,21 @@ impl EndCounters {
         self.ended_lost += more.ended_lost;
         self.others += more.others;
     }
+
+    /// Returns the difference to an earlier reading of the same counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            followed: self.followed.saturating_sub(earlier.followed),
+            map_full: self.map_full.saturating_sub(earlier.map_full),
+            replaced: self.replaced.saturating_sub(earlier.replaced),
+            established: self.established.saturating_sub(earlier.established),
+            established_lost: self
+                .established_lost
+                .saturating_sub(earlier.established_lost),
+            ended: self.ended.saturating_sub(earlier.ended),
+            ended_lost: self.ended_lost.saturating_sub(earlier.ended_lost),
+            others: self.others.saturating_sub(earlier.others),
+        }
+    }
 }

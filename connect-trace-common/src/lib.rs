@@ -17,7 +17,7 @@ pub mod slot;
 pub mod stacks;
 
 pub use buckets::{BUCKETS, power_of_ten};
-pub use counters::{CheckEstablished, Control, Counters, FastGroup, FastKind, FastKinds, Times};
+pub use counters::{CheckEstablished, Control, Counters, FastGroup, FastKind, FastSums, Times};
 pub use end::{EndCounters, EndRecord};
 pub use field::Field;
 pub use filter::FilterBits;

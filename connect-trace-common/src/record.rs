@@ -172,6 +172,8 @@ pub struct InFlight {
     pub sock: u64,
     /// The `struct sockaddr *` that was passed: the kernel's own copy, which lives as long as the call.
     pub address: u64,
+    /// 1 if the search was entered and the fields of the socket are yet to be read: see `search_entered`.
+    pub unread: u64,
     /// [`crate::Control::checks_epoch`] at the entry.
     pub checks_epoch: u64,
 }

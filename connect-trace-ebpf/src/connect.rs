@@ -15,7 +15,9 @@ use connect_trace_common::{ConnectRecord, FilterBits, Flags, InFlight, PhasesInF
 
 use crate::{
     address::Address,
-    check_established, ends, fast, filter,
+    check_established, ends,
+    fast::{self, Fields},
+    filter,
     in_flight::{Call, Entered, Thread},
     maps::RECORDS,
     params::param,
@@ -143,14 +145,42 @@ pub fn without_record(thread: Thread) {
     }
 }
 
-/// Handles the entry of `__inet_hash_connect`. Reads the fields of the socket that a failed connect() clears.
-/// `death_row` returns the argument of that name.
+/// Handles the entry of `__inet_hash_connect`. Reads the fields of the socket that a failed connect() clears; in a service
+/// they are read later, because most calls are fast and need none. `death_row` returns the argument of that name.
 #[inline(always)]
 pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: impl Fn() -> u64) {
     let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
+    let is_service = has_options() && param!(service) != 0;
+    let source_port = if is_service {
+        call.unread = 1;
+        sock.source_port()
+    } else {
+        read_fields(&mut call.record, sock)
+    };
     let record = &mut call.record;
+    // The flags are stored once at the end, because each intermediate store would stay in the program.
+    let mut flags = record.flags;
+    if source_port != 0 {
+        flags.set(Flags::PORT_BOUND);
+    } else if sock.net().port_step_width() == 0
+        && let Some(slot) = scan::slot(port_offset)
+        && let Some(before) = scan::entered(slot)
+    {
+        flags.set(Flags::SCAN_STARTED);
+        record.scan_start = scan::start(before, port_offset);
+        call.slot = slot;
+        call.slot_before = before;
+    }
+    flags.set(Flags::SEARCH_ENTERED);
+    record.flags = flags;
+    record.search_ns = search_entry_ns(record.start_ns, death_row);
+}
+
+/// Reads the fields of the socket of a search, and returns the source port.
+#[inline(always)]
+fn read_fields<M: Memory>(record: &mut ConnectRecord, sock: Sock<M>) -> u16 {
     if record.family == AF_INET6 && !record.flags.has(Flags::MAPPED) {
         [record.source, record.destination] = sock.addresses_v6();
     } else {
@@ -164,22 +194,16 @@ pub fn search_entered<M: Memory>(sock: Sock<M>, port_offset: u64, death_row: imp
     let net = sock.net();
     record.netns = net.inode();
     record.netns_range = net.port_range();
-    // The flags are stored once at the end, because each intermediate store would stay in the program.
-    let mut flags = record.flags;
-    if source_port != 0 {
-        flags.set(Flags::PORT_BOUND);
-    } else if net.port_step_width() == 0
-        && let Some(slot) = scan::slot(port_offset)
-        && let Some(before) = scan::entered(slot)
-    {
-        flags.set(Flags::SCAN_STARTED);
-        record.scan_start = scan::start(before, port_offset);
-        call.slot = slot;
-        call.slot_before = before;
+    source_port
+}
+
+/// Reads the fields of the socket of a search in a service, unless they have been read.
+#[inline(always)]
+fn read_unread<M: Memory>(call: &mut InFlight, sock: Sock<M>) {
+    if call.unread != 0 {
+        call.unread = 0;
+        read_fields(&mut call.record, sock);
     }
-    flags.set(Flags::SEARCH_ENTERED);
-    record.flags = flags;
-    record.search_ns = search_entry_ns(record.start_ns, death_row);
 }
 
 /// Returns the time of the entry of a search, in a call that began at `start_ns`.
@@ -214,9 +238,9 @@ pub fn return_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Handles the return of `__inet_hash_connect`.
+/// Handles the return of `__inet_hash_connect`. `sock` returns the socket; its argument is the address that the entry kept.
 #[inline(always)]
-pub fn search_returned() {
+pub fn search_returned<M: Memory>(sock: impl Fn(u64) -> Sock<M>) {
     let Some(Call { kept: call, .. }) = Thread::current().call() else {
         return;
     };
@@ -230,6 +254,13 @@ pub fn search_returned() {
     record.flags = Flags(flags.0 | Flags::SEARCH_TIMED.0);
     if flags.has(Flags::SCAN_STARTED) {
         record.scan_advance = scan::returned(call.slot, call.slot_before);
+    }
+    if has_options() && param!(service) != 0 {
+        let sock = sock(call.sock);
+        // A search that found no port makes connect() fail, which then clears the fields.
+        if flags.has(Flags::PORT_BOUND) || sock.source_port() == 0 {
+            read_unread(call, sock);
+        }
     }
 }
 
@@ -276,9 +307,13 @@ pub fn returned<R: Return>(function: Function, probe: &R) {
         && record.flags.has(Flags::SEARCH_TIMED)
         && fast::is_fast(record)
     {
-        leave_fast(in_flight);
+        leave_fast(in_flight, Fields::of_sock(sock));
         return;
     }
+    if has_options() && param!(service) != 0 {
+        read_unread(call, sock);
+    }
+    let record = &mut call.record;
     let task = Task::current(has_options());
     record.uid = task.uid();
     record.comm = task.comm();
@@ -323,7 +358,8 @@ pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) 
     }
     let written = if has_options() {
         if fast::is_fast(record) {
-            leave_fast(in_flight);
+            let fields = Fields::of_record(record);
+            leave_fast(in_flight, fields);
             return;
         }
         follow(record);
@@ -345,8 +381,8 @@ pub fn report(in_flight: Call, task: Task, follow: impl FnOnce(&ConnectRecord)) 
 
 /// Ends a call that gets no record because it is too fast for one.
 #[inline(always)]
-pub fn leave_fast(in_flight: Call) {
-    fast::add_call(&in_flight.kept.record);
+fn leave_fast(in_flight: Call, fields: Fields) {
+    fast::add_call(&in_flight.kept.record, fields);
     count(counter!(fast));
     in_flight.leave();
 }

@@ -4,7 +4,7 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use connect_trace_common::{
-    Control, Times,
+    Control, FastGroup, FastKind, FastSums, Times,
     counters::{COPIES, PerCpu},
     power_of_ten,
     record::PLACES,
@@ -13,6 +13,9 @@ use connect_trace_common::{
 unsafe extern "C" {
     /// Counters and sums, by CPU.
     static mut PER_CPU: [PerCpu; COPIES];
+
+    /// Calls below the minimum latency, by CPU. The daemon makes it this long if the run has a minimum latency.
+    static mut FAST: [FastSums; COPIES];
 
     /// For each place of a call in flight the thread that has it: see `in_flight.rs`.
     pub static mut THREADS: [u64; PLACES];
@@ -50,6 +53,18 @@ pub fn per_cpu() -> *mut PerCpu {
     unsafe { (&raw mut PER_CPU).cast::<PerCpu>().add(cpu % COPIES) }
 }
 
+/// Returns the sums of a kind of calls below the minimum latency on this CPU. `kind` is below [`FastKind::KINDS`].
+#[inline(always)]
+pub fn fast_group(kind: FastKind) -> *mut FastGroup {
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
+    // SAFETY: within the array.
+    unsafe {
+        let sums = (&raw mut FAST).cast::<FastSums>().add(cpu % COPIES);
+        sums.cast::<FastGroup>().add(kind.0 as usize)
+    }
+}
+
 /// This CPU's counter, by its name in [`connect_trace_common::Counters`].
 macro_rules! counter {
     ($name:ident) => {
@@ -80,7 +95,6 @@ pub fn add(word: *mut u64, value: u64) {
 pub fn add_time(times: *mut Times, ns: u64) {
     // SAFETY: within the variable; the bucket is below the length by construction.
     unsafe {
-        add(&raw mut (*times).count, 1);
         add(&raw mut (*times).total_ns, ns);
         add(
             (&raw mut (*times).buckets)

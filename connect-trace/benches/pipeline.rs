@@ -7,7 +7,13 @@ mod records;
 use std::{hint::black_box, time::Duration};
 
 use clap::Parser as _;
-use connect_trace::{cli::Cli, connect::Connect, report::output::Output, stats::Traced};
+use connect_trace::{
+    cli::Cli,
+    connect::Connect,
+    recording::{Recording, Writer},
+    report::output::Output,
+    stats::Traced,
+};
 use criterion::{
     Criterion, Throughput,
     measurement::{Measurement, ValueFormatter, WallTime},
@@ -60,7 +66,23 @@ fn pipeline(criterion: &mut Criterion<CpuTime>) {
             });
         });
     }
+    group.bench_function("record", |bencher| {
+        let mut writer = writer();
+        bencher.iter(|| {
+            for connect in &connects {
+                writer.connect(black_box(connect)).expect("it takes all");
+            }
+        });
+    });
     group.finish();
+}
+
+/// Returns the writer of a recording that goes nowhere: rows are formatted and compressed.
+fn writer() -> Writer {
+    let mut writer = Writer::create("/dev/null".as_ref()).expect("every Linux has it");
+    let start = Recording::new(records::RECORDING).expect("a whole recording");
+    writer.begin(start.start()).expect("it takes all");
+    writer
 }
 
 /// Returns the output of a trace with these options.

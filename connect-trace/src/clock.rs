@@ -43,6 +43,18 @@ impl Clock {
         i64::try_from(self.offset_ns).unwrap_or(i64::MAX)
     }
 
+    /// Returns true if this clock was set by at least `step` against another one.
+    #[must_use]
+    pub(crate) fn is_step_of(&self, step: Duration, other: &Self) -> bool {
+        (self.offset_ns - other.offset_ns).unsigned_abs() >= step.as_nanos()
+    }
+
+    /// Returns the time of day.
+    #[must_use]
+    pub(crate) fn time(&self) -> Time {
+        self.at(monotonic_ns())
+    }
+
     /// Returns the time of day of a `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn at(&self, monotonic_ns: u64) -> Time {
@@ -128,7 +140,7 @@ impl Time {
 
     fn local(self) -> libc::tm {
         let seconds = self.unix_ns.div_euclid(SECOND);
-        let seconds = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         // SAFETY: all zeros is a valid tm, and localtime_r fills it or leaves it unchanged.
         unsafe {
             let mut local: libc::tm = std::mem::zeroed();

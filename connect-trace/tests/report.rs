@@ -205,6 +205,29 @@ fn several_stand_side_by_side_at_the_end() {
 }
 
 #[test]
+fn a_folder_stands_for_the_recordings_below_it() {
+    let folder = Folder::new("below");
+    let inner = folder.path("host=web1/date=2023-11-14");
+    fs::create_dir_all(&inner).expect("the folder takes more");
+    let files = ["0.csv.zst", "1.csv.zst"].map(|name| {
+        let path = format!("{inner}/{name}");
+        fs::rename(recording(&folder, name, ""), &path).expect("it was written");
+        path
+    });
+    folder.file("README", b"not a recording");
+    let out = reported(&[&folder.path("")]);
+    let each: Vec<&str> = files.iter().map(String::as_str).collect();
+    assert_eq!(out, reported(&each));
+    assert_eq!(out.matches("=== ").count(), 2, "{out}");
+    let (_, message) = complaint(&[&folder.file("a file", b"")]);
+    assert!(message.contains("is empty"), "{message}");
+    let page = folder.path("page.html");
+    let output = report(&[&folder.path("host=web1"), "--html", &page]);
+    let message = text(&output.stderr);
+    assert!(message.contains("6 connect() calls"), "{message}");
+}
+
+#[test]
 fn json_says_which_file_its_lines_are_of() {
     let folder = Folder::new("json");
     let (one, other) = (

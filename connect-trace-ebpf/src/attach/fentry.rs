@@ -86,8 +86,8 @@ fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
 }
 
 #[fexit]
-fn fexit_inet_hash_connect(_ctx: FExitContext) -> i32 {
-    connect::search_returned();
+fn fexit_inet_hash_connect(ctx: FExitContext) -> i32 {
+    connect::search_returned(|_| Sock(Typed(ctx.arg(SEARCH_SOCK))));
     0
 }
 

@@ -119,7 +119,11 @@ fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 fn kretprobe_inet_hash_connect(_ctx: RetProbeContext) -> u32 {
-    connect::search_returned();
+    if cast::is_possible() {
+        connect::search_returned(|kept| Sock(Cast::sock(kept as *const u8)));
+    } else {
+        connect::search_returned(|kept| Sock(Untyped(kept as *const u8)));
+    }
     0
 }
 

@@ -18,7 +18,7 @@ use connect_trace::{
 use connect_trace_common::{ConnectRecord, Flags};
 
 /// The stored recording.
-const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
+pub const RECORDING: &[u8] = include_bytes!("connects.csv.zst");
 
 /// Returns each connection of the recording as a record.
 pub fn all() -> Vec<ConnectRecord> {

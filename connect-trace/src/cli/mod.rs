@@ -112,7 +112,7 @@ impl Cli {
         if let (None, Some(flame)) = (&self.command, &self.trace.flame)
             && is_standard(flame)
         {
-            if self.trace.record.as_deref().is_some_and(is_standard) {
+            if self.trace.recording.uses_stdout() {
                 return Some("--record - and --flame - would both write to stdout".to_owned());
             }
             if !self.trace.traced.command.is_empty() {
@@ -122,7 +122,7 @@ impl Cli {
             }
         }
         if self.command.is_none()
-            && self.trace.record.as_deref().is_some_and(is_standard)
+            && self.trace.recording.uses_stdout()
             && !self.trace.traced.command.is_empty()
         {
             return Some(
@@ -134,7 +134,10 @@ impl Cli {
             None => (&self.trace.traced.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
-            Some(Command::Serve(serve)) => return serve.filters.contradiction(),
+            Some(Command::Serve(serve)) => {
+                let recording = serve.recording.contradiction();
+                return recording.or_else(|| serve.filters.contradiction());
+            }
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
@@ -148,7 +151,8 @@ impl Cli {
         if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
             return Some("--oneline cannot show the measurements of --overhead".to_owned());
         }
-        filters.contradiction()
+        let recording = self.trace.recording.contradiction();
+        recording.or_else(|| filters.contradiction())
     }
 }
 

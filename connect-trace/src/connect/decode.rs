@@ -38,6 +38,11 @@ struct Shown {
     lock_waits: bool,
 }
 
+/// `SOCK_BINDADDR_LOCK`, a bit of `sk_userlocks`.
+const ADDRESS_LOCK: u8 = 4;
+/// `SOCK_BINDPORT_LOCK`, a bit of `sk_userlocks`.
+const PORT_LOCK: u8 = 8;
+
 impl Decoder {
     /// Creates a decoder for the records of programs that were loaded with this layout.
     #[must_use]
@@ -170,7 +175,7 @@ impl Shown {
             address_bound: locks.map(|locks| match kind.operation {
                 // The lock is set when the port has been chosen.
                 Operation::Bind => !address(record.source, is_v6).is_unspecified(),
-                Operation::Connect | Operation::Send => locks & super::ADDRESS_LOCK != 0,
+                Operation::Connect | Operation::Send => locks & ADDRESS_LOCK != 0,
             }),
             // The length of a search that found a port belongs to its record.
             scanned: range.filter(|_| found_none(record)).and_then(scan::all),
@@ -289,12 +294,21 @@ fn kind(flags: Flags) -> CallKind {
 /// Returns the port choice, from the state of the socket when `__inet_hash_connect` was entered. The source address is
 /// no evidence: the route has filled it in by then.
 fn port_choice(record: &ConnectRecord, kind: CallKind, locks: u8) -> PortChoice {
-    let is_bound = record.flags.has(Flags::PORT_BOUND);
-    match PortChoice::of_tcp(is_bound, record.socket_range != [0; 2], locks) {
-        PortChoice::Address | PortChoice::Default if kind.operation == Operation::Bind => {
+    if record.flags.has(Flags::PORT_BOUND) {
+        return if locks & PORT_LOCK != 0 {
+            PortChoice::ExplicitPort
+        } else {
             PortChoice::Bind
-        }
-        choice => choice,
+        };
+    }
+    if record.socket_range != [0; 2] {
+        PortChoice::Range
+    } else if kind.operation == Operation::Bind {
+        PortChoice::Bind
+    } else if locks & ADDRESS_LOCK != 0 {
+        PortChoice::Address
+    } else {
+        PortChoice::Default
     }
 }
 
@@ -577,7 +591,7 @@ mod tests {
                 connect.address_bound.unwrap(),
             )
         };
-        let (address, port) = (super::super::ADDRESS_LOCK, super::super::PORT_LOCK);
+        let (address, port) = (ADDRESS_LOCK, PORT_LOCK);
         assert_eq!(of(false, 0, [0; 2]), ("default", false));
         assert_eq!(of(false, address, [0; 2]), ("address", true));
         assert_eq!(of(false, 0, [20_100, 20_599]), ("range", false));
@@ -628,7 +642,7 @@ mod tests {
         });
         let mut bytes = ConnectRecord::zeroed();
         bytes.flags = Flags::SEARCH_ENTERED;
-        bytes.user_locks = super::super::ADDRESS_LOCK << 4;
+        bytes.user_locks = ADDRESS_LOCK << 4;
         let unknown = blind.decode(bytemuck::bytes_of(&bytes)).unwrap();
         assert_eq!((unknown.port_choice, unknown.address_bound), (None, None));
         let early = record(|record| record.flags = Flags(0));

@@ -141,11 +141,6 @@ impl SourcePort {
     }
 }
 
-/// `SOCK_BINDADDR_LOCK`, a bit of `sk_userlocks`.
-const ADDRESS_LOCK: u8 = 4;
-/// `SOCK_BINDPORT_LOCK`, a bit of `sk_userlocks`.
-const PORT_LOCK: u8 = 8;
-
 /// How the source port of a connect() was chosen, from the calls on the socket before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PortChoice {
@@ -173,19 +168,6 @@ impl PortChoice {
         Self::Range,
         Self::Default,
     ];
-
-    /// Returns the port choice of a connect() of TCP: `is_bound` if the socket had a port, `has_own_range` if it has an
-    /// `IP_LOCAL_PORT_RANGE`, and `locks` as in `sk_userlocks`.
-    #[must_use]
-    pub fn of_tcp(is_bound: bool, has_own_range: bool, locks: u8) -> Self {
-        match (is_bound, has_own_range) {
-            (true, _) if locks & PORT_LOCK != 0 => Self::ExplicitPort,
-            (true, _) => Self::Bind,
-            (false, true) => Self::Range,
-            (false, false) if locks & ADDRESS_LOCK != 0 => Self::Address,
-            (false, false) => Self::Default,
-        }
-    }
 
     /// Returns the name in text, JSON and recordings.
     #[must_use]

@@ -28,6 +28,7 @@ use crate::{
     clock::Time,
     files::whole::WholeFile,
     filter::filters_of_recording,
+    recording::named_files,
     replay::args::ReportArgs,
     term::{escape, message::say, printable::printable},
 };
@@ -53,12 +54,17 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     let (sets, curves) = match args.from_load.as_slice() {
         [] => {
-            let most = MOST_POINTS / args.files.len().max(1) as u64;
+            let files = named_files(&args.files);
+            let most = MOST_POINTS / files.len().max(1) as u64;
             let mut sets = Vec::new();
-            for path in &args.files {
-                let ended = source::recording(path, &filters, most).map(|(set, ended)| {
+            for file in files {
+                let read = file.and_then(|path| {
+                    let read = source::recording(&path, &filters, most)?;
+                    Ok((path, read))
+                });
+                let ended = read.map(|(path, (set, ended))| {
                     sets.push(set);
-                    ended.map_err(|why| format!("{}: {why}", printable(path)))
+                    ended.map_err(|why| format!("{}: {why}", printable(&path)))
                 });
                 if let Err(message) = ended.unwrap_or_else(|error| Err(format!("{error:#}"))) {
                     say!("connect-trace: {message}");

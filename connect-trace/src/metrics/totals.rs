@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use connect_trace_common::{FastGroup, FastKind, FastKinds, Times, power_of_ten};
+use connect_trace_common::{FastGroup, FastKind, FastSums, Times, power_of_ten};
 
 #[cfg(feature = "native-histograms")]
 use super::native;
-use crate::{
-    connect::{Connect, Family, Outcome, Pass, PortChoice},
-    stats::ByNetwork,
-};
+use crate::connect::{Connect, Family, Outcome, Pass, PortChoice};
 
 /// Largest number of label sets of one metric; connections beyond are counted under [`OTHER`].
 pub const MOST_LABEL_SETS: usize = 200;
@@ -245,47 +242,41 @@ impl Totals {
     /// Adds the calls without a record, which the kernel summed up since the start. `has_single_pass` says that searches
     /// of a socket's own range have one pass on this kernel.
     #[must_use]
-    pub fn with_fast(mut self, fast: &ByNetwork, kinds: &FastKinds, has_single_pass: bool) -> Self {
-        for (times, groups) in self.times.iter_mut().zip(fast) {
-            for (index, group) in (0..).zip(groups) {
-                let parity = match index {
-                    FastGroup::EVEN => Parity::Even,
-                    FastGroup::ODD => Parity::Odd,
-                    _ => Parity::None,
-                };
-                times[parity as usize].add(group);
-            }
-        }
-        for (bits, &count) in (0..).zip(kinds).filter(|(_, count)| **count > 0) {
-            let kind = FastKind(bits);
+    pub fn with_fast(mut self, sums: &FastSums, has_single_pass: bool) -> Self {
+        for (kind, group) in sums.groups().filter(|(_, group)| group.connect.count > 0) {
             let network = if kind.has(FastKind::V6) {
                 Network::V6
             } else {
                 Network::V4
             };
-            let choice = PortChoice::of_tcp(
-                kind.has(FastKind::PORT_BOUND),
-                kind.has(FastKind::OWN_RANGE),
-                (bits >> FastKind::LOCKS << 2) as u8,
+            let parity = if kind.has(FastKind::FAILED | FastKind::PORT_BOUND) {
+                Parity::None
+            } else if kind.has(FastKind::ODD) {
+                Parity::Odd
+            } else {
+                Parity::Even
+            };
+            self.times[network as usize][parity as usize].add(group);
+            let count = group.connect.count;
+            self.count(
+                Labels {
+                    network,
+                    strategy: Some(strategy_of(kind)),
+                    errno: 0,
+                },
+                count,
             );
-            let labels = Labels {
-                network,
-                strategy: Some(choice),
-                errno: 0,
-            };
-            self.count(labels, count);
-            if kind.has(FastKind::PORT_BOUND) {
-                continue;
+            if parity != Parity::None {
+                let search = match (
+                    kind.has(FastKind::OWN_RANGE) && has_single_pass,
+                    kind.has(FastKind::OTHER_PARITY),
+                ) {
+                    (true, _) => Search::Single,
+                    (false, false) => Search::First,
+                    (false, true) => Search::Second,
+                };
+                self.searches[search as usize] += count;
             }
-            let search = match (
-                kind.has(FastKind::OWN_RANGE) && has_single_pass,
-                kind.has(FastKind::OTHER_PARITY),
-            ) {
-                (true, _) => Search::Single,
-                (false, false) => Search::First,
-                (false, true) => Search::Second,
-            };
-            self.searches[search as usize] += count;
         }
         self
     }
@@ -335,6 +326,21 @@ pub(super) fn strategy_name(choice: Option<PortChoice>) -> &'static str {
     choice.map_or("none", PortChoice::name)
 }
 
+/// Returns the port choice of the successful calls of a kind.
+fn strategy_of(kind: FastKind) -> PortChoice {
+    match (
+        kind.has(FastKind::PORT_BOUND),
+        kind.has(FastKind::OWN_RANGE),
+        kind.has(FastKind::LOCKED),
+    ) {
+        (true, _, true) => PortChoice::ExplicitPort,
+        (true, _, false) => PortChoice::Bind,
+        (false, true, _) => PortChoice::Range,
+        (false, false, true) => PortChoice::Address,
+        (false, false, false) => PortChoice::Default,
+    }
+}
+
 fn strategy(choice: Option<PortChoice>) -> usize {
     let position = choice.and_then(|of| PortChoice::ALL.iter().position(|&one| one == of));
     position.unwrap_or(PortChoice::ALL.len())
@@ -349,6 +355,8 @@ fn add(times: &mut Times, ns: u64) {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable as _;
+
     use super::*;
     use crate::{connect::SourcePort, fixtures::connect_from};
 
@@ -392,14 +400,16 @@ mod tests {
 
     #[test]
     fn fast_calls_are_counted_by_the_kernels_bits() {
-        let mut kinds = [0; FastKind::KINDS];
-        kinds[0] = 5;
-        kinds[FastKind::OTHER_PARITY as usize] = 3;
-        kinds[(FastKind::OWN_RANGE | FastKind::V6) as usize] = 2;
-        kinds[(FastKind::PORT_BOUND | 2 << FastKind::LOCKS) as usize] = 1;
-        let mut fast = ByNetwork::default();
-        fast[0][FastGroup::EVEN as usize].connect.count = 5;
-        let totals = Totals::default().with_fast(&fast, &kinds, true);
+        let mut sums = FastSums::zeroed();
+        for (kind, count) in [
+            (0, 5),
+            (FastKind::ODD | FastKind::OTHER_PARITY, 3),
+            (FastKind::OWN_RANGE | FastKind::V6, 2),
+            (FastKind::PORT_BOUND | FastKind::LOCKED, 1),
+        ] {
+            sums.0[kind as usize].connect.count = count;
+        }
+        let totals = Totals::default().with_fast(&sums, true);
         let searches: Vec<u64> = totals.searches().map(|(_, count)| count).collect();
         assert_eq!(searches, [5, 3, 2, 0]);
         let by_strategy: Vec<_> = totals
@@ -421,7 +431,9 @@ mod tests {
                 ("ipv6", "range", 2)
             ]
         );
-        let two = Totals::default().with_fast(&fast, &kinds, false);
+        let counts = totals.times().map(|(.., group)| group.connect.count);
+        assert_eq!(counts.collect::<Vec<_>>(), [5, 3, 1, 2, 0, 0]);
+        let two = Totals::default().with_fast(&sums, false);
         assert_eq!(two.searches().next().unwrap().1, 7);
     }
 

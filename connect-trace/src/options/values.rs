@@ -46,22 +46,37 @@ pub(crate) fn ring_buffer(text: &str) -> Result<u32, String> {
     /// The largest page size of all architectures that run BPF: every multiple of it is accepted.
     const SMALLEST: u64 = 64 << 10;
     const LARGEST: u64 = 1 << 30;
+    match bytes(text)? {
+        bytes if bytes.is_power_of_two() && (SMALLEST..=LARGEST).contains(&bytes) => {
+            Ok(bytes as u32)
+        }
+        _ => Err("must be a power of two from 64K to 1G".to_owned()),
+    }
+}
+
+/// Parses the size of a file on a disk.
+pub(crate) fn file_size(text: &str) -> Result<u64, String> {
+    const SMALLEST: u64 = 64 << 10;
+    const LARGEST: u64 = 1 << 50;
+    Some(bytes(text)?)
+        .filter(|bytes| (SMALLEST..=LARGEST).contains(bytes))
+        .ok_or_else(|| "must be from 64K to 1024T".to_owned())
+}
+
+/// Parses a number of bytes: a whole number, with a unit of 1,024 or its powers. A number that is too large gives the
+/// maximum.
+fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
         Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        Some(b'T' | b't') => (&text[..text.len() - 1], 40),
         _ => (text, 0),
     };
     let number: u64 = digits
         .parse()
         .map_err(|_| "not a size such as 8M".to_owned())?;
-    let bytes = number
-        .checked_mul(1 << shift)
-        .filter(|bytes| bytes.is_power_of_two());
-    match bytes {
-        Some(bytes) if (SMALLEST..=LARGEST).contains(&bytes) => Ok(bytes as u32),
-        _ => Err("must be a power of two from 64K to 1G".to_owned()),
-    }
+    Ok(number.saturating_mul(1 << shift))
 }
 
 /// Parses a percentage of one core, with the percent sign.
@@ -130,6 +145,16 @@ mod tests {
             "", "%", "1", "1 %", "0%", "-1%", "nan%", "inf%", "1001%", "1%%", "0,5%",
         ] {
             assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_any_size() {
+        assert_eq!(file_size("100M"), Ok(100 << 20));
+        assert_eq!(file_size("64K"), Ok(64 << 10));
+        assert_eq!(file_size("1t"), Ok(1 << 40));
+        for wrong in ["", "63K", "2000T", "99999999999999999999", "1.5G", "1GB"] {
+            assert!(file_size(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -434,7 +434,8 @@ fn load(
     following: Option<Following>,
 ) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
-    let variables = Variables::new()?;
+    let sums_fast = config.service || config.filters.min_latency.is_some();
+    let variables = Variables::new(sums_fast)?;
     let ebpf = object::load(&Options {
         layout,
         variables: variables.linked(),

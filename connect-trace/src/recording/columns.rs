@@ -5,32 +5,70 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::Row;
-use crate::connect::{
-    CallKind, Comm, Connect, ConnectionEvent, Family, Fate, LockWaits, Operation, Owner, Phases,
-    PortChoice, PortRange, Protocol, SearchRange, SourcePort, Split,
+use super::{Row, Start};
+use crate::{
+    connect::{
+        CallKind, Comm, Connect, ConnectionEvent, Family, Fate, LockWaits, Operation, Owner,
+        Phases, PortChoice, PortRange, Protocol, SearchRange, SourcePort, Split,
+    },
+    term::printable::printable,
 };
 
 /// The first line: the names of the columns.
-pub const HEADER: &str = "event,start_ns,connect_ns,search_ns,protocol,operation,family,source,source_port,\
+pub const HEADER: &str = "event,host,start_unix_ns,connect_ns,search_ns,protocol,operation,family,source,source_port,\
 port_origin,destination,destination_port,errno,pid,tid,comm,uid,netns,cgroup_id,owner,range_low,range_high,\
 range_by_parity,strategy,address_bound,scanned,before_search_ns,preempted_search_ns,preempted_other_ns,\
 blocked_search_ns,blocked_other_ns,bhash_ns,bhash2_ns,ehash_ns,lock_search_ns,lock_other_ns,checks,checks_watched,\
-handshake_ns,syn_retransmits,outcome,end_ns,end_errno\n";
+handshake_ns,syn_retransmits,outcome,end_unix_ns,end_errno\n";
 
 /// Maximum length of a line: sixteen numbers of 20 digits, fourteen of 10, two addresses of 39 characters, a name
-/// with all of its 16 bytes escaped, words and commas.
-pub(super) const LONGEST_LINE: usize = 800;
+/// with all of its 16 bytes escaped, the name of a host with all of its [`LONGEST_HOST`] bytes escaped, words and commas.
+pub(super) const LONGEST_LINE: usize = 800 + 4 * LONGEST_HOST;
+
+/// Maximum length of the name of a host: the kernel's limit.
+const LONGEST_HOST: usize = 64;
+
+/// The host and the clock of a recording, which each of its lines has.
+#[derive(Default)]
+pub(super) struct Origin {
+    /// The field of the host, with its comma.
+    host: Vec<u8>,
+    /// Time of day minus `CLOCK_MONOTONIC`, which is negative on a host whose clock is not set.
+    offset_ns: u64,
+}
+
+impl Origin {
+    /// Returns the origin of the lines after this start.
+    pub(super) fn of(start: &Start) -> Self {
+        let mut host = Vec::new();
+        // The note has a printable name, and a reader knows the note only.
+        let name = printable(&start.host).to_string();
+        escaped(&mut host, name.bytes().take(LONGEST_HOST));
+        Self {
+            host,
+            offset_ns: start.wall_ns.wrapping_sub(start.monotonic_ns),
+        }
+    }
+
+    /// Returns the time of day of a `CLOCK_MONOTONIC`. Both are read back whatever they are.
+    fn unix_ns(&self, monotonic_ns: u64) -> u64 {
+        monotonic_ns.wrapping_add(self.offset_ns)
+    }
+
+    fn monotonic_ns(&self, unix_ns: u64) -> u64 {
+        unix_ns.wrapping_sub(self.offset_ns)
+    }
+}
 
 /// Adds the line of a connect().
-pub(super) fn write(line: &mut Vec<u8>, connect: &Connect) {
+pub(super) fn write(line: &mut Vec<u8>, origin: &Origin, connect: &Connect) {
     word(line, CONNECT);
-    write_connect(line, connect);
+    write_connect(line, origin, connect);
     line.extend_from_slice(b",,,,,\n");
 }
 
 /// Adds the line of an event of a connection.
-pub(super) fn write_event(line: &mut Vec<u8>, event: &ConnectionEvent) {
+pub(super) fn write_event(line: &mut Vec<u8>, origin: &Origin, event: &ConnectionEvent) {
     let ConnectionEvent {
         connect,
         handshake_ns,
@@ -46,12 +84,12 @@ pub(super) fn write_event(line: &mut Vec<u8>, event: &ConnectionEvent) {
             Some(_) => ENDED,
         },
     );
-    write_connect(line, connect);
+    write_connect(line, origin, connect);
     line.push(b',');
     optional(line, *handshake_ns);
     optional(line, *syn_retransmits);
     word(line, fate.name().as_bytes());
-    optional(line, *end_ns);
+    optional(line, end_ns.map(|ns| origin.unix_ns(ns)));
     number(line, errno.unsigned_abs());
     // No column follows the last.
     line.pop();
@@ -59,7 +97,7 @@ pub(super) fn write_event(line: &mut Vec<u8>, event: &ConnectionEvent) {
 }
 
 /// Adds the columns of a connect(), without a comma after the last.
-fn write_connect(line: &mut Vec<u8>, connect: &Connect) {
+fn write_connect(line: &mut Vec<u8>, origin: &Origin, connect: &Connect) {
     let Connect {
         kind,
         start_ns,
@@ -85,7 +123,8 @@ fn write_connect(line: &mut Vec<u8>, connect: &Connect) {
         checks_watched,
         phases,
     } = connect;
-    number(line, *start_ns);
+    line.extend_from_slice(&origin.host);
+    number(line, origin.unix_ns(*start_ns));
     number(line, *connect_ns);
     optional(line, *search_ns);
     word(line, kind.protocol.name().as_bytes());
@@ -129,10 +168,10 @@ fn write_connect(line: &mut Vec<u8>, connect: &Connect) {
 }
 
 /// Removes the first line from the text, and returns it; `None` if the line is not in the format of [`write`] or
-/// [`write_event`], and then part of it may have been removed.
-pub(super) fn take(text: &mut &[u8]) -> Option<Row> {
+/// [`write_event`] with this origin, and then part of it may have been removed.
+pub(super) fn take(text: &mut &[u8], origin: &Origin) -> Option<Row> {
     let event = field(text)?;
-    let connect = take_connect(text)?;
+    let connect = take_connect(text, origin)?;
     if event == CONNECT {
         *text = text.strip_prefix(b",,,,\n")?;
         return Some(Row::Connect(connect));
@@ -140,7 +179,7 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Row> {
     let handshake_ns = integer(text)?;
     let syn_retransmits = integer(text)?;
     let fate = fate_of(field(text)?)?;
-    let end_ns = integer(text)?;
+    let end_ns = integer(text)?.map(|unix_ns| origin.monotonic_ns(unix_ns));
     let errno = decimal(until(text, b'\n')?)?;
     let is_end = match event {
         ESTABLISHED => false,
@@ -158,8 +197,9 @@ pub(super) fn take(text: &mut &[u8]) -> Option<Row> {
 }
 
 /// Removes and returns the columns of a connect().
-fn take_connect(text: &mut &[u8]) -> Option<Connect> {
-    let start_ns = required(text)?;
+fn take_connect(text: &mut &[u8], origin: &Origin) -> Option<Connect> {
+    *text = text.strip_prefix(origin.host.as_slice())?;
+    let start_ns = origin.monotonic_ns(required(text)?);
     let connect_ns = required(text)?;
     let search_ns = integer(text)?;
     let kind = kind_of(field(text)?, field(text)?)?;
@@ -393,9 +433,14 @@ fn address(line: &mut Vec<u8>, address: Option<IpAddr>) {
     line.push(b',');
 }
 
-/// Writes a name up to its first zero byte; bytes with a meaning in CSV or on a terminal become `\xNN`.
+/// Writes a name up to its first zero byte.
 fn name(line: &mut Vec<u8>, comm: &Comm) {
-    for &byte in comm.0.iter().take_while(|&&byte| byte != 0) {
+    escaped(line, comm.0.iter().copied().take_while(|&byte| byte != 0));
+}
+
+/// Writes a text; bytes with a meaning in CSV or on a terminal become `\xNN`.
+fn escaped(line: &mut Vec<u8>, text: impl Iterator<Item = u8>) {
+    for byte in text {
         match byte {
             b',' | b'"' | b'\\' | 0..b' ' | 127.. => {
                 // Writing to a Vec cannot fail.
@@ -497,7 +542,11 @@ pub(super) mod tests {
     use proptest::strategy::Strategy;
 
     use super::*;
-    use crate::fixtures::connect_from;
+    use crate::{fixtures::connect_from, recording::notes::tests::start};
+
+    fn origin() -> Origin {
+        Origin::of(&start())
+    }
 
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
@@ -598,28 +647,28 @@ pub(super) mod tests {
         #[test]
         fn a_line_that_was_written_is_read_as_the_same_connect(connect in connect()) {
             let mut line = Vec::new();
-            write(&mut line, &connect);
+            write(&mut line, &origin(), &connect);
             prop_assert!(line.len() <= LONGEST_LINE);
             prop_assert!(line.iter().all(|byte| byte.is_ascii()));
             let mut rest = &line[..];
-            prop_assert_eq!(take(&mut rest), Some(Row::Connect(connect)));
+            prop_assert_eq!(take(&mut rest, &origin()), Some(Row::Connect(connect)));
             prop_assert!(rest.is_empty());
         }
 
         #[test]
         fn a_line_of_an_event_is_read_as_the_same_event(event in event()) {
             let mut line = Vec::new();
-            write_event(&mut line, &event);
+            write_event(&mut line, &origin(), &event);
             prop_assert!(line.len() <= LONGEST_LINE);
             prop_assert_eq!(line.iter().filter(|&&byte| byte == b',').count(), HEADER.matches(',').count());
             let mut rest = &line[..];
-            prop_assert_eq!(take(&mut rest), Some(Row::Event(event)));
+            prop_assert_eq!(take(&mut rest, &origin()), Some(Row::Event(event)));
             prop_assert!(rest.is_empty());
         }
 
         #[test]
         fn no_line_makes_the_parser_panic(line: Vec<u8>) {
-            take(&mut &line[..]);
+            take(&mut &line[..], &origin());
         }
 
         #[test]
@@ -627,11 +676,11 @@ pub(super) mod tests {
             connect in connect(), at: proptest::sample::Index, byte: u8,
         ) {
             let mut line = Vec::new();
-            write(&mut line, &connect);
+            write(&mut line, &origin(), &connect);
             let at = at.index(line.len());
             prop_assume!(line[at] != byte);
             line[at] = byte;
-            if let Some(read) = take(&mut &line[..]) {
+            if let Some(read) = take(&mut &line[..], &origin()) {
                 // A line that reads the same is spelled differently, for example with a capital letter in an address.
                 prop_assert!(read != Row::Connect(connect) || byte.is_ascii_alphanumeric());
             }
@@ -641,7 +690,7 @@ pub(super) mod tests {
     #[test]
     fn a_line_is_as_the_documentation_says() {
         let mut line = Vec::new();
-        write(&mut line, &connect_from(20_000));
+        write(&mut line, &origin(), &connect_from(20_000));
         let columns = HEADER.trim_end().split(',').count();
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.trim_end().split(',').count(), columns, "{line}");
@@ -650,6 +699,47 @@ pub(super) mod tests {
             let row = format!("\n| `{column}` |");
             assert!(document.contains(&row), "{column} is not in the table");
         }
+    }
+
+    #[test]
+    fn a_line_has_its_host_and_the_time_of_day_by_the_clock_of_its_file() {
+        let of = |host: &str, wall_ns: u64, monotonic_ns: u64| {
+            let start = Start {
+                host: host.to_owned(),
+                wall_ns,
+                monotonic_ns,
+                ..start()
+            };
+            let origin = Origin::of(&start);
+            // The note's own reader escapes the name, too.
+            let read = Start::parse(start.text().as_bytes()).unwrap();
+            let mut line = Vec::new();
+            write(&mut line, &origin, &connect_from(20_000));
+            assert!(line.len() <= LONGEST_LINE);
+            let mut rest = &line[..];
+            let row = take(&mut rest, &Origin::of(&read));
+            assert_eq!(row, Some(Row::Connect(connect_from(20_000))), "{host}");
+            String::from_utf8(line).unwrap()
+        };
+        let start_ns = connect_from(20_000).start_ns;
+        let wall_ns = 1_700_000_000_000_000_000;
+        let line = of("web1", wall_ns, start_ns - 7);
+        let beginning = format!("connect,web1,{},", wall_ns + 7);
+        assert!(line.starts_with(&beginning), "{line}");
+        // In flight when the file began.
+        let line = of("web1", wall_ns, start_ns + 7);
+        let beginning = format!("connect,web1,{},", wall_ns - 7);
+        assert!(line.starts_with(&beginning), "{line}");
+        of("", 0, 5);
+        let mut line = Vec::new();
+        write(&mut line, &origin(), &connect_from(20_000));
+        let other = Origin::of(&Start {
+            host: "web2".to_owned(),
+            ..start()
+        });
+        assert_eq!(take(&mut &line[..], &other), None, "a line of another host");
+        of("a,b\"\\\n\u{e9}", 1, 2);
+        of(&"\u{e9}".repeat(100), 1, 2);
     }
 
     #[test]

@@ -19,7 +19,7 @@ const NOTE_HEAD: usize = 8;
 /// Maximum number of bytes in a frame's contents.
 pub(super) const MOST_CONTENTS: usize = BATCH_EVENTS * LONGEST_LINE;
 /// Maximum number of bytes of a frame: compression never adds more than this.
-const MOST_FRAME: usize = MOST_CONTENTS + MOST_CONTENTS / 128 + 1024;
+pub(super) const MOST_FRAME: usize = MOST_CONTENTS + MOST_CONTENTS / 128 + 1024;
 /// Maximum number of bytes of a note.
 const MOST_NOTE: usize = 64 << 10;
 

@@ -3,8 +3,11 @@
 //! A recording is a sequence of zstd frames whose contents are CSV. Skippable frames between them, which
 //! other readers ignore, describe the trace.
 
+mod args;
 mod batches;
+mod choice;
 mod columns;
+mod folder;
 mod frames;
 mod notes;
 mod reader;
@@ -15,14 +18,15 @@ mod writer;
 
 use crate::connect::{Connect, ConnectionEvent};
 
-pub(crate) use self::batches::each_batch;
 pub use self::{
+    args::RecordArgs,
     columns::HEADER,
     notes::{End, Start},
     reader::{Broken, Ending, Recording},
     recorder::Recorder,
     writer::{BATCH_EVENTS, Writer},
 };
+pub(crate) use self::{batches::each_batch, folder::named_files};
 
 /// A row of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// First lines of the notes. The first line of the start is the same in recordings of every format.
-const START: &str = "connect-trace recording";
+pub(super) const START: &str = "connect-trace recording";
 const END: &str = "connect-trace end";
 
 /// The note at the start of a trace.

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use zstd::bulk::Decompressor;
 
 use super::{
-    FORMAT, Row, columns,
+    FORMAT, Row,
+    columns::{self, Origin},
     frames::{self, Fault, Frame, Frames, MOST_CONTENTS},
     notes::{End, NoteError, Start},
     writer::BATCH_EVENTS,
@@ -21,6 +22,7 @@ use crate::{files::open, term::printable::printable};
 /// A recording that is being read.
 pub struct Recording<R = File> {
     start: Start,
+    origin: Origin,
     frames: Frames<R>,
     decompressor: Decompressor<'static>,
     lines: Vec<u8>,
@@ -93,6 +95,7 @@ impl<R: Read> Recording<R> {
         let mut frames = Frames::new(source);
         let start = start(&mut frames)?;
         Ok(Self {
+            origin: Origin::of(&start),
             start,
             frames,
             decompressor: Decompressor::new().context("set zstd up")?,
@@ -122,7 +125,8 @@ impl<R: Read> Recording<R> {
                         .decompress_to_buffer(frame, &mut self.lines)
                         .map_err(|error| error.to_string())
                         .and_then(|_| {
-                            parse(&self.lines).ok_or_else(|| "a line of other columns".to_owned())
+                            parse(&self.lines, &self.origin)
+                                .ok_or_else(|| "a line of other columns".to_owned())
                         });
                     match taken {
                         Ok(taken) => {
@@ -232,10 +236,10 @@ fn unreadable(error: io::Error) -> anyhow::Error {
 }
 
 /// Returns the rows of a batch; `None` if it is empty or a line is invalid.
-fn parse(mut lines: &[u8]) -> Option<Vec<Row>> {
+fn parse(mut lines: &[u8], origin: &Origin) -> Option<Vec<Row>> {
     let mut rows = Vec::with_capacity(BATCH_EVENTS);
     while !lines.is_empty() {
-        rows.push(columns::take(&mut lines)?);
+        rows.push(columns::take(&mut lines, origin)?);
     }
     (!rows.is_empty()).then_some(rows)
 }

@@ -1,6 +1,7 @@
 //! Writes a recording in batches of connections: if the process is killed, only the last batch is lost.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
-    columns,
+    columns::{self, Origin},
     frames::{self, MOST_CONTENTS},
     notes::{End, Start},
 };
@@ -27,6 +28,9 @@ const BATCH_TIME: Duration = Duration::from_secs(1);
 /// Compression level of zstd: higher levels take longer and hardly reduce the size.
 const LEVEL: i32 = 1;
 
+/// Mode of new files: names of processes and addresses are private.
+pub(super) const OWNER_ONLY: u32 = 0o600;
+
 /// A recording that is being written.
 pub struct Writer {
     path: PathBuf,
@@ -34,6 +38,11 @@ pub struct Writer {
     regular: bool,
     /// True if the file did not exist before.
     created: bool,
+    /// Number of bytes at which the file is full.
+    limit: u64,
+    origin: Origin,
+    /// Batches that the file did not take, because it is full.
+    waiting: VecDeque<Batch>,
     compressor: Compressor<'static>,
     /// Lines of the batch, and their number in `events`, and of those the events of connections.
     lines: Vec<u8>,
@@ -48,20 +57,37 @@ pub struct Writer {
     whole: u64,
 }
 
+/// A compressed batch.
+struct Batch {
+    frame: Vec<u8>,
+    /// Number of connections in it, and of events of connections.
+    connects: u64,
+    ends: u64,
+}
+
 impl Writer {
     /// Opens a new file, an empty one, or a pipe or device. Nothing is written yet.
     ///
     /// # Errors
     /// If the file is not empty, or cannot be opened for writing.
     pub fn create(path: &Path) -> Result<Self> {
-        // Names of processes and addresses are private.
-        const OWNER_ONLY: u32 = 0o600;
         let created = files::create("--record", path, OWNER_ONLY)?;
+        let mut writer = Self::limited(path.to_owned(), created.file, u64::MAX)?;
+        writer.regular = created.is_regular;
+        writer.created = created.is_new;
+        Ok(writer)
+    }
+
+    /// Writes to a new file. Beyond `limit`, batches wait for the [`next_file`](Self::next_file).
+    pub(super) fn limited(path: PathBuf, file: File, limit: u64) -> Result<Self> {
         Ok(Self {
-            path: path.to_owned(),
-            regular: created.is_regular,
-            created: created.is_new,
-            file: created.file,
+            path,
+            file,
+            regular: true,
+            created: true,
+            limit,
+            origin: Origin::default(),
+            waiting: VecDeque::new(),
             compressor: compressor().context("set zstd up")?,
             lines: Vec::new(),
             events: 0,
@@ -78,6 +104,7 @@ impl Writer {
     /// # Errors
     /// If the file cannot be written.
     pub fn begin(&mut self, start: &Start) -> io::Result<()> {
+        self.origin = Origin::of(start);
         self.write(&[frames::head(), frames::note(&start.text())].concat())
     }
 
@@ -86,7 +113,7 @@ impl Writer {
     /// # Errors
     /// If a batch is full and cannot be written.
     pub fn connect(&mut self, connect: &Connect) -> io::Result<()> {
-        self.add(|lines| columns::write(lines, connect))
+        self.add(|lines, origin| columns::write(lines, origin, connect))
     }
 
     /// Adds an event of a connection.
@@ -95,16 +122,17 @@ impl Writer {
     /// If a batch is full and cannot be written.
     pub fn ended(&mut self, event: &ConnectionEvent) -> io::Result<()> {
         self.ends += 1;
-        self.add(|lines| columns::write_event(lines, event))
+        self.add(|lines, origin| columns::write_event(lines, origin, event))
     }
 
-    fn add(&mut self, line: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+    fn add(&mut self, line: impl FnOnce(&mut Vec<u8>, &Origin)) -> io::Result<()> {
         if self.events == 0 {
             self.since = Instant::now();
         }
-        line(&mut self.lines);
+        line(&mut self.lines, &self.origin);
         self.events += 1;
-        if self.events == BATCH_EVENTS {
+        // A batch is never larger than a file.
+        if self.events == BATCH_EVENTS || self.lines.len() as u64 >= self.limit {
             self.flush()?;
         }
         Ok(())
@@ -121,7 +149,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the last batch and the end.
+    /// Returns true if the file has reached its limit, so that further batches wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.whole >= self.limit
+    }
+
+    /// Connections in the batches that wait for the next file.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.iter().map(|batch| batch.connects).sum()
+    }
+
+    /// Goes on in another file, for which batches may wait: its start must have the clock and the host of the last one
+    /// if they do.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn next_file(&mut self, path: PathBuf, file: File, start: &Start) -> io::Result<()> {
+        self.path = path;
+        self.file = file;
+        self.kept = 0;
+        self.kept_ends = 0;
+        self.whole = 0;
+        self.begin(start)?;
+        self.write_waiting()
+    }
+
+    /// Writes the last batch and the end. Batches that wait remain for another file.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -146,21 +199,38 @@ impl Writer {
         &self.path
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Ends the batch, and writes it unless the file is full.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.events == 0 {
             return Ok(());
         }
         debug_assert!(self.lines.len() <= MOST_CONTENTS);
         let frame = self.compressor.compress(&self.lines)?;
         let ends = self.ends as u64;
-        let events = self.events as u64 - ends;
-        // A batch is tried only once, even if it cannot be written.
+        self.waiting.push_back(Batch {
+            frame,
+            connects: self.events as u64 - ends,
+            ends,
+        });
         self.lines.clear();
         self.events = 0;
         self.ends = 0;
-        self.write(&frame)?;
-        self.kept += events;
-        self.kept_ends += ends;
+        self.write_waiting()
+    }
+
+    /// Writes the batches that wait, as long as the file is not full. Each is tried only once, even if it cannot be
+    /// written.
+    fn write_waiting(&mut self) -> io::Result<()> {
+        while !self.is_full()
+            && let Some(batch) = self.waiting.pop_front()
+        {
+            self.write(&batch.frame)?;
+            self.kept += batch.connects;
+            self.kept_ends += batch.ends;
+        }
         Ok(())
     }
 

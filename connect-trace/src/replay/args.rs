@@ -9,7 +9,7 @@ use crate::{filter::FilterArgs, report::OutputArgs};
 /// `connect-trace report`
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// Recordings, or - for stdin; several are shown side by side
+    /// Recordings, folders with recordings in them, or - for stdin; several are shown side by side
     #[arg(required_unless_present = "from_load", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 

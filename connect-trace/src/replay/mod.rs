@@ -21,7 +21,7 @@ use crate::{
     connect::{Connect, ConnectionEvent},
     filter::{Filters, filter_words, filters_of_recording},
     options::Format,
-    recording::{self, End, Ending, Recording, Start, each_batch},
+    recording::{self, End, Ending, Recording, Start, each_batch, named_files},
     replay::args::ReportArgs,
     report::{OutputArgs, output::Output},
     stats::{
@@ -51,11 +51,13 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
 /// Prints the reports. The status becomes a failure with the first recording that has a problem.
 fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
     let filters = filters_of_recording(&args.filters)?;
+    let files = named_files(&args.files);
     let mut comparison =
-        (args.files.len() > 1 && args.output.format == Format::Text).then(Comparison::default);
-    for path in &args.files {
-        let recording = match Recording::open(path) {
-            Ok(recording) => recording,
+        (files.len() > 1 && args.output.format == Format::Text).then(Comparison::default);
+    for file in files {
+        let opened = file.and_then(|path| Ok((Recording::open(&path)?, path)));
+        let (recording, path) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 say!("connect-trace: {error:#}");
                 *status = ExitCode::FAILURE;
@@ -66,18 +68,18 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
         if !left_out.is_empty() {
             say!(
                 "{}: recorded with {left_out}: it has no other connect() calls",
-                printable(path)
+                printable(&path)
             );
         }
         let mut row = comparison
             .is_some()
-            .then(|| Row::new(path, recording.start()));
+            .then(|| Row::new(&path, recording.start()));
         match args.output.format {
-            Format::Text => heading(row.is_some().then_some(path), recording.start())?,
-            Format::Json => json::write_recording(&mut stdout(), path, recording.start())?,
+            Format::Text => heading(row.is_some().then_some(path.as_path()), recording.start())?,
+            Format::Json => json::write_recording(&mut stdout(), &path, recording.start())?,
         }
         if let Err(message) = replay(recording, &filters, &args.output, row.as_mut())? {
-            say!("connect-trace: {}: {message}", printable(path));
+            say!("connect-trace: {}: {message}", printable(&path));
             *status = ExitCode::FAILURE;
         }
         if let (Some(comparison), Some(row)) = (&mut comparison, row) {

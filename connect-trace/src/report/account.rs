@@ -139,7 +139,7 @@ pub(super) fn accounting(text: &mut String, paint: Paint, accounting: &Accountin
         ),
         (
             kernel.unsampled,
-            "not sampled: counted without a record, to keep --max-overhead",
+            "not sampled: no record was kept (--max-overhead, --record-sample)",
         ),
         (kernel.filtered, "more were excluded by the filters"),
         (

@@ -93,8 +93,8 @@ fn sampled(report: &Report) -> Reason {
     let kernel = &report.accounting.kernel;
     report.accounting.sampled().then(|| {
         let text = format!(
-            "{} of {} connect() calls since the start were counted without a record, to keep --max-overhead: \
-             the figures are from a sample",
+            "{} of {} connect() calls since the start were counted without a record (--max-overhead, \
+             --record-sample): the figures are from a sample",
             kernel.unsampled, kernel.entered
         );
         ("sampled", text)

@@ -10,6 +10,7 @@ use crate::{
     metrics::totals::MOST_LABEL_SETS,
     options::values::{duration, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
+    recording::RecordArgs,
     trace::args::Attach,
 };
 
@@ -37,6 +38,10 @@ pub struct ServeArgs {
     /// The connections to trace.
     #[command(flatten)]
     pub filters: FilterArgs,
+
+    /// Options of a recording.
+    #[command(flatten)]
+    pub recording: RecordArgs,
 
     /// How to attach the probes
     #[arg(

@@ -21,6 +21,7 @@ use crate::{
         reading::{LocalPorts, Process, Routes},
     },
     probes::ProbeConfig,
+    recording::Recorder,
     report::json,
     stats::{Collection, Traced, by::By, report::Report},
     term::message::say,
@@ -40,6 +41,7 @@ pub(super) struct Service {
     session: Session,
     totals: Totals,
     collection: Collection,
+    recording: Recorder,
     routes: Routes,
     /// Number of routes that metrics name.
     named_routes: usize,
@@ -80,6 +82,7 @@ impl Service {
             stacks_hertz: None,
             max_connections: None,
         };
+        let mut recording = Recorder::create(&args.recording)?;
         let mut session = Session::start(&config, args.max_overhead, false)?;
         let probes = session.tracer().probes();
         let traced = Traced {
@@ -87,6 +90,7 @@ impl Service {
             attached: probes.mode().to_string(),
             filters: filter_words(&config.filters),
         };
+        recording.begin(&traced.attached, &config.filters);
         if !args.quiet {
             say!(
                 "Attached by {}: {}.",
@@ -98,6 +102,7 @@ impl Service {
             session,
             totals: Totals::default(),
             collection: Collection::new(traced, By::Parity, 1),
+            recording,
             routes: Routes::default(),
             named_routes: args.metrics_routes.into(),
             interval: args.interval,
@@ -127,6 +132,7 @@ impl Service {
                 due = self.session.next() => {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
+                    self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
                 }
                 _ = report.tick() => self.end_interval()?,
@@ -135,12 +141,16 @@ impl Service {
         }
     }
 
-    /// Detaches the probes.
+    /// Detaches the probes, and ends the recording.
     ///
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
-        self.session.stop()
+        let stopped = self.session.stop();
+        self.drain(Duration::MAX);
+        let counted = self.session.counted()?;
+        self.recording.finish(&counted);
+        stopped
     }
 
     /// Processes what is in the ring buffer, and returns whether that was all.
@@ -149,18 +159,23 @@ impl Service {
             session,
             totals,
             collection,
+            recording,
             routes,
             ..
         } = self;
         let is_empty = session.drain(budget, |drained| match drained {
             Drained::Connect(connect) => {
                 totals.record(connect);
+                recording.connect(connect);
                 if let Some(found) = collection.connect(connect) {
                     log::warn!("{found}");
                     routes.warnings += 1;
                 }
             }
-            Drained::Ended(event) => collection.ended(event),
+            Drained::Ended(event) => {
+                recording.ended(event);
+                collection.ended(event);
+            }
         });
         if is_empty {
             self.drained_at = Some(Instant::now());
@@ -225,11 +240,7 @@ impl Service {
         let accounting = tracer.accounting()?;
         let maps = tracer.probes().maps();
         Ok(Reading {
-            totals: self.totals.clone().with_fast(
-                &maps.fast(),
-                &maps.fast_kinds(),
-                has_single_pass,
-            ),
+            totals: self.totals.clone().with_fast(&maps.fast(), has_single_pass),
             accounting,
             routes: self.routes.clone(),
             local_ports: LocalPorts::of_this_namespace(),

@@ -58,6 +58,39 @@ impl Accounting {
         self.kernel.reported.saturating_sub(self.decoded)
     }
 
+    /// Returns the account of the calls since an earlier reading. Calls that were in flight then, or in the ring
+    /// buffer, count as entered: they end, or are read, in this time.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let difference = |now: Option<u64>, before: Option<u64>| {
+            now.map(|now| now.saturating_sub(before.unwrap_or(0)))
+        };
+        // An entry that cannot be decoded is never a record of a later time.
+        let read_before = earlier.decoded + earlier.undecodable;
+        let in_ring_before = earlier.kernel.reported.saturating_sub(read_before);
+        let carried = earlier.in_flight + in_ring_before;
+        Self {
+            kernel: Counters {
+                entered: self.kernel.entered.saturating_sub(earlier.kernel.entered) + carried,
+                reported: self.kernel.reported.saturating_sub(read_before),
+                // A child that was not followed before is not followed now.
+                not_followed: self.kernel.not_followed,
+                ..self.kernel.since(&earlier.kernel)
+            },
+            decoded: self.decoded.saturating_sub(earlier.decoded),
+            undecodable: self.undecodable.saturating_sub(earlier.undecodable),
+            in_flight: self.in_flight,
+            recursion_misses: difference(self.recursion_misses, earlier.recursion_misses),
+            kretprobe_misses: difference(self.kretprobe_misses, earlier.kretprobe_misses),
+            fork_misses: self.fork_misses,
+            thread_end_misses: difference(self.thread_end_misses, earlier.thread_end_misses),
+            // Either reading may have been of counters that moved.
+            moved: self.moved + earlier.moved,
+            blind: self.blind.saturating_sub(earlier.blind),
+            unknown: self.unknown,
+        }
+    }
+
     /// Returns the number of calls that entered and will never be in a report.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -165,6 +198,47 @@ mod tests {
         accounting.kernel.unsampled = 63;
         assert!(accounting.complete() && accounting.sampled());
         assert_eq!(accounting.left_out(), 0);
+    }
+
+    #[test]
+    fn the_accounts_of_the_parts_of_a_trace_add_up_and_carry_what_was_in_flight() {
+        let earlier = Accounting {
+            kernel: Counters {
+                reported: 95,
+                unsampled: 2,
+                entered: 107,
+                ..example().kernel
+            },
+            undecodable: 2,
+            moved: 1,
+            ..example()
+        };
+        assert_eq!((earlier.adds_up(), earlier.in_ring()), (true, 5));
+        assert_eq!(earlier.since(&Accounting::default()), earlier);
+        let mut all = earlier;
+        // The three in the ring are read, the one in flight ends, and three more are lost; two are in flight.
+        all.kernel.entered += 7;
+        all.kernel.reported += 3;
+        all.kernel.ring_full += 3;
+        all.in_flight = 2;
+        all.decoded += 6;
+        assert!(all.adds_up(), "{all:?}");
+        let part = all.since(&earlier);
+        assert!(part.adds_up(), "{part:?}");
+        assert_eq!((part.decoded, part.in_ring(), part.lost()), (6, 0, 3));
+        assert_eq!(part.kernel.entered, 7 + 1 + 3);
+        all.kernel.entered += 5;
+        assert!(!all.since(&earlier).adds_up(), "five are missing");
+    }
+
+    #[test]
+    fn a_child_that_was_not_followed_is_missing_in_every_later_part() {
+        let mut earlier = example();
+        earlier.kernel.not_followed = 1;
+        earlier.recursion_misses = Some(3);
+        let part = earlier.since(&earlier);
+        assert!(part.adds_up() && !part.complete());
+        assert_eq!(part.recursion_misses, Some(0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The connect() calls that get no record because of `--min-latency`. The kernel counts and buckets them, so that these
 //! statistics still cover all calls.
 
-use connect_trace_common::{FastGroup, Times, power_of_ten};
+use connect_trace_common::{FastGroup, FastKind, FastSums, Times, power_of_ten};
 
 use super::Group;
 use crate::connect::Connect;
@@ -20,23 +20,22 @@ pub struct BelowMinimum {
     pub failed: FastGroup,
 }
 
-/// Calls below `--min-latency` as the kernel sums them up: for IPv4, then for IPv6 addresses.
-pub type ByNetwork = [[FastGroup; FastGroup::GROUPS as usize]; 2];
-
-impl From<ByNetwork> for BelowMinimum {
-    /// Takes the groups in the order of the constants of [`FastGroup`].
-    fn from([v4, v6]: ByNetwork) -> Self {
-        let mut sums = v4;
-        for (sum, more) in sums.iter_mut().zip(&v6) {
-            sum.add(more);
+impl From<&FastSums> for BelowMinimum {
+    fn from(sums: &FastSums) -> Self {
+        let mut below = Self::default();
+        for (kind, group) in sums.groups() {
+            let all = if kind.has(FastKind::FAILED) {
+                &mut below.failed
+            } else if kind.has(FastKind::PORT_BOUND) {
+                &mut below.bound
+            } else if kind.has(FastKind::ODD) {
+                &mut below.odd
+            } else {
+                &mut below.even
+            };
+            all.add(group);
         }
-        let [even, odd, bound, failed] = sums;
-        Self {
-            even,
-            odd,
-            bound,
-            failed,
-        }
+        below
     }
 }
 

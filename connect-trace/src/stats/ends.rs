@@ -97,6 +97,38 @@ pub struct EndsAccount {
 }
 
 impl EndsAccount {
+    /// Returns the account of the connections since an earlier reading. Those that were live then count as followed, as
+    /// do those whose end was not read yet.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let unread = |written: u64, lost: u64, read: u64| written.saturating_sub(lost + read);
+        let before = earlier.kernel;
+        let established = unread(
+            before.established,
+            before.established_lost,
+            earlier.established_read,
+        );
+        let ended = unread(before.ended, before.ended_lost, earlier.ended_read);
+        let mut kernel = self.kernel.since(&before);
+        kernel.established += established;
+        kernel.ended += ended;
+        kernel.followed += ended
+            + before
+                .followed
+                .saturating_sub(before.ended + before.replaced);
+        Self {
+            kernel,
+            established_read: self
+                .established_read
+                .saturating_sub(earlier.established_read),
+            ended_read: self.ended_read.saturating_sub(earlier.ended_read),
+            undecodable: self.undecodable.saturating_sub(earlier.undecodable),
+            left: self.left,
+            // A connection whose end was skipped before counts as live now.
+            skipped: self.skipped,
+        }
+    }
+
     /// Returns the number of connections that have not ended.
     #[must_use]
     pub fn live(&self) -> u64 {
@@ -222,6 +254,26 @@ mod tests {
         };
         assert!(running.adds_up(), "it is in the ring buffer still");
         assert_eq!(running.live(), 4);
+    }
+
+    #[test]
+    fn a_part_of_a_trace_begins_with_the_connections_that_were_live() {
+        let earlier = EndsAccount {
+            ended_read: 3,
+            left: None,
+            ..example()
+        };
+        assert_eq!(earlier.since(&EndsAccount::default()), earlier);
+        let mut all = example();
+        all.kernel.followed += 2;
+        all.kernel.ended += 5;
+        all.ended_read += 5;
+        all.left = Some(1);
+        assert!(all.complete(), "{all:?}");
+        let part = all.since(&earlier);
+        assert!(part.complete(), "{part:?}");
+        assert_eq!((part.kernel.followed, part.live()), (4 + 1 + 2, 1));
+        assert_eq!((part.kernel.ended, part.ended_read), (6, 6));
     }
 
     #[test]

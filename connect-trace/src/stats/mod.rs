@@ -22,7 +22,7 @@ pub(crate) mod summary;
 pub(crate) mod tally;
 pub(crate) mod time_wait;
 
-pub use below_minimum::{BelowMinimum, ByNetwork};
+pub use below_minimum::BelowMinimum;
 pub use candidates::Candidates;
 pub use collection::{Collection, Traced};
 pub use ends::{Ends, EndsAccount};

@@ -74,6 +74,22 @@ pub struct KernelSide {
     pub budget: Option<LimitUse>,
 }
 
+impl KernelSide {
+    /// Returns what was counted since an earlier reading: the account, the checks, and the calls without records.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            checks: self.checks.since(&earlier.checks),
+            accounting: self.accounting.since(&earlier.accounting),
+            fast: self.fast.since(&earlier.fast),
+            ends: self
+                .ends
+                .map(|ends| ends.since(&earlier.ends.unwrap_or_default())),
+            ..self.clone()
+        }
+    }
+}
+
 /// Measurements of `__inet{,6}_check_established`.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
@@ -85,4 +101,20 @@ pub struct Checks {
     pub watched: Duration,
     /// Counts and times, by function.
     pub functions: Vec<(&'static str, CheckEstablished)>,
+}
+
+impl Checks {
+    fn since(&self, earlier: &Self) -> Self {
+        let function = |&(name, now): &(&'static str, CheckEstablished)| {
+            let before = earlier.functions.iter().find(|(other, _)| *other == name);
+            let before = before.map(|(_, seen)| *seen).unwrap_or_default();
+            (name, now.since(&before))
+        };
+        Self {
+            mode: self.mode,
+            bursts: self.bursts.saturating_sub(earlier.bursts),
+            watched: self.watched.saturating_sub(earlier.watched),
+            functions: self.functions.iter().map(function).collect(),
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
     flame::args::file_of_format,
     options::values::{duration, percent, ring_buffer},
     probes::{MAX_CONNECTIONS, MAX_IN_FLIGHT, attach::AttachMode},
+    recording::RecordArgs,
     report::OutputArgs,
 };
 
@@ -54,10 +55,9 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Write every connect() to this new file, for `connect-trace report` and other tools. With -, write to stdout, and
-    /// print everything else on stderr
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    pub record: Option<PathBuf>,
+    /// Options of a recording.
+    #[command(flatten)]
+    pub recording: RecordArgs,
 
     /// Draw a flame graph of the kernel stacks of threads inside connect() into this file at the end of the trace. Its
     /// ending is the format: .svg, .folded, or .json for speedscope. With -, write folded stacks to stdout

@@ -1,17 +1,17 @@
 //! The settings of a trace, made from the command line and checked against this host.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use anyhow::Result;
 
 use super::args::TraceArgs;
 use crate::{
     connect::Protocols,
-    files::is_standard,
     filter::{Filters, filters},
     flame::{HERTZ, args::FlameFiles},
     kernel::access,
     probes::ProbeConfig,
+    recording::RecordArgs,
     report::OutputArgs,
 };
 
@@ -26,8 +26,8 @@ pub struct Config {
     pub duration: Option<Duration>,
     /// Settings of the output.
     pub output: OutputArgs,
-    /// File to which every connect() is recorded.
-    pub record: Option<PathBuf>,
+    /// Settings of the recording.
+    pub recording: RecordArgs,
     /// True to print only errors and warnings on stderr.
     pub quiet: bool,
     /// The overhead limit in percent of one core. Above it, less is traced.
@@ -70,7 +70,7 @@ impl Config {
             command: args.traced.command,
             duration: args.duration,
             output: args.output,
-            record: args.record,
+            recording: args.recording,
             quiet: args.quiet,
             max_overhead: args.max_overhead,
             flame: args.flame.map(FlameFiles::by_ending),
@@ -80,8 +80,7 @@ impl Config {
 
     /// Returns true if stdout is the file of a recording or of a flame graph, so that reports go to stderr.
     pub(super) fn uses_stdout(&self) -> bool {
-        let recording = self.record.as_deref().is_some_and(is_standard);
         let flame = self.flame.as_ref().map_or(0, FlameFiles::on_stdout);
-        recording || flame > 0
+        self.recording.uses_stdout() || flame > 0
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         values::{duration, ring_buffer},
     },
     probes::{MAX_CONNECTIONS, MAX_IN_FLIGHT},
+    recording::RecordArgs,
     report::OutputArgs,
     stats::by::By,
 };
@@ -113,7 +114,7 @@ impl Config {
             traced: args.traced,
             duration: args.duration,
             output: NO_REPORT,
-            record: None,
+            recording: RecordArgs::default(),
             flame: None,
             phases: false,
             ends: false,

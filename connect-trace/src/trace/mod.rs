@@ -64,7 +64,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         let _context = runtime.enter();
         Signals::catch()?
     };
-    let recording = Recorder::create(config.record.as_deref())?;
+    let recording = Recorder::create(&config.recording)?;
     let flame_files = config.flame.as_ref().map(Prepared::new).transpose()?;
     let mut config = config.clone();
     let mut command = None;
@@ -315,7 +315,7 @@ impl Daemon {
                 printed = taken;
             }
         });
-        recording.tick();
+        recording.tick(|| session.counted())?;
         if let Some(flame) = flame {
             flame.read(is_empty);
         }

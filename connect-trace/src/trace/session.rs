@@ -214,11 +214,11 @@ impl Session {
         self.tracer.stop()
     }
 
-    /// Returns the kernel's side of a report since the last one.
+    /// Returns what the kernel's side has counted since the start, for a report or a recording.
     ///
     /// # Errors
     /// If a map or the kernel's counters cannot be read.
-    pub(crate) fn kernel_side(&mut self) -> Result<KernelSide> {
+    pub(crate) fn counted(&mut self) -> Result<KernelSide> {
         let probes = self.tracer.probes();
         let functions = CHECKS
             .iter()
@@ -231,19 +231,30 @@ impl Session {
             watched: self.schedule.watched,
             functions,
         };
+        Ok(KernelSide {
+            checks,
+            accounting: self.tracer.accounting()?,
+            // The sum since the start: a collection subtracts the sum at the last report.
+            fast: BelowMinimum::from(&self.tracer.probes().maps().fast()),
+            ends: self.tracer.ends_account()?,
+            ..KernelSide::default()
+        })
+    }
+
+    /// Returns the kernel's side of a report since the last one.
+    ///
+    /// # Errors
+    /// If a map or the kernel's counters cannot be read.
+    pub(crate) fn kernel_side(&mut self) -> Result<KernelSide> {
         let budget = match &mut self.overhead_control {
             Some(overhead_control) => Some(overhead_control.report(&mut self.tracer)?),
             None => None,
         };
         Ok(KernelSide {
-            checks,
             time_wait: self.time_wait()?,
-            accounting: self.tracer.accounting()?,
-            // The sum since the start: a collection subtracts the sum at the last report.
-            fast: BelowMinimum::from(self.tracer.probes().maps().fast()),
-            ends: self.tracer.ends_account()?,
             overhead: self.new_overhead()?,
             budget,
+            ..self.counted()?
         })
     }
 

@@ -6,10 +6,11 @@
 //! the choice of a port and the length of the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of
 //! connect() calls, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
 //! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
-//! that cannot be written, `recording` recordings, `flame` flame graphs, `overhead` the cost of a trace and its budget,
-//! `load` and `compare` workloads, `explain` the ports that connect() takes next, `check` the command `connect-trace
-//! check` and kernels that lack a feature; `peer` compares with another tracer, and `clients` with the counts of real
-//! clients and a server, `prometheus` with a Prometheus that scrapes two services. The other modules are helpers.
+//! that cannot be written, `recording` recordings, `record_folder` those of long runs, `flame` flame graphs, `overhead`
+//! the cost of a trace and its budget, `load` and `compare` workloads, `explain` the ports that connect() takes next,
+//! `check` the command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and
+//! `clients` with the counts of real clients and a server; `prometheus` has a Prometheus that scrapes
+//! two services. The other modules are helpers.
 
 mod check;
 mod checks;
@@ -34,6 +35,7 @@ mod phases;
 mod process;
 mod program;
 mod prometheus;
+mod record_folder;
 mod recording;
 mod records;
 mod scan;
@@ -101,6 +103,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     terminal::TESTS,
     streams::TESTS,
     recording::TESTS,
+    record_folder::TESTS,
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,

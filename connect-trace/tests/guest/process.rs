@@ -103,6 +103,11 @@ impl Process {
         self.stdout.text()
     }
 
+    /// Returns its standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) -> Result<()> {
         let pid = libc::pid_t::try_from(self.pid())?;

@@ -71,6 +71,10 @@ impl Folder {
         Ok(folder)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn file(&self) -> PathBuf {
         self.path.join("r.csv.zst")
     }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::figures::Figures;
 use crate::tracers::{
-    BPFTRACE, DEFAULT, FENTRY, FENTRY_COUNT, FENTRY_CROWD, FENTRY_OTHER, FENTRY_TIME, FUNCLATENCY,
-    FUNCLATENCY_CHECKS, KPROBE, KPROBE_CROWD,
+    BPFTRACE, DEFAULT, FENTRY, FENTRY_COUNT, FENTRY_CROWD, FENTRY_OTHER, FENTRY_SERVE, FENTRY_TIME,
+    FUNCLATENCY, FUNCLATENCY_CHECKS, KPROBE, KPROBE_CROWD,
 };
 
 /// A ratio of figures, and its upper limit.
@@ -16,7 +16,7 @@ struct Target {
     stretch: f64,
 }
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     Target {
         what: "fentry, of funclatency's connect",
         of: |figures| Some(figures.per_connect(FENTRY)? / figures.per_connect(FUNCLATENCY)?),
@@ -50,6 +50,12 @@ const TARGETS: [Target; 8] = [
         },
         most: 1.03,
         stretch: 1.01,
+    },
+    Target {
+        what: "serve by fentry, summed, of a record's",
+        of: |figures| Some(figures.per_connect(FENTRY_SERVE)? / figures.per_connect(FENTRY)?),
+        most: 0.85,
+        stretch: 0.7,
     },
     Target {
         what: "default, odd connect, of untraced",

@@ -16,6 +16,8 @@ pub(crate) const FENTRY_OTHER: &str = "fentry, --pid of another";
 /// A trace that counts each call of `__inet_check_established`.
 pub(crate) const FENTRY_COUNT: &str = "fentry, checks count";
 pub(crate) const FENTRY_TIME: &str = "fentry, checks time";
+/// A service whose calls are all summed in the kernel: each is below the minimum latency.
+pub(crate) const FENTRY_SERVE: &str = "fentry, serve";
 /// A trace with the default options.
 pub(crate) const DEFAULT: &str = "default";
 /// The same connections from each of many threads that are all alive.
@@ -111,6 +113,21 @@ const TRACERS: &[Tracer] = &[
         "fentry, --time-wait",
         Rounds(1),
         concat!(ours!("fentry", "off"), " --time-wait"),
+    ),
+    (
+        FENTRY_SERVE,
+        Rounds(1),
+        "connect-trace serve --attach fentry --min-latency 1s",
+    ),
+    (
+        "fentry, serve, a record of each",
+        Rounds(1),
+        "connect-trace serve --attach fentry --min-latency 1ns",
+    ),
+    (
+        "kprobe, serve",
+        Rounds(1),
+        "connect-trace serve --attach kprobe --min-latency 1s",
     ),
     (KPROBE, Rounds(2), ours!("kprobe", "off")),
     (

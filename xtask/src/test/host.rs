@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::durations::Durations;
 use super::libtest::Log;
 use super::{Ran, print_line};
-use crate::tools::{browser, prometheus::Prometheus, shells};
+use crate::tools::{browser, duckdb, prometheus::Prometheus, shells};
 use crate::{process, workspace};
 
 /// Variable that gives the tests of the page the browser's path, or the reason to skip them.
@@ -41,6 +41,10 @@ pub(super) fn test(durations: &Durations) -> Result<Ran> {
     // The tests of completions look for shells there, and skip those that are missing.
     if let Err(error) = shells::ensure() {
         eprintln!("no shells: {error:#}");
+    }
+    // So do the tests of recordings as a table.
+    if let Err(error) = duckdb::ensure() {
+        eprintln!("no DuckDB: {error:#}");
     }
     eprintln!("testing on this machine: {}", process::line(&command));
     durations.measure(run, || {

@@ -31,7 +31,7 @@ pub(crate) struct Options<'a> {
     /// Offsets of the kernel fields that the programs read.
     pub(crate) layout: &'a Layout,
     /// The variables that the programs share with the daemon.
-    pub(crate) variables: [Extern; 3],
+    pub(crate) variables: [Extern; 4],
     /// Address of the kernel's variable `table_perturb`; 0 if it is not known.
     pub(crate) table_perturb: u64,
     /// Filters that select the connect() calls to trace.

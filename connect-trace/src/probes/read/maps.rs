@@ -15,7 +15,7 @@ use aya::{
 };
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
-    CheckEstablished, Control, Counters, EndCounters, FastGroup, FastKind, FastKinds, InFlight,
+    CheckEstablished, Control, Counters, EndCounters, FastGroup, FastSums, InFlight,
     counters::{COPIES, PerCpu, TimeWaitCounts},
     record::{IDLE, PLACES},
 };
@@ -37,6 +37,7 @@ const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 /// The variables that the programs and the daemon share, created before the programs are loaded.
 pub(crate) struct Variables {
     per_cpu: Shared<PerCpu>,
+    fast: Shared<FastSums>,
     threads: Shared<u64>,
     control: Shared<Control>,
     /// Number of the elements of `per_cpu` that are used.
@@ -44,12 +45,13 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    /// Creates the variables, all zero.
-    pub(crate) fn new() -> Result<Self> {
+    /// Creates the variables, all zero. `sums_fast` says that the programs sum up calls below a minimum latency.
+    pub(crate) fn new(sums_fast: bool) -> Result<Self> {
         // An unreadable list costs time but no counts: the copies of absent CPUs stay zero.
         let possible = fs::read_to_string(POSSIBLE_CPUS).unwrap_or_default();
         Ok(Self {
             per_cpu: Shared::new("PER_CPU", COPIES)?,
+            fast: Shared::new("FAST", if sums_fast { COPIES } else { 1 })?,
             threads: Shared::new("THREADS", PLACES)?,
             control: Shared::new("CONTROL", 1)?,
             cpus: numbers_of_cpus(&possible).map_or(COPIES, |cpus| cpus.min(COPIES)),
@@ -57,9 +59,10 @@ impl Variables {
     }
 
     /// Returns the definitions with which the programs are linked.
-    pub(crate) fn linked(&self) -> [Extern; 3] {
+    pub(crate) fn linked(&self) -> [Extern; 4] {
         [
             self.per_cpu.linked(),
+            self.fast.linked(),
             self.threads.linked(),
             self.control.linked(),
         ]
@@ -155,7 +158,7 @@ impl Maps {
         for PerCpu { checks, .. } in self.per_cpu() {
             for (sum, cpu) in sums.iter_mut().zip(checks) {
                 sum.calls += cpu.calls;
-                sum.times.add(&cpu.times);
+                sum.times.add(&cpu.times.counted());
             }
         }
         sums
@@ -181,28 +184,16 @@ impl Maps {
         sum
     }
 
-    /// Returns the connect() calls that were too fast for a record, summed over all CPUs, in the order of the constants
-    /// of [`FastGroup`]: first those to IPv4 addresses, then those to IPv6 addresses.
+    /// Returns the connect() calls that were too fast for a record, summed over all CPUs.
     #[must_use]
-    pub fn fast(&self) -> [[FastGroup; FastGroup::GROUPS as usize]; 2] {
-        let mut sums = [[FastGroup::zeroed(); FastGroup::GROUPS as usize]; 2];
-        for PerCpu { fast, .. } in self.per_cpu() {
-            for (sum, cpu) in sums.iter_mut().flatten().zip(fast.iter().flatten()) {
-                sum.add(cpu);
-            }
+    pub fn fast(&self) -> FastSums {
+        let mut sums = FastSums::zeroed();
+        for fast in self.variables.fast.iter().take(self.variables.cpus) {
+            sums.add(&fast);
         }
-        sums
-    }
-
-    /// Returns the numbers of these calls by [`connect_trace_common::FastKind`], summed over all CPUs; all 0 if the
-    /// programs are not those of a service.
-    #[must_use]
-    pub fn fast_kinds(&self) -> FastKinds {
-        let mut sums = [0; FastKind::KINDS];
-        for PerCpu { fast_kinds, .. } in self.per_cpu() {
-            for (sum, cpu) in sums.iter_mut().zip(fast_kinds) {
-                *sum += cpu;
-            }
+        for FastGroup { connect, search } in &mut sums.0 {
+            *connect = connect.counted();
+            *search = search.counted();
         }
         sums
     }
