@@ -1,4 +1,4 @@
-//! Native histograms of Prometheus, each of whose buckets is a twelfth wider than the one before: of the calls with a record only, as the kernel sums up
+//! Native histograms of Prometheus, each of whose buckets is 9 % wider than the one before: of the calls with a record only, as the kernel sums up
 //! the others by powers of ten. They are in the binary format of Prometheus alone.
 
 use std::{collections::BTreeMap, fmt};

@@ -51,8 +51,8 @@ impl Family {
 /// Parses a text; the families are named as in Prometheus, where a counter's name ends with `_total`.
 pub fn parse(text: &str, format: Format) -> Result<BTreeMap<String, Family>> {
     let body = match format {
-        Format::Prometheus => text,
         Format::OpenMetrics => text.strip_suffix("# EOF\n").context("the end is missing")?,
+        _ => text,
     };
     ensure!(body.ends_with('\n'), "the last line has no end");
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
