@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::guest::system::System;
 use crate::tools::cargo_tool::{CARGO_AUDITABLE, CARGO_CYCLONEDX, CARGO_DENY};
 use crate::tools::checkers::Checkers;
 use crate::tools::guest_clients::GuestClients;
@@ -37,6 +38,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("guest tools", "present");
         GuestClients::ensure()?;
         report("clients", "present");
+        System::ensure()?;
+        report("system", "present");
         browser::ensure()?;
         report("browser", "present");
         shells::ensure()?;

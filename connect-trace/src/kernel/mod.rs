@@ -14,6 +14,7 @@ pub mod preemption;
 pub(crate) mod process;
 pub mod prototypes;
 pub(crate) mod requirement;
+pub(crate) mod sandbox;
 pub mod symbols;
 pub(crate) mod sysctls;
 pub mod text;

@@ -42,7 +42,7 @@ pub(super) async fn serve(listener: Listener, requests: Sender<Request>) {
                 .accept()
                 .await
                 .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
-            Listener::Unix(unix) => unix
+            Listener::Unix { socket, .. } => socket
                 .accept()
                 .await
                 .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),

@@ -1,8 +1,12 @@
 //! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP.
 
 pub mod args;
+pub mod config;
 mod http;
 mod listen;
+mod manager;
+mod privileges;
+mod reload;
 mod request;
 mod service;
 
@@ -11,7 +15,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use tokio::{sync::mpsc, task::LocalSet};
 
-use self::{args::ServeArgs, listen::Listeners, request::WAITING, service::Service};
+use self::{
+    args::ServeArgs, listen::Listeners, manager::Manager, request::WAITING, service::Service,
+};
 use crate::{
     kernel::access,
     term::message::say,
@@ -34,6 +40,11 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Opened before the probes are attached: an address that is taken ends the command before it has cost anything.
         let listeners = Listeners::open(&args.listen)?;
         let mut service = Service::start(args)?;
+        let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
+        if !args.quiet {
+            say!("{sandbox}");
+        }
+        let mut manager = Manager::of_this_process(service.status(&listeners));
         let (requests, waiting) = mpsc::channel(WAITING);
         for listener in listeners.all {
             if !args.quiet {
@@ -41,7 +52,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
             }
             tokio::task::spawn_local(http::serve(listener, requests.clone()));
         }
-        let ended = service.run(signals, waiting).await;
+        let ended = service.run(signals, waiting, &mut manager).await;
         ended.and(service.finish())
     })?;
     Ok(ExitCode::SUCCESS)

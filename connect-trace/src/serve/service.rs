@@ -5,22 +5,26 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
     args::ServeArgs,
+    config,
+    listen::Listeners,
+    manager::Manager,
+    reload::Reload,
     request::{Answer, Request, Wanted},
 };
 use crate::{
     connect::{CheckMode, Protocols},
-    filter::{Filters, filter_words, filters},
-    kernel,
+    filter::{Filters, filter_words},
+    kernel::{self, sysctls},
     metrics::{
         Reading, Totals, exposition,
         reading::{LocalPorts, Process, Routes},
     },
-    probes::ProbeConfig,
+    probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
     stats::{Collection, Traced, by::By, report::Report},
@@ -38,14 +42,13 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(super) struct Service {
-    session: Session,
+    pub(super) session: Session,
     totals: Totals,
-    collection: Collection,
+    pub(super) collection: Collection,
     recording: Recorder,
     routes: Routes,
-    /// Number of routes that metrics name.
-    named_routes: usize,
-    interval: Duration,
+    /// The options in force.
+    pub(super) args: ServeArgs,
     /// Start of the interval.
     since: Instant,
     /// The JSON of the last interval; empty before its end.
@@ -61,11 +64,7 @@ impl Service {
     /// # Errors
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
-        let given = filters(&args.filters)?;
-        let filters = Filters {
-            min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
-            ..given
-        };
+        let filters = wanted(args)?;
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -75,7 +74,7 @@ impl Service {
             filters,
             ring_buffer_bytes: args.ring_buffer,
             max_in_flight: args.max_in_flight,
-            run_stats: args.max_overhead.is_some(),
+            run_stats: args.max_overhead.is_some() || sysctls::counts_runs(),
             may_sample: true,
             service: true,
             phases: false,
@@ -104,13 +103,27 @@ impl Service {
             collection: Collection::new(traced, By::Parity, 1),
             recording,
             routes: Routes::default(),
-            named_routes: args.metrics_routes.into(),
-            interval: args.interval,
+            args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
             drained_at: None,
             started: SystemTime::now(),
         })
+    }
+
+    /// Returns the probes.
+    pub(super) fn probes(&mut self) -> &Probes {
+        self.session.tracer().probes()
+    }
+
+    /// Returns how it traces and where it listens, in one line.
+    pub(super) fn status(&self, listeners: &Listeners) -> String {
+        let listeners: Vec<String> = listeners.all.iter().map(ToString::to_string).collect();
+        format!(
+            "Tracing by {}, serving on {}",
+            self.collection.traced.attached,
+            listeners.join(", ")
+        )
     }
 
     /// Serves until a signal.
@@ -121,9 +134,10 @@ impl Service {
         &mut self,
         mut signals: Signals,
         mut requests: Receiver<Request>,
+        manager: &mut Manager,
     ) -> Result<()> {
-        let mut report = interval_at(Instant::now() + self.interval, self.interval);
-        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut report = ticks(self.args.interval);
+        let mut reload = Reload::default();
         loop {
             tokio::select! {
                 biased;
@@ -134,8 +148,17 @@ impl Service {
                     let is_empty = self.drain(DRAIN_BUDGET);
                     self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
+                    manager.drained(is_empty);
                 }
                 _ = report.tick() => self.end_interval()?,
+                read = reload.next(&mut signals.hangup, &self.args) => {
+                    Manager::reloads();
+                    let is_changed = self.reload(read).await?;
+                    manager.reloaded();
+                    if is_changed {
+                        report = ticks(self.args.interval);
+                    }
+                }
                 Some(request) = requests.recv() => self.answer(request)?,
             }
         }
@@ -146,6 +169,7 @@ impl Service {
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
+        Manager::ends();
         let stopped = self.session.stop();
         self.drain(Duration::MAX);
         let counted = self.session.counted()?;
@@ -184,7 +208,7 @@ impl Service {
     }
 
     /// Makes the report of the interval, and begins the next one.
-    fn end_interval(&mut self) -> Result<()> {
+    pub(super) fn end_interval(&mut self) -> Result<()> {
         self.drain(DRAIN_BUDGET);
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
@@ -192,7 +216,8 @@ impl Service {
         let report = self
             .collection
             .take(SystemTime::now(), elapsed, None, kernel_side);
-        self.routes.see(&report.exhausted, self.named_routes);
+        self.routes
+            .see(&report.exhausted, self.args.metrics_routes.into());
         self.report = line(&report)?;
         Ok(())
     }
@@ -251,6 +276,25 @@ impl Service {
             attached: self.collection.traced.attached.clone(),
         })
     }
+}
+
+/// Returns the filters of these options, with the minimum latency of a service.
+///
+/// # Errors
+/// If a filter names something that does not exist.
+pub(super) fn wanted(args: &ServeArgs) -> Result<Filters> {
+    let given = config::resolve(args)?;
+    Ok(Filters {
+        min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+        ..given
+    })
+}
+
+/// Returns the ends of intervals, the first of which begins now.
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// Returns the JSON of a report.

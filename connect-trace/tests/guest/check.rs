@@ -724,18 +724,18 @@ fn a_comparison_without_privileges_says_what_a_trace_takes((): ()) -> Result<()>
 }
 
 /// A setting of the kernel, restored on drop.
-struct Setting {
+pub struct Setting {
     path: &'static str,
     before: String,
 }
 
 impl Setting {
-    fn of(path: &'static str) -> Result<Self> {
+    pub fn of(path: &'static str) -> Result<Self> {
         let before = fs::read_to_string(path).context(path)?;
         Ok(Self { path, before })
     }
 
-    fn set(&self, value: &str) -> Result<()> {
+    pub fn set(&self, value: &str) -> Result<()> {
         fs::write(self.path, value).with_context(|| format!("write {value} to {}", self.path))
     }
 }

@@ -114,6 +114,10 @@ fn the_deb_has_all_files_and_lintian_finds_no_error() {
             "usr/share/fish/vendor_completions.d/connect-trace.fish",
         ),
         ("-rw-r--r--", "usr/share/doc/connect-trace/copyright"),
+        (
+            "-rw-r--r--",
+            "usr/share/doc/connect-trace/examples/connect-trace.socket",
+        ),
     ] {
         let found = listed.lines().any(|line| {
             line.starts_with(&format!("{mode} root/root ")) && line.ends_with(&format!(" ./{path}"))

@@ -3,7 +3,7 @@
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,12 +15,16 @@ use aya::{
 };
 
 use super::program_info;
-use crate::{kernel::requirement::MissingRequirement, overhead::ProgramRuns};
+use crate::{
+    kernel::{requirement::MissingRequirement, sysctls::counts_runs},
+    overhead::ProgramRuns,
+};
 
 /// The statistics of our programs.
 pub(crate) struct RunStats {
-    /// The kernel counts until this descriptor is closed.
-    _enabled: OwnedFd,
+    /// The kernel counts until this descriptor is closed. `None` if somebody else decides that
+    /// ([`counts_runs`]).
+    enabled: Mutex<Option<OwnedFd>>,
     programs: Mutex<Vec<Known>>,
 }
 
@@ -46,9 +50,40 @@ impl RunStats {
             )
         })?;
         Ok(Self {
-            _enabled: enabled,
+            enabled: Mutex::new(Some(enabled)),
             programs: Mutex::default(),
         })
+    }
+
+    /// Enables the statistics if that is allowed. No program is known yet.
+    pub(crate) fn enable_if_allowed() -> Self {
+        let stats = Self {
+            enabled: Mutex::default(),
+            programs: Mutex::default(),
+        };
+        stats.resume();
+        stats
+    }
+
+    /// Enables the statistics again, if that is allowed.
+    pub(crate) fn resume(&self) {
+        let enabled = enable_stats(Stats::RunTime)
+            .inspect_err(|error| log::debug!("enable statistics of programs: {error}"));
+        *self.enabled() = enabled.ok();
+    }
+
+    /// No longer enables the statistics. The counts until now stay.
+    pub(crate) fn pause(&self) {
+        *self.enabled() = None;
+    }
+
+    /// Returns true if the kernel counts now.
+    pub(crate) fn counts(&self) -> bool {
+        self.enabled().is_some() || counts_runs()
+    }
+
+    fn enabled(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.enabled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers the programs that are loaded. To be called after any was loaded.
