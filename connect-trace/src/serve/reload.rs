@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The keys of options that a reload changes; each other one takes effect when the service starts.
-const RELOADED: [&str; 13] = [
+const RELOADED: [&str; 14] = [
     "pid",
     "cgroup",
     "uid",
