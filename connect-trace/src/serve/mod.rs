@@ -2,13 +2,17 @@
 
 pub mod args;
 pub mod config;
+mod history;
 mod http;
 mod listen;
 mod manager;
+mod page;
 mod privileges;
+pub mod rehearsal;
 mod reload;
 mod request;
 mod service;
+mod verdict;
 
 use std::process::ExitCode;
 

@@ -88,6 +88,8 @@ impl Service {
             return Ok(false);
         }
         self.collection.traced.filters = filter_words(&filters);
+        self.history
+            .change(args.interval, filters.min_latency.unwrap_or_default());
         let limited = self.session.set_max_overhead(args.max_overhead).await;
         limited.context("change --max-overhead")?;
         let changes = Changes::between(&self.args.values, &args.values);

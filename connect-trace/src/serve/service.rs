@@ -11,8 +11,10 @@ use tokio::{
 use super::{
     args::ServeArgs,
     config,
+    history::{self, History},
     listen::Listeners,
     manager::Manager,
+    page,
     reload::Reload,
     request::{Answer, Request, Wanted},
 };
@@ -53,6 +55,8 @@ pub(super) struct Service {
     since: Instant,
     /// The JSON of the last interval; empty before its end.
     report: Vec<u8>,
+    /// The last quarter of an hour, for the page.
+    pub(super) history: History,
     /// Time of the last reading that emptied the ring buffer.
     drained_at: Option<Instant>,
     started: SystemTime,
@@ -65,6 +69,7 @@ impl Service {
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
         let filters = wanted(args)?;
+        let min_latency = filters.min_latency.unwrap_or(MIN_LATENCY);
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -106,6 +111,7 @@ impl Service {
             args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
+            history: History::new(args.interval, min_latency),
             drained_at: None,
             started: SystemTime::now(),
         })
@@ -219,11 +225,27 @@ impl Service {
         self.routes
             .see(&report.exhausted, self.args.metrics_routes.into());
         self.report = line(&report)?;
+        let totals = self.totals();
+        self.history.add(&history::Interval {
+            report: &report,
+            totals: &totals,
+            level: self.session.level(),
+            own: ProcessUsage::now(),
+        });
         Ok(())
+    }
+
+    /// Returns the connect() calls since the start, with those that have no record.
+    fn totals(&mut self) -> Totals {
+        let probes = self.session.tracer().probes();
+        let has_single_pass = probes.layout().socket_range_has_no_parity;
+        let fast = probes.maps().fast();
+        self.totals.clone().with_fast(&fast, has_single_pass)
     }
 
     fn answer(&mut self, request: Request) -> Result<()> {
         let answer = match request.wanted {
+            Wanted::Page { nonce } => page::answer(&self.history, nonce),
             Wanted::Metrics(format) => {
                 self.drain(DRAIN_BUDGET);
                 Answer {
@@ -259,13 +281,12 @@ impl Service {
 
     fn reading(&mut self) -> Result<Reading> {
         let level = self.session.level();
+        let totals = self.totals();
         let tracer = self.session.tracer();
-        let has_single_pass = tracer.probes().layout().socket_range_has_no_parity;
         let programs = tracer.overhead()?.map(|overhead| overhead.programs);
         let accounting = tracer.accounting()?;
-        let maps = tracer.probes().maps();
         Ok(Reading {
-            totals: self.totals.clone().with_fast(&maps.fast(), has_single_pass),
+            totals,
             accounting,
             routes: self.routes.clone(),
             local_ports: LocalPorts::of_this_namespace(),

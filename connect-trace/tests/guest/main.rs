@@ -14,6 +14,7 @@ mod explain;
 mod filters;
 mod flame;
 mod flood;
+mod live;
 mod load;
 mod losses;
 mod makers;
@@ -103,6 +104,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
+    live::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
