@@ -26,6 +26,7 @@ use crate::{
         Reading, Totals, exposition,
         reading::{LocalPorts, Process, Routes},
     },
+    overhead::process_usage::ProcessUsage,
     probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
