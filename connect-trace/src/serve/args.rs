@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 use super::{config::Values, listen::Address};
 use crate::{
     filter::FilterArgs,
+    metrics::totals::MOST_LABEL_SETS,
     options::values::{duration, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
     recording::RecordArgs,
@@ -28,6 +29,11 @@ pub struct ServeArgs {
     /// Length of the intervals of /report and of the page
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = duration, help_heading = "Service")]
     pub interval: Duration,
+
+    /// Name up to NUMBER routes in the metrics, those whose ports run out first. Addresses are data: by default, none is
+    /// named
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=MOST_LABEL_SETS as i64), help_heading = "Service")]
+    pub metrics_routes: u8,
 
     /// The connections to trace.
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The keys of options that a reload changes; each other one takes effect when the service starts.
-const RELOADED: [&str; 13] = [
+const RELOADED: [&str; 14] = [
     "pid",
     "cgroup",
     "uid",
@@ -30,6 +30,7 @@ const RELOADED: [&str; 13] = [
     "min-latency",
     "max-overhead",
     "interval",
+    "metrics-routes",
 ];
 
 /// The options that were read again, with the filters on this host.
@@ -105,6 +106,7 @@ impl Service {
         let values = changes.in_force(&self.args.values, args.values);
         self.args = ServeArgs {
             interval: args.interval,
+            metrics_routes: args.metrics_routes,
             values,
             ..self.args.clone()
         };

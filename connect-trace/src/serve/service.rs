@@ -22,12 +22,15 @@ use crate::{
     connect::{CheckMode, Protocols},
     filter::{Filters, filter_words},
     kernel::{self, sysctls},
-    metrics::{Reading, Totals, exposition, reading::Routes},
+    metrics::{
+        Reading, Totals, exposition,
+        reading::{LocalPorts, Process, Routes},
+    },
     overhead::process_usage::ProcessUsage,
     probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
-    stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
+    stats::{Collection, Traced, by::By, report::Report},
     term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
@@ -219,7 +222,8 @@ impl Service {
         let report = self
             .collection
             .take(SystemTime::now(), elapsed, None, kernel_side);
-        self.routes.see(&report.exhausted);
+        self.routes
+            .see(&report.exhausted, self.args.metrics_routes.into());
         self.report = line(&report)?;
         let totals = self.totals();
         let filters = self.session.tracer().probes().filters();
@@ -252,7 +256,7 @@ impl Service {
                 Answer {
                     status: 200,
                     content_type: format.content_type(),
-                    body: exposition(self.reading()?, format).into_bytes(),
+                    body: exposition(self.reading()?, format),
                 }
             }
             Wanted::Report if self.report.is_empty() => {
@@ -289,24 +293,14 @@ impl Service {
         Ok(Reading {
             totals,
             accounting,
-            routes: self.routes,
+            routes: self.routes.clone(),
+            local_ports: LocalPorts::of_this_namespace(),
             programs: programs.unwrap_or_default(),
             level,
-            own: ProcessUsage::now(),
-            started: self.started,
+            process: Process::now(self.started),
             kernel: self.collection.traced.kernel.clone(),
             attached: self.collection.traced.attached.clone(),
         })
-    }
-}
-
-impl Routes {
-    /// Takes the routes of an interval.
-    fn see(&mut self, exhausted: &Exhausted) {
-        let shares = exhausted.routes.iter();
-        let fullest = shares.map(|found| found.evidence.percent_taken).max();
-        self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
-        self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
 }
 

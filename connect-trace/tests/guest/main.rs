@@ -27,6 +27,7 @@ mod phases;
 mod privileges;
 mod process;
 mod program;
+mod prometheus;
 mod record_folder;
 mod recording;
 mod records;
@@ -108,6 +109,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
+    prometheus::TESTS,
     serve::TESTS,
     privileges::TESTS,
 ];

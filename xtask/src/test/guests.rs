@@ -18,10 +18,11 @@ use crate::guest::binaries::{self, Tests};
 use crate::guest::{Hardware, Kit, Stream, Task};
 use crate::package::ForTests;
 use crate::tools::kernels::Kernel;
+use crate::tools::prometheus::Prometheus;
 use crate::workspace;
 
-/// Modules with which tests build networks.
-const MODULES: [&str; 2] = ["veth", "dummy"];
+/// Modules with which tests build networks, and by which the service learns of listening sockets.
+const MODULES: [&str; 3] = ["veth", "dummy", "tcp_diag"];
 /// Modules of DCCP, and their folder: later kernels have none.
 const DCCP: [&str; 2] = ["dccp_ipv4", "dccp_ipv6"];
 const DCCP_FOLDER: &str = "kernel/net/dccp";
@@ -58,6 +59,8 @@ pub(super) struct Part<'a> {
     arguments: Vec<String>,
     /// True for the tests that need more CPUs than others.
     crowd: bool,
+    /// True for the tests that scrape with Prometheus, which is larger than all other files.
+    prometheus: bool,
     /// True for the tests on a whole system.
     system: bool,
 }
@@ -71,6 +74,12 @@ impl Part<'_> {
         }
     }
 }
+
+/// Part of the names of the tests that need Prometheus.
+const PROMETHEUS: &str = "prometheus";
+
+/// Path of Prometheus in a guest.
+const SERVER: &str = "/usr/bin/prometheus";
 
 /// Prefix of the tests that need [`crowded`] hardware.
 const CROWD: &str = "crowd::";
@@ -98,6 +107,8 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
                 between,
                 usual,
                 crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
+                prometheus: !system
+                    && (name == OTHERS || arguments.iter().any(|name| name.contains(PROMETHEUS))),
                 system,
                 arguments,
             });
@@ -127,6 +138,9 @@ struct Share {
     usual: [u64; 2],
 }
 
+/// Name of the share of the tests that neither of the others has.
+const OTHERS: &str = " others";
+
 const SHARES: [Share; 4] = [
     Share {
         name: " fentry",
@@ -139,7 +153,7 @@ const SHARES: [Share; 4] = [
         usual: [85, 65],
     },
     Share {
-        name: " others",
+        name: OTHERS,
         arguments: &["--skip", "fentry::", "--skip", "kprobe::", "--skip", CROWD],
         usual: [170, 50],
     },
@@ -179,6 +193,8 @@ struct Built {
     tests: Tests,
     /// The packages: path on the host, path in a guest with a system.
     packages: Vec<(PathBuf, String)>,
+    /// Path of Prometheus on the host.
+    server: PathBuf,
 }
 
 /// Makes the packages that are installed in guests, of the program that the other guests run.
@@ -217,6 +233,7 @@ pub(super) fn test(
             kit,
             tests,
             packages: packages.into_iter().flatten().collect(),
+            server: Prometheus::ensure()?.server(),
         };
         anyhow::Ok((built, parts))
     })?;
@@ -250,10 +267,12 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
         between,
         arguments,
         crowd,
+        prometheus,
         system,
         ..
     } = part;
     let program = (part.program(&built.tests).to_owned(), PROGRAM.to_owned());
+    let server = prometheus.then(|| (built.server.clone(), SERVER.to_owned()));
     let packages = built.packages.iter().filter(|_| *system).cloned();
     let between = between.then_some(["env", BETWEEN]);
     // One at a time: tests change settings of the whole system.
@@ -273,7 +292,7 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
         silence: Some(silence),
         system: *system,
         modules: modules(kernel),
-        inputs: packages.chain([program]).collect(),
+        inputs: packages.chain([program]).chain(server).collect(),
         outputs: Vec::new(),
     };
     print_line(name, &format!("booting {}", kernel.release()), None);
