@@ -1,7 +1,8 @@
 //! Builds the eBPF object and hands its path to the crate as `CONNECT_TRACE_BPF_OBJECT_PATH`.
 //!
 //! The nightly toolchain builds the object in one target folder that every build of the workspace shares. For packagers
-//! without a nightly, `CONNECT_TRACE_BPF_OBJECT` names a ready-made object.
+//! without a nightly, `CONNECT_TRACE_BPF_OBJECT` names a ready-made object. A source tarball brings one, as
+//! `bpf/ARCHITECTURE.o`.
 
 use std::{
     env,
@@ -21,7 +22,13 @@ fn main() {
             println!("cargo:rerun-if-changed={}", path.display());
             path
         }
-        None => build(),
+        None => match object_of_tarball() {
+            Some(path) => {
+                println!("cargo:rerun-if-changed={}", path.display());
+                path
+            }
+            None => build(),
+        },
     };
     println!(
         "cargo:rustc-env=CONNECT_TRACE_BPF_OBJECT_PATH={}",
@@ -37,12 +44,22 @@ fn workspace() -> PathBuf {
         .to_owned()
 }
 
+/// Returns the object that came with the source, if there is one for this architecture.
+fn object_of_tarball() -> Option<PathBuf> {
+    let name = format!("connect-trace/bpf/{}.o", architecture());
+    Some(workspace().join(name)).filter(|path| path.is_file())
+}
+
+fn architecture() -> String {
+    env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo")
+}
+
 fn build() -> PathBuf {
     let root = &workspace();
     for source in ["connect-trace-ebpf", "connect-trace-common", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
+    let arch = architecture();
     // The daemon puts offsets into instructions of this byte order (probes/object/fields.rs).
     let target = "bpfel-unknown-none";
     let folder = root.join("target/bpf");
@@ -74,6 +91,12 @@ fn build() -> PathBuf {
                 "-Clink-arg=--btf",
                 "-Clink-arg=--export=bpf_rdonly_cast,PER_CPU,THREADS,CONTROL",
                 &format!("--cfg=bpf_target_arch=\"{arch}\""),
+                // The names of files go into the BTF, which does not depend on where it was built.
+                &format!(
+                    "--remap-path-prefix={}=~",
+                    env::var("HOME").unwrap_or_default()
+                ),
+                &format!("--remap-path-prefix={}=.", root.display()),
             ]
             .join("\x1f"),
         );

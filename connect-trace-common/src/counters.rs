@@ -285,4 +285,11 @@ pub struct Control {
     /// The number of times that `__inet{,6}_check_established` were attached, while they are; else 0. Only looked at
     /// by programs that were loaded with `COUNT_CHECKS`.
     pub checks_epoch: u64,
+    /// [`crate::Params::filters`] of a service, as this and the next two words are only looked at by programs that were
+    /// loaded with [`crate::Params::IN_CONTROL`].
+    pub filters: u64,
+    /// [`crate::Params::cgroup_count`] of a service.
+    pub cgroup_count: u64,
+    /// [`crate::Params::min_latency_ns`] of a service.
+    pub min_latency_ns: u64,
 }

@@ -46,3 +46,6 @@ impl FilterBits {
 
 /// Maximum number of cgroups in a filter: the programs check each of them.
 pub const MOST_CGROUPS: usize = 16;
+
+/// Number of places for cgroups: those of two filters, because a service replaces one by the other while it runs.
+pub const CGROUP_PLACES: usize = 2 * MOST_CGROUPS;

@@ -11,6 +11,10 @@ macro_rules! params {
         }
 
         impl Params {
+            /// Value of a constant that a service may change while it runs: the programs take the word of the same name
+            /// in [`crate::Control`]. A comparison with it costs nothing, because the verifier removes it.
+            pub const IN_CONTROL: u64 = u64::MAX;
+
             /// Returns each constant with its name in the programs.
             #[must_use]
             pub fn named(&self) -> [(&'static str, u64); size_of::<Self>() / size_of::<u64>()] {
@@ -43,13 +47,13 @@ params! {
     table_perturb,
     /// The bit of `sk_kern_sock` in [`crate::ConnectRecord::bits_of_sock`]; 0 if it is not known.
     kernel_sock,
-    /// The filters: [`crate::FilterBits`].
+    /// The filters: [`crate::FilterBits`]; or `IN_CONTROL`.
     filters,
-    /// 1 if one process is traced alone, without its children.
+    /// 1 if one process is traced alone, without its children, and no reload can add others.
     has_only_process,
-    /// Number of cgroups in the map `CGROUPS`.
+    /// Number of places of the map `CGROUPS` that are looked at; or `IN_CONTROL`.
     cgroup_count,
-    /// Minimum latency of a call that gets a record; faster calls are counted in [`crate::FastGroup`].
+    /// Minimum latency of a call that gets a record; faster calls are counted in [`crate::FastGroup`]; or `IN_CONTROL`.
     min_latency_ns,
     /// 1 in a service: calls below the minimum latency are counted by [`crate::FastKind`] too, and failed calls get a
     /// record however fast they are.

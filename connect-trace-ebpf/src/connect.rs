@@ -49,6 +49,8 @@ pub fn entered<M: Memory>(
     if control!(open) == 0 {
         if is_inner(sock.family()) {
             inner_entered();
+        } else {
+            closed();
         }
         return None;
     }
@@ -71,6 +73,15 @@ pub fn entered<M: Memory>(
     let call = begin(family)?;
     call.entered_v6 = u64::from(function == Function::V6);
     Some(call)
+}
+
+/// Handles the entry of a call that is not looked at.
+#[inline(always)]
+pub fn closed() {
+    // The return of this call comes to the programs of a service, which stay attached.
+    if has_options() && param!(service) != 0 {
+        without_record(Thread::current());
+    }
 }
 
 /// Begins a call that the filters let in; returns it if it is to get a record.

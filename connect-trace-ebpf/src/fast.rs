@@ -4,7 +4,7 @@
 use connect_trace_common::{ConnectRecord, FastKind, Flags};
 
 use crate::{
-    params::param,
+    params::{param, setting},
     shared::{add_time, fast_group},
     sock::{AF_INET6, Memory, Sock},
 };
@@ -41,7 +41,7 @@ impl Fields {
 /// Returns true if a call that has returned gets no record because it is too fast for one.
 #[inline(always)]
 pub fn is_fast(record: &ConnectRecord) -> bool {
-    record.connect_ns < param!(min_latency_ns) && (record.ret == 0 || param!(service) == 0)
+    record.connect_ns < setting!(min_latency_ns) && (record.ret == 0 || param!(service) == 0)
 }
 
 /// Adds a call that has returned.

@@ -5,20 +5,21 @@ use aya_ebpf::{
     btf_maps::lpm_trie::Key,
     helpers::{bpf_get_current_comm, bpf_get_current_uid_gid},
 };
-use connect_trace_common::{FilterBits, filter::MOST_CGROUPS};
+use connect_trace_common::{FilterBits, filter::CGROUP_PLACES};
 
 use crate::{
     address::{Address, Destination},
     connect::Function,
     maps::{CGROUPS, COMMS, DADDRS, DPORTS, NETNS, PIDS, UIDS},
-    params::param,
+    params::{param, setting},
     sock::{Memory, Sock},
 };
 
-/// Returns the filters of this run.
+/// Returns the filters of this run. Those of a service may be other ones at the next call of this function, in the middle
+/// of a connect(): the daemon changes them in an order in which a call that both let in passes.
 #[inline(always)]
 pub fn filters() -> FilterBits {
-    FilterBits(param!(filters) as u32)
+    FilterBits(setting!(filters) as u32)
 }
 
 /// Id of the only traced process, 0 after the process has ended. If more processes can be traced, their ids are in the
@@ -56,10 +57,14 @@ pub fn forget_process(pid: u32) {
 /// Returns true if this call of a traced process is traced.
 #[inline(always)]
 pub fn wants_call<M: Memory>(function: Function, sock: Sock<M>, address: Address) -> bool {
+    let filters = filters();
+    if filters == FilterBits::default() {
+        // Most services.
+        return true;
+    }
     if !wants_caller(sock) {
         return false;
     }
-    let filters = filters();
     if filters.any(FilterBits::DPORTS) && !wants_port(address.port()) {
         return false;
     }
@@ -112,8 +117,8 @@ fn wants_caller<M: Memory>(sock: Sock<M>) -> bool {
 #[inline(always)]
 fn wants_port(port: u16) -> bool {
     let word = DPORTS.get_ptr(u32::from(port / 64));
-    // SAFETY: a live map value that nobody writes to while the programs run.
-    let word = word.map_or(0, |word| unsafe { *word });
+    // SAFETY: a live map value, an aligned word.
+    let word = word.map_or(0, |word| unsafe { word.read_volatile() });
     word >> (port % 64) & 1 == 1
 }
 
@@ -131,8 +136,8 @@ fn wants_address(destination: Destination) -> bool {
 
 #[inline(always)]
 fn wants_cgroup() -> bool {
-    for index in 0..MOST_CGROUPS as u32 {
-        if u64::from(index) >= param!(cgroup_count) {
+    for index in 0..CGROUP_PLACES as u32 {
+        if u64::from(index) >= setting!(cgroup_count) {
             return false;
         }
         if CGROUPS.current_task_under_cgroup(index) == Ok(true) {

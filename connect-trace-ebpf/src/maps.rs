@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use connect_trace_common::{
-    ConnectRecord, EndRecord, InFlight, PhasesInFlight, filter::MOST_CGROUPS, record::PLACES,
+    ConnectRecord, EndRecord, InFlight, PhasesInFlight, filter::CGROUP_PLACES, record::PLACES,
 };
 
 /// Records on their way to the daemon.
@@ -55,7 +55,7 @@ pub static DADDRS: LpmTrie<[u8; 16], u8, 1> = LpmTrie::new();
 
 /// The traced cgroups.
 #[btf_map]
-pub static CGROUPS: CgroupArray<MOST_CGROUPS> = CgroupArray::new();
+pub static CGROUPS: CgroupArray<CGROUP_PLACES> = CgroupArray::new();
 
 /// The parts of the calls in flight, by the number of the place; one entry if they are not measured.
 #[btf_map]

@@ -22,6 +22,19 @@ macro_rules! param {
 }
 pub(crate) use param;
 
+/// Returns a constant that a service may change while it runs: see [`connect_trace_common::Params::IN_CONTROL`].
+macro_rules! setting {
+    ($name:ident) => {{
+        let constant = $crate::params::param!($name);
+        if constant == connect_trace_common::Params::IN_CONTROL {
+            $crate::shared::control!($name)
+        } else {
+            constant
+        }
+    }};
+}
+pub(crate) use setting;
+
 /// Returns true if the running kernel has a field.
 #[inline(always)]
 pub fn has(field: Field) -> bool {

@@ -230,6 +230,7 @@ fn begin<M: Memory>(
     wanted: impl FnOnce() -> bool,
 ) -> Option<&'static mut InFlight> {
     if control!(open) == 0 {
+        connect::closed();
         return None;
     }
     if has_options() && !(filter::wants_process(bpf_get_current_pid_tgid()) && wanted()) {

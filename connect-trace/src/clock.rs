@@ -140,7 +140,7 @@ impl Time {
 
     fn local(self) -> libc::tm {
         let seconds = self.unix_ns.div_euclid(SECOND);
-        let seconds = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         // SAFETY: all zeros is a valid tm, and localtime_r fills it or leaves it unchanged.
         unsafe {
             let mut local: libc::tm = std::mem::zeroed();

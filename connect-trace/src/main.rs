@@ -27,12 +27,19 @@ fn main() -> ExitCode {
         Err(error) if Refused::of(&error).is_some_and(Refused::is_closed) => ExitCode::SUCCESS,
         Err(error) => {
             message::failure(&error);
-            ExitCode::FAILURE
+            // The keys of a file are options.
+            match error.is::<serve::config::Mistaken>() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
 
-fn run(cli: Cli) -> Result<ExitCode> {
+fn run(mut cli: Cli) -> Result<ExitCode> {
+    if let Some(Command::Serve(args)) = &mut cli.command {
+        **args = serve::config::read(args)?;
+    }
     let verbose = match &cli.command {
         Some(Command::Serve(args)) => args.verbose,
         _ => cli.trace.verbose,

@@ -132,3 +132,45 @@ fn an_unknown_format_is_wrong_usage() {
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn a_configuration_is_checked_without_the_host() {
+    let place = std::env::temp_dir().join(format!("connect-trace-{}.toml", std::process::id()));
+    let file = place.to_str().expect("a text");
+    let checked = |content: &str, format: &str| {
+        std::fs::write(&place, content).expect("the file is written");
+        let output = check(&["--config", file, "--format", format]);
+        (output.status.code(), text(&output.stdout).to_owned())
+    };
+    let right = "dport = [443, \"8000-8999\"]\nuid = 0\n";
+    let expected = format!("{file}: 2 options, no mistakes.\n");
+    assert_eq!(checked(right, "text"), (Some(0), expected));
+    let wrong = "dport = 443\nmax_overhead = \"1%\"\n";
+    let (status, printed) = checked(wrong, "text");
+    assert_eq!(status, Some(1), "{printed}");
+    let line = format!("{file}:2:1: max_overhead: unknown key; did you mean `max-overhead`?\n");
+    assert!(printed.starts_with(&line), "{printed}");
+    let (status, printed) = checked("uid = \"no such user\"\n", "json");
+    assert_eq!(status, Some(1), "{printed}");
+    let object: Value = serde_json::from_str(&printed).expect("an object");
+    assert_eq!(object["works"], false);
+    assert_eq!(object["mistakes"][0]["key"], "uid", "{object}");
+    std::fs::remove_file(&place).expect("the file is removed");
+    let missing = check(&["--config", file]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains(file), "{missing:?}");
+}
+
+#[test]
+fn a_service_with_a_wrong_configuration_is_wrong_usage() {
+    let place = std::env::temp_dir().join(format!("connect-trace-{}-2.toml", std::process::id()));
+    std::fs::write(&place, "ring-buffer = \"3M\"\nlisten = 80\n").expect("the file is written");
+    let output = connect_trace(&["serve", "--config", place.to_str().expect("a text")]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let messages = text(&output.stderr);
+    assert!(messages.contains(":1:15: ring-buffer: "), "{messages}");
+    assert!(messages.contains(":2:10: listen: "), "{messages}");
+    std::fs::remove_file(&place).expect("the file is removed");
+    let output = connect_trace(&["serve", "--config", "/no/such/file"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}

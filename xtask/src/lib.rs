@@ -9,6 +9,7 @@ mod demo;
 mod flame;
 pub mod guest;
 mod lint;
+mod package;
 mod process;
 mod run;
 mod setup;
@@ -42,6 +43,7 @@ enum Command {
     Test(test::Options),
     Vm(vm::Options),
     Lint(lint::Options),
+    Package(package::Options),
     /// Measure the instructions that connect-trace and other tracers add to a connect()
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Test(options) => test::test(&options),
         Command::Vm(options) => vm::vm(&options),
         Command::Lint(options) => lint::lint(&options),
+        Command::Package(options) => package::package(&options),
         Command::Bench(_) | Command::BenchLoad(_) | Command::BenchParts(_) => bench::bench(),
     })
 }

@@ -4,7 +4,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::tools::{self, cargo_deny, nightly};
+use crate::tools::cargo_tool::CARGO_DENY;
+use crate::tools::{self, nightly};
 use crate::{process, workspace};
 
 /// Check format, lints, documentation and dependencies
@@ -26,7 +27,7 @@ pub(crate) fn lint(_: &Options) -> Result<ExitCode> {
 /// If a tool cannot be fetched.
 pub(crate) fn failures() -> Result<Vec<&'static str>> {
     nightly::ensure_component("clippy")?;
-    let deny = cargo_deny::ensure()?;
+    let deny = CARGO_DENY.ensure()?;
 
     let mut checks: Vec<(&'static str, Command)> = vec![
         ("format", cargo(&["fmt", "--all", "--check"])),

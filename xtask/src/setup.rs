@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::tools::cargo_tool::{CARGO_AUDITABLE, CARGO_CYCLONEDX, CARGO_DENY};
+use crate::tools::checkers::Checkers;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
-use crate::tools::{self, browser, cargo_deny, duckdb, qemu, report, shells};
+use crate::tools::musl::Musl;
+use crate::tools::{self, browser, duckdb, qemu, report, shells, skopeo};
 
 /// Get the tools that the build needs
 ///
@@ -15,7 +18,7 @@ use crate::tools::{self, browser, cargo_deny, duckdb, qemu, report, shells};
 /// this themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get the tools of demo, test, vm and lint: QEMU, kernels, cargo-deny, a browser, shells, DuckDB and some programs
+    /// Also get the tools of demo, test, vm, lint and package: QEMU, kernels, cargo-deny, a browser, shells and others
     #[arg(long)]
     all: bool,
 }
@@ -42,8 +45,14 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
             let kernel = Kernel::of(series)?;
             report("kernel", &format!("{series}: {}", kernel.release()));
         }
-        cargo_deny::ensure()?;
-        report("cargo-deny", "present");
+        for tool in [CARGO_DENY, CARGO_AUDITABLE, CARGO_CYCLONEDX] {
+            tool.ensure()?;
+            report(tool.name, "present");
+        }
+        Musl::ensure()?;
+        Checkers::ensure()?;
+        skopeo::command()?;
+        report("packages", "tools present");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,17 +3,20 @@
 
 pub(crate) mod bpf_linker;
 pub(crate) mod browser;
-pub(crate) mod cargo_deny;
+pub(crate) mod cargo_tool;
+pub(crate) mod checkers;
 pub(crate) mod debian;
 pub(crate) mod duckdb;
 pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub mod kernels;
+pub(crate) mod musl;
 pub(crate) mod nightly;
 pub(crate) mod peers;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 pub(crate) mod shells;
+pub(crate) mod skopeo;
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -78,7 +81,7 @@ fn replace_folder(new: &Path, place: &Path) -> Result<()> {
 }
 
 /// Creates an empty folder below `.tools/` for temporary files.
-fn scratch_folder(name: &str) -> Result<std::path::PathBuf> {
+pub(crate) fn scratch_folder(name: &str) -> Result<std::path::PathBuf> {
     let folder = workspace::tools().join("scratch").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)

@@ -1,5 +1,7 @@
 //! The options of `connect-trace check`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::options::Format;
@@ -10,4 +12,8 @@ pub struct CheckArgs {
     /// Print text for people, or JSON for programs (docs/check.md lists the fields)
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
+
+    /// Check this configuration file of `connect-trace serve` instead of the host, with the names in it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod args;
 mod attach;
+mod configuration;
 mod finding;
 mod json;
 mod ports;
@@ -41,11 +42,15 @@ pub struct Check {
     pub mode: Option<AttachMode>,
 }
 
-/// Checks this host and prints the findings. Succeeds only if a trace would work.
+/// Checks this host and prints the findings. Succeeds only if a trace would work; with `--config`, only if the file is
+/// right.
 ///
 /// # Errors
 /// If stdout cannot be written to.
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
+    if let Some(file) = &args.config {
+        return configuration::run(file, args.format);
+    }
     let check = Check::of_this_host()?;
     // The exit status is the verdict, even if the reader of the output has gone.
     unless_closed(print(&check, args.format).map_err(Into::into))?;

@@ -93,8 +93,12 @@ impl Cli {
     /// If it is wrong, or asks for the help or the version.
     pub fn read() -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = env::args_os().collect();
-        let cli = Self::try_parse_from(&arguments)
+        let mut cli = Self::try_parse_from(&arguments)
             .map_err(|error| mistyped::with_tip(error, &Self::command(), &arguments))?;
+        if let Some(Command::Serve(serve)) = &mut cli.command {
+            // Before a subcommand there are no options.
+            serve.given = arguments.iter().skip(2).cloned().collect();
+        }
         if let Some(what) = cli.contradiction() {
             let mut command = Self::command();
             // Gives subcommands their full names.

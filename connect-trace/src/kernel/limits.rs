@@ -4,6 +4,7 @@
 use std::{fs, io, path::Path};
 
 use anyhow::Error;
+use rustix::process::{Resource, getrlimit};
 
 use super::{
     btf::{Btf, VMLINUX},
@@ -29,7 +30,7 @@ const FILES: u64 = 96;
 /// # Errors
 /// States how many files it may open.
 pub(crate) fn files() -> Result<(), MissingRequirement> {
-    match limit(libc::RLIMIT_NOFILE) {
+    match limit(Resource::Nofile) {
         Some(most) if most < FILES => Err(MissingRequirement::limit(
             format!("this process may open {most} files, but a trace needs up to {FILES}"),
             MORE_FILES,
@@ -103,7 +104,7 @@ pub(crate) fn named(error: Error) -> Error {
         Some(libc::EMFILE) => MissingRequirement::limit(
             format!(
                 "this process may open {} files, but a trace needs more: {error:#}",
-                limit(libc::RLIMIT_NOFILE)
+                limit(Resource::Nofile)
                     .map_or_else(|| "so many".to_owned(), |most| most.to_string())
             ),
             MORE_FILES,
@@ -146,18 +147,12 @@ pub(crate) fn is_named(error: &Error) -> bool {
 
 /// Returns the limit of locked memory in bytes, if there is one and the kernel counts eBPF memory against it.
 fn locked_memory() -> Option<u64> {
-    let most = limit(libc::RLIMIT_MEMLOCK)?;
+    let most = limit(Resource::Memlock)?;
     let btf = Btf::parse(fs::read(VMLINUX).ok()?).ok()?;
     btf.structure(COUNTED_AS_LOCKED).map(|_| most)
 }
 
 /// Returns a limit of this process; `None` if there is none.
-fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the pointer leads to an `rlimit` that the call may fill.
-    let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+fn limit(resource: Resource) -> Option<u64> {
+    getrlimit(resource).current
 }

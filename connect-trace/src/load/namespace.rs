@@ -70,7 +70,13 @@ fn raise_loopback() -> Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: the request is an ifreq, which is what SIOCSIFFLAGS reads, and outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as libc::Ioctl,
+            &raw const request,
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error()).context("SIOCSIFFLAGS");
     }
@@ -178,7 +184,13 @@ fn add_v6(address: Ipv6Addr) -> io::Result<()> {
         index: 1,
     };
     // SAFETY: the request is an in6_ifreq, which is what SIOCSIFADDR reads on an IPv6 socket, and outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFADDR as libc::Ioctl,
+            &raw const request,
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

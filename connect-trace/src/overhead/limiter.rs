@@ -122,6 +122,11 @@ impl Limiter {
         self.limit
     }
 
+    /// Changes the limit. The level follows with the next windows.
+    pub(crate) fn set_limit(&mut self, limit: f64) {
+        self.limit = limit;
+    }
+
     /// Returns the present level.
     #[must_use]
     pub fn level(&self) -> Level {

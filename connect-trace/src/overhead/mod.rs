@@ -1,6 +1,7 @@
 //! The overhead of a trace: the run time of the programs by the kernel's own statistics, and the resources that this
 //! process uses. Plain values; `probes/read/run_stats.rs` and `process_usage.rs` read them.
 
+pub(crate) mod estimate;
 pub(crate) mod history;
 pub mod limiter;
 pub(crate) mod process_usage;

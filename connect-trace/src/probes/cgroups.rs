@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{CgroupArray, MapData};
-use connect_trace_common::filter::MOST_CGROUPS;
+use connect_trace_common::filter::{CGROUP_PLACES, MOST_CGROUPS};
 
 use crate::{filter::Cgroup, term::printable::printable};
 
@@ -17,8 +17,8 @@ use crate::{filter::Cgroup, term::printable::printable};
 pub(super) struct Cgroups {
     /// The map `CGROUPS`.
     map: CgroupArray<MapData>,
-    /// The cgroups of `--cgroup`, in the order of the map.
-    asked_for: Vec<Followed>,
+    /// The cgroups of `--cgroup`, each in its place of the map.
+    places: [Option<Followed>; CGROUP_PLACES],
 }
 
 /// A path of the cgroup hierarchy that is followed.
@@ -33,21 +33,63 @@ impl Cgroups {
     ///
     /// # Errors
     /// If there are too many cgroups, or one no longer exists.
-    pub(super) fn fill(mut map: CgroupArray<MapData>, cgroups: &[Cgroup]) -> Result<Self> {
+    pub(super) fn fill(map: CgroupArray<MapData>, cgroups: &[Cgroup]) -> Result<Self> {
+        let mut filled = Self {
+            map,
+            places: std::array::from_fn(|_| None),
+        };
+        filled.add(cgroups)?;
+        Ok(filled)
+    }
+
+    /// Adds cgroups to those of the map.
+    ///
+    /// # Errors
+    /// If there are too many cgroups, or one no longer exists.
+    pub(super) fn add(&mut self, cgroups: &[Cgroup]) -> Result<()> {
         ensure!(
             cgroups.len() <= MOST_CGROUPS,
             "--cgroup can be given {MOST_CGROUPS} times, not {}",
             cgroups.len()
         );
-        let mut asked_for = Vec::new();
-        for (index, cgroup) in (0..).zip(cgroups) {
+        for cgroup in cgroups {
             let folder = cgroup.folder.clone();
+            let mut followed = self.places.iter().flatten();
+            if followed.any(|followed| followed.folder == folder) {
+                continue;
+            }
             let opened =
                 File::open(&folder).with_context(|| format!("open {}", printable(&folder)))?;
-            let id = Some(put(&mut map, index, &opened, &folder)?);
-            asked_for.push(Followed { folder, id });
+            let free = (0..)
+                .zip(&mut self.places)
+                .find(|(_, place)| place.is_none());
+            let (index, place) = free.context("the map CGROUPS has no free place")?;
+            let id = Some(put(&mut self.map, index, &opened, &folder)?);
+            *place = Some(Followed { folder, id });
         }
-        Ok(Self { map, asked_for })
+        Ok(())
+    }
+
+    /// Removes every other cgroup from the map.
+    ///
+    /// # Errors
+    /// If the map refuses that.
+    pub(super) fn keep_only(&mut self, cgroups: &[Cgroup]) -> Result<()> {
+        for (index, place) in (0..).zip(&mut self.places) {
+            let is_kept = |place: &Followed| cgroups.iter().any(|kept| kept.folder == place.folder);
+            if let Some(other) = place.take_if(|place| !is_kept(place)) {
+                self.map.unset(index).with_context(|| {
+                    format!("remove {} from map CGROUPS", printable(&other.folder))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of places up to the last one that is taken.
+    pub(super) fn places(&self) -> usize {
+        let last = self.places.iter().rposition(Option::is_some);
+        last.map_or(0, |last| last + 1)
     }
 
     /// Looks at the paths: a cgroup that was created again takes the place of the earlier one, with a warning.
@@ -55,8 +97,10 @@ impl Cgroups {
     /// # Errors
     /// If the map refuses the cgroup.
     pub(super) fn follow(&mut self) -> Result<()> {
-        for (index, followed) in (0..).zip(&mut self.asked_for) {
-            let Followed { folder, id } = followed;
+        for (index, place) in (0..).zip(&mut self.places) {
+            let Some(Followed { folder, id }) = place else {
+                continue;
+            };
             let found = fs::metadata(&*folder).map(|metadata| metadata.ino()).ok();
             if found == *id {
                 continue;

@@ -36,7 +36,9 @@ pub struct ProbeConfig {
     /// then tests whether it is sampled.
     pub may_sample: bool,
     /// True for a service: calls below the minimum latency of the filters are counted by their kind too, and failed calls
-    /// get a record however fast they are.
+    /// get a record however fast they are. The filters can be changed while the
+    /// programs run, the programs stay attached whatever the overhead, and statistics of runs that are refused are done
+    /// without.
     pub service: bool,
     /// True if the parts of each connect() are measured: [`crate::connect::Phases`].
     pub phases: bool,

@@ -18,6 +18,9 @@ pub struct LevelSwitch {
     pub(super) watching: Switch,
     pub(super) maps: Arc<Maps>,
     pub(super) stats: Option<Arc<RunStats>>,
+    /// True if the programs stay attached at [`Level::Detached`], and ignore each call: a service has no privileges left to
+    /// attach them again.
+    pub(super) stays_attached: bool,
 }
 
 impl LevelSwitch {
@@ -40,6 +43,8 @@ impl LevelSwitch {
             self.maps.set_sample_every(every);
         }
         match (from == Level::Detached, to == Level::Detached) {
+            (false, true) if self.stays_attached => self.maps.shut(),
+            (true, false) if self.stays_attached => self.maps.open(),
             (false, true) => {
                 self.maps.close()?;
                 attachment(&self.attachment).detach()?;

@@ -50,7 +50,11 @@ use self::{
     checks::Watcher,
     ends::{Ends, Following},
     level_switch::LevelSwitch,
-    object::{Options, filters, lock},
+    object::{
+        Options,
+        filters::{self, FilterMaps, FilterWords},
+        lock,
+    },
     processes::Processes,
     read::{
         maps::{Maps, Variables},
@@ -61,7 +65,7 @@ use crate::connect::CheckMode;
 use crate::kernel::{
     btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption, process::Process,
 };
-use crate::overhead::ProgramRuns;
+use crate::{filter::Filters, overhead::ProgramRuns};
 
 /// The attached programs. Dropping this value detaches them.
 pub struct Probes {
@@ -78,6 +82,7 @@ pub struct Probes {
     thread_ends: Programs,
     processes: Processes,
     cgroups: Cgroups,
+    filters: FilterMaps,
     records: Option<RingBuf<MapData>>,
     /// The connections that are followed, if they are.
     ends: Option<Ends>,
@@ -86,6 +91,8 @@ pub struct Probes {
     /// The tracefs in which the kernel counts the misses of the return events, if there are any.
     tracefs: Option<Folder>,
     stats: Option<Arc<RunStats>>,
+    /// See [`LevelSwitch`].
+    stays_attached: bool,
     stacks: Option<RingBuf<MapData>>,
     stack_counts: stacks::Counts,
     /// Dropped after the programs: a return event can be removed only when no program uses it.
@@ -156,12 +163,18 @@ impl Probes {
         following: Option<Following>,
     ) -> Result<Self> {
         // Enabled before any program runs, so that every run is counted.
-        let stats = config.run_stats.then(RunStats::enable).transpose()?;
+        let stats = match (config.run_stats, config.service) {
+            (false, _) => None,
+            (true, false) => Some(RunStats::enable()?),
+            (true, true) => Some(RunStats::enable_if_allowed()),
+        };
         let (mut ebpf, variables) = load(config, layout, functions, following)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
-        filters::fill(&mut ebpf, &config.filters)?;
+        let filters = FilterMaps::fill(&mut ebpf, &config.filters, config.service)?;
         let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
-        let processes = Processes::new(object::take(&mut ebpf, "PIDS")?);
+        let mut processes = Processes::new(object::take(&mut ebpf, "PIDS")?);
+        processes.add(&config.filters.pids)?;
+        maps.set_filters(FilterWords::of(&config.filters, cgroups.places())?);
         let records = object::take(&mut ebpf, "RECORDS")?;
         let stacks = object::take(&mut ebpf, "STACKS")?;
         let stack_counts = stacks::Counts::take(&mut ebpf)?;
@@ -255,12 +268,14 @@ impl Probes {
             thread_ends,
             processes,
             cgroups,
+            filters,
             records: Some(records),
             ends,
             log,
             watcher,
             tracefs,
             stats,
+            stays_attached: config.service,
             stacks: config.stacks_hertz.is_some().then_some(stacks),
             stack_counts,
             attachment: Arc::new(Mutex::new(attachment)),
@@ -310,6 +325,50 @@ impl Probes {
         self.cgroups.follow()
     }
 
+    /// Replaces the filters of a service, without detaching: no call is lost that both the old and the new filters select.
+    /// Calls that only one of them selects may be traced or not for a moment.
+    ///
+    /// # Errors
+    /// If the maps are too small, or the kernel refuses to change them. The old filters stay.
+    pub(crate) fn change_filters(&mut self, new: &Filters) -> Result<()> {
+        self.filters.check_room(new)?;
+        let old = self.filters.present().clone();
+        let opened = |pids: &[u32]| pids.iter().map(|&pid| Process::asked_for(pid)).collect();
+        let processes: Result<Vec<_>> = opened(&new.pids);
+        let processes = processes.map_err(limits::named)?;
+        if let Err(error) = self.add_filters(new) {
+            // Only what was added is removed: processes of the old filters that have ended are gone already.
+            let old_pids = old.pids.iter().filter_map(|&pid| Process::open(pid).ok());
+            let removed = self.keep_filters(&old, new, old_pids.collect());
+            removed.context("remove the new filters again")?;
+            return Err(filters::refusal(error));
+        }
+        self.maps
+            .set_filters(FilterWords::of(new, self.cgroups.places())?);
+        filters::wait_for_running_programs();
+        self.keep_filters(new, &old, processes)
+    }
+
+    /// Adds the values of other filters to the maps.
+    fn add_filters(&mut self, filters: &Filters) -> Result<()> {
+        self.filters.add(filters)?;
+        self.processes.add(&filters.pids)?;
+        self.cgroups.add(&filters.cgroups)
+    }
+
+    /// Removes the values that `other` has and `kept` lacks from the maps; `processes` are those of `kept`.
+    fn keep_filters(
+        &mut self,
+        kept: &Filters,
+        other: &Filters,
+        processes: Vec<Process>,
+    ) -> Result<()> {
+        self.filters.keep_only(kept, other)?;
+        self.processes.keep_only(&processes, &other.pids)?;
+        self.processes.ask_for(processes);
+        self.cgroups.keep_only(&kept.cgroups)
+    }
+
     /// Returns the ids of the traced processes that are left.
     ///
     /// # Errors
@@ -332,7 +391,46 @@ impl Probes {
             watching: self.watcher.switch(),
             maps: Arc::clone(&self.maps),
             stats: self.stats.clone(),
+            stays_attached: self.stays_attached,
         }
+    }
+
+    /// Returns true if the programs stay attached whatever the level: see [`ProbeConfig::service`].
+    pub(crate) fn stay_attached(&self) -> bool {
+        self.stays_attached
+    }
+
+    /// Lets the kernel measure the runs of the programs of a service from now on, if it is allowed.
+    ///
+    /// # Errors
+    /// If the kernel's counts cannot be read.
+    pub(crate) fn measure_runs(&mut self) -> Result<()> {
+        match &self.stats {
+            Some(stats) => stats.resume(),
+            None => {
+                let stats = RunStats::enable_if_allowed();
+                stats.look_at(&lock(&self.ebpf))?;
+                self.stats = Some(Arc::new(stats));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what [`measure_runs`](Self::measure_runs) began. The counts until now stay.
+    pub(crate) fn pause_measuring(&self) {
+        if let Some(stats) = &self.stats {
+            stats.pause();
+        }
+    }
+
+    /// Returns true if the kernel measures the runs of the programs now.
+    pub(crate) fn are_measured(&self) -> bool {
+        self.stats.as_ref().is_some_and(|stats| stats.counts())
+    }
+
+    /// Returns the filters in force.
+    pub(crate) fn filters(&self) -> &Filters {
+        self.filters.present()
     }
 
     /// Returns the runs of the programs, by name; `None` if the kernel does not count them.
@@ -340,7 +438,8 @@ impl Probes {
     /// # Errors
     /// If the counts cannot be read.
     pub fn runs(&self) -> Result<Option<Vec<ProgramRuns>>> {
-        self.stats.as_ref().map(|stats| stats.read()).transpose()
+        let stats = self.stats.as_ref().filter(|stats| stats.counts());
+        stats.map(|stats| stats.read()).transpose()
     }
 
     /// Returns the ring buffer of the records, on the first call only.

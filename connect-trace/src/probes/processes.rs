@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, MapData};
 
-use super::object::filters::FOLLOWED;
+use super::object::filters::{FOLLOWED, insert, remove};
 use crate::kernel::process::{self, Process};
 
 /// Interval between two looks at all processes of the map.
@@ -34,9 +34,30 @@ impl Processes {
         }
     }
 
-    /// Adds the processes of `--pid`, opened before the programs were attached.
+    /// Sets the processes of `--pid`, opened before the programs were attached.
     pub(super) fn ask_for(&mut self, processes: Vec<Process>) {
         self.asked_for = processes;
+    }
+
+    /// Adds processes to those of the map.
+    ///
+    /// # Errors
+    /// If the map refuses one.
+    pub(super) fn add(&mut self, pids: &[u32]) -> Result<()> {
+        insert(&mut self.traced, "PIDS", pids)
+    }
+
+    /// Removes those of `added` that `kept` lacks from the map, and those of `kept` that have ended: the program that
+    /// removes a process may have run before the process was added.
+    ///
+    /// # Errors
+    /// If the map refuses that.
+    pub(super) fn keep_only(&mut self, kept: &[Process], added: &[u32]) -> Result<()> {
+        let left = kept.iter().filter(|process| !process.has_ended());
+        let left: Vec<u32> = left.map(|process| process.pid).collect();
+        remove(&mut self.traced, "PIDS", added, &left)?;
+        let kept: Vec<u32> = kept.iter().map(|process| process.pid).collect();
+        remove(&mut self.traced, "PIDS", &kept, &left)
     }
 
     /// Removes processes that have ended from the map, and returns whether any is left. `skipped` is called once a

@@ -1,10 +1,10 @@
 //! The options of `connect-trace serve`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args};
 
-use super::listen::Address;
+use super::{config::Values, listen::Address};
 use crate::{
     filter::FilterArgs,
     options::values::{duration, percent, ring_buffer},
@@ -67,4 +67,12 @@ pub struct ServeArgs {
     /// Print more on stderr; give it twice for debug messages
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
+
+    /// The arguments as typed, after `serve`.
+    #[arg(skip)]
+    pub(crate) given: Vec<OsString>,
+
+    /// The values of all options, also of those that `--config` gives; empty until they are read.
+    #[arg(skip)]
+    pub(crate) values: Values,
 }

@@ -1,8 +1,10 @@
 //! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP.
 
 pub mod args;
+pub mod config;
 mod http;
 mod listen;
+mod reload;
 mod request;
 mod service;
 

@@ -5,16 +5,18 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
     args::ServeArgs,
+    config,
+    reload::Reload,
     request::{Answer, Request, Wanted},
 };
 use crate::{
     connect::{CheckMode, Protocols},
-    filter::{Filters, filter_words, filters},
+    filter::{Filters, filter_words},
     kernel,
     metrics::{Reading, Totals, exposition, reading::Routes},
     overhead::process_usage::ProcessUsage,
@@ -36,12 +38,13 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(super) struct Service {
-    session: Session,
+    pub(super) session: Session,
     totals: Totals,
-    collection: Collection,
+    pub(super) collection: Collection,
     recording: Recorder,
     routes: Routes,
-    interval: Duration,
+    /// The options in force.
+    pub(super) args: ServeArgs,
     /// Start of the interval.
     since: Instant,
     /// The JSON of the last interval; empty before its end.
@@ -57,11 +60,7 @@ impl Service {
     /// # Errors
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
-        let given = filters(&args.filters)?;
-        let filters = Filters {
-            min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
-            ..given
-        };
+        let filters = wanted(args)?;
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -100,7 +99,7 @@ impl Service {
             collection: Collection::new(traced, By::Parity, 1),
             recording,
             routes: Routes::default(),
-            interval: args.interval,
+            args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
             drained_at: None,
@@ -117,8 +116,8 @@ impl Service {
         mut signals: Signals,
         mut requests: Receiver<Request>,
     ) -> Result<()> {
-        let mut report = interval_at(Instant::now() + self.interval, self.interval);
-        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut report = ticks(self.args.interval);
+        let mut reload = Reload::default();
         loop {
             tokio::select! {
                 biased;
@@ -131,6 +130,11 @@ impl Service {
                     self.session.drained(is_empty)?;
                 }
                 _ = report.tick() => self.end_interval()?,
+                read = reload.next(&mut signals.hangup, &self.args) => {
+                    if self.reload(read).await? {
+                        report = ticks(self.args.interval);
+                    }
+                }
                 Some(request) = requests.recv() => self.answer(request)?,
             }
         }
@@ -179,7 +183,7 @@ impl Service {
     }
 
     /// Makes the report of the interval, and begins the next one.
-    fn end_interval(&mut self) -> Result<()> {
+    pub(super) fn end_interval(&mut self) -> Result<()> {
         self.drain(DRAIN_BUDGET);
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
@@ -256,6 +260,25 @@ impl Routes {
         self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
         self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
+}
+
+/// Returns the filters of these options, with the minimum latency of a service.
+///
+/// # Errors
+/// If a filter names something that does not exist.
+pub(super) fn wanted(args: &ServeArgs) -> Result<Filters> {
+    let given = config::resolve(args)?;
+    Ok(Filters {
+        min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+        ..given
+    })
+}
+
+/// Returns the ends of intervals, the first of which begins now.
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// Returns the JSON of a report.

@@ -10,7 +10,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::{
     connect::CheckMode,
     overhead::{
-        core_percent,
+        core_percent, estimate,
         history::{LevelHistory, LevelHistoryPart, LimitUse},
         limiter::{Cost, Level, Limiter},
     },
@@ -36,12 +36,27 @@ pub(crate) struct OverheadControl {
     detached_since: Option<Instant>,
     /// The kernel's counters at the last report.
     counters: Counters,
+    /// True if the run time of the programs is estimated, because the kernel does not measure it.
+    estimates: bool,
+    /// True if the probes are not detached at [`Level::Detached`].
+    stays_attached: bool,
 }
 
 impl OverheadControl {
-    /// Creates the control for a limit in percent of one core.
+    /// Creates the control for a limit in percent of one core. In a service, warns if the kernel does not measure the run
+    /// time of the programs.
     pub(crate) fn new(limit: f64, tracer: &mut Tracer) -> Self {
         let probes = tracer.probes();
+        let stays_attached = probes.stay_attached();
+        let estimates = stays_attached && !probes.are_measured();
+        if estimates {
+            log::warn!(
+                "--max-overhead {limit}%: the kernel does not measure the run time of the programs, which takes \
+                 CAP_SYS_ADMIN at the start or the setting kernel.bpf_stats_enabled = 1; it is estimated as {} ns for each \
+                 connect(), and metrics and reports lack it",
+                estimate::RECORDED_NS
+            );
+        }
         let watches = probes.watcher().mode() != CheckMode::Off;
         Self {
             limiter: Limiter::new(limit, watches),
@@ -52,7 +67,30 @@ impl OverheadControl {
             going: None,
             detached_since: None,
             counters: Counters::default(),
+            estimates,
+            stays_attached,
         }
+    }
+
+    /// Creates the control like [`new`](Self::new), in a trace that has been running without a limit.
+    pub(crate) fn begin(limit: f64, tracer: &mut Tracer) -> Self {
+        let counters = tracer.probes().maps().counters();
+        Self {
+            counters,
+            ..Self::new(limit, tracer)
+        }
+    }
+
+    /// Changes the limit.
+    pub(crate) fn set_limit(&mut self, limit: f64) {
+        self.limiter.set_limit(limit);
+    }
+
+    /// Goes back to the full level, before the control is dropped. Not to be called while a level change is under way.
+    pub(crate) fn end(&mut self, tracer: &mut Tracer) -> Result<()> {
+        self.level_switch.go(self.limiter.level(), Level::Full)?;
+        self.report_detached(tracer, Instant::now());
+        Ok(())
     }
 
     /// Returns the present level, or the one to which a change is under way.
@@ -72,7 +110,11 @@ impl OverheadControl {
         tracer: &mut Tracer,
     ) -> Result<Option<JoinHandle<Result<Option<Burst>>>>> {
         let now = Instant::now();
-        let Some((programs, own)) = tracer.cpu_times()? else {
+        let times = match self.estimates {
+            true => Some(tracer.estimated_cpu_times()),
+            false => tracer.cpu_times()?,
+        };
+        let Some((programs, own)) = times else {
             return Ok(None);
         };
         let before = self.window.replace((now, programs, own));
@@ -106,7 +148,9 @@ impl OverheadControl {
     /// Records that a level change is done. Its own cost is in no window.
     pub(crate) fn arrived(&mut self, tracer: &mut Tracer) -> Result<()> {
         if let Some((from, to, cost)) = self.going.take() {
-            log::warn!("{}", announcement(self.limiter.limit(), cost, from, to));
+            let limit = self.limiter.limit();
+            let announcement = announcement(limit, cost, from, to, self.stays_attached);
+            log::warn!("{announcement}");
             if to != Level::Detached {
                 let now = Instant::now();
                 self.report_detached(tracer, now);
@@ -152,15 +196,23 @@ impl OverheadControl {
 }
 
 /// Returns the log message for a level change.
-fn announcement(limit: f64, cost: Cost, from: Level, to: Level) -> String {
+fn announcement(limit: f64, cost: Cost, from: Level, to: Level, stays_attached: bool) -> String {
     let figures = format!(
         "{:.3} % of a core in the last second (programs {:.3}, connect-trace itself {:.3})",
         cost.sum(),
         cost.programs,
         cost.own
     );
+    let to = match to {
+        Level::Detached if stays_attached => "no call is looked at".to_owned(),
+        to => to.to_string(),
+    };
     if from == Level::Detached {
-        format!("--max-overhead {limit}%: probes attached again; from now on: {to}")
+        let again = match stays_attached {
+            true => "calls are looked at again",
+            false => "probes attached again",
+        };
+        format!("--max-overhead {limit}%: {again}; from now on: {to}")
     } else if cost.sum() > limit {
         format!("--max-overhead {limit}%: overhead was {figures}; from now on: {to}")
     } else {
@@ -179,16 +231,32 @@ mod tests {
             own: 0.25,
         };
         assert_eq!(
-            announcement(1.0, cost, Level::Unwatched, Level::Sampled(8)),
+            announcement(1.0, cost, Level::Unwatched, Level::Sampled(8), false),
             "--max-overhead 1%: overhead was 3.250 % of a core in the last second (programs 3.000, \
              connect-trace itself 0.250); from now on: records of 1 connect() in 8"
         );
-        let back = announcement(5.0, cost, Level::Sampled(8), Level::Full);
+        let back = announcement(5.0, cost, Level::Sampled(8), Level::Full, false);
         assert!(back.contains("overhead was only 3.250 %"), "{back}");
-        let again = announcement(1.0, cost, Level::Detached, Level::Sampled(64));
+        let again = announcement(1.0, cost, Level::Detached, Level::Sampled(64), false);
         assert!(
             again.ends_with("attached again; from now on: records of 1 connect() in 64"),
             "{again}"
         );
+    }
+
+    #[test]
+    fn a_service_does_not_say_that_it_detaches() {
+        let cost = Cost {
+            programs: 3.0,
+            own: 0.25,
+        };
+        let change = |from, to| announcement(1.0, cost, from, to, true);
+        let blind = change(Level::Sampled(64), Level::Detached);
+        assert!(
+            blind.ends_with("from now on: no call is looked at"),
+            "{blind}"
+        );
+        let again = change(Level::Detached, Level::Sampled(64));
+        assert!(again.contains("calls are looked at again; "), "{again}");
     }
 }

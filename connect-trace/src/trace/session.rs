@@ -6,7 +6,7 @@ use std::{mem, pin::Pin, time::Duration};
 use anyhow::{Context as _, Result};
 use connect_trace_common::{ConnectRecord, EndRecord};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
     time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until},
 };
 
@@ -151,16 +151,48 @@ impl Session {
                     if self.step.is_some() =>
                 {
                     self.step = None;
-                    if let Some(ended) = done.context("a change to keep --max-overhead failed")?? {
-                        self.schedule.done(ended);
-                    }
-                    if let Some(overhead_control) = &mut self.overhead_control {
-                        overhead_control.arrived(&mut self.tracer)?;
-                    }
-                    self.window.reset();
+                    self.arrived(done)?;
                 }
             }
         }
+    }
+
+    /// Takes the end of a change of level.
+    fn arrived(&mut self, done: Result<Result<Option<Burst>>, JoinError>) -> Result<()> {
+        if let Some(ended) = done.context("a change to keep --max-overhead failed")?? {
+            self.schedule.done(ended);
+        }
+        if let Some(overhead_control) = &mut self.overhead_control {
+            overhead_control.arrived(&mut self.tracer)?;
+        }
+        self.window.reset();
+        Ok(())
+    }
+
+    /// Sets, changes or removes the overhead limit of a service.
+    ///
+    /// # Errors
+    /// If a change of level that is under way fails, or the kernel's counts cannot be read.
+    pub(crate) async fn set_max_overhead(&mut self, limit: Option<f64>) -> Result<()> {
+        if let Some(step) = self.step.take() {
+            let done = step.await;
+            self.arrived(done)?;
+        }
+        match (limit, &mut self.overhead_control) {
+            (Some(limit), Some(overhead_control)) => overhead_control.set_limit(limit),
+            (Some(limit), none) => {
+                self.tracer.probes().measure_runs()?;
+                *none = Some(OverheadControl::begin(limit, &mut self.tracer));
+                self.window.reset();
+            }
+            (None, Some(overhead_control)) => {
+                overhead_control.end(&mut self.tracer)?;
+                self.overhead_control = None;
+                self.tracer.probes().pause_measuring();
+            }
+            (None, None) => {}
+        }
+        Ok(())
     }
 
     /// Passes on what is in the ring buffers, and stops after `budget`. Returns whether that was all.

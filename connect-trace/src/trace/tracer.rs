@@ -10,7 +10,7 @@ use crate::{
     clock::monotonic_ns,
     connect::{Connect, ConnectionEvent, Decoder},
     overhead::{
-        Overhead,
+        Overhead, estimate,
         process_usage::{self, ProcessUsage},
     },
     probes::{ProbeConfig, Probes, ends::Ends},
@@ -222,6 +222,12 @@ impl Tracer {
             let run_time = programs.iter().map(|program| program.time).sum();
             (run_time, process_usage::cpu())
         }))
+    }
+
+    /// Returns the same as [`cpu_times`](Self::cpu_times), with an estimate of the run time of the programs.
+    pub(crate) fn estimated_cpu_times(&self) -> (Duration, Duration) {
+        let counters = self.probes.maps().counters();
+        (estimate::run_time(&counters), process_usage::cpu())
     }
 
     /// Detaches the probes. The records in the ring buffer can still be drained.

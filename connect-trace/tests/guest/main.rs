@@ -8,8 +8,9 @@
 //! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
 //! that cannot be written, `recording` recordings, `record_folder` those of long runs, `flame` flame graphs, `overhead`
 //! the cost of a trace and its budget, `load` and `compare` workloads, `explain` the ports that connect() takes next,
-//! `check` the command `connect-trace check` and kernels that lack a feature; `peer` compares with another tracer, and
-//! `clients` with the counts of real clients and a server. The other modules are helpers.
+//! `check` the command `connect-trace check` and kernels that lack a feature, `serve` the service, `faults` a service that
+//! meets faults, `soak` one under load for long; `peer` compares with another tracer, and `clients` with the counts of real
+//! clients and a server. The other modules are helpers.
 
 mod check;
 mod checks;
@@ -37,6 +38,8 @@ mod record_folder;
 mod recording;
 mod records;
 mod scan;
+mod serve;
+mod service;
 mod socket;
 mod strategy;
 mod streams;
@@ -87,6 +90,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     flame::TESTS,
     udp::TESTS,
     ends::TESTS_OF_MODES,
+    serve::TESTS_OF_MODES,
     dccp::TESTS,
 ];
 
@@ -109,6 +113,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
+    serve::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -97,23 +97,48 @@ impl Suite {
             .collect())
     }
 
+    /// Returns these packages and all that they depend on, in the order in which apt would install them on an empty
+    /// system.
+    pub(crate) fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut apt = self.apt("apt-get");
+        apt.args(["--simulate", "--no-install-recommends", "install"]);
+        let text = process::output(apt.args(packages))
+            .with_context(|| format!("cannot resolve dependencies in {}", self.name))?;
+        Ok(text
+            .lines()
+            .filter_map(installed_package)
+            .map(str::to_owned)
+            .collect())
+    }
+
     /// Downloads packages (`name` or `name=version`) and unpacks them into one folder.
     pub(crate) fn unpack(&self, packages: &[impl AsRef<str>], folder: &Path) -> Result<()> {
-        let packages: Vec<_> = packages.iter().map(AsRef::as_ref).collect();
         let archives = scratch_folder(&format!("{}-archives", self.name))?;
-        process::output(
-            self.apt("apt-get")
-                .arg("download")
-                .args(&packages)
-                .current_dir(&archives),
-        )
-        .with_context(|| format!("cannot download {} from {}", packages.join(", "), self.name))?;
-        for entry in fs::read_dir(&archives)? {
-            let archive = entry?.path();
+        for archive in self.download(packages, &archives)? {
             process::output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(folder))?;
         }
         fs::remove_dir_all(&archives)?;
         Ok(())
+    }
+
+    /// Downloads packages (`name` or `name=version`) into an empty folder, and returns the paths of their archives.
+    pub(crate) fn download(
+        &self,
+        packages: &[impl AsRef<str>],
+        folder: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        let packages: Vec<_> = packages.iter().map(AsRef::as_ref).collect();
+        let mut apt = self.apt("apt-get");
+        apt.arg("download").args(&packages).current_dir(folder);
+        process::output(&mut apt).with_context(|| {
+            format!("cannot download {} from {}", packages.join(", "), self.name)
+        })?;
+        let entries = fs::read_dir(folder)?;
+        let mut archives = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?;
+        archives.sort();
+        Ok(archives)
     }
 
     /// Returns an apt command that sees this suite only.
@@ -283,6 +308,11 @@ fn madison_version(line: &str) -> Option<&str> {
     line.split('|').nth(1).map(str::trim)
 }
 
+/// Returns the package in a line of `apt-get --simulate install`: `Inst package (version suite)`.
+fn installed_package(line: &str) -> Option<&str> {
+    line.strip_prefix("Inst ")?.split(' ').next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,5 +360,12 @@ mod tests {
         let line = "  rust-src | 1.97.1+dfsg1-1 | http://mirror.example/debian sid/main Packages";
         assert_eq!(madison_version(line), Some("1.97.1+dfsg1-1"));
         assert_eq!(madison_version(""), None);
+    }
+
+    #[test]
+    fn packages_to_install_are_read_from_a_simulation() {
+        let line = "Inst libc6 (2.36-9+deb12u13 Debian:12.12/oldstable [amd64]) []";
+        assert_eq!(installed_package(line), Some("libc6"));
+        assert_eq!(installed_package("Conf libc6 (2.36)"), None);
     }
 }

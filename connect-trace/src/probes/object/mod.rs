@@ -19,7 +19,10 @@ use aya::{
 
 use connect_trace_common::{Field, Params, record::PLACES};
 
-use self::externs::{Extern, Is};
+use self::{
+    externs::{Extern, Is},
+    filters::FilterWords,
+};
 use crate::filter::Filters;
 use crate::kernel::{
     cast, layout::Layout, limits, port_tables::PortTables, requirement::MissingRequirement,
@@ -60,9 +63,13 @@ pub(crate) struct Options<'a> {
 
 /// Creates the maps; no program is loaded yet.
 pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
-    let (layout, filters) = (options.layout, filters::bits(options.filters).0);
-    let min_latency = options.filters.min_latency.unwrap_or_default();
-    let only_process = filters::only_process(options.filters);
+    let layout = options.layout;
+    let words = FilterWords::of(options.filters, options.filters.cgroups.len())?;
+    let only_process = filters::only_process(options.filters).filter(|_| !options.service);
+    let linked = match options.service {
+        true => FilterWords::IN_CONTROL,
+        false => words,
+    };
     let (sock, inet_sock, word) = layout
         .cast
         .map_or((0, 0, 0), |cast| (cast.sock, cast.inet_sock, cast.word));
@@ -82,10 +89,10 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         word: word.into(),
         table_perturb: options.table_perturb,
         kernel_sock: layout.kernel_sock.unwrap_or(0).into(),
-        filters: filters.into(),
+        filters: linked.bits,
         has_only_process: only_process.is_some().into(),
-        cgroup_count: options.filters.cgroups.len() as u64,
-        min_latency_ns: u64::try_from(min_latency.as_nanos())?,
+        cgroup_count: linked.cgroup_count,
+        min_latency_ns: linked.min_latency_ns,
         service: options.service.into(),
         user_locks_bit: layout.user_locks_bit.unwrap_or(0).into(),
         count_checks: options.count_checks.into(),
@@ -98,7 +105,7 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         total_retransmits: fields.total_retransmits.into(),
         ..tables(layout.port_tables)
     };
-    let has_options = filters != 0
+    let has_options = words.bits != 0
         || params.min_latency_ns != 0
         || options.service
         || options.count_checks
@@ -144,7 +151,7 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
             .map_max_entries("CONNECTIONS", following.max_connections)
             .map_max_entries("ENDS", options.ring_buffer_bytes);
     }
-    for (map, size) in filters::sizes(options.filters) {
+    for (map, size) in filters::sizes(options.filters, options.service) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
     }
     loader

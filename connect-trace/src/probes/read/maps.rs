@@ -21,7 +21,7 @@ use connect_trace_common::{
 };
 
 use super::shared::Shared;
-use crate::probes::object::{self, externs::Extern};
+use crate::probes::object::{self, externs::Extern, filters::FilterWords};
 
 /// Plain data of `connect-trace-common`, in the form that aya takes.
 #[derive(Clone, Copy)]
@@ -101,9 +101,21 @@ impl Maps {
         self.control(offset_of!(Control, checks_epoch), epoch);
     }
 
+    /// Makes the programs of a service use these filters.
+    pub(crate) fn set_filters(&self, words: FilterWords) {
+        self.control(offset_of!(Control, cgroup_count), words.cgroup_count);
+        self.control(offset_of!(Control, min_latency_ns), words.min_latency_ns);
+        self.control(offset_of!(Control, filters), words.bits);
+    }
+
     /// Lets calls in, now that all programs are attached.
     pub(crate) fn open(&self) {
         self.control(offset_of!(Control, open), 1);
+    }
+
+    /// Lets no more calls in. Those in flight are not concerned.
+    pub(crate) fn shut(&self) {
+        self.control(offset_of!(Control, open), 0);
     }
 
     /// Lets no more calls in, and waits until those in flight have returned: a program that is detached earlier would
@@ -114,7 +126,7 @@ impl Maps {
     pub(crate) fn close(&self) -> Result<()> {
         const LONGEST: Duration = Duration::from_secs(2);
         const LOOK_EVERY: Duration = Duration::from_millis(2);
-        self.control(offset_of!(Control, open), 0);
+        self.shut();
         let start = Instant::now();
         while self.in_flight()? > 0 && start.elapsed() < LONGEST {
             thread::sleep(LOOK_EVERY);

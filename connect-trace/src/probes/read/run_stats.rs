@@ -2,8 +2,9 @@
 //! of the host while a [`RunStats`] exists, and cost two clock readings per run.
 
 use std::{
+    fs,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,10 +18,13 @@ use aya::{
 use super::program_info;
 use crate::{kernel::requirement::MissingRequirement, overhead::ProgramRuns};
 
+/// The kernel's setting of the statistics for all programs.
+pub(crate) const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
 /// The statistics of our programs.
 pub(crate) struct RunStats {
-    /// The kernel counts until this descriptor is closed.
-    _enabled: OwnedFd,
+    /// The kernel counts until this descriptor is closed. `None` if somebody else decides that: [`SETTING`].
+    enabled: Mutex<Option<OwnedFd>>,
     programs: Mutex<Vec<Known>>,
 }
 
@@ -46,9 +50,41 @@ impl RunStats {
             )
         })?;
         Ok(Self {
-            _enabled: enabled,
+            enabled: Mutex::new(Some(enabled)),
             programs: Mutex::default(),
         })
+    }
+
+    /// Enables the statistics if that is allowed. No program is known yet.
+    pub(crate) fn enable_if_allowed() -> Self {
+        let stats = Self {
+            enabled: Mutex::default(),
+            programs: Mutex::default(),
+        };
+        stats.resume();
+        stats
+    }
+
+    /// Enables the statistics again, if that is allowed.
+    pub(crate) fn resume(&self) {
+        let enabled = enable_stats(Stats::RunTime)
+            .inspect_err(|error| log::debug!("enable statistics of programs: {error}"));
+        *self.enabled() = enabled.ok();
+    }
+
+    /// No longer enables the statistics. The counts until now stay.
+    pub(crate) fn pause(&self) {
+        *self.enabled() = None;
+    }
+
+    /// Returns true if the kernel counts now.
+    pub(crate) fn counts(&self) -> bool {
+        self.enabled().is_some()
+            || fs::read_to_string(SETTING).is_ok_and(|setting| setting.trim() == "1")
+    }
+
+    fn enabled(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.enabled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers the programs that are loaded. To be called after any was loaded.

@@ -1,0 +1,46 @@
+//! The files that an installation has below its prefix, `/usr` or `/usr/local`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::NAME;
+use super::program::Program;
+use super::tree::{Tree, gzip};
+use crate::workspace;
+
+/// Name of the configuration, in `packaging/` and in packages.
+pub(super) const CONFIGURATION: &str = "connect-trace.toml";
+
+/// Returns the files, with the folder of zsh's completions that fits the prefix. The program writes its manual below
+/// `folder`.
+pub(super) fn files(program: &Program, folder: &Path, zsh: &str) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.add_program(&format!("bin/{NAME}"), program.content());
+    for (path, content) in program.manual(folder)?.files() {
+        tree.add(&format!("share/man/{path}.gz"), gzip(content)?);
+    }
+    for (shell, path) in [
+        ("bash", "bash-completion/completions/connect-trace"),
+        ("zsh", &format!("zsh/{zsh}/_connect-trace")),
+        ("fish", "fish/vendor_completions.d/connect-trace.fish"),
+    ] {
+        tree.add(&format!("share/{path}"), program.completions(shell)?);
+    }
+    let rules = packaging("prometheus");
+    tree.add_folder("share/connect-trace/rules", &rules, "yml")?;
+    let dashboard = packaging("grafana");
+    tree.add_folder("share/connect-trace/dashboard", &dashboard, "json")?;
+    Ok(tree)
+}
+
+/// Reads a file of `packaging/`.
+pub(super) fn read(name: &str) -> Result<String> {
+    let path = packaging(name);
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn packaging(name: &str) -> PathBuf {
+    workspace::root().join("packaging").join(name)
+}
