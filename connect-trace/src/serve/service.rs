@@ -129,13 +129,17 @@ impl Service {
                     self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
                 }
-                _ = report.tick() => self.end_interval()?,
+                _ = report.tick() => {
+                    if let Err(error) = self.end_interval() {
+                        log::error!("no report of the last interval: {error:#}");
+                    }
+                }
                 read = reload.next(&mut signals.hangup, &self.args) => {
                     if self.reload(read).await? {
                         report = ticks(self.args.interval);
                     }
                 }
-                Some(request) = requests.recv() => self.answer(request)?,
+                Some(request) = requests.recv() => self.answer(request),
             }
         }
     }
@@ -196,8 +200,19 @@ impl Service {
         Ok(())
     }
 
-    fn answer(&mut self, request: Request) -> Result<()> {
-        let answer = match request.wanted {
+    /// Answers a request. A reading that fails, such as one without a free descriptor, fails for this client alone.
+    fn answer(&mut self, request: Request) {
+        let answer = self.page(request.wanted).unwrap_or_else(|error| {
+            log::error!("no answer to a request: {error:#}");
+            Answer::text(500, &format!("{error:#}"))
+        });
+        // The client may have gone.
+        let _ = request.answer.send(answer);
+    }
+
+    /// Returns the page that is wanted.
+    fn page(&mut self, wanted: Wanted) -> Result<Answer> {
+        Ok(match wanted {
             Wanted::Metrics(format) => {
                 self.drain(DRAIN_BUDGET);
                 Answer {
@@ -225,10 +240,7 @@ impl Service {
                 ),
                 Some(_) => Answer::text(200, "ok"),
             },
-        };
-        // The client may have gone.
-        let _ = request.answer.send(answer);
-        Ok(())
+        })
     }
 
     fn reading(&mut self) -> Result<Reading> {

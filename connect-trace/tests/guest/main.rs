@@ -20,6 +20,7 @@ mod compare;
 mod dccp;
 mod ends;
 mod explain;
+mod faults;
 mod filters;
 mod flame;
 mod flood;
@@ -40,6 +41,7 @@ mod records;
 mod scan;
 mod serve;
 mod service;
+mod soak;
 mod socket;
 mod strategy;
 mod streams;
@@ -114,6 +116,8 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
     serve::TESTS,
+    faults::TESTS,
+    soak::TESTS,
 ];
 
 fn main() -> ExitCode {
