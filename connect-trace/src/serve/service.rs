@@ -156,7 +156,11 @@ impl Service {
                     self.session.drained(is_empty)?;
                     manager.drained(is_empty);
                 }
-                _ = report.tick() => self.end_interval()?,
+                _ = report.tick() => {
+                    if let Err(error) = self.end_interval() {
+                        log::error!("no report of the last interval: {error:#}");
+                    }
+                }
                 read = reload.next(&mut signals.hangup, &self.args) => {
                     Manager::reloads();
                     let is_changed = self.reload(read).await?;
@@ -165,7 +169,7 @@ impl Service {
                         report = ticks(self.args.interval);
                     }
                 }
-                Some(request) = requests.recv() => self.answer(request)?,
+                Some(request) = requests.recv() => self.answer(request),
             }
         }
     }
@@ -243,13 +247,23 @@ impl Service {
     fn totals(&mut self) -> Totals {
         let probes = self.session.tracer().probes();
         let has_single_pass = probes.layout().socket_range_has_no_parity;
-        let maps = probes.maps();
-        let fast = maps.fast();
+        let fast = probes.maps().fast();
         self.totals.clone().with_fast(&fast, has_single_pass)
     }
 
-    fn answer(&mut self, request: Request) -> Result<()> {
-        let answer = match request.wanted {
+    /// Answers a request. A reading that fails, such as one without a free descriptor, fails for this client alone.
+    fn answer(&mut self, request: Request) {
+        let answer = self.page(request.wanted).unwrap_or_else(|error| {
+            log::error!("no answer to a request: {error:#}");
+            Answer::text(500, &format!("{error:#}"))
+        });
+        // The client may have gone.
+        let _ = request.answer.send(answer);
+    }
+
+    /// Returns the page that is wanted.
+    fn page(&mut self, wanted: Wanted) -> Result<Answer> {
+        Ok(match wanted {
             Wanted::Page { nonce } => page::answer(&self.history, nonce),
             Wanted::Metrics(format) => {
                 self.drain(DRAIN_BUDGET);
@@ -278,10 +292,7 @@ impl Service {
                 ),
                 Some(_) => Answer::text(200, "ok"),
             },
-        };
-        // The client may have gone.
-        let _ = request.answer.send(answer);
-        Ok(())
+        })
     }
 
     fn reading(&mut self) -> Result<Reading> {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -42,6 +43,9 @@ const PACKAGES: [&str; 3] = [
 
 /// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
+
+/// Variable of the soak test, which is passed into guests.
+const SOAK_SECONDS: &str = "CONNECT_TRACE_SOAK_SECONDS";
 
 /// Name of the build in the table of durations, and its usual seconds.
 pub(super) const BUILD: (&str, u64) = ("guests, build", 120);
@@ -274,10 +278,12 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
     let program = (part.program(&built.tests).to_owned(), PROGRAM.to_owned());
     let server = prometheus.then(|| (built.server.clone(), SERVER.to_owned()));
     let packages = built.packages.iter().filter(|_| *system).cloned();
-    let between = between.then_some(["env", BETWEEN]);
+    let soak = env::var(SOAK_SECONDS).map(|seconds| format!("{SOAK_SECONDS}={seconds}"));
+    let variables = [between.then_some(BETWEEN), soak.as_deref().ok()];
+    let variables = variables.into_iter().flatten();
     // One at a time: tests change settings of the whole system.
     let tests = [PROGRAM, "--test-threads=1", "--color=never"];
-    let command = between.into_iter().flatten().chain(tests);
+    let command = ["env"].into_iter().chain(variables).chain(tests);
     let task = Task {
         command: command
             .map(str::to_owned)
