@@ -249,7 +249,7 @@ impl Totals {
             } else {
                 Network::V4
             };
-            let parity = if kind.has(FastKind::FAILED | FastKind::PORT_BOUND) {
+            let parity = if kind.has(FastKind::PORT_BOUND) {
                 Parity::None
             } else if kind.has(FastKind::ODD) {
                 Parity::Odd
