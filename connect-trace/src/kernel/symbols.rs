@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// File in which the kernel shows its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
@@ -52,12 +52,20 @@ impl Symbols {
     /// Looks for the functions with these names, and for `table_perturb`.
     ///
     /// # Errors
-    /// If `/proc/kallsyms` cannot be read. Hidden addresses (`kernel.kptr_restrict`) are no error: the names are enough
+    /// If `/proc/kallsyms` cannot be read, or is empty. Hidden addresses (`kernel.kptr_restrict`) are no error: the names are enough
     /// for functions.
     pub fn of_running_kernel(functions: &[&'static str]) -> Result<Self> {
         let file = File::open(KALLSYMS).with_context(|| format!("{KALLSYMS} cannot be read"))?;
-        Self::read(BufReader::with_capacity(1 << 16, file), functions)
-            .with_context(|| format!("read {KALLSYMS}"))
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let start = reader
+            .fill_buf()
+            .with_context(|| format!("read {KALLSYMS}"))?;
+        ensure!(
+            !start.is_empty(),
+            "{KALLSYMS} is empty, so the kernel's functions are not known: it is hidden here, as in some containers; give \
+             the container the file of the kernel"
+        );
+        Self::read(reader, functions).with_context(|| format!("read {KALLSYMS}"))
     }
 
     fn read(mut reader: impl BufRead, wanted: &[&'static str]) -> Result<Self> {
