@@ -1,20 +1,27 @@
 //! Writes files to try `connect-trace report --html` on, and to measure the cost of a page of millions.
 //!
 //! `cargo run --release -p connect-trace --example page -- log FILE` writes a log of seven runs, `… -- recording FILE
-//! CONNECTS` a recording.
+//! CONNECTS` a recording. `… -- live ADDRESS:PORT` serves the live page of `connect-trace serve` on invented connections,
+//! until it is interrupted: each time that the page is fetched, ten seconds have gone by.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
+#[path = "../tests/fixtures/scene.rs"]
+mod scene;
 
-use std::{env, path::Path};
+use std::{env, net::TcpListener, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use connect_trace::load::log::Run;
+use connect_trace::{load::log::Run, serve::rehearsal::rehearse};
 
 use self::fixtures::recording::write_recording;
 
 /// Number of ports in the article's range.
 const PORTS: u32 = 56_512;
+
+/// Intervals of the live page in which nothing happens, and in which a range runs out.
+const CALM: usize = 60;
+const RISING: usize = 40;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -28,7 +35,14 @@ fn main() -> Result<()> {
             let count = count.parse().context("CONNECTS is a number")?;
             write_recording(Path::new(path), "", 1_000_000_000, fixtures::many(count))?;
         }
-        _ => bail!("say `log FILE` or `recording FILE CONNECTS`"),
+        ["live", address] => {
+            let listener =
+                TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+            eprintln!("http://{}", listener.local_addr()?);
+            let intervals = scene::scene(CALM, RISING);
+            rehearse(listener, Duration::from_secs(10), CALM, intervals)?;
+        }
+        _ => bail!("say `log FILE`, `recording FILE CONNECTS` or `live ADDRESS:PORT`"),
     }
     Ok(())
 }

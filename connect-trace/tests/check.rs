@@ -10,10 +10,13 @@ use serde_json::Value;
 use self::command::{connect_trace, text};
 
 /// Names of all findings.
-const FINDINGS: [&str; 22] = [
+const FINDINGS: [&str; 25] = [
     "capabilities",
     "lockdown",
     "process_ids",
+    "run_statistics",
+    "kept_privileges",
+    "landlock",
     "btf",
     "offsets",
     "functions",

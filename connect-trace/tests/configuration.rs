@@ -78,8 +78,12 @@ fn every_example_is_a_valid_value() {
             Value::String(text) => vec![format!("--{key}={text}")],
             other => vec![format!("--{key}={other}")],
         };
-        let arguments = ["connect-trace", "serve"].map(str::to_owned).into_iter();
-        if let Err(error) = Cli::try_parse_from(arguments.chain(typed)) {
+        let mut arguments = vec!["connect-trace".to_owned(), "serve".to_owned()];
+        // Options of a recording need one.
+        if key.starts_with("record-") {
+            arguments.push("--record=/var/lib/connect-trace/".to_owned());
+        }
+        if let Err(error) = Cli::try_parse_from(arguments.into_iter().chain(typed)) {
             panic!("{key} = {value}: {error}");
         }
     }

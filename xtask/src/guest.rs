@@ -8,6 +8,7 @@ mod libraries;
 mod machine;
 mod modules;
 mod run_folder;
+pub(crate) mod system;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use connect_trace_guest::job::Job;
 use self::machine::Limits;
 pub use self::machine::{Hardware, Outcome, Stream};
 pub use self::run_folder::RunFolder;
+use self::system::System;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::Kernel;
@@ -35,6 +37,8 @@ pub struct Kit {
     clients: Option<GuestClients>,
     /// Present only if requested.
     peers: Option<Peers>,
+    /// Present only if requested.
+    system: Option<System>,
 }
 
 /// The task of one guest.
@@ -48,6 +52,8 @@ pub struct Task {
     pub timeout: Option<Duration>,
     /// Longest time without output from the command; unlimited by default.
     pub silence: Option<Duration>,
+    /// Boot a whole Debian, whose systemd starts the command.
+    pub system: bool,
     /// Kernel modules to load first.
     pub modules: Vec<String>,
     /// Files to copy into the guest: path on the host, path in the guest.
@@ -80,6 +86,7 @@ impl Kit {
             tools: GuestTools::ensure()?,
             clients: None,
             peers: None,
+            system: None,
         })
     }
 
@@ -101,6 +108,17 @@ impl Kit {
     pub fn with_peers(self) -> Result<Self> {
         Ok(Self {
             peers: Some(Peers::ensure()?),
+            ..self
+        })
+    }
+
+    /// Adds the system of tasks that boot one.
+    ///
+    /// # Errors
+    /// If a package of it cannot be fetched.
+    pub fn with_system(self) -> Result<Self> {
+        Ok(Self {
+            system: Some(System::ensure()?),
             ..self
         })
     }
@@ -159,6 +177,25 @@ impl Kit {
             .iter()
             .find(is_init)
             .context("init was not built")?;
+        let programs = self.programs.iter().filter(|path| !is_init(path));
+        let busybox = self.tools.busybox();
+        let mut job = Job {
+            command: task.command.iter().map(Into::into).collect(),
+            outputs: task.outputs.iter().map(Into::into).collect(),
+            ..Job::default()
+        };
+        let mut modules = Vec::new();
+        for module in modules::of(kernel, &task.modules, &busybox)? {
+            let path = format!("/lib/modules/{}.ko", module.name);
+            job.modules.push(path.clone().into());
+            modules.push((path, module.content));
+        }
+        if task.system {
+            let system = self.system.as_ref().context("no system was built")?;
+            let programs: Vec<_> = programs.map(PathBuf::as_path).collect();
+            return system.image(init, &programs, &task.inputs, &modules, job);
+        }
+
         let mut libraries = self.tools.libraries().to_vec();
         libraries.extend(self.clients.iter().flat_map(GuestClients::libraries));
         libraries.extend(self.peers.iter().flat_map(Peers::libraries));
@@ -166,7 +203,7 @@ impl Kit {
         for (source, path) in &task.inputs {
             image.add_file(path, source)?;
         }
-        for program in self.programs.iter().filter(|path| !is_init(path)) {
+        for program in programs {
             image.add_file(&in_folder(PROGRAMS, program), program)?;
         }
         let peers = self.peers.iter().flat_map(Peers::programs);
@@ -180,18 +217,9 @@ impl Kit {
             let (modules, path) = clients.python_modules();
             image.add_tree(&path, &modules, GuestClients::python_leaves_out())?;
         }
-        let busybox = self.tools.busybox();
         image.add_busybox(&busybox)?;
-
-        let mut job = Job {
-            command: task.command.iter().map(Into::into).collect(),
-            outputs: task.outputs.iter().map(Into::into).collect(),
-            modules: Vec::new(),
-        };
-        for module in modules::of(kernel, &task.modules, &busybox)? {
-            let path = format!("/lib/modules/{}.ko", module.name);
-            image.add_content(&path, &module.content);
-            job.modules.push(path.into());
+        for (path, content) in &modules {
+            image.add_content(path, content);
         }
         Ok(image.finish(&job))
     }

@@ -124,6 +124,29 @@ pub(crate) fn package(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Packages of a program that is built already, and the files that they are run with, for tests in guests.
+pub(crate) struct ForTests {
+    /// The package for Debian.
+    pub(crate) deb: PathBuf,
+    /// The container image.
+    pub(crate) image: PathBuf,
+    /// The Kubernetes manifest that runs the image.
+    pub(crate) daemon_set: PathBuf,
+}
+
+impl ForTests {
+    /// Makes the packages in a folder.
+    pub(crate) fn write(program: &Path, folder: &Path) -> Result<Self> {
+        create(folder)?;
+        let (program, commit) = (Program::open(program)?, Commit::current()?);
+        Ok(Self {
+            deb: deb::write(&program, &commit, folder)?,
+            image: image::write(&program, &commit, folder)?,
+            daemon_set: workspace::root().join("packaging/kubernetes/daemonset.yaml"),
+        })
+    }
+}
+
 /// Folder of what packages are made from, below the folder of the packages.
 const WORK: &str = "work";
 

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::guest::system::System;
 use crate::tools::cargo_tool::{CARGO_AUDITABLE, CARGO_CYCLONEDX, CARGO_DENY};
 use crate::tools::checkers::Checkers;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
 use crate::tools::musl::Musl;
+use crate::tools::prometheus::Prometheus;
 use crate::tools::{self, browser, duckdb, qemu, report, shells, skopeo};
 
 /// Get the tools that the build needs
@@ -18,7 +20,8 @@ use crate::tools::{self, browser, duckdb, qemu, report, shells, skopeo};
 /// this themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get the tools of demo, test, vm, lint and package: QEMU, kernels, cargo-deny, a browser, shells and others
+    /// Also get the tools of demo, test, vm, lint and package: QEMU, kernels, cargo-deny, a browser, shells, DuckDB,
+    /// Prometheus and others
     #[arg(long)]
     all: bool,
 }
@@ -35,10 +38,14 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("guest tools", "present");
         GuestClients::ensure()?;
         report("clients", "present");
+        System::ensure()?;
+        report("system", "present");
         browser::ensure()?;
         report("browser", "present");
         shells::ensure()?;
         report("shells", "present");
+        Prometheus::ensure()?;
+        report("prometheus", "present");
         duckdb::ensure()?;
         report("duckdb", "present");
         for series in kernels::tested() {

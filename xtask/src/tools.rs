@@ -13,6 +13,7 @@ pub mod kernels;
 pub(crate) mod musl;
 pub(crate) mod nightly;
 pub(crate) mod peers;
+pub(crate) mod prometheus;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 pub(crate) mod shells;

@@ -58,6 +58,9 @@ pub(crate) struct Options {
     /// Install curl, wrk, nginx and python3 in the machine as well
     #[arg(long)]
     clients: bool,
+    /// Boot a whole Debian, with systemd, dpkg and apt, which runs COMMAND as a service
+    #[arg(long, conflicts_with = "clients")]
+    system: bool,
     /// Use the programs of the last build
     #[arg(long)]
     no_build: bool,
@@ -165,6 +168,9 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
     if options.clients {
         kit = kit.with_clients()?;
     }
+    if options.system {
+        kit = kit.with_system()?;
+    }
 
     let mut first_failure = 0;
     for kernel in &kernels {
@@ -215,6 +221,7 @@ fn task(options: &Options) -> Result<Task> {
         hardware,
         timeout: options.timeout.map(Duration::from_secs),
         silence: None,
+        system: options.system,
         modules: options.modules.clone(),
         inputs,
         outputs: options

@@ -8,6 +8,7 @@ use super::finding::{Finding, Group};
 use crate::kernel::{
     access::{self, LOCKDOWN, Privileges},
     requirement::MissingRequirement,
+    sandbox, sysctls,
 };
 
 /// The facts behind this group of findings.
@@ -16,6 +17,12 @@ pub(super) struct Reading {
     pub(super) lockdown: io::Result<String>,
     /// An error if process ids differ between this process and the kernel's helpers.
     pub(super) process_ids: Result<()>,
+    /// True if the kernel takes privileges for reading maps and programs after they were made.
+    pub(super) reading_takes_privileges: Result<bool>,
+    /// Version of Landlock.
+    pub(super) landlock: io::Result<i64>,
+    /// True if the kernel counts the runs of all programs, whoever asks for it.
+    pub(super) counts_runs: bool,
 }
 
 impl Reading {
@@ -24,6 +31,9 @@ impl Reading {
             privileges: Privileges::of_this_process(),
             lockdown: access::lockdown(),
             process_ids: access::check_pid_namespace(),
+            reading_takes_privileges: sandbox::reading_takes_privileges(),
+            landlock: sandbox::landlock_version(),
+            counts_runs: sysctls::counts_runs(),
         }
     }
 
@@ -44,6 +54,9 @@ pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
         capabilities(reading.privileges),
         lockdown(&reading.lockdown),
         process_ids(&reading.process_ids),
+        run_statistics(reading.privileges, reading.counts_runs),
+        kept_privileges(&reading.reading_takes_privileges),
+        landlock(&reading.landlock),
     ]
 }
 
@@ -108,6 +121,62 @@ fn process_ids(process_ids: &Result<(), Error>) -> Finding {
     }
 }
 
+fn run_statistics(privileges: Privileges, counts_runs: bool) -> Finding {
+    const NAME: &str = "run_statistics";
+    let finding = match (counts_runs, privileges.is_admin()) {
+        (true, _) => Finding::ok(GROUP, NAME, "on for all programs"),
+        (false, true) => Finding::ok(GROUP, NAME, "turned on if --overhead asks for them"),
+        (false, false) => Finding::missing(
+            GROUP,
+            NAME,
+            &Error::msg(
+                "without CAP_SYS_ADMIN they cannot be turned on, for --overhead and --max-overhead",
+            ),
+        )
+        .remedy(
+            "run with CAP_SYS_ADMIN, or turn them on for all (sysctl kernel.bpf_stats_enabled=1)",
+        ),
+    };
+    finding.since("5.8")
+}
+
+fn kept_privileges(reading_takes_privileges: &Result<bool>) -> Finding {
+    const NAME: &str = "kept_privileges";
+    let finding = match reading_takes_privileges {
+        Ok(false) => Finding::ok(GROUP, NAME, "none").data(serde_json::json!([])),
+        Ok(true) => Finding::limited(
+            GROUP,
+            NAME,
+            "CAP_BPF",
+            "the service keeps it, because this kernel lets nobody else read eBPF maps",
+        )
+        .data(serde_json::json!(["CAP_BPF"])),
+        Err(error) => Finding::unknown(
+            GROUP,
+            NAME,
+            format!("{error:#}"),
+            "run it without a sandbox",
+        ),
+    };
+    finding.since("5.19")
+}
+
+fn landlock(version: &io::Result<i64>) -> Finding {
+    const NAME: &str = "landlock";
+    let finding = match version {
+        Ok(version) => Finding::ok(GROUP, NAME, format!("version {version}")).data((*version).into()),
+        Err(error) => Finding::missing(
+            GROUP,
+            NAME,
+            &Error::msg(format!(
+                "the service can open any file that its user may open: no Landlock ({error})"
+            )),
+        )
+        .remedy("boot a kernel that has it on (lsm=landlock,...), or start the service as a user of its own"),
+    };
+    finding.since("5.13")
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -122,6 +191,9 @@ pub(super) mod tests {
             },
             lockdown: Ok("none".to_owned()),
             process_ids: Ok(()),
+            reading_takes_privileges: Ok(false),
+            landlock: Ok(6),
+            counts_runs: false,
         }
     }
 
@@ -134,7 +206,7 @@ pub(super) mod tests {
 
     #[test]
     fn root_without_lockdown_may_do_everything() {
-        assert_eq!(states(&root()), [State::Ok; 3]);
+        assert_eq!(states(&root()), [State::Ok; 6]);
         assert!(root().allow().is_ok());
     }
 
@@ -196,5 +268,37 @@ pub(super) mod tests {
         let finding = &findings(&reading)[2];
         assert_eq!(finding.state, State::Limited);
         assert_eq!(finding.note.as_deref(), Some("a namespace of its own"));
+    }
+
+    #[test]
+    fn a_privilege_that_is_kept_or_missing_is_named() {
+        let reading = Reading {
+            privileges: Privileges {
+                capabilities: 0b11 << 38,
+                of_host: true,
+                uid: 65_534,
+            },
+            reading_takes_privileges: Ok(true),
+            landlock: Err(io::ErrorKind::Unsupported.into()),
+            ..root()
+        };
+        let [.., statistics, kept, landlock] = &findings(&reading)[..] else {
+            panic!()
+        };
+        assert_eq!(statistics.state, State::Missing);
+        let remedy = statistics.remedy.as_deref();
+        assert!(remedy.is_some_and(|remedy| remedy.contains("bpf_stats_enabled")));
+        assert_eq!(
+            (kept.state, kept.value.as_str()),
+            (State::Limited, "CAP_BPF")
+        );
+        assert_eq!(kept.data, serde_json::json!(["CAP_BPF"]));
+        assert_eq!(landlock.state, State::Missing);
+        assert!(!findings(&reading).iter().any(Finding::blocks));
+        let counts_runs = Reading {
+            counts_runs: true,
+            ..reading
+        };
+        assert_eq!(states(&counts_runs)[3], State::Ok);
     }
 }

@@ -167,7 +167,7 @@ impl Page {
 }
 
 /// Fills in the parts of a template, `{{…}}`. The contents of a part are not expanded again.
-fn filled(template: &str, part: impl Fn(&str) -> String) -> String {
+pub(crate) fn filled(template: &str, part: impl Fn(&str) -> String) -> String {
     let mut pieces = template.split("{{");
     let mut html = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

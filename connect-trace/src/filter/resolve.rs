@@ -138,7 +138,13 @@ fn netns(name: &str) -> Result<u32> {
         Err(_) => PathBuf::from(name),
     };
     let inode = fs::metadata(&path)
-        .with_context(|| format!("--netns {shown}: {} cannot be read", printable(&path)))?
+        .with_context(|| {
+            format!(
+                "--netns {shown}: {} cannot be read; if this is a service that runs already, give a path below \
+                 /run/netns, or restart it",
+                printable(&path)
+            )
+        })?
         .ino();
     ensure!(
         is_network_namespace(&path),

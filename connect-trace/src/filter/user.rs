@@ -61,6 +61,12 @@ fn from_getent(name: &str) -> Result<u32> {
                 "no such user in {PASSWD}, and there is no {GETENT} to ask other sources; give the number"
             )
         }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            bail!(
+                "no such user in {PASSWD}, and this process may not run {GETENT} to ask other sources; give the \
+                 number"
+            )
+        }
         output => output.with_context(|| format!("cannot run {GETENT}"))?,
     };
     match output.status.code() {

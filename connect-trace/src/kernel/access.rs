@@ -64,6 +64,11 @@ impl Privileges {
         Ok(())
     }
 
+    /// Returns whether CAP_SYS_ADMIN is among them, which stands for all capabilities of tracing.
+    pub(crate) fn is_admin(self) -> bool {
+        self.has(CAP_SYS_ADMIN)
+    }
+
     fn has(self, capability: u32) -> bool {
         self.capabilities & 1 << capability != 0
     }

@@ -4,10 +4,12 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+
+use super::btf::Btf;
 
 /// File in which the kernel shows its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
@@ -20,7 +22,7 @@ pub const TABLE_PERTURB: &str = "table_perturb";
 pub enum Pointer {
     /// The variable is at this address.
     At(u64),
-    /// The variable exists, but addresses are not shown (`kernel.kptr_restrict`, or CAP_SYSLOG is missing).
+    /// Addresses are not shown (`kernel.kptr_restrict`, or CAP_SYSLOG is missing).
     Hidden,
     /// The variable exists, but is no pointer: kernels before 5.10.125 and 5.15.48 have an array of 256 slots.
     Array,
@@ -46,26 +48,48 @@ pub struct Symbols {
     pub functions: HashMap<&'static str, String>,
     /// The variable [`TABLE_PERTURB`].
     pub table_perturb: Pointer,
+    /// The reason why the functions are those of the kernel's types and not its symbols, if they are.
+    pub note: Option<String>,
+}
+
+/// Opens the list of symbols. An empty one, by which a container hides it, is an error.
+fn open() -> io::Result<impl BufRead> {
+    let mut symbols = BufReader::with_capacity(1 << 16, File::open(KALLSYMS)?);
+    if symbols.fill_buf()?.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
+    }
+    Ok(symbols)
 }
 
 impl Symbols {
-    /// Looks for the functions with these names, and for `table_perturb`.
+    /// Looks for the functions with these names, and for `table_perturb`. A service that systemd keeps from
+    /// `/proc/kallsyms` (`ProtectKernelTunables`) finds the functions in the kernel's types.
     ///
     /// # Errors
-    /// If `/proc/kallsyms` cannot be read, or is empty. Hidden addresses (`kernel.kptr_restrict`) are no error: the names are enough
-    /// for functions.
+    /// If neither `/proc/kallsyms` nor the types can be read. Hidden addresses (`kernel.kptr_restrict`) are no error: the
+    /// names are enough for functions.
     pub fn of_running_kernel(functions: &[&'static str]) -> Result<Self> {
-        let file = File::open(KALLSYMS).with_context(|| format!("{KALLSYMS} cannot be read"))?;
-        let mut reader = BufReader::with_capacity(1 << 16, file);
-        let start = reader
-            .fill_buf()
-            .with_context(|| format!("read {KALLSYMS}"))?;
-        ensure!(
-            !start.is_empty(),
-            "{KALLSYMS} is empty, so the kernel's functions are not known: it is hidden here, as in some containers; give \
-             the container the file of the kernel"
-        );
-        Self::read(reader, functions).with_context(|| format!("read {KALLSYMS}"))
+        match open() {
+            Ok(symbols) => {
+                Self::read(symbols, functions).with_context(|| format!("read {KALLSYMS}"))
+            }
+            Err(error) => {
+                let note = format!(
+                    "{KALLSYMS} cannot be read ({error}): functions are looked up in the kernel's types, which do not \
+                     have those of modules"
+                );
+                Ok(Self::of_types(&Btf::of_running_kernel()?, functions, note))
+            }
+        }
+    }
+
+    fn of_types(types: &Btf, wanted: &[&'static str], note: String) -> Self {
+        let in_types = wanted.iter().filter(|name| types.function(name).is_some());
+        Self {
+            functions: in_types.map(|&name| (name, name.to_owned())).collect(),
+            table_perturb: Pointer::Hidden,
+            note: Some(note),
+        }
     }
 
     fn read(mut reader: impl BufRead, wanted: &[&'static str]) -> Result<Self> {
@@ -95,6 +119,7 @@ impl Symbols {
         Ok(Self {
             functions,
             table_perturb: variable.pointer(),
+            note: None,
         })
     }
 }

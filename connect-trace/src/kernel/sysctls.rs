@@ -1,4 +1,5 @@
-//! The switches that turn probes off for the whole system. Probes then attach without an error, but never run.
+//! The switches of the whole system: those that turn probes off, which then attach without an error but never run, and
+//! the one that counts the runs of programs.
 
 use std::fs;
 
@@ -34,6 +35,14 @@ pub(crate) fn ftrace() -> Result<()> {
         || "ftrace is turned off (kernel.ftrace_enabled is 0)".to_owned(),
         "turn it on (sysctl kernel.ftrace_enabled=1)",
     )
+}
+
+/// Contains 1 if the kernel counts the runs of every eBPF program (Linux 5.1).
+pub(crate) const RUN_STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Returns whether the kernel counts the runs of every eBPF program, whoever asks for it.
+pub(crate) fn counts_runs() -> bool {
+    fs::read_to_string(RUN_STATISTICS).is_ok_and(|switch| switch.trim() == "1")
 }
 
 fn on(switch: Option<&str>, what: impl Fn() -> String, remedy: &'static str) -> Result<()> {

@@ -25,7 +25,10 @@ pub use self::{
     ends::MAX_CONNECTIONS,
 };
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -45,6 +48,7 @@ use self::{
         kprobe,
         link::Link,
         misses::{Misses, Programs},
+        return_events,
     },
     cgroups::Cgroups,
     checks::Watcher,
@@ -63,7 +67,8 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption, process::Process,
+    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption,
+    process::Process, symbols::Pointer,
 };
 use crate::{filter::Filters, overhead::ProgramRuns};
 
@@ -136,6 +141,9 @@ impl Probes {
         // Frees megabytes that are no longer needed.
         drop(btf);
         let preempting = preemption::preempting_model();
+        if layout.port_offset_is_wide && functions.table_perturb == Pointer::Hidden {
+            functions.notes.push(NO_START.to_owned());
+        }
         let config = &ProbeConfig {
             checks: match functions.checks()[..] {
                 [] => CheckMode::Off,
@@ -506,6 +514,12 @@ impl Probes {
         Ok(Some((self.maps.time_wait(), program.recursion_misses()?)))
     }
 
+    /// Returns the file of the misses of return events, if there are any, which is opened for each reading.
+    #[must_use]
+    pub(crate) fn profile(&self) -> Option<PathBuf> {
+        self.tracefs.as_ref().map(return_events::profile)
+    }
+
     /// Detaches every program. The maps can still be read.
     ///
     /// # Errors
@@ -524,6 +538,10 @@ impl Probes {
         Ok(())
     }
 }
+
+/// Note if the kernel hides the variable from which a search takes its start.
+const NO_START: &str = "the number of ports that a search tried is unknown: the kernel shows no addresses without \
+                        CAP_SYSLOG (kernel.kptr_restrict)";
 
 /// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
 fn load(

@@ -81,7 +81,7 @@ impl RecordArgs {
     }
 
     /// Returns the folder for one file after another, if one is named.
-    pub(super) fn folder(&self) -> Option<&Path> {
+    pub(crate) fn folder(&self) -> Option<&Path> {
         let path = self.record.as_deref()?;
         path.as_os_str().as_bytes().ends_with(b"/").then_some(path)
     }

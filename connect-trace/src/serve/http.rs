@@ -1,7 +1,12 @@
 //! The HTTP side of the service: connections of clients, in bounded number, size and time. A client sends one request; the
 //! service answers between two readings of the ring buffer.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -42,7 +47,7 @@ pub(super) async fn serve(listener: Listener, requests: Sender<Request>) {
                 .accept()
                 .await
                 .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
-            Listener::Unix(unix) => unix
+            Listener::Unix { socket, .. } => socket
                 .accept()
                 .await
                 .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
@@ -93,7 +98,8 @@ async fn answer<B>(
     request: HttpRequest<B>,
     requests: Sender<Request>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answer = match (wanted(&request), request.method()) {
+    let wanted = wanted(&request);
+    let answer = match (wanted, request.method()) {
         (None, _) => Answer::text(404, "no such page: / /metrics /report /healthz /readyz"),
         (Some(wanted), &Method::GET | &Method::HEAD) => ask(wanted, requests).await,
         (Some(_), _) => Answer::text(405, "only GET and HEAD"),
@@ -108,13 +114,11 @@ async fn answer<B>(
         (header::CONTENT_TYPE, answer.content_type),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
-             img-src data:; frame-ancestors 'none'",
-        ),
     ] {
         headers.insert(name, header::HeaderValue::from_static(value));
+    }
+    if let Ok(policy) = policy(wanted).parse() {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     if answer.status == 405 {
         headers.insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
@@ -122,10 +126,28 @@ async fn answer<B>(
     Ok(response)
 }
 
+/// Returns the Content-Security-Policy: only the page has a script and a style, and only its own.
+fn policy(wanted: Option<Wanted>) -> String {
+    let nothing = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    match wanted {
+        Some(Wanted::Page { nonce }) => format!(
+            "{nothing}; script-src 'nonce-{nonce:032x}'; style-src 'nonce-{nonce:032x}'; connect-src 'self'; img-src data:"
+        ),
+        _ => nothing.to_owned(),
+    }
+}
+
+/// Returns a number that nobody can guess: hashes with keys that the standard library takes from the kernel.
+fn nonce() -> u128 {
+    let half = |half: u8| u128::from(RandomState::new().hash_one(half));
+    half(0) << 64 | half(1)
+}
+
 fn wanted<B>(request: &HttpRequest<B>) -> Option<Wanted> {
     let accept = request.headers().get(header::ACCEPT);
     let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or("");
     match request.uri().path() {
+        "/" => Some(Wanted::Page { nonce: nonce() }),
         "/metrics" => Some(Wanted::Metrics(Format::accepted(accept))),
         "/report" => Some(Wanted::Report),
         "/healthz" => Some(Wanted::Health),

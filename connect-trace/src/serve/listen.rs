@@ -65,7 +65,11 @@ impl fmt::Display for Address {
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix {
+        socket: UnixListener,
+        /// The path, if the service created the socket.
+        own: Option<PathBuf>,
+    },
 }
 
 impl fmt::Display for Listener {
@@ -75,13 +79,25 @@ impl fmt::Display for Listener {
                 Ok(address) => write!(formatter, "http://{address}"),
                 Err(_) => formatter.write_str("a TCP socket"),
             },
-            Self::Unix(listener) => {
-                let address = listener.local_addr().ok();
+            Self::Unix { socket, .. } => {
+                let address = socket.local_addr().ok();
                 match address.as_ref().and_then(|address| address.as_pathname()) {
                     Some(path) => write!(formatter, "unix:{}", printable(path)),
                     None => formatter.write_str("a Unix socket"),
                 }
             }
+        }
+    }
+}
+
+impl Listener {
+    /// Returns the path of a Unix socket that the service created, and removes at its end.
+    pub(super) fn own_path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix {
+                own: Some(path), ..
+            } => Some(path),
+            _ => None,
         }
     }
 }
@@ -124,9 +140,10 @@ fn taken(fd: RawFd) -> Result<Listener> {
     socket.set_nonblocking(true)?;
     let is_unix = socket.local_addr()?.is_unix();
     Ok(if is_unix {
-        Listener::Unix(UnixListener::from_std(StdUnixListener::from(
-            OwnedFd::from(socket),
-        ))?)
+        Listener::Unix {
+            socket: UnixListener::from_std(StdUnixListener::from(OwnedFd::from(socket)))?,
+            own: None,
+        }
     } else {
         Listener::Tcp(TcpListener::from_std(StdTcpListener::from(OwnedFd::from(
             socket,
@@ -143,9 +160,12 @@ fn open(address: &Address) -> io::Result<Listener> {
         }
         Address::Unix(path) => {
             remove_unused(path)?;
-            let listener = UnixListener::bind(path)?;
+            let socket = UnixListener::bind(path)?;
             fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-            Ok(Listener::Unix(listener))
+            Ok(Listener::Unix {
+                socket,
+                own: Some(path.clone()),
+            })
         }
     }
 }
@@ -162,12 +182,10 @@ fn remove_unused(path: &Path) -> io::Result<()> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Self::Unix(listener) = self else {
-            return;
-        };
-        let address = listener.local_addr().ok();
-        if let Some(path) = address.as_ref().and_then(|address| address.as_pathname()) {
-            let _ = fs::remove_file(path);
+        if let Some(path) = self.own_path()
+            && let Err(error) = fs::remove_file(path)
+        {
+            log::debug!("remove {}: {error}", printable(path));
         }
     }
 }

@@ -2,18 +2,26 @@
 
 pub mod args;
 pub mod config;
+mod history;
 mod http;
 mod listen;
+mod manager;
+mod page;
+mod privileges;
+pub mod rehearsal;
 mod reload;
 mod request;
 mod service;
+mod verdict;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use tokio::{sync::mpsc, task::LocalSet};
 
-use self::{args::ServeArgs, listen::Listeners, request::WAITING, service::Service};
+use self::{
+    args::ServeArgs, listen::Listeners, manager::Manager, request::WAITING, service::Service,
+};
 use crate::{
     kernel::access,
     term::message::say,
@@ -36,6 +44,11 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Opened before the probes are attached: an address that is taken ends the command before it has cost anything.
         let listeners = Listeners::open(&args.listen)?;
         let mut service = Service::start(args)?;
+        let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
+        if !args.quiet {
+            say!("{sandbox}");
+        }
+        let mut manager = Manager::of_this_process(service.status(&listeners));
         let (requests, waiting) = mpsc::channel(WAITING);
         for listener in listeners.all {
             if !args.quiet {
@@ -43,7 +56,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
             }
             tokio::task::spawn_local(http::serve(listener, requests.clone()));
         }
-        let ended = service.run(signals, waiting).await;
+        let ended = service.run(signals, waiting, &mut manager).await;
         ended.and(service.finish())
     })?;
     Ok(ExitCode::SUCCESS)

@@ -17,6 +17,11 @@ pub(super) struct Request {
 /// The part of the service that is wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted {
+    /// `/`, whose script and style are allowed by this number, which nobody can guess.
+    Page {
+        /// The number.
+        nonce: u128,
+    },
     /// `/metrics`
     Metrics(Format),
     /// `/report`

@@ -11,19 +11,26 @@ use tokio::{
 use super::{
     args::ServeArgs,
     config,
+    history::{Ended, History},
+    listen::Listeners,
+    manager::Manager,
+    page,
     reload::Reload,
     request::{Answer, Request, Wanted},
 };
 use crate::{
     connect::{CheckMode, Protocols},
     filter::{Filters, filter_words},
-    kernel,
-    metrics::{Reading, Totals, exposition, reading::Routes},
+    kernel::{self, sysctls},
+    metrics::{
+        Reading, Totals, exposition,
+        reading::{LocalPorts, Process, Routes},
+    },
     overhead::process_usage::ProcessUsage,
-    probes::ProbeConfig,
+    probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
-    stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
+    stats::{Collection, Traced, by::By, report::Report},
     term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
@@ -41,7 +48,7 @@ pub(super) struct Service {
     pub(super) session: Session,
     totals: Totals,
     pub(super) collection: Collection,
-    recording: Recorder,
+    pub(super) recording: Recorder,
     routes: Routes,
     /// The options in force.
     pub(super) args: ServeArgs,
@@ -49,6 +56,8 @@ pub(super) struct Service {
     since: Instant,
     /// The JSON of the last interval; empty before its end.
     report: Vec<u8>,
+    /// The last quarter of an hour, for the page.
+    pub(super) history: History,
     /// Time of the last reading that emptied the ring buffer.
     drained_at: Option<Instant>,
     started: SystemTime,
@@ -70,7 +79,7 @@ impl Service {
             filters,
             ring_buffer_bytes: args.ring_buffer,
             max_in_flight: args.max_in_flight,
-            run_stats: args.max_overhead.is_some(),
+            run_stats: args.max_overhead.is_some() || sysctls::counts_runs(),
             may_sample: true,
             service: true,
             phases: false,
@@ -102,9 +111,25 @@ impl Service {
             args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
+            history: History::new(args.interval),
             drained_at: None,
             started: SystemTime::now(),
         })
+    }
+
+    /// Returns the probes.
+    pub(super) fn probes(&mut self) -> &Probes {
+        self.session.tracer().probes()
+    }
+
+    /// Returns how it traces and where it listens, in one line.
+    pub(super) fn status(&self, listeners: &Listeners) -> String {
+        let listeners: Vec<String> = listeners.all.iter().map(ToString::to_string).collect();
+        format!(
+            "Tracing by {}, serving on {}",
+            self.collection.traced.attached,
+            listeners.join(", ")
+        )
     }
 
     /// Serves until a signal.
@@ -115,6 +140,7 @@ impl Service {
         &mut self,
         mut signals: Signals,
         mut requests: Receiver<Request>,
+        manager: &mut Manager,
     ) -> Result<()> {
         let mut report = ticks(self.args.interval);
         let mut reload = Reload::default();
@@ -128,6 +154,7 @@ impl Service {
                     let is_empty = self.drain(DRAIN_BUDGET);
                     self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
+                    manager.drained(is_empty);
                 }
                 _ = report.tick() => {
                     if let Err(error) = self.end_interval() {
@@ -135,7 +162,10 @@ impl Service {
                     }
                 }
                 read = reload.next(&mut signals.hangup, &self.args) => {
-                    if self.reload(read).await? {
+                    Manager::reloads();
+                    let is_changed = self.reload(read).await?;
+                    manager.reloaded();
+                    if is_changed {
                         report = ticks(self.args.interval);
                     }
                 }
@@ -149,6 +179,7 @@ impl Service {
     /// # Errors
     /// If a program cannot be detached.
     pub(super) fn finish(&mut self) -> Result<()> {
+        Manager::ends();
         let stopped = self.session.stop();
         self.drain(Duration::MAX);
         let counted = self.session.counted()?;
@@ -195,9 +226,29 @@ impl Service {
         let report = self
             .collection
             .take(SystemTime::now(), elapsed, None, kernel_side);
-        self.routes.see(&report.exhausted);
+        self.routes
+            .see(&report.exhausted, self.args.metrics_routes.into());
         self.report = line(&report)?;
+        let totals = self.totals();
+        let filters = self.session.tracer().probes().filters();
+        let min_latency = filters.min_latency.unwrap_or_default();
+        self.history.add(&Ended {
+            report: &report,
+            totals: &totals,
+            min_latency,
+            next: self.args.interval,
+            level: self.session.level(),
+            own: ProcessUsage::now(),
+        });
         Ok(())
+    }
+
+    /// Returns the connect() calls since the start, with those that have no record.
+    fn totals(&mut self) -> Totals {
+        let probes = self.session.tracer().probes();
+        let has_single_pass = probes.layout().socket_range_has_no_parity;
+        let fast = probes.maps().fast();
+        self.totals.clone().with_fast(&fast, has_single_pass)
     }
 
     /// Answers a request. A reading that fails, such as one without a free descriptor, fails for this client alone.
@@ -213,12 +264,13 @@ impl Service {
     /// Returns the page that is wanted.
     fn page(&mut self, wanted: Wanted) -> Result<Answer> {
         Ok(match wanted {
+            Wanted::Page { nonce } => page::answer(&self.history, nonce),
             Wanted::Metrics(format) => {
                 self.drain(DRAIN_BUDGET);
                 Answer {
                     status: 200,
                     content_type: format.content_type(),
-                    body: exposition(self.reading()?, format).into_bytes(),
+                    body: exposition(self.reading()?, format),
                 }
             }
             Wanted::Report if self.report.is_empty() => {
@@ -245,32 +297,21 @@ impl Service {
 
     fn reading(&mut self) -> Result<Reading> {
         let level = self.session.level();
+        let totals = self.totals();
         let tracer = self.session.tracer();
-        let has_single_pass = tracer.probes().layout().socket_range_has_no_parity;
         let programs = tracer.overhead()?.map(|overhead| overhead.programs);
         let accounting = tracer.accounting()?;
-        let maps = tracer.probes().maps();
         Ok(Reading {
-            totals: self.totals.clone().with_fast(&maps.fast(), has_single_pass),
+            totals,
             accounting,
-            routes: self.routes,
+            routes: self.routes.clone(),
+            local_ports: LocalPorts::of_this_namespace(),
             programs: programs.unwrap_or_default(),
             level,
-            own: ProcessUsage::now(),
-            started: self.started,
+            process: Process::now(self.started),
             kernel: self.collection.traced.kernel.clone(),
             attached: self.collection.traced.attached.clone(),
         })
-    }
-}
-
-impl Routes {
-    /// Takes the routes of an interval.
-    fn see(&mut self, exhausted: &Exhausted) {
-        let shares = exhausted.routes.iter();
-        let fullest = shares.map(|found| found.evidence.percent_taken).max();
-        self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
-        self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
 }
 

@@ -172,7 +172,7 @@ impl Exhaustions {
 
 impl Evidence {
     /// Adds other evidence: the range is that of the fuller search.
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.connects += other.connects;
         self.failed += other.failed;
         if other.percent_taken > self.percent_taken {

@@ -38,6 +38,26 @@ impl Priority {
     }
 }
 
+/// Lets this process raise its priority later, when it has no privilege any more. Returns whether it may.
+pub(crate) fn allow_without_privileges() -> bool {
+    /// `RLIMIT_NICE` counts from the lowest priority, which is 1.
+    const LIMIT: libc::rlim_t = (20 - FIRST) as libc::rlim_t;
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes to the limit, or reads it.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NICE, &raw mut limit);
+        if limit.rlim_cur >= LIMIT {
+            return true;
+        }
+        limit.rlim_cur = LIMIT;
+        limit.rlim_max = limit.rlim_max.max(LIMIT);
+        libc::setrlimit(libc::RLIMIT_NICE, &raw const limit) == 0
+    }
+}
+
 /// Keeps the kernel from making huge pages of this process's memory. `khugepaged`, which makes them, holds the lock of
 /// our address space meanwhile, and has the lowest priority: if other threads want the CPU, our next page fault waits
 /// for that lock, for many seconds. Children inherit the setting.

@@ -3,8 +3,8 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -93,6 +93,51 @@ pub fn visit(folder: &Folder, html: &str, window: Window, script: &str) -> Resul
     visit_file(browser, folder, &page, window)
 }
 
+/// Host of the service of [`visit_service`].
+const SERVICE: &str = "http://connect-trace.test";
+
+/// Opens the page of a service, as [`visit`] opens a file. The first answer gets the scripts of the test, in the way that
+/// the page allows its own.
+pub fn visit_service(
+    folder: &Folder,
+    service: SocketAddr,
+    window: Window,
+    script: &str,
+) -> Result<Visit> {
+    let browser = find().map_err(anyhow::Error::msg)?;
+    let proxy = Proxy::start(Some((service, report(script))))?;
+    visit_url(browser, folder, &format!("{SERVICE}/"), window, proxy)
+}
+
+/// Fetches a path of a service, and returns its head and its body.
+pub fn fetched(service: SocketAddr, path: &str) -> Result<(String, String)> {
+    let mut stream = TcpStream::connect(service)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer")?;
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+/// Adds the scripts of a test to a page of a service.
+fn with_scripts(head: &str, body: &str, report: &str) -> String {
+    let nonce = body.split_once("nonce=\"").map_or("", |(_, rest)| rest);
+    let nonce = nonce.split('"').next().unwrap_or_default();
+    let allowed =
+        |script: &str| script.replacen("<script>", &format!("<script nonce=\"{nonce}\">"), 1);
+    let body = body
+        .replacen("<head>", &format!("<head>{}", allowed(WATCH)), 1)
+        .replacen("</body>", &allowed(report), 1);
+    let lines = head.lines();
+    let lines = lines.filter(|line| !line.to_ascii_lowercase().starts_with("content-length:"));
+    let head: Vec<_> = lines.collect();
+    format!(
+        "{}\r\ncontent-length: {}\r\n\r\n{body}",
+        head.join("\r\n"),
+        body.len()
+    )
+}
+
 /// Opens an SVG file, as [`visit`] opens a page.
 pub fn visit_svg(folder: &Folder, svg: &str, window: Window, script: &str) -> Result<Visit> {
     let browser = find().map_err(anyhow::Error::msg)?;
@@ -130,7 +175,17 @@ fn report(script: &str) -> String {
 
 /// Opens a file whose script leaves its result in the document.
 fn visit_file(browser: PathBuf, folder: &Folder, file: &str, window: Window) -> Result<Visit> {
-    let proxy = Proxy::start()?;
+    let url = format!("file://{file}");
+    visit_url(browser, folder, &url, window, Proxy::start(None)?)
+}
+
+fn visit_url(
+    browser: PathBuf,
+    folder: &Folder,
+    url: &str,
+    window: Window,
+    proxy: Proxy,
+) -> Result<Visit> {
     let mut command = Command::new(browser);
     command
         .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
@@ -153,7 +208,7 @@ fn visit_file(browser: PathBuf, folder: &Folder, file: &str, window: Window) -> 
             "--blink-settings=preferredColorScheme={}",
             u8::from(!window.dark)
         ))
-        .arg(format!("file://{file}"));
+        .arg(url);
     let (dom, log) = outputs(&mut command)?;
     let (_, result) = dom
         .split_once("data-result=\"")
@@ -217,24 +272,39 @@ fn percent_decoded(text: &str) -> Result<String> {
     Ok(String::from_utf8(bytes)?)
 }
 
-/// A proxy that gets every request of the browser and answers with an error only.
+/// A proxy that gets every request of the browser. It passes on those to the service of a test, and answers all others
+/// with an error.
 struct Proxy {
-    address: std::net::SocketAddr,
+    address: SocketAddr,
+    /// First lines of the other requests.
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    fn start() -> Result<Self> {
+    /// Starts a proxy; `service` has its address and the script of the test, for its first page.
+    fn start(service: Option<(SocketAddr, String)>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         // The thread ends with the tests.
         thread::spawn(move || {
+            let mut script = service.as_ref().map(|(_, script)| script.clone());
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let mut line = String::new();
                 let _ = BufReader::new(&stream).read_line(&mut line);
+                let path = line.strip_prefix(&format!("GET {SERVICE}"));
+                let path = path.and_then(|path| path.split(' ').next());
+                if let (Some(path), Some((service, _))) = (path, &service) {
+                    let answer = fetched(*service, path).map(|(head, body)| match script.take() {
+                        Some(script) => with_scripts(&head, &body, &script),
+                        None => format!("{head}\r\n\r\n{body}"),
+                    });
+                    // Without an answer the connection is closed, as that of a service that has ended.
+                    let _ = stream.write_all(answer.unwrap_or_default().as_bytes());
+                    continue;
+                }
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.push(line.trim_end().to_owned());
                 let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");

@@ -1,5 +1,5 @@
-//! The page of `connect-trace report --html`, the flame graph of `connect-trace flame` and the drawing of
-//! `connect-trace explain`, in a browser.
+//! The page of `connect-trace report --html`, the flame graph of `connect-trace flame`, the drawing of `connect-trace
+//! explain` and the live page of `connect-trace serve`, in a browser.
 
 mod chromium;
 #[path = "../command/mod.rs"]
@@ -9,6 +9,9 @@ mod fixtures;
 mod flame;
 #[path = "../fixtures/folder.rs"]
 mod folder;
+mod live;
+#[path = "../fixtures/scene.rs"]
+mod scene;
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -30,7 +33,8 @@ use self::{
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = TESTS.iter().chain(flame::TESTS).map(|&(name, run)| {
+    let tests = TESTS.iter().chain(flame::TESTS).chain(live::TESTS);
+    let trials = tests.map(|&(name, run)| {
         Trial::ignorable_test(name, move || match chromium::find() {
             Err(reason) => Ok(Completion::ignored_with(reason)),
             Ok(_) => match run() {

@@ -1,16 +1,7 @@
 //! Tests on the kernel of a guest: `cargo xtask test` runs this program as root in one virtual machine per kernel.
 //!
-//! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. `records`
-//! tests the fields of a record, `udp` and `dccp` the same of other protocols, `makers` connections that are made in other
-//! ways, `losses` and `flood` the accounting, `checks` the watching of `__inet_check_established`, `strategy` and `scan`
-//! the choice of a port and the length of the search, `time_wait` candidate ports in TIME_WAIT, `phases` the parts of
-//! connect() calls, `program` the command `connect-trace`, `filters` and `command` the choice of traced calls, `output`
-//! events and JSON, `ends` what became of connections, `terminal` the output on a terminal, `streams` a stdout or stderr
-//! that cannot be written, `recording` recordings, `record_folder` those of long runs, `flame` flame graphs, `overhead`
-//! the cost of a trace and its budget, `load` and `compare` workloads, `explain` the ports that connect() takes next,
-//! `check` the command `connect-trace check` and kernels that lack a feature, `serve` the service, `faults` a service that
-//! meets faults, `soak` one under load for long; `peer` compares with another tracer, and `clients` with the counts of real
-//! clients and a server. The other modules are helpers.
+//! The program `truth` makes connections and prints the facts of each one; the tests trace them and compare. Each module
+//! tests the subject that it is named after; modules without a list of tests are helpers.
 
 mod check;
 mod checks;
@@ -24,6 +15,7 @@ mod faults;
 mod filters;
 mod flame;
 mod flood;
+mod live;
 mod load;
 mod losses;
 mod makers;
@@ -33,8 +25,10 @@ mod output;
 mod overhead;
 mod peer;
 mod phases;
+mod privileges;
 mod process;
 mod program;
+mod prometheus;
 mod record_folder;
 mod recording;
 mod records;
@@ -94,6 +88,7 @@ const FOR_EACH_MODE: &[&[Test<AttachMode>]] = &[
     ends::TESTS_OF_MODES,
     serve::TESTS_OF_MODES,
     dccp::TESTS,
+    privileges::TESTS_OF_MODES,
 ];
 
 /// Tests that do not depend on the way to attach.
@@ -111,11 +106,14 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     overhead::TESTS,
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
+    live::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
+    prometheus::TESTS,
     serve::TESTS,
+    privileges::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -166,6 +166,11 @@ fn being_killed_leaves_nothing_in_the_kernel(mode: AttachMode) -> Result<()> {
     ensure!(!traces.is_empty(), "nothing of it is seen while it runs");
     process.signal(libc::SIGKILL)?;
     process.end()?;
+    nothing_is_left()
+}
+
+/// Waits until nothing of connect-trace is left in the kernel.
+pub fn nothing_is_left() -> Result<()> {
     let mut left = Vec::new();
     let gone = until("nothing is left", || {
         left = traces_in_kernel()?;

@@ -10,7 +10,7 @@ use crate::{
     Test,
     process::until,
     program::attach,
-    service::{Metrics, Service, temporary},
+    service::{Metrics, Namespace, Service, temporary},
     truth::{Truth, truth},
 };
 
@@ -140,6 +140,7 @@ fn a_reload_changes_the_filters_and_no_counter_goes_back(mode: AttachMode) -> Re
 }
 
 fn every_filter_can_be_changed_by_a_reload((): ()) -> Result<()> {
+    let namespace = Namespace::name("reload")?;
     let mut configured = Configured::start("", "")?;
     let mut seen = configured.service.metrics()?;
     let held = Truth::hold("v4 --count 6")?;
@@ -153,7 +154,7 @@ fn every_filter_can_be_changed_by_a_reload((): ()) -> Result<()> {
             "comm = \"a\"".to_owned(),
         ),
         (
-            format!("netns = {own}"),
+            format!("netns = \"{}\"", namespace.path().display()),
             "netns = \"/proc/self/ns/net\"\ncomm = \"b\"".to_owned(),
         ),
         ("dport = \"1-65535\"".to_owned(), "dport = 1".to_owned()),

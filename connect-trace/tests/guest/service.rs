@@ -26,6 +26,34 @@ pub fn temporary(name: &str) -> PathBuf {
     env::temp_dir().join(format!("connect-trace-{}-{number}-{name}", process::id()))
 }
 
+/// A name for the test's own network namespace, below /run/netns as those of `ip netns`. A service has no privilege left to
+/// look at the namespace of another process.
+pub struct Namespace(PathBuf);
+
+impl Namespace {
+    /// Gives it this name.
+    pub fn name(name: &str) -> Result<Self> {
+        let folder = Path::new("/run/netns");
+        fs::create_dir_all(folder)?;
+        let named = Self(folder.join(name));
+        fs::write(&named.0, "")?;
+        rustix::mount::mount_bind("/proc/self/ns/net", &named.0)?;
+        Ok(named)
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::empty());
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// A running service, killed on drop. It listens on a free TCP port and on a Unix socket.
 pub struct Service {
     pub process: Process,
@@ -52,11 +80,31 @@ impl Service {
 
     /// Starts it with arguments that may contain spaces.
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        Self::launch(arguments, |_| {})
+    }
+
+    /// Starts it with these arguments, changed by `as_what`.
+    pub fn start_as(arguments: &str, as_what: impl FnOnce(&mut Command)) -> Result<Self> {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        Self::launch(&arguments, as_what)
+    }
+
+    /// Returns a service that runs already.
+    pub fn of(process: Process, address: SocketAddr, socket: &Path) -> Self {
+        Self {
+            process,
+            address,
+            socket: Socket(socket.to_owned()),
+        }
+    }
+
+    fn launch(arguments: &[&str], as_what: impl FnOnce(&mut Command)) -> Result<Self> {
         let socket = Socket(temporary("http"));
         let mut command = Command::new("connect-trace");
         command.args(["serve", "--listen", "127.0.0.1:0", "--listen"]);
         command.arg(format!("unix:{}", socket.0.display()));
         command.args(arguments);
+        as_what(&mut command);
         let mut process = Process::start(command)?;
         process.wait_for_stderr("Serving on unix:")?;
         let said = process.stderr();

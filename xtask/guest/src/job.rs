@@ -12,6 +12,8 @@ pub const PATH: &str = "/job";
 /// The work of a guest between its boot and its end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Job {
+    /// Program that becomes PID 1, and later starts the guest's own `init` again as a service; none if that stays PID 1.
+    pub system: Option<OsString>,
     /// Kernel modules to load, as paths in the guest, in this order.
     pub modules: Vec<OsString>,
     /// The command and its arguments.
@@ -25,6 +27,7 @@ impl Job {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (key, values) in [
+            ("system", self.system.as_slice()),
             ("module", &self.modules),
             ("arg", &self.command),
             ("output", &self.outputs),
@@ -48,15 +51,14 @@ impl Job {
         {
             let mut halves = field.splitn(2, |&byte| byte == b'=');
             let key = halves.next().unwrap_or_default();
-            let values = match key {
-                b"module" => &mut job.modules,
-                b"arg" => &mut job.command,
-                b"output" => &mut job.outputs,
+            let value = OsString::from_vec(halves.next().unwrap_or_default().to_vec());
+            match key {
+                b"system" => job.system = Some(value),
+                b"module" => job.modules.push(value),
+                b"arg" => job.command.push(value),
+                b"output" => job.outputs.push(value),
                 _ => return Err(format!("unknown field {:?}", OsStr::from_bytes(field))),
-            };
-            values.push(OsString::from_vec(
-                halves.next().unwrap_or_default().to_vec(),
-            ));
+            }
         }
         Ok(job)
     }
@@ -69,6 +71,7 @@ mod tests {
     #[test]
     fn a_job_survives_encoding() {
         let job = Job {
+            system: Some("/lib/systemd/systemd".into()),
             modules: vec!["/lib/modules/veth.ko".into()],
             command: vec!["sh".into(), "-c".into(), "echo a=b\n".into(), "".into()],
             outputs: vec!["/tmp/report.json".into()],

@@ -43,10 +43,18 @@ pub(crate) fn built() -> Result<Vec<PathBuf>> {
     built_with(Profile::Release)
 }
 
-/// Builds everything that guests run for the tests, and returns it and the tests' program.
-pub(crate) fn build_with_tests() -> Result<(Vec<PathBuf>, PathBuf)> {
+/// The programs of tests that run in guests.
+pub(crate) struct Tests {
+    /// Tests on a kernel.
+    pub(crate) guest: PathBuf,
+    /// Tests on a whole system.
+    pub(crate) system: PathBuf,
+}
+
+/// Builds everything that guests run for the tests, and returns it and the tests' programs.
+pub(crate) fn build_with_tests() -> Result<(Vec<PathBuf>, Tests)> {
     let mut command = cargo(Profile::Guest);
-    command.args(["--test", "guest"]);
+    command.args(["--test", "guest", "--test", "system"]);
     command.args(["--message-format", "json-render-diagnostics"]);
     let output = command
         .stderr(Stdio::inherit())
@@ -56,9 +64,16 @@ pub(crate) fn build_with_tests() -> Result<(Vec<PathBuf>, PathBuf)> {
         bail!("cannot build the tests that run in guests (cargo's messages say why)");
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let program = messages.lines().rev().find_map(executable_in);
-    let program = program.context("cargo names no program of the tests that run in guests")?;
-    Ok((built_with(Profile::Guest)?, program))
+    let program = |name: &str| {
+        let mut messages = messages.lines().rev();
+        let program = messages.find_map(|message| executable_in(message, name));
+        program.with_context(|| format!("cargo names no program of the tests `{name}`"))
+    };
+    let tests = Tests {
+        guest: program("guest")?,
+        system: program("system")?,
+    };
+    Ok((built_with(Profile::Guest)?, tests))
 }
 
 fn built_with(profile: Profile) -> Result<Vec<PathBuf>> {
@@ -98,10 +113,11 @@ fn cargo(profile: Profile) -> Command {
     command
 }
 
-/// Returns the path of the test program in one of cargo's JSON messages. The command is built too, before or after the
-/// tests.
-fn executable_in(message: &str) -> Option<PathBuf> {
-    if !message.contains(r#""kind":["test"]"#) {
+/// Returns the path of the test program of this name in one of cargo's JSON messages. The command is built too, before
+/// or after the tests.
+fn executable_in(message: &str, name: &str) -> Option<PathBuf> {
+    let is_named = message.contains(&format!(r#""name":"{name}""#));
+    if !is_named || !message.contains(r#""kind":["test"]"#) {
         return None;
     }
     let (_, rest) = message.split_once(r#""executable":""#)?;
@@ -116,17 +132,20 @@ mod tests {
 
     #[test]
     fn the_tests_program_is_found_in_cargos_messages() {
-        let message = |kind: &str, executable: &str| {
+        let message = |kind: &str, name: &str, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"]}},"executable":{executable}}}"#
+                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"executable":{executable}}}"#
             )
         };
-        let found = executable_in(&message("test", r#""/t/deps/guest-1a""#));
-        assert_eq!(found, Some("/t/deps/guest-1a".into()));
-        assert_eq!(executable_in(&message("test", "null")), None);
+        let program = message("test", "guest", r#""/t/deps/guest-1a""#);
         assert_eq!(
-            executable_in(&message("bin", r#""/t/connect-trace""#)),
-            None
+            executable_in(&program, "guest"),
+            Some("/t/deps/guest-1a".into())
         );
+        assert_eq!(executable_in(&program, "system"), None);
+        let nothing = message("test", "guest", "null");
+        assert_eq!(executable_in(&nothing, "guest"), None);
+        let command = message("bin", "guest", r#""/t/connect-trace""#);
+        assert_eq!(executable_in(&command, "guest"), None);
     }
 }

@@ -6,6 +6,12 @@ const DEVICE: u32 = 0o020_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
+/// User id and group id of an entry.
+pub(crate) type Owner = (u32, u32);
+
+/// Owner of all entries that do not name another.
+pub(crate) const ROOT: Owner = (0, 0);
+
 /// An archive in memory. The kernel does not create the parent folders of an entry: add them first.
 #[derive(Default)]
 pub(crate) struct Archive {
@@ -16,35 +22,52 @@ pub(crate) struct Archive {
 impl Archive {
     /// Adds a folder.
     pub(crate) fn folder(&mut self, path: &str) {
-        self.entry(path, FOLDER | 0o755, (0, 0), &[]);
+        self.folder_of(path, 0o755, ROOT);
+    }
+
+    /// Adds a folder with these permissions and this owner.
+    pub(crate) fn folder_of(&mut self, path: &str, permissions: u32, owner: Owner) {
+        self.entry(path, FOLDER | permissions, owner, (0, 0), &[]);
     }
 
     /// Adds a file with these permissions.
     pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
-        self.entry(path, FILE | permissions, (0, 0), content);
+        self.file_of(path, permissions, ROOT, content);
+    }
+
+    /// Adds a file with these permissions and this owner.
+    pub(crate) fn file_of(&mut self, path: &str, permissions: u32, owner: Owner, content: &[u8]) {
+        self.entry(path, FILE | permissions, owner, (0, 0), content);
     }
 
     /// Adds a symbolic link.
     pub(crate) fn link(&mut self, path: &str, target: &str) {
-        self.entry(path, LINK | 0o777, (0, 0), target.as_bytes());
+        self.entry(path, LINK | 0o777, ROOT, (0, 0), target.as_bytes());
     }
 
     /// Adds a character device.
     pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) {
-        self.entry(path, DEVICE | 0o600, (major, minor), &[]);
+        self.entry(path, DEVICE | 0o600, ROOT, (major, minor), &[]);
     }
 
     /// Returns the finished archive.
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.entry("TRAILER!!!", 0, ROOT, (0, 0), &[]);
         self.bytes
     }
 
-    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+    fn entry(
+        &mut self,
+        path: &str,
+        mode: u32,
+        (owner, group): Owner,
+        device: (u32, u32),
+        content: &[u8],
+    ) {
         let path = path.trim_start_matches('/');
         self.entries += 1;
         let (inode, links) = (self.entries, 1);
-        let (owner, group, time, checksum) = (0, 0, 0, 0);
+        let (time, checksum) = (0, 0);
         // A file of 4 GiB would not fit into a guest anyway.
         let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let name_length = u32::try_from(path.len() + 1).unwrap_or(u32::MAX);

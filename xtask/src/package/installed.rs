@@ -28,6 +28,8 @@ pub(super) fn files(program: &Program, folder: &Path, zsh: &str) -> Result<Tree>
     ] {
         tree.add(&format!("share/{path}"), program.completions(shell)?);
     }
+    let socket = format!("share/doc/{NAME}/examples/connect-trace.socket");
+    tree.add(&socket, read("connect-trace.socket")?);
     let rules = packaging("prometheus");
     tree.add_folder("share/connect-trace/rules", &rules, "yml")?;
     let dashboard = packaging("grafana");

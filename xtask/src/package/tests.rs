@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -45,24 +45,50 @@ fn paths(archive: &str) -> BTreeSet<String> {
     paths.lines().map(str::to_owned).collect()
 }
 
+/// Packages of one build.
+struct Packages {
+    deb: PathBuf,
+    tarball: PathBuf,
+    image: PathBuf,
+}
+
+impl Packages {
+    fn write(folder: &Path) -> Self {
+        let (program, commit) = (program(), Commit::current().unwrap());
+        Self {
+            deb: deb::write(&program, &commit, folder).unwrap(),
+            tarball: tarball::write(&program, &commit, folder).unwrap(),
+            image: image::write(&program, &commit, folder).unwrap(),
+        }
+    }
+
+    /// Returns the packages that all tests look at.
+    fn of_tests() -> &'static Self {
+        static PACKAGES: OnceLock<Packages> = OnceLock::new();
+        PACKAGES.get_or_init(|| Self::write(&folder("once")))
+    }
+}
+
 #[test]
 fn the_same_commit_gives_the_same_bytes() {
-    let program = program();
-    let commit = Commit::current().unwrap();
-    for write in [deb::write, tarball::write, image::write] {
-        let [one, two] = ["once", "twice"].map(|name| {
-            let path = write(&program, &commit, &folder(name)).unwrap();
-            fs::read(path).unwrap()
-        });
-        assert!(one == two);
+    let (one, two) = (Packages::of_tests(), Packages::write(&folder("twice")));
+    for (one, two) in [
+        (&one.deb, &two.deb),
+        (&one.tarball, &two.tarball),
+        (&one.image, &two.image),
+    ] {
+        assert_ne!(one, two);
+        assert!(
+            fs::read(one).unwrap() == fs::read(two).unwrap(),
+            "{}",
+            two.display()
+        );
     }
 }
 
 #[test]
 fn the_deb_has_all_files_and_lintian_finds_no_error() {
-    let folder = folder("deb");
-    let package = deb::write(&program(), &Commit::current().unwrap(), &folder).unwrap();
-    let package = package.to_str().unwrap();
+    let package = Packages::of_tests().deb.to_str().unwrap();
 
     let field = |name| output("dpkg-deb", &["--field", package, name]);
     assert_eq!(field("Package"), format!("{NAME}\n"));
@@ -88,6 +114,10 @@ fn the_deb_has_all_files_and_lintian_finds_no_error() {
             "usr/share/fish/vendor_completions.d/connect-trace.fish",
         ),
         ("-rw-r--r--", "usr/share/doc/connect-trace/copyright"),
+        (
+            "-rw-r--r--",
+            "usr/share/doc/connect-trace/examples/connect-trace.socket",
+        ),
     ] {
         let found = listed.lines().any(|line| {
             line.starts_with(&format!("{mode} root/root ")) && line.ends_with(&format!(" ./{path}"))
@@ -106,7 +136,7 @@ fn the_deb_has_all_files_and_lintian_finds_no_error() {
 #[test]
 fn the_tarball_has_a_program_that_runs() {
     let folder = folder("tarball");
-    let archive = tarball::write(&program(), &Commit::current().unwrap(), &folder).unwrap();
+    let archive = &Packages::of_tests().tarball;
     let unpacked = folder.join("unpacked");
     fs::create_dir_all(&unpacked).unwrap();
     output(
@@ -130,9 +160,8 @@ fn the_tarball_has_a_program_that_runs() {
 #[test]
 fn container_engines_can_read_the_image() {
     let folder = folder("image");
-    let program = program();
-    let image = image::write(&program, &Commit::current().unwrap(), &folder).unwrap();
-    let configuration = image::inspect(&image).unwrap();
+    let image = &Packages::of_tests().image;
+    let configuration = image::inspect(image).unwrap();
     let configuration: Value = serde_json::from_str(&configuration).unwrap();
     let command = &configuration["config"];
     assert_eq!(command["Entrypoint"], json!(["/usr/bin/connect-trace"]));
@@ -161,7 +190,7 @@ fn container_engines_can_read_the_image() {
     assert!(files.contains("usr/bin/connect-trace"), "{files:?}");
     let mut unpack = Command::new("tar");
     unpack.arg("-xOf").arg(&layer).arg("usr/bin/connect-trace");
-    assert!(unpack.output().unwrap().stdout == program.content());
+    assert!(unpack.output().unwrap().stdout == program().content());
 }
 
 #[test]

@@ -4,27 +4,42 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::durations::{Durations, Earlier};
 use super::libtest::Log;
 use super::lines::Lines;
 use super::{Options, Ran, print_line};
-use crate::guest::{Hardware, Kit, Stream, Task, binaries};
+use crate::guest::binaries::{self, Tests};
+use crate::guest::{Hardware, Kit, Stream, Task};
+use crate::package::ForTests;
 use crate::tools::kernels::Kernel;
+use crate::tools::prometheus::Prometheus;
+use crate::workspace;
 
-/// Modules with which tests build networks.
-const MODULES: [&str; 2] = ["veth", "dummy"];
+/// Modules with which tests build networks, and by which the service learns of listening sockets.
+const MODULES: [&str; 3] = ["veth", "dummy", "tcp_diag"];
 /// Modules of DCCP, and their folder: later kernels have none.
 const DCCP: [&str; 2] = ["dccp_ipv4", "dccp_ipv6"];
 const DCCP_FOLDER: &str = "kernel/net/dccp";
 
+/// Kernels of the tests on a whole system: those of the two stable Debians, and the newest.
+const SYSTEM_KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
+
 /// Path of the test program in a guest.
 const PROGRAM: &str = "/usr/local/bin/guest-tests";
+
+/// Paths of the packages in a guest with a system: the one for Debian, the image, and what runs that.
+const PACKAGES: [&str; 3] = [
+    "/root/connect-trace.deb",
+    "/root/connect-trace.oci.tar",
+    "/root/daemonset.yaml",
+];
 
 /// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
@@ -48,7 +63,27 @@ pub(super) struct Part<'a> {
     arguments: Vec<String>,
     /// True for the tests that need more CPUs than others.
     crowd: bool,
+    /// True for the tests that scrape with Prometheus, which is larger than all other files.
+    prometheus: bool,
+    /// True for the tests on a whole system.
+    system: bool,
 }
+
+impl Part<'_> {
+    fn program<'a>(&self, tests: &'a Tests) -> &'a Path {
+        if self.system {
+            &tests.system
+        } else {
+            &tests.guest
+        }
+    }
+}
+
+/// Part of the names of the tests that need Prometheus.
+const PROMETHEUS: &str = "prometheus";
+
+/// Path of Prometheus in a guest.
+const SERVER: &str = "/usr/bin/prometheus";
 
 /// Prefix of the tests that need [`crowded`] hardware.
 const CROWD: &str = "crowd::";
@@ -63,19 +98,22 @@ fn crowded() -> Hardware {
     }
 }
 
-/// Divides the tests of each kernel, oldest kernel first, so that no CPU is idle for long at the end. Tests chosen by
-/// arguments stay together.
+/// Divides the tests of each kernel, oldest kernel first, so that no CPU is idle for long at the end. Tests of one
+/// program that are chosen by arguments stay together.
 pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
         let between = index > 0 && index + 1 < kernels.len();
-        let mut add = |name: &str, usual, arguments: Vec<String>| {
+        let mut add = |name: &str, usual, system: bool, arguments: Vec<String>| {
             parts.push(Part {
                 kernel,
                 name: format!("{}{name}", kernel.name),
                 between,
                 usual,
-                crowd: arguments.iter().any(|name| name.starts_with(CROWD)),
+                crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
+                prometheus: !system
+                    && (name == OTHERS || arguments.iter().any(|name| name.contains(PROMETHEUS))),
+                system,
                 arguments,
             });
         };
@@ -84,10 +122,13 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
                 let [with_all_tests, of_between] = share.usual;
                 let usual = if between { of_between } else { with_all_tests };
                 let arguments = share.arguments.iter().map(|&of| of.to_owned());
-                add(share.name, usual, arguments.collect());
+                add(share.name, usual, false, arguments.collect());
             }
         } else {
-            add("", 0, arguments.to_vec());
+            add("", 0, false, arguments.to_vec());
+        }
+        if SYSTEM_KERNELS.contains(&kernel.name.as_str()) {
+            add(SYSTEM.0, SYSTEM.1, true, arguments.to_vec());
         }
     }
     parts
@@ -101,6 +142,9 @@ struct Share {
     usual: [u64; 2],
 }
 
+/// Name of the share of the tests that neither of the others has.
+const OTHERS: &str = " others";
+
 const SHARES: [Share; 4] = [
     Share {
         name: " fentry",
@@ -113,7 +157,7 @@ const SHARES: [Share; 4] = [
         usual: [85, 65],
     },
     Share {
-        name: " others",
+        name: OTHERS,
         arguments: &["--skip", "fentry::", "--skip", "kprobe::", "--skip", CROWD],
         usual: [170, 50],
     },
@@ -123,6 +167,52 @@ const SHARES: [Share; 4] = [
         usual: [20, 20],
     },
 ];
+
+/// Name of the tests on a whole system in the table of durations, and their usual seconds.
+const SYSTEM: (&str, u64) = (" system", 60);
+
+/// Leaves out the parts in which the arguments choose no test. A part whose program cannot say stays.
+fn with_tests<'a, 'k>(parts: &'a [Part<'k>], tests: &Tests) -> Vec<(usize, &'a Part<'k>)> {
+    let numbered = || parts.iter().enumerate();
+    let has_tests = |(_, part): &(usize, &Part<'_>)| {
+        let listed = Command::new(part.program(tests))
+            .args(&part.arguments)
+            .arg("--list")
+            .output();
+        listed.map_or(true, |output| {
+            !output.status.success() || !output.stdout.trim_ascii().is_empty()
+        })
+    };
+    let chosen: Vec<_> = numbered().filter(has_tests).collect();
+    if chosen.is_empty() {
+        numbered().collect()
+    } else {
+        chosen
+    }
+}
+
+/// Everything that the guests of a run share.
+struct Built {
+    kit: Kit,
+    tests: Tests,
+    /// The packages: path on the host, path in a guest with a system.
+    packages: Vec<(PathBuf, String)>,
+    /// Path of Prometheus on the host.
+    server: PathBuf,
+}
+
+/// Makes the packages that are installed in guests, of the program that the other guests run.
+fn packages(programs: &[PathBuf]) -> Result<[(PathBuf, String); 3]> {
+    let program = programs.iter().find(|path| path.ends_with("connect-trace"));
+    let program = program.context("connect-trace was not built")?;
+    let made = ForTests::write(program, &workspace::guest_target().join("package"))?;
+    let [deb, image, daemon_set] = PACKAGES.map(str::to_owned);
+    Ok([
+        (made.deb, deb),
+        (made.image, image),
+        (made.daemon_set, daemon_set),
+    ])
+}
 
 /// Runs the parts, the longest first. Returns the results in the order of the parts.
 pub(super) fn test(
@@ -134,14 +224,25 @@ pub(super) fn test(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let (kit, program) = durations.measure(BUILD.0, || {
+    let (built, mut longest_first) = durations.measure(BUILD.0, || {
         let (programs, tests) = binaries::build_with_tests()?;
-        let kit = Kit::with_programs(programs)?.with_clients()?;
-        anyhow::Ok((kit, tests))
+        let parts = with_tests(parts, &tests);
+        let has_system = parts.iter().any(|(_, part)| part.system);
+        let packages = has_system.then(|| packages(&programs)).transpose()?;
+        let mut kit = Kit::with_programs(programs)?.with_clients()?;
+        if has_system {
+            kit = kit.with_system()?;
+        }
+        let built = Built {
+            kit,
+            tests,
+            packages: packages.into_iter().flatten().collect(),
+            server: Prometheus::ensure()?.server(),
+        };
+        anyhow::Ok((built, parts))
     })?;
     let silence = Duration::from_secs(options.silence);
 
-    let mut longest_first: Vec<_> = parts.iter().enumerate().collect();
     longest_first.sort_by_key(|(_, part)| Reverse(earlier.seconds(&part.name, part.usual)));
     let waiting = Mutex::new(VecDeque::from(longest_first));
     let done = Mutex::new(Vec::new());
@@ -151,7 +252,7 @@ pub(super) fn test(
                 loop {
                     let next = lock(&waiting).pop_front();
                     let Some((number, part)) = next else { return };
-                    let ran = test_guest(&kit, part, &program, silence, durations);
+                    let ran = test_guest(&built, part, silence, durations);
                     lock(&done).push((number, ran));
                 }
             });
@@ -163,21 +264,20 @@ pub(super) fn test(
 }
 
 /// Runs the tests in one virtual machine.
-fn test_guest(
-    kit: &Kit,
-    part: &Part<'_>,
-    program: &Path,
-    silence: Duration,
-    durations: &Durations,
-) -> Ran {
+fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Durations) -> Ran {
     let Part {
         kernel,
         name,
         between,
         arguments,
         crowd,
+        prometheus,
+        system,
         ..
     } = part;
+    let program = (part.program(&built.tests).to_owned(), PROGRAM.to_owned());
+    let server = prometheus.then(|| (built.server.clone(), SERVER.to_owned()));
+    let packages = built.packages.iter().filter(|_| *system).cloned();
     let soak = env::var(SOAK_SECONDS).map(|seconds| format!("{SOAK_SECONDS}={seconds}"));
     let variables = [between.then_some(BETWEEN), soak.as_deref().ok()];
     let variables = variables.into_iter().flatten();
@@ -196,8 +296,9 @@ fn test_guest(
         },
         timeout: None,
         silence: Some(silence),
+        system: *system,
         modules: modules(kernel),
-        inputs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
+        inputs: packages.chain([program]).chain(server).collect(),
         outputs: Vec::new(),
     };
     print_line(name, &format!("booting {}", kernel.release()), None);
@@ -215,7 +316,7 @@ fn test_guest(
         print_line(name, line, ended.map(|_| took));
     };
     let mut streams = [Lines::default(), Lines::default()];
-    let result = kit.run(kernel, &task, &mut |stream, bytes| {
+    let result = built.kit.run(kernel, &task, &mut |stream, bytes| {
         for line in streams[stream as usize].complete(bytes) {
             match stream {
                 Stream::Stdout => read(&line),
@@ -290,13 +391,20 @@ mod tests {
             between.map(|part| part.name.clone()).collect()
         };
         let kernels = ["5.10", "6.12", "7.3"].map(kernel);
-        let shares = ["6.12 fentry", "6.12 kprobe", "6.12 others", "6.12 crowd"];
+        let shares = [
+            "6.12 fentry",
+            "6.12 kprobe",
+            "6.12 others",
+            "6.12 crowd",
+            "6.12 system",
+        ];
         assert_eq!(between(&kernels), shares);
         assert!(between(&kernels[..2]).is_empty());
         assert!(between(&kernels[..1]).is_empty());
         let chosen = parts(&kernels, &["records".to_owned()]);
-        assert_eq!(chosen.len(), 3);
-        assert_eq!(chosen[1].arguments, ["records"]);
+        let names: Vec<_> = chosen.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names, ["5.10", "6.12", "6.12 system", "7.3", "7.3 system"]);
+        assert!(chosen.iter().all(|part| part.arguments == ["records"]));
         assert!(chosen.iter().all(|part| !part.crowd));
         assert!(parts(&kernels, &[format!("{CROWD}locks")])[0].crowd);
     }

@@ -3,9 +3,12 @@
 pub(crate) mod axis;
 mod buckets;
 mod causes;
+pub(crate) mod heatmap;
 mod occupancy;
 mod scatter;
+pub(crate) mod shares;
 pub(crate) mod svg;
+pub(crate) mod timeline;
 
 pub(crate) use self::svg::Place;
 pub(super) use self::{

@@ -64,6 +64,7 @@ pub(in crate::figures) fn occupancy(place: Place, curves: &[Curve]) -> String {
     chart.finish(place, "Mean time by the share of the range in use")
 }
 
-fn class(number: usize) -> String {
+/// Returns the classes of a curve in the style sheet.
+pub(super) fn class(number: usize) -> String {
     format!("curve c{} d{}", number % COLOURS, number / COLOURS)
 }

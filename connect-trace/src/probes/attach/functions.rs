@@ -65,7 +65,7 @@ impl Functions {
             .into());
         }
         let ipv6 = connect.len() == wanted.len();
-        let mut notes = Vec::new();
+        let mut notes = Vec::from_iter(symbols.note.clone());
         if !ipv6 {
             notes.push("IPv6 is not loaded, so only IPv4 is traced".to_owned());
         }
@@ -170,6 +170,7 @@ impl Functions {
         let symbols = Symbols {
             functions: functions.collect(),
             table_perturb: Pointer::At(0xffff_ffff_8300_0010),
+            note: None,
         };
         Self::of(&symbols, Protocols::TCP).unwrap()
     }

@@ -11,6 +11,8 @@ use std::{
     ptr,
 };
 
+use crate::kernel::sandbox::{give_up_all, no_files};
+
 /// Number of attempts to remove an event while it is still in use, and the pause between them.
 const TRIES: u32 = 200;
 static PAUSE: libc::timespec = libc::timespec {
@@ -31,6 +33,8 @@ impl Janitor {
         // Everything that the child needs is made before the fork: after it, in a process that had threads, only
         // async-signal-safe calls are allowed.
         let commands: Vec<String> = commands.collect();
+        let rules = no_files();
+        let rules = rules.as_ref().map(OwnedFd::as_raw_fd);
         let mut ends = [0; 2];
         // SAFETY: the array has room for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
@@ -43,7 +47,11 @@ impl Janitor {
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: this is the child, in which the end of the pipe and the file are open.
-            0 => unsafe { wait_and_remove(ends[0], file.as_raw_fd(), &commands) },
+            0 => unsafe {
+                // The file is open: writing to it takes no privilege.
+                give_up_all(rules);
+                wait_and_remove(ends[0], file.as_raw_fd(), &commands)
+            },
             process => {
                 drop(read);
                 Ok(Self {

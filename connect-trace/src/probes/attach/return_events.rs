@@ -12,6 +12,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result};
@@ -27,6 +28,8 @@ use crate::{
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// The file of tracefs that lists the events, and to which commands are written, one per write.
 const LIST: &str = "kprobe_events";
+/// The file of tracefs with the hits and misses of each event.
+const PROFILE: &str = "kprobe_profile";
 /// Group of our events. Each event is named after its function and the process that created it.
 const GROUP: &str = "connect_trace";
 
@@ -98,10 +101,14 @@ impl ReturnEvents {
 /// Returns the number of returns that found no free slot in this process's events, by the kernel's count
 /// (`kprobe_profile`: event, hits, misses).
 pub(crate) fn missed(tracefs: &Folder) -> Result<u64> {
-    let path = tracefs.path().join("kprobe_profile");
-    let profile =
-        fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
-    Ok(missed_in(&profile, &maker()))
+    let path = profile(tracefs);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", printable(&path)))?;
+    Ok(missed_in(&text, &maker()))
+}
+
+/// Returns the path of the file that [`missed`] reads.
+pub(crate) fn profile(tracefs: &Folder) -> PathBuf {
+    tracefs.path().join(PROFILE)
 }
 
 /// A tracefs in which events can be created.

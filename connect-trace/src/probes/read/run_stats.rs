@@ -2,7 +2,6 @@
 //! of the host while a [`RunStats`] exists, and cost two clock readings per run.
 
 use std::{
-    fs,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,14 +15,15 @@ use aya::{
 };
 
 use super::program_info;
-use crate::{kernel::requirement::MissingRequirement, overhead::ProgramRuns};
-
-/// The kernel's setting of the statistics for all programs.
-pub(crate) const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
+use crate::{
+    kernel::{requirement::MissingRequirement, sysctls::counts_runs},
+    overhead::ProgramRuns,
+};
 
 /// The statistics of our programs.
 pub(crate) struct RunStats {
-    /// The kernel counts until this descriptor is closed. `None` if somebody else decides that: [`SETTING`].
+    /// The kernel counts until this descriptor is closed. `None` if somebody else decides that
+    /// ([`counts_runs`]).
     enabled: Mutex<Option<OwnedFd>>,
     programs: Mutex<Vec<Known>>,
 }
@@ -79,8 +79,7 @@ impl RunStats {
 
     /// Returns true if the kernel counts now.
     pub(crate) fn counts(&self) -> bool {
-        self.enabled().is_some()
-            || fs::read_to_string(SETTING).is_ok_and(|setting| setting.trim() == "1")
+        self.enabled().is_some() || counts_runs()
     }
 
     fn enabled(&self) -> MutexGuard<'_, Option<OwnedFd>> {

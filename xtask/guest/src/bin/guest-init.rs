@@ -3,13 +3,17 @@
 //! Mounts the file systems that a tracer needs, raises `lo`, does the host's [`Job`] and reports in [`Frame`]s on a
 //! separate serial port, so that no kernel message ever mixes with the command's output. Its own messages go to the
 //! console. When the command has ended, so does the guest.
+//!
+//! In a guest with a whole system it makes way for that system's own PID 1, which starts it again as a service: then it
+//! mounts nothing.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -41,7 +45,13 @@ const OPEN_FILES: libc::rlim_t = 1 << 20;
 const PIECE: usize = 32 << 10;
 
 fn main() {
-    mount_all();
+    if process::id() == 1 {
+        if let Err(reason) = make_way() {
+            eprintln!("init: {reason}");
+            power_off();
+        }
+        mount_all();
+    }
     match Port::open() {
         Ok(port) => {
             let last = match work(&port) {
@@ -54,6 +64,45 @@ fn main() {
         Err(error) => eprintln!("init: cannot open {}: {error}", link::PORT),
     }
     power_off();
+}
+
+/// Starts the system that the job names in place of this process; returns if it names none.
+fn make_way() -> Result<(), String> {
+    // An error is reported over the serial port, once /dev is there.
+    let Some(system) = fs::read(job::PATH)
+        .ok()
+        .and_then(|job| Job::decode(&job).ok()?.system)
+    else {
+        return Ok(());
+    };
+    cover_root().map_err(|error| format!("cannot mount / over itself: {error}"))?;
+    mount("devtmpfs", "/dev").map_err(|error| format!("cannot mount /dev: {error}"))?;
+    seed_random().map_err(|error| format!("cannot seed /dev/random: {error}"))?;
+    let error = Command::new(&system).exec();
+    Err(format!("cannot run {system:?}: {error}"))
+}
+
+/// Mounts the root file system over itself. The kernel's initramfs has no mount below it, and pivot_root(), with which
+/// containers and services get a root of their own, takes one.
+fn cover_root() -> io::Result<()> {
+    let call = |source: &CStr, target: &CStr, flags| {
+        // SAFETY: the strings are NUL-terminated; neither a type nor data is needed for these flags.
+        let result = unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                std::ptr::null(),
+                flags,
+                std::ptr::null(),
+            )
+        };
+        check(result)
+    };
+    call(c"/", c"/mnt", libc::MS_BIND)?;
+    std::env::set_current_dir("/mnt")?;
+    call(c".", c"/", libc::MS_MOVE)?;
+    std::os::unix::fs::chroot(".")?;
+    std::env::set_current_dir("/")
 }
 
 /// Does the job; returns the command's exit status, or the reason why the guest is unusable.
