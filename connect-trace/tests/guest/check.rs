@@ -56,7 +56,7 @@ pub const LAST: Test<()> = Test {
 };
 
 /// Runs a script in a shell with a private mount namespace.
-pub fn shell(script: &str) -> Result<Ended> {
+fn shell(script: &str) -> Result<Ended> {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-e", "-c", script]);
     Process::start(command)?.end()
