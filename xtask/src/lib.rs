@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod demo;
 mod flame;
+mod fuzz;
 pub mod guest;
 mod lint;
 mod package;
@@ -43,6 +44,7 @@ enum Command {
     Test(test::Options),
     Vm(vm::Options),
     Lint(lint::Options),
+    Fuzz(fuzz::Options),
     Package(package::Options),
     /// Measure the instructions that connect-trace and other tracers add to a connect()
     #[command(disable_help_flag = true)]
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Test(options) => test::test(&options),
         Command::Vm(options) => vm::vm(&options),
         Command::Lint(options) => lint::lint(&options),
+        Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Package(options) => package::package(&options),
         Command::Bench(_) | Command::BenchLoad(_) | Command::BenchParts(_) => bench::bench(),
     })

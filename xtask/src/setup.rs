@@ -12,7 +12,7 @@ use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
 use crate::tools::musl::Musl;
 use crate::tools::prometheus::Prometheus;
-use crate::tools::{self, browser, duckdb, qemu, report, shells, skopeo};
+use crate::tools::{self, browser, duckdb, libfuzzer, qemu, report, shells, skopeo};
 
 /// Get the tools that the build needs
 ///
@@ -56,6 +56,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
             tool.ensure()?;
             report(tool.name, "present");
         }
+        libfuzzer::ensure()?;
+        report("libfuzzer", "present");
         Musl::ensure()?;
         Checkers::ensure()?;
         skopeo::command()?;

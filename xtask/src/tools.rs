@@ -10,6 +10,7 @@ pub(crate) mod duckdb;
 pub(crate) mod guest_clients;
 pub(crate) mod guest_tools;
 pub mod kernels;
+pub(crate) mod libfuzzer;
 pub(crate) mod musl;
 pub(crate) mod nightly;
 pub(crate) mod peers;

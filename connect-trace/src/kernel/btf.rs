@@ -4,6 +4,8 @@
 //! of any type): the crates that parse it whole cost a hundred times that, or bring an ELF reader.
 //! Format: Documentation/bpf/btf.rst in the kernel's source.
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{limits, mounts, requirement::MissingRequirement};
@@ -198,7 +200,7 @@ impl Btf {
                 return Ok(None);
             };
             found = Member {
-                offset: found.offset + next.offset,
+                offset: sum(found.offset, next.offset)?,
                 ..next
             };
         }
@@ -324,32 +326,39 @@ impl Btf {
         Ok(self.u32(self.position(id)? + 8)? == bytes)
     }
 
+    /// Finds a member of a structure or of the anonymous ones within it. Each type is searched once, so that a broken blob,
+    /// in which a type can contain itself, takes no longer than its size.
     fn direct_member(&self, composite: TypeId, name: &str) -> Result<Option<Member>> {
-        let position = self.position(composite)?;
-        let (kind, count) = self.kind_and_count(position)?;
-        if kind != STRUCT && kind != UNION {
-            return Ok(None);
-        }
-        // If the kind flag is set, the upper byte of an offset is the width of a bit field.
-        let bit_fields = self.u32(position + 4)? >> 31 != 0;
-        for index in 0..count {
-            let member = position + TYPE_HEADER + 12 * index;
-            let bits = self.u32(member + 8)? & if bit_fields { 0x00ff_ffff } else { u32::MAX };
-            let type_id = self.resolve(self.u32(member + 4)?)?;
-            let found = match name_at(&self.data, self.strings, member)? {
-                "" => self.direct_member(type_id, name)?,
-                this if this == name => Some(Member {
-                    offset: 0,
+        let mut seen = HashSet::from([composite]);
+        let mut ahead = vec![(composite, 0)];
+        while let Some((composite, start)) = ahead.pop() {
+            let position = self.position(composite)?;
+            let (kind, count) = self.kind_and_count(position)?;
+            if kind != STRUCT && kind != UNION {
+                continue;
+            }
+            // If the kind flag is set, the upper byte of an offset is the width of a bit field.
+            let bit_fields = self.u32(position + 4)? >> 31 != 0;
+            for index in 0..count {
+                let member = position + TYPE_HEADER + 12 * index;
+                let bits = self.u32(member + 8)? & if bit_fields { 0x00ff_ffff } else { u32::MAX };
+                let this = name_at(&self.data, self.strings, member)?;
+                if !this.is_empty() && this != name {
+                    continue;
+                }
+                let type_id = self.resolve(self.u32(member + 4)?)?;
+                let offset = sum(start, bits / 8)?;
+                if this.is_empty() {
+                    if seen.insert(type_id) {
+                        ahead.push((type_id, offset));
+                    }
+                    continue;
+                }
+                return Ok(Some(Member {
+                    offset,
                     bit: bits % 8,
                     type_id,
                     kind: self.kind(type_id)?,
-                }),
-                _ => None,
-            };
-            if let Some(found) = found {
-                return Ok(Some(Member {
-                    offset: bits / 8 + found.offset,
-                    ..found
                 }));
             }
         }
@@ -420,6 +429,12 @@ impl Btf {
     }
 }
 
+/// Adds two offsets.
+fn sum(one: u32, other: u32) -> Result<u32> {
+    one.checked_add(other)
+        .context("a member lies outside of any structure")
+}
+
 fn u32_at(data: &[u8], position: usize) -> Result<u32> {
     let bytes = data
         .get(position..)
@@ -470,6 +485,36 @@ mod tests {
         assert_eq!((member.offset, member.bit, member.kind), (12, 0, Kind::Int));
         assert_eq!(btf.member("outer", "nothing").unwrap(), None);
         assert_eq!(btf.member("nothing", "inner").unwrap(), None);
+    }
+
+    #[test]
+    fn a_type_within_itself_or_within_very_many_others_is_searched_once() {
+        let strings = b"\0outer\0";
+        // `levels` structures, each of which has the next one as its only members, which have no name.
+        let nested = |levels: u32, last: u32| {
+            let level = |level: u32| {
+                let next = if level < levels { level + 1 } else { last };
+                let name = u32::from(level == 1);
+                [name, STRUCT << 24 | 2, 8, 0, next, 0, 0, next, 0]
+            };
+            let types: Vec<u32> = (1..=levels).flat_map(level).collect();
+            let length = 4 * types.len() as u32;
+            let head = [
+                1 << 16 | u32::from(MAGIC),
+                24,
+                0,
+                length,
+                length,
+                strings.len() as u32,
+            ];
+            let words = head.iter().chain(&types);
+            let blob: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+            Btf::parse([blob.as_slice(), strings].concat()).unwrap()
+        };
+        for (levels, last) in [(1, 1), (2, 1), (100_000, 1), (100_000, 100_000)] {
+            let btf = nested(levels, last);
+            assert_eq!(btf.member("outer", "absent").unwrap(), None);
+        }
     }
 
     #[test]
@@ -587,5 +632,39 @@ mod tests {
         blob.extend(types.iter().flat_map(|word| word.to_le_bytes()));
         blob.extend(strings);
         blob
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fixtures::fuzz::fuzz;
+
+    #[test]
+    fn any_blob_is_searched_to_an_end() {
+        fuzz("btf", |bytes| {
+            let Ok(btf) = Btf::parse(bytes.to_vec()) else {
+                return;
+            };
+            for (structure, path) in [
+                ("outer", "inner.field"),
+                ("outer", "absent"),
+                ("fields", "high"),
+            ] {
+                let _ = btf.member(structure, path);
+            }
+            let _ = btf.structure_bytes("outer");
+            for function in ["function", "other"] {
+                let _ = btf.returned(function);
+                for id in btf.parameters(function).ok().flatten().unwrap_or_default() {
+                    let _ = btf.points_to(id, "outer");
+                    let _ = btf.is_integer(id, 4);
+                }
+            }
+            let few = Btf::parse(btf.with_only(["function", "other"])).unwrap();
+            for function in ["function", "other"] {
+                assert_eq!(few.function(function), btf.function(function));
+            }
+        });
     }
 }

@@ -241,3 +241,24 @@ mod tests {
         assert!(sparse.contains("line 5 is longer than"), "{sparse}");
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fixtures::fuzz::fuzz;
+
+    #[test]
+    fn any_log_that_is_read_is_the_same_when_written_again() {
+        fuzz("load-log", |bytes| {
+            let Ok((head, attempts)) = read(bytes) else {
+                return;
+            };
+            let mut lines = csv::Writer::from_writer(head.line().unwrap().into_bytes());
+            for attempt in &attempts {
+                lines.serialize(attempt).unwrap();
+            }
+            let again = lines.into_inner().unwrap();
+            assert!(attempts.is_empty() || read(&*again).unwrap() == (head, attempts));
+        });
+    }
+}

@@ -1,14 +1,14 @@
 //! Reads the batches of a recording ahead, on a thread.
 
-use std::{sync::mpsc, thread};
+use std::{io::Read, sync::mpsc, thread};
 
 use anyhow::{Context as _, Result};
 
 use super::{Ending, Recording, Row};
 
 /// Passes the batches of a recording to `each` while a thread reads the next ones.
-pub(crate) fn each_batch(
-    mut recording: Recording,
+pub(crate) fn each_batch<R: Read + Send>(
+    mut recording: Recording<R>,
     mut each: impl FnMut(Vec<Row>) -> Result<()>,
 ) -> Result<Ending> {
     /// Maximum number of batches that are ready and waiting.

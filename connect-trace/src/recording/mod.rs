@@ -9,6 +9,8 @@ mod choice;
 mod columns;
 mod folder;
 mod frames;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod notes;
 mod reader;
 mod recorder;

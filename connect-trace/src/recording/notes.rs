@@ -445,6 +445,11 @@ impl Lines {
 pub(super) mod tests {
     use super::*;
 
+    /// Returns a note with its checksum.
+    pub(crate) fn with_checksum(lines: &str) -> String {
+        Note(lines.to_owned()).finish()
+    }
+
     pub(crate) fn start() -> Start {
         Start {
             version: "0.1.0".to_owned(),

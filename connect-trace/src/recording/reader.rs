@@ -235,10 +235,14 @@ fn unreadable(error: io::Error) -> anyhow::Error {
     anyhow!("cannot be read: {error}")
 }
 
-/// Returns the rows of a batch; `None` if it is empty or a line is invalid.
+/// Returns the rows of a batch; `None` if it is empty, has more rows than any batch (a row takes several times the memory
+/// of a short line), or a line is invalid.
 fn parse(mut lines: &[u8], origin: &Origin) -> Option<Vec<Row>> {
     let mut rows = Vec::with_capacity(BATCH_EVENTS);
     while !lines.is_empty() {
+        if rows.len() == BATCH_EVENTS {
+            return None;
+        }
         rows.push(columns::take(&mut lines, origin)?);
     }
     (!rows.is_empty()).then_some(rows)

@@ -189,6 +189,21 @@ fn a_recording_of_several_batches_is_read_whole() {
 }
 
 #[test]
+fn a_frame_that_unpacks_to_more_than_a_batch_is_damage() {
+    let beginning = [frames::head(), frames::note(&start().text())].concat();
+    let mut line = Vec::new();
+    columns::write(&mut line, &columns::Origin::of(&start()), &connect_from(1));
+    for contents in [vec![b'x'; 256 << 20], line.repeat(BATCH_EVENTS + 1)] {
+        let frame = super::writer::compressor().unwrap().compress(&contents);
+        let (connects, end) = read(&[&*beginning, &frame.unwrap()].concat()).unwrap();
+        assert!(connects.is_empty());
+        let broken = end.unwrap_err();
+        assert_eq!(broken.offset, beginning.len() as u64);
+        assert!(broken.damage.is_some(), "{broken}");
+    }
+}
+
+#[test]
 fn cut_at_any_byte_it_gives_a_prefix_and_a_message() {
     let connects = examples(12);
     let bytes = recorded_in_small_batches(&connects);

@@ -2,10 +2,12 @@
 
 pub(crate) mod args;
 mod comparison;
+#[cfg(test)]
+mod fuzz;
 mod json;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Read, Write as _},
     mem,
     path::Path,
     process::ExitCode,
@@ -23,7 +25,7 @@ use crate::{
     options::Format,
     recording::{self, End, Ending, Recording, Start, each_batch, named_files},
     replay::args::ReportArgs,
-    report::{OutputArgs, output::Output},
+    report::output::Output,
     stats::{
         BelowMinimum, Traced,
         accounting::{Accounting, Unknown},
@@ -78,7 +80,14 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
             Format::Text => heading(row.is_some().then_some(path.as_path()), recording.start())?,
             Format::Json => json::write_recording(&mut stdout(), &path, recording.start())?,
         }
-        if let Err(message) = replay(recording, &filters, &args.output, row.as_mut())? {
+        let output = |traced| Output::new(&args.output, traced);
+        if let Err(message) = replay(
+            recording,
+            &filters,
+            output,
+            args.output.interval,
+            row.as_mut(),
+        )? {
             say!("connect-trace: {}: {message}", printable(&path));
             *status = ExitCode::FAILURE;
         }
@@ -104,10 +113,11 @@ fn heading(path: Option<&Path>, start: &Start) -> io::Result<()> {
 }
 
 /// Prints the reports of one recording. The inner error describes a problem with its end.
-fn replay(
-    recording: Recording,
+fn replay<R: Read + Send>(
+    recording: Recording<R>,
     filters: &Filters,
-    args: &OutputArgs,
+    output: impl FnOnce(Traced) -> Output,
+    interval: Option<Duration>,
     mut row: Option<&mut Row>,
 ) -> Result<Result<(), String>> {
     let start = recording.start().clone();
@@ -117,10 +127,10 @@ fn replay(
         attached: start.attached.clone(),
         filters: words(&start, filters),
     };
-    let output = Output::new(args, traced)
+    let output = output(traced)
         .of_the_past()
         .with_clock(Clock::fixed(i64::try_from(offset_ns).unwrap_or(0)));
-    let mut intervals = Intervals::new(output, start, args.interval);
+    let mut intervals = Intervals::new(output, start, interval);
     let ending = each_batch(recording, |batch| {
         for entry in &batch {
             let connect = match entry {

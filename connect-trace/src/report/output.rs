@@ -47,7 +47,8 @@ impl Output {
         Self::to(out, terminal::paint(), args, traced)
     }
 
-    fn to(out: Box<dyn Write>, paint: Paint, args: &OutputArgs, traced: Traced) -> Self {
+    /// Creates the output of [`new`](Self::new) to somewhere else.
+    pub(crate) fn to(out: Box<dyn Write>, paint: Paint, args: &OutputArgs, traced: Traced) -> Self {
         Self {
             args: args.clone(),
             clock: Clock::now(),

@@ -764,3 +764,67 @@ mod tests {
         assert!(mistakes[0].text.contains("no such user"), "{mistakes:?}");
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::fixtures::fuzz::fuzz;
+
+    #[test]
+    fn any_file_is_refused_in_plain_words_or_taken_as_it_is() {
+        fuzz("configuration", |bytes| {
+            let read = Configuration::of(Path::new("FILE"), bytes);
+            if let Err(mistaken) = read.check() {
+                let text = mistaken.to_string();
+                let is_plain = |c: char| c == '\n' || !crate::term::printable::is_harmful(c);
+                assert!(!text.is_empty() && text.chars().all(is_plain), "{text:?}");
+                return;
+            }
+            let arguments = |of: &Configuration| -> Vec<String> {
+                of.entries
+                    .iter()
+                    .map(|entry| entry.argument.clone())
+                    .collect()
+            };
+            let written = written(&read);
+            let again = Configuration::of(Path::new("FILE"), written.as_bytes());
+            assert!(again.check().is_ok(), "{written}");
+            let mut expected = arguments(&read);
+            // The keys of `written` are in the order of the alphabet.
+            expected.sort_by_key(|argument| argument.split('=').next().map(str::to_owned));
+            assert_eq!(arguments(&again), expected, "{written}");
+        });
+    }
+
+    /// Returns a file with the same options.
+    fn written(of: &Configuration) -> String {
+        let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for entry in &of.entries {
+            keys.entry(&entry.key).or_default().push(&entry.argument);
+        }
+        let command = command();
+        let mut file = String::new();
+        for (key, arguments) in keys {
+            let values: Vec<String> = arguments
+                .iter()
+                .filter_map(|argument| argument.split_once('='))
+                // A text of JSON is one of TOML, but for a character that JSON does not escape.
+                .map(|(_, value)| {
+                    serde_json::to_string(value)
+                        .unwrap()
+                        .replace('\u{7f}', "\\u007f")
+                })
+                .collect();
+            let value = match find(&command, key).unwrap().get_action() {
+                ArgAction::SetTrue => "true".to_owned(),
+                ArgAction::Count => arguments.len().to_string(),
+                ArgAction::Append => format!("[{}]", values.join(", ")),
+                _ => values[0].clone(),
+            };
+            writeln!(file, "{key} = {value}").unwrap();
+        }
+        file
+    }
+}

@@ -167,3 +167,86 @@ async fn ask(wanted: Wanted, requests: Sender<Request>) -> Answer {
         Err(_) => Answer::text(503, "the service is about to end"),
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        runtime,
+        sync::mpsc,
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::{fixtures::fuzz::fuzz, serve::request::WAITING};
+
+    #[test]
+    fn any_bytes_get_one_answer_or_none_in_time() {
+        fuzz("http", |bytes| {
+            let Some((&manner, bytes)) = bytes.split_first() else {
+                return;
+            };
+            // Time that is waited for passes at once.
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build();
+            let answer = runtime.unwrap().block_on(asked(manner, bytes));
+            if answer.is_empty() {
+                return;
+            }
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.len() < 2048, "{answer}");
+            let (line, rest) = answer.split_once("\r\n").unwrap();
+            let (protocol, status) = line.split_once(' ').unwrap();
+            assert!(["HTTP/1.0", "HTTP/1.1"].contains(&protocol), "{answer}");
+            let status = status.split(' ').next().unwrap();
+            let is_ours = ["200", "404", "405"].contains(&status);
+            assert!(
+                is_ours || ["400", "408", "414", "431", "505"].contains(&status),
+                "{answer}"
+            );
+            assert_eq!(
+                is_ours,
+                rest.contains("content-security-policy: default-src 'none'"),
+                "{answer}"
+            );
+            assert!(!rest.contains("HTTP/1."), "{answer}");
+        });
+    }
+
+    /// Returns the answer to a client that sends these bytes in pieces of a length (the lower bits of `manner`; 0 for all
+    /// at once) and then closes its side, or does not (the highest bit).
+    async fn asked(manner: u8, bytes: &[u8]) -> Vec<u8> {
+        const OPEN: u8 = 0x80;
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let (requests, mut asked) = mpsc::channel(WAITING);
+        let (mut from, mut to) = tokio::io::split(ours);
+        let scraper = async {
+            let piece = match manner & !OPEN {
+                0 => bytes.len().max(1),
+                length => length.into(),
+            };
+            for piece in bytes.chunks(piece) {
+                // The service need not read to the end.
+                let _ = to.write_all(piece).await;
+                tokio::task::yield_now().await;
+            }
+            if manner & OPEN == 0 {
+                let _ = to.shutdown().await;
+            }
+            let mut answer = Vec::new();
+            let _ = from.read_to_end(&mut answer).await;
+            answer
+        };
+        let service = async {
+            while let Some(Request { wanted, answer }) = asked.recv().await {
+                let _ = answer.send(Answer::text(200, &format!("{wanted:?}")));
+            }
+        };
+        let began = Instant::now();
+        let ((), (), answer) = tokio::join!(client(theirs, requests), service, scraper);
+        assert!(began.elapsed() <= TIME_IN_ALL + Duration::from_millis(1));
+        answer
+    }
+}

@@ -76,3 +76,43 @@ mod tests {
         assert_eq!(shortened("", 4), "");
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+    use crate::{fixtures::fuzz::fuzz, term::printable::printable};
+
+    #[test]
+    fn any_text_stays_a_text_wherever_it_is_shown() {
+        fuzz("text", |bytes| {
+            let line = printable(std::ffi::OsStr::from_bytes(bytes)).to_string();
+            assert!(!line.chars().any(is_harmful), "{line:?}");
+            let text = String::from_utf8_lossy(bytes);
+            let expected: String = text
+                .chars()
+                .map(|c| if is_harmful(c) { '\u{fffd}' } else { c })
+                .collect();
+            let escaped = markup(&text);
+            assert!(!escaped.contains(['<', '>', '"', '\'']), "{escaped}");
+            let references = [
+                ("&lt;", "<"),
+                ("&gt;", ">"),
+                ("&quot;", "\""),
+                ("&#39;", "'"),
+                ("&amp;", "&"),
+            ];
+            let read = references
+                .iter()
+                .fold(escaped, |text, (name, is)| text.replace(name, is));
+            assert_eq!(read, expected);
+            let script = json(&serde_json::to_string(&*text).unwrap());
+            let breaks = |c: char| matches!(c, '<' | '>' | '&') || is_harmful(c);
+            assert!(!script.contains(breaks), "{script}");
+            assert_eq!(serde_json::from_str::<String>(&script).unwrap(), text);
+            let name = shortened(&text, 24);
+            assert!(name.chars().count() <= 24, "{name}");
+        });
+    }
+}
