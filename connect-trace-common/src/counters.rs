@@ -81,16 +81,16 @@ impl FastKind {
     /// With [`PORT_BOUND`](Self::PORT_BOUND) the port was named (`SOCK_BINDPORT_LOCK`), without it an address was bound
     /// (`SOCK_BINDADDR_LOCK`).
     pub const LOCKED: u32 = 1 << 5;
-    /// The call failed; all other bits but [`V6`](Self::V6) are 0.
-    pub const FAILED: u32 = 1 << 6;
-    /// Number of kinds.
-    pub const KINDS: usize = Self::FAILED as usize + 2;
+    /// The call failed: a port that a socket had before is not told apart by the socket's range.
+    pub const FAILED: u32 = Self::PORT_BOUND | Self::OWN_RANGE;
+    /// Number of kinds, a power of two.
+    pub const KINDS: usize = 1 << 6;
 
-    /// Returns true if any of these bits is set.
+    /// Returns true if all of these bits are set.
     #[inline(always)]
     #[must_use]
     pub const fn has(self, bits: u32) -> bool {
-        self.0 & bits != 0
+        self.0 & bits == bits
     }
 }
 

@@ -64,23 +64,22 @@ fn kind(record: &ConnectRecord, fields: Fields) -> FastKind {
     if record.ret != 0 {
         return FastKind(FastKind::FAILED | v6);
     }
+    let port = u32::from(record.source_port);
     let [mut low, high] = fields.netns_range;
     let [own_low, own_high] = fields.socket_range;
     let mut kind = v6;
-    if own_low | own_high != 0 {
-        kind |= FastKind::OWN_RANGE;
-        if own_low >= low && own_low <= high {
-            low = own_low;
-        }
-    }
-    let port = u32::from(record.source_port);
-    kind |= (port & 1) * FastKind::ODD | ((port ^ u32::from(low)) & 1) * FastKind::OTHER_PARITY;
     // `SOCK_BINDADDR_LOCK` is the third of the four bits, and `SOCK_BINDPORT_LOCK` the fourth.
     let mut locks = u32::from(fields.user_locks) >> (param!(user_locks_bit) as u32 & 7) >> 2;
     if record.flags.has(Flags::PORT_BOUND) || port == 0 {
         kind |= FastKind::PORT_BOUND;
         locks >>= 1;
+    } else if own_low | own_high != 0 {
+        kind |= FastKind::OWN_RANGE;
+        if own_low >= low && own_low <= high {
+            low = own_low;
+        }
     }
     kind |= (locks & 1) * FastKind::LOCKED;
+    kind |= (port & 1) * FastKind::ODD | ((port ^ u32::from(low)) & 1) * FastKind::OTHER_PARITY;
     FastKind(kind)
 }

@@ -53,15 +53,22 @@ pub fn per_cpu() -> *mut PerCpu {
     unsafe { (&raw mut PER_CPU).cast::<PerCpu>().add(cpu % COPIES) }
 }
 
-/// Returns the sums of a kind of calls below the minimum latency on this CPU. `kind` is below [`FastKind::KINDS`].
+/// Returns the sums of a kind of calls below the minimum latency on this CPU.
 #[inline(always)]
-pub fn fast_group(kind: FastKind) -> *mut FastGroup {
+pub fn fast_group(FastKind(kind): FastKind) -> *mut FastGroup {
+    const { assert!(FastKind::KINDS == 64) };
+    let mut kind = u64::from(kind);
+    // The compiler knows that the kind is below 64, and would remove a mask that it sees; the verifier of older kernels
+    // does not know. SAFETY: the instruction has no other effect.
+    unsafe {
+        core::arch::asm!("{} &= 63", inout(reg) kind, options(pure, nomem, nostack));
+    }
     // SAFETY: a helper without preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
     // SAFETY: within the array.
     unsafe {
         let sums = (&raw mut FAST).cast::<FastSums>().add(cpu % COPIES);
-        sums.cast::<FastGroup>().add(kind.0 as usize)
+        sums.cast::<FastGroup>().add(kind as usize)
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) fn failures() -> Result<Vec<&'static str>> {
                 "clippy",
                 "--workspace",
                 "--all-targets",
+                // Tests are built without them.
+                "--all-features",
                 "--",
                 "-D",
                 "warnings",

@@ -11,6 +11,7 @@ use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
 use crate::tools::musl::Musl;
+use crate::tools::prometheus::Prometheus;
 use crate::tools::{self, browser, duckdb, libfuzzer, qemu, report, shells, skopeo};
 
 /// Get the tools that the build needs
@@ -19,8 +20,8 @@ use crate::tools::{self, browser, duckdb, libfuzzer, qemu, report, shells, skope
 /// this themselves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also get the tools of demo, test, vm, lint and package: QEMU, kernels, cargo-deny, a browser, shells, DuckDB and
-    /// others
+    /// Also get the tools of demo, test, vm, lint and package: QEMU, kernels, cargo-deny, a browser, shells, DuckDB,
+    /// Prometheus and others
     #[arg(long)]
     all: bool,
 }
@@ -43,6 +44,8 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("browser", "present");
         shells::ensure()?;
         report("shells", "present");
+        Prometheus::ensure()?;
+        report("prometheus", "present");
         duckdb::ensure()?;
         report("duckdb", "present");
         for series in kernels::tested() {

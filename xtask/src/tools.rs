@@ -14,6 +14,7 @@ pub(crate) mod libfuzzer;
 pub(crate) mod musl;
 pub(crate) mod nightly;
 pub(crate) mod peers;
+pub(crate) mod prometheus;
 pub(crate) mod qemu;
 pub(crate) mod rust_src;
 pub(crate) mod shells;

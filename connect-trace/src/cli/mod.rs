@@ -138,10 +138,7 @@ impl Cli {
             None => (&self.trace.traced.filters, &self.trace.output),
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
-            Some(Command::Serve(serve)) => {
-                let recording = serve.recording.contradiction();
-                return recording.or_else(|| serve.filters.contradiction());
-            }
+            Some(Command::Serve(serve)) => return serve.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,

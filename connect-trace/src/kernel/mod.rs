@@ -7,6 +7,7 @@ pub(crate) mod cast;
 pub(crate) mod ends;
 pub mod layout;
 pub(crate) mod limits;
+pub(crate) mod listeners;
 pub(crate) mod mounts;
 pub mod port_tables;
 pub mod preemption;

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
 };
 
 use anyhow::{Context as _, Result};
@@ -52,6 +52,15 @@ pub struct Symbols {
     pub note: Option<String>,
 }
 
+/// Opens the list of symbols. An empty one, by which a container hides it, is an error.
+fn open() -> io::Result<impl BufRead> {
+    let mut symbols = BufReader::with_capacity(1 << 16, File::open(KALLSYMS)?);
+    if symbols.fill_buf()?.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
+    }
+    Ok(symbols)
+}
+
 impl Symbols {
     /// Looks for the functions with these names, and for `table_perturb`. A service that systemd keeps from
     /// `/proc/kallsyms` (`ProtectKernelTunables`) finds the functions in the kernel's types.
@@ -60,9 +69,10 @@ impl Symbols {
     /// If neither `/proc/kallsyms` nor the types can be read. Hidden addresses (`kernel.kptr_restrict`) are no error: the
     /// names are enough for functions.
     pub fn of_running_kernel(functions: &[&'static str]) -> Result<Self> {
-        match File::open(KALLSYMS) {
-            Ok(file) => Self::read(BufReader::with_capacity(1 << 16, file), functions)
-                .with_context(|| format!("read {KALLSYMS}")),
+        match open() {
+            Ok(symbols) => {
+                Self::read(symbols, functions).with_context(|| format!("read {KALLSYMS}"))
+            }
             Err(error) => {
                 let note = format!(
                     "{KALLSYMS} cannot be read ({error}): functions are looked up in the kernel's types, which do not \

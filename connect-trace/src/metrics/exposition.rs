@@ -1,39 +1,47 @@
 //! The exposition of a [`Reading`], by the crate prometheus-client.
 
-use std::{fmt, time::UNIX_EPOCH};
+use std::fmt;
 
-use connect_trace_common::{BUCKETS, FastGroup, Times, buckets::lower_edge_ns};
+use connect_trace_common::{FastGroup, Times};
 use prometheus_client::{
     collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, prometheus_text, text,
-    },
-    metrics::MetricType,
+    encoding::{DescriptorEncoder, prometheus_text, text},
     registry::{Registry, Unit},
 };
 
+#[cfg(feature = "native-histograms")]
+use super::native;
 use super::{
     Reading,
-    totals::{self, CANDIDATES, Candidates},
+    totals::{self, CANDIDATES},
+    writer::Writer,
 };
 use crate::{overhead::limiter::Level, term::errno};
 
-/// Prefix of every name.
+/// Prefix of the names of all metrics but those of the process.
 const PREFIX: &str = "connect_trace";
 
-/// A text format.
+/// A format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text, version 0.0.4.
     Prometheus,
     /// OpenMetrics text, version 1.0.0.
     OpenMetrics,
+    /// Prometheus' binary format, the only one with native histograms.
+    #[cfg(feature = "native-histograms")]
+    Binary,
 }
 
 impl Format {
     /// Returns the format that an HTTP header `Accept` asks for.
     #[must_use]
     pub fn accepted(header: &str) -> Self {
+        // A client that knows it prefers it.
+        #[cfg(feature = "native-histograms")]
+        if header.contains(native::ACCEPTED) {
+            return Self::Binary;
+        }
         if header.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
@@ -47,73 +55,32 @@ impl Format {
         match self {
             Self::Prometheus => prometheus_text::CONTENT_TYPE,
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            #[cfg(feature = "native-histograms")]
+            Self::Binary => native::CONTENT_TYPE,
         }
     }
 }
 
-/// Returns the text of all metrics.
+/// Returns all metrics in a format; text in UTF-8.
 #[must_use]
-pub fn exposition(reading: Reading, format: Format) -> String {
-    let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(reading));
+pub fn exposition(reading: Reading, format: Format) -> Vec<u8> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(reading.process));
+    let own = registry.sub_registry_with_prefix(PREFIX);
+    #[cfg(feature = "native-histograms")]
+    if format == Format::Binary {
+        own.register_collector(Box::new(reading.totals.recorded().clone()));
+    }
+    own.register_collector(Box::new(reading));
     let mut out = String::new();
     let written = match format {
         Format::Prometheus => prometheus_text::encode(&mut out, &registry),
         Format::OpenMetrics => text::encode(&mut out, &registry),
+        #[cfg(feature = "native-histograms")]
+        Format::Binary => return native::encode(&registry),
     };
     written.expect("a string takes any text");
-    out
-}
-
-/// Labels: names and values.
-type Label<'a> = (&'a str, &'a str);
-
-/// Writes metrics one after the other.
-struct Writer<'a>(DescriptorEncoder<'a>);
-
-impl Writer<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    fn counters<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = ([Label<'l>; N], u64)>,
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in values {
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        metric.encode_gauge(&value)
-    }
-
-    /// Writes gauges that are 1, and whose labels are the values.
-    fn info<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        labels: [Label<'l>; N],
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_family(&labels)?.encode_gauge(&1_u64)
-    }
+    out.into_bytes()
 }
 
 impl Collector for Reading {
@@ -122,9 +89,10 @@ impl Collector for Reading {
         self.connects(&mut writer)?;
         self.searches(&mut writer)?;
         self.routes(&mut writer)?;
+        self.local_ports(&mut writer)?;
         self.account(&mut writer)?;
         self.cost(&mut writer)?;
-        self.process(&mut writer)
+        self.about(&mut writer)
     }
 }
 
@@ -139,10 +107,7 @@ impl Reading {
         let labelled = connects.iter().zip(&errors).map(|((of, count), error)| {
             let labels = [
                 ("network_type", of.network.name()),
-                (
-                    "strategy",
-                    of.strategy.map_or("none", |choice| choice.name()),
-                ),
+                ("strategy", totals::strategy_name(of.strategy)),
                 ("error_type", error.as_str()),
             ];
             (labels, *count)
@@ -170,14 +135,12 @@ impl Reading {
                 (labels, of(group))
             })
         };
-        histograms(
-            writer,
+        writer.times(
             "connect_duration",
             "Time in connect() until the SYN is sent or the call has failed, by parity of the port that the search found",
             times(|group| &group.connect),
         )?;
-        histograms(
-            writer,
+        writer.times(
             "port_search_duration",
             "Time in the search for a source port, by parity of the port that it found",
             times(|group| &group.search),
@@ -191,30 +154,26 @@ impl Reading {
             "Searches for a source port, by the pass that found one; exhausted if all ports were taken",
             searches.map(|(search, count)| ([("pass", search.name())], count)),
         )?;
-        let mut metric = writer.0.encode_descriptor(
+        let candidates = self.totals.candidates();
+        let made = candidates.filter(|(_, candidates)| candidates.searches() > 0);
+        writer.numbers(
             "port_search_candidates",
             "Ports that searches went through, of the calls that got a record: the slow and the failed ones",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (strategy, candidates) in self.totals.candidates() {
-            let Candidates { buckets, ports } = candidates;
-            if buckets.iter().any(|&count| count > 0) {
-                let ends = CANDIDATES.map(f64::from);
-                let mut pairs: Vec<_> = ends.into_iter().zip(*buckets).collect();
-                pairs.push((f64::INFINITY, 0));
-                let labels = [("strategy", strategy.name())];
-                histogram(&mut metric, &labels, *ports as f64, &pairs)?;
-            }
-        }
-        Ok(())
+            made.map(|(strategy, candidates)| {
+                let ends = CANDIDATES.map(f64::from).into_iter();
+                let buckets = ends.zip(candidates.buckets).chain([(f64::INFINITY, 0)]);
+                let labels = [("strategy", totals::strategy_name(strategy))];
+                (labels, candidates.ports, buckets.collect())
+            }),
+        )
     }
 
     fn routes(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let ratio = Unit::Other("ratio".to_owned());
         writer.gauge(
             "route_ports_used",
             "Largest share of a route's ports that one search found taken in the last interval; 0 if none found half",
-            Some(&Unit::Other("ratio".to_owned())),
+            Some(&ratio),
             self.routes.used_ratio,
         )?;
         writer.gauge(
@@ -227,6 +186,45 @@ impl Reading {
             "route_warnings",
             "Routes whose ports were seen to run out for the first time",
             self.routes.warnings,
+        )?;
+        if self.routes.named.is_empty() {
+            return Ok(());
+        }
+        let addresses: Vec<_> = self
+            .routes
+            .named
+            .iter()
+            .map(|route| {
+                let addresses = (route.source.to_string(), route.destination.to_string());
+                (addresses, route.used_ratio)
+            })
+            .collect();
+        writer.gauges(
+            "named_route_ports_used",
+            "Largest share of the ports of a route that one search found taken in the last interval; only with --metrics-routes",
+            Some(&ratio),
+            addresses.iter().map(|((source, destination), ratio)| {
+                ([("source", source.as_str()), ("destination", destination.as_str())], *ratio)
+            }),
+        )
+    }
+
+    fn local_ports(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let Some(ports) = self.local_ports else {
+            return Ok(());
+        };
+        let kinds = [
+            ("range", Some(ports.range)),
+            ("reserved", Some(ports.reserved)),
+            ("listening_in_range", ports.listening_in_range),
+        ];
+        writer.gauges(
+            "local_ports",
+            "Ports from which connect() chooses in the network namespace of the service, and those of them that it cannot choose",
+            None,
+            kinds
+                .into_iter()
+                .filter_map(|(kind, count)| Some(([("kind", kind)], count? as f64))),
         )
     }
 
@@ -276,24 +274,19 @@ impl Reading {
     }
 
     fn cost(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let levels = ["full", "unwatched", "sampled", "detached"];
         let present = match self.level {
             Level::Full => "full",
             Level::Unwatched => "unwatched",
             Level::Sampled(_) => "sampled",
             Level::Detached => "detached",
         };
-        let mut metric = writer.0.encode_descriptor(
+        writer.gauges(
             "level",
             "1 for how much is traced now to keep the overhead limit, 0 for all other levels",
             None,
-            MetricType::Gauge,
+            ["full", "unwatched", "sampled", "detached"]
+                .map(|level| ([("level", level)], f64::from(u8::from(level == present)))),
         )?;
-        for level in levels {
-            let labels = [("level", level)];
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_gauge(&u64::from(level == present))?;
-        }
         writer.gauge(
             "sample_every",
             "Records are made of one call in so many; 0 while the probes are detached",
@@ -303,102 +296,40 @@ impl Reading {
         if self.programs.is_empty() {
             return Ok(());
         }
-        let runs = self.programs.iter();
+        let programs = self.programs.iter();
+        let programs = programs.map(|program| ([("program", program.name.as_str())], program));
         writer.counters(
             "bpf_runs",
             "Runs of a program, while the kernel counts them",
-            runs.map(|program| ([("program", program.name.as_str())], program.runs)),
+            programs
+                .clone()
+                .map(|(labels, program)| (labels, program.runs)),
         )?;
-        let mut metric = writer.0.encode_descriptor(
+        writer.counters_of_seconds(
             "bpf_run",
             "Run time of a program, while the kernel measures it",
-            Some(&Unit::Seconds),
-            MetricType::Counter,
-        )?;
-        for program in &self.programs {
-            let labels = [("program", program.name.as_str())];
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, f64>(&program.time.as_secs_f64(), None)?;
-        }
-        Ok(())
-    }
-
-    fn process(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        writer.info(
-            "build_info",
-            "The version of connect-trace",
-            [("version", env!("CARGO_PKG_VERSION"))],
-        )?;
-        writer.info(
-            "kernel_info",
-            "The kernel, and the way in which the programs are attached",
-            [
-                ("release", self.kernel.as_str()),
-                ("attached", self.attached.as_str()),
-            ],
-        )?;
-        let mut metric = writer.0.encode_descriptor(
-            "process_cpu",
-            "CPU time of connect-trace",
-            Some(&Unit::Seconds),
-            MetricType::Counter,
-        )?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&self.own.cpu.as_secs_f64(), None)?;
-        writer.gauge(
-            "process_resident_memory",
-            "Resident memory of connect-trace",
-            Some(&Unit::Bytes),
-            self.own.resident_bytes as f64,
-        )?;
-        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        writer.gauge(
-            "process_start_time",
-            "Start of connect-trace, since 1970",
-            Some(&Unit::Seconds),
-            started.as_secs_f64(),
+            programs.map(|(labels, program)| (labels, program.time)),
         )
     }
-}
 
-/// Writes histograms of times; their edges are the powers of ten from a microsecond to ten seconds. A bucket holds the times
-/// below `le`, in whole nanoseconds: a time that equals it is in the next bucket, as in reports.
-fn histograms<'l, 't, const N: usize>(
-    writer: &mut Writer<'_>,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = ([Label<'l>; N], &'t Times)>,
-) -> fmt::Result {
-    /// The bucket whose lower edge is a microsecond.
-    const FIRST: usize = 3;
-    let mut metric =
-        writer
-            .0
-            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for (labels, times) in values {
-        let below: u64 = times.buckets[..FIRST].iter().sum();
-        let mut buckets = vec![(seconds(lower_edge_ns(FIRST)), below)];
-        buckets.extend(
-            (FIRST..BUCKETS - 1)
-                .map(|bucket| (seconds(lower_edge_ns(bucket + 1)), times.buckets[bucket])),
-        );
-        buckets.push((f64::INFINITY, times.buckets[BUCKETS - 1]));
-        histogram(&mut metric, &labels, seconds(times.total_ns), &buckets)?;
+    fn about(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.gauges(
+            "build_info",
+            "1; the label is the version of connect-trace",
+            None,
+            [([("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        )?;
+        writer.gauges(
+            "kernel_info",
+            "1; the labels are the kernel's release and the way in which the programs are attached",
+            None,
+            [(
+                [
+                    ("release", self.kernel.as_str()),
+                    ("attached", self.attached.as_str()),
+                ],
+                1.0,
+            )],
+        )
     }
-    Ok(())
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
-}
-
-/// Writes one histogram; its count is the sum of the buckets, which the kernel may be about to add to.
-fn histogram(
-    metric: &mut MetricEncoder<'_>,
-    labels: &impl EncodeLabelSet,
-    sum: f64,
-    buckets: &[(f64, u64)],
-) -> fmt::Result {
-    let count = buckets.iter().map(|(_, count)| count).sum();
-    let mut one = metric.encode_family(labels)?;
-    one.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
 }

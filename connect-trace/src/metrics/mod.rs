@@ -2,8 +2,13 @@
 //! Prometheus and OpenMetrics. Counters never go back while the process lives. docs/metrics.md lists the names.
 
 mod exposition;
+mod local_ports;
+#[cfg(feature = "native-histograms")]
+mod native;
+mod process;
 pub mod reading;
 pub mod totals;
+mod writer;
 
 pub use self::{
     exposition::{Format, exposition},

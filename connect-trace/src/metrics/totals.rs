@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use connect_trace_common::{FastGroup, FastKind, FastSums, Times, power_of_ten};
 
+#[cfg(feature = "native-histograms")]
+use super::native;
 use crate::connect::{Connect, Family, Outcome, Pass, PortChoice};
 
 /// Largest number of label sets of one metric; connections beyond are counted under [`OTHER`].
@@ -147,6 +149,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Returns the number of searches.
+    #[must_use]
+    pub fn searches(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
     fn record(&mut self, ports: u32) {
         let bucket = CANDIDATES.partition_point(|&end| end < ports);
         self.buckets[bucket.min(CANDIDATES.len() - 1)] += 1;
@@ -155,7 +163,7 @@ impl Candidates {
 }
 
 /// The connect() calls with a record since the start; [`with_fast`](Self::with_fast) adds those without one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Totals {
     connects: BTreeMap<Labels, u64>,
     /// Number of calls whose label sets had no room.
@@ -163,6 +171,34 @@ pub struct Totals {
     times: [[FastGroup; Parity::ALL.len()]; Network::ALL.len()],
     searches: [u64; Search::ALL.len()],
     candidates: [Candidates; STRATEGIES],
+    #[cfg(feature = "native-histograms")]
+    recorded: native::Recorded,
+}
+
+impl Default for Totals {
+    /// Creates counters that are zero. Those of calls that succeed or find no port exist from the start: a counter that
+    /// begins with its first call shows no increase by it.
+    fn default() -> Self {
+        let errnos = [0, libc::EADDRNOTAVAIL].into_iter();
+        let labels = errnos.flat_map(|errno| {
+            Network::ALL.into_iter().flat_map(move |network| {
+                PortChoice::ALL.map(|choice| Labels {
+                    network,
+                    strategy: Some(choice),
+                    errno,
+                })
+            })
+        });
+        Self {
+            connects: labels.map(|labels| (labels, 0)).collect(),
+            overflown: 0,
+            times: Default::default(),
+            searches: Default::default(),
+            candidates: Default::default(),
+            #[cfg(feature = "native-histograms")]
+            recorded: native::Recorded::default(),
+        }
+    }
 }
 
 impl Totals {
@@ -180,6 +216,8 @@ impl Totals {
         let parity = Parity::of(Outcome::of(connect));
         let group = &mut self.times[network as usize][parity as usize];
         add(&mut group.connect, connect.connect_ns);
+        #[cfg(feature = "native-histograms")]
+        self.recorded.0[network as usize][parity as usize].record(connect.connect_ns);
         if let Some(ns) = connect.search_ns {
             add(&mut group.search, ns);
         }
@@ -211,7 +249,7 @@ impl Totals {
             } else {
                 Network::V4
             };
-            let parity = if kind.has(FastKind::FAILED | FastKind::PORT_BOUND) {
+            let parity = if kind.has(FastKind::PORT_BOUND) {
                 Parity::None
             } else if kind.has(FastKind::ODD) {
                 Parity::Odd
@@ -265,15 +303,27 @@ impl Totals {
             })
     }
 
+    /// Returns the times of the calls with a record.
+    #[cfg(feature = "native-histograms")]
+    pub(super) fn recorded(&self) -> &native::Recorded {
+        &self.recorded
+    }
+
     /// Returns the numbers of searches by their ends.
     pub fn searches(&self) -> impl Iterator<Item = (Search, u64)> {
         Search::ALL.into_iter().zip(self.searches)
     }
 
-    /// Returns the candidate ports by strategy, of the searches with a record.
-    pub fn candidates(&self) -> impl Iterator<Item = (PortChoice, &Candidates)> {
-        PortChoice::ALL.into_iter().zip(&self.candidates)
+    /// Returns the candidate ports by strategy, `None` last, of the searches with a record.
+    pub fn candidates(&self) -> impl Iterator<Item = (Option<PortChoice>, &Candidates)> {
+        let choices = PortChoice::ALL.map(Some).into_iter().chain([None]);
+        choices.zip(&self.candidates)
     }
+}
+
+/// Returns the label value of a port choice.
+pub(super) fn strategy_name(choice: Option<PortChoice>) -> &'static str {
+    choice.map_or("none", PortChoice::name)
 }
 
 /// Returns the port choice of the successful calls of a kind.
@@ -321,7 +371,11 @@ mod tests {
             });
         }
         assert_eq!(totals.connects().count(), MOST_LABEL_SETS);
-        assert_eq!(totals.overflown(), 500 - MOST_LABEL_SETS as u64);
+        let counted: u64 = totals.connects().map(|(_, count)| count).sum();
+        let zero = Totals::default().connects().count();
+        // EADDRNOTAVAIL has a room from the start.
+        assert_eq!(counted, (MOST_LABEL_SETS - zero) as u64 + 1);
+        assert_eq!(counted + totals.overflown(), 500);
         let timed: u64 = totals.times().map(|(.., group)| group.connect.count).sum();
         assert_eq!(timed, 500, "times have few labels");
     }
@@ -340,7 +394,8 @@ mod tests {
         assert_eq!(searches[..3], [1, 1, 0]);
         let counts = totals.times().map(|(.., group)| group.connect.count);
         assert_eq!(counts.collect::<Vec<_>>(), [1, 1, 1, 0, 0, 0]);
-        assert_eq!(totals.connects().count(), 2, "by errno");
+        let made = totals.connects().filter(|(_, count)| *count > 0);
+        assert_eq!(made.count(), 2, "by errno");
     }
 
     #[test]
@@ -359,6 +414,7 @@ mod tests {
         assert_eq!(searches, [5, 3, 2, 0]);
         let by_strategy: Vec<_> = totals
             .connects()
+            .filter(|(_, count)| *count > 0)
             .map(|(labels, count)| {
                 (
                     labels.network.name(),

@@ -101,15 +101,18 @@ impl Cgroups {
             let Some(Followed { folder, id }) = place else {
                 continue;
             };
-            let found = fs::metadata(&*folder).map(|metadata| metadata.ino()).ok();
+            let found = id_of(folder);
             if found == *id {
                 continue;
             }
             let shown = printable(folder);
-            // The cgroup may be removed again at any time.
             let opened = found.and_then(|_| File::open(&*folder).ok());
-            if let Some(opened) = opened {
-                let new = put(&mut self.map, index, &opened, folder)?;
+            let new = match opened.map(|opened| put(&mut self.map, index, &opened, folder)) {
+                Some(Err(error)) if id_of(folder) == found => return Err(error),
+                // The cgroup may be removed again at any time.
+                put => put.and_then(Result::ok),
+            };
+            if let Some(new) = new {
                 *id = Some(new);
                 log::warn!("--cgroup {shown}: created again (id {new}), traced from now on");
             } else if id.take().is_some() {
@@ -118,6 +121,11 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// Returns the id of the cgroup at a path; `None` if there is none.
+fn id_of(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).map(|metadata| metadata.ino()).ok()
 }
 
 /// Puts a cgroup into the map, and returns its id.

@@ -56,14 +56,21 @@ impl Recorder {
 
     /// Writes the start of the trace, with the mode of attaching and the filters.
     pub fn begin(&mut self, attached: &str, filters: &Filters) {
+        self.set_filters(filters);
         self.with(|recording| {
-            let mut words = filter_words(filters);
-            words.extend(recording.choice.words());
             attached.clone_into(&mut recording.start.attached);
-            recording.start.filters = words.join(" ");
             recording.start_now();
             recording.writer.begin(&recording.start)
         });
+    }
+
+    /// Sets the filters of the files that are begun later.
+    pub(crate) fn set_filters(&mut self, filters: &Filters) {
+        if let Some(recording) = &mut self.recording {
+            let mut words = filter_words(filters);
+            words.extend(recording.choice.words());
+            recording.start.filters = words.join(" ");
+        }
     }
 
     /// Writes a connection.

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 use super::{config::Values, listen::Address};
 use crate::{
     filter::FilterArgs,
+    metrics::totals::MOST_LABEL_SETS,
     options::values::{duration, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
     recording::RecordArgs,
@@ -28,6 +29,11 @@ pub struct ServeArgs {
     /// Length of the intervals of /report and of the page
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = duration, help_heading = "Service")]
     pub interval: Duration,
+
+    /// Name up to NUMBER routes in the metrics, those whose ports run out first. Addresses are data: by default, none is
+    /// named
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=MOST_LABEL_SETS as i64), help_heading = "Service")]
+    pub metrics_routes: u8,
 
     /// The connections to trace.
     #[command(flatten)]
@@ -75,4 +81,12 @@ pub struct ServeArgs {
     /// The values of all options, also of those that `--config` gives; empty until they are read.
     #[arg(skip)]
     pub(crate) values: Values,
+}
+
+impl ServeArgs {
+    /// Returns a message if options exclude each other.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let recording = self.recording.contradiction();
+        recording.or_else(|| self.filters.contradiction())
+    }
 }

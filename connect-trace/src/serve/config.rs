@@ -102,7 +102,7 @@ pub fn read(typed: &ServeArgs) -> Result<ServeArgs> {
     let matches = matches(&given)?;
     let args = ServeArgs::from_arg_matches(&matches)?;
     // The command line alone was checked for this before.
-    if let (Some(path), Some(text)) = (&typed.config, args.filters.contradiction()) {
+    if let (Some(path), Some(text)) = (&typed.config, args.contradiction()) {
         return Err(Error::new(Mistaken {
             file: path.clone(),
             mistakes: vec![Mistake::everywhere(text)],
@@ -244,8 +244,11 @@ impl Configuration {
     pub(crate) fn check(&self) -> Result<ServeArgs, Mistaken> {
         let mut mistakes = self.mistakes.clone();
         for entry in &self.entries {
-            if let Err(error) = matches([&entry.argument]) {
-                mistakes.push(entry.mistake(message(&error)));
+            match matches([&entry.argument]) {
+                // The option that it needs may be in the file too.
+                Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {}
+                Err(error) => mistakes.push(entry.mistake(message(&error))),
+                Ok(_) => {}
             }
         }
         if mistakes.is_empty() {
@@ -274,7 +277,7 @@ impl Configuration {
                 None => Mistake::everywhere(message(&error)),
             }
         })?;
-        match args.filters.contradiction() {
+        match args.contradiction() {
             None => Ok(args),
             Some(text) => Err(Mistake::everywhere(text)),
         }
@@ -556,54 +559,57 @@ mod tests {
         Mistaken { file, mistakes }.to_string()
     }
 
-    /// Returns a value that an option takes.
-    fn example(key: &str) -> Option<&'static str> {
-        Some(match key {
-            "listen" => r#"["127.0.0.1:1", "unix:/run/x"]"#,
-            "interval" => "2.5",
-            "pid" => "[1, 2]",
-            "cgroup" => r#""system.slice""#,
-            "uid" => r#"[0, "root"]"#,
-            "netns" => r#"["/run/netns/a"]"#,
-            "dport" => r#"[443, "8000-8999,1"]"#,
-            "daddr" => r#"["10.0.0.0/8"]"#,
-            "comm" => r#"["-a b"]"#,
-            "protocol" => r#""all""#,
-            "min-latency" => r#""250us""#,
-            "attach" => r#""fentry""#,
-            "ring-buffer" => r#""1M""#,
-            "max-in-flight" => "1024",
-            "max-overhead" => r#""0.5%""#,
-            "ipv4" | "ipv6" | "failed" | "quiet" => "true",
-            "verbose" => "2",
-            _ => return None,
-        })
+    /// Returns the lines of an option in the file of the packages, which has each one in a comment.
+    fn in_packages(key: &str) -> Vec<&'static str> {
+        const FILE: &str = include_str!("../../../packaging/connect-trace.toml");
+        let lines = FILE.lines().filter_map(|line| line.strip_prefix('#'));
+        let of_key = |line: &&str| {
+            let rest = line.strip_prefix(key);
+            rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+        };
+        lines.filter(of_key).collect()
     }
 
     #[test]
-    fn every_option_is_a_key_and_every_key_an_option() {
+    fn every_option_is_a_key_and_is_explained_in_the_file_of_the_packages() {
         let definition = command();
-        let options = definition
-            .get_arguments()
-            .filter_map(|option| option.get_long());
+        assert_eq!(
+            definition.get_positionals().count(),
+            0,
+            "an argument without a name has no key"
+        );
+        let options = definition.get_arguments();
+        let options = options.filter_map(|option| option.get_long());
         let options: BTreeSet<&str> = options.filter(|name| !NO_KEYS.contains(name)).collect();
-        let positional = definition.get_positionals().count();
-        assert_eq!(positional, 0, "an argument without a name has no key");
         let keys: BTreeSet<&str> = keys(&definition).map(|(key, _)| key).collect();
         assert_eq!(keys, options);
         for key in keys {
-            assert!(
-                key.bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-' || byte.is_ascii_digit()),
-                "{key}"
-            );
-            let option = find(&definition, key).unwrap();
-            let value = example(key).unwrap_or_else(|| panic!("give an example of {key}"));
-            let args = with(&format!("{key} = {value}\n"), "").unwrap();
-            let typed = &args.values[key];
-            let default = values(&definition, &matches::<&str>([]).unwrap());
-            assert_ne!(Some(typed), default.get(key), "{key} of {option:?}");
+            let lines = in_packages(key);
+            assert_eq!(lines.len(), 1, "the option {key}: {lines:?}");
+            // An option of recordings needs the recording.
+            let needed = match key.starts_with("record-") {
+                true => "record = \"records/\"\n",
+                false => "",
+            };
+            let file = format!("{needed}{}\n", lines[0]);
+            let args = with(&file, "").unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(args.values.contains_key(key), "{key}: {:?}", args.values);
         }
+    }
+
+    #[test]
+    fn the_file_of_the_packages_sets_nothing() {
+        let file = include_bytes!("../../../packaging/connect-trace.toml");
+        let read = Configuration::of(Path::new("connect-trace.toml"), file);
+        read.check().unwrap();
+        assert_eq!(read.options(), 0);
+    }
+
+    #[test]
+    fn an_option_that_needs_another_one_is_told_without_it() {
+        assert!(with("record-sample = 2\nrecord = \"r/\"\n", "").is_ok());
+        let found = mistake("record-sample = 2\n");
+        assert!(found.contains("--record <FILE>"), "{found}");
     }
 
     #[test]
@@ -756,29 +762,6 @@ mod tests {
             "{mistakes:?}"
         );
         assert!(mistakes[0].text.contains("no such user"), "{mistakes:?}");
-    }
-
-    /// The file of the packages, which has every option in a comment.
-    #[test]
-    fn the_file_of_the_packages_is_right_with_and_without_its_comments() {
-        const FILE: &str = include_str!("../../../packaging/connect-trace.toml");
-        let read = Configuration::of(Path::new("connect-trace.toml"), FILE.as_bytes());
-        read.check().unwrap();
-        let definition = command();
-        for (key, _) in keys(&definition) {
-            let entry = |line: &str| {
-                let line = line.trim_start_matches('#').trim_start();
-                line.strip_prefix(key)
-                    .is_some_and(|rest| rest.trim_start().starts_with('='))
-            };
-            let lines: Vec<&str> = FILE.lines().filter(|line| entry(line)).collect();
-            assert_eq!(lines.len(), 1, "the option {key}: {lines:?}");
-            let line = lines[0].trim_start_matches('#');
-            let alone = Configuration::of(Path::new("connect-trace.toml"), line.as_bytes());
-            alone
-                .check()
-                .unwrap_or_else(|error| panic!("{line}: {error}"));
-        }
     }
 }
 

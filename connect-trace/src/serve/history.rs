@@ -30,13 +30,17 @@ const SLOW_NS: u64 = 1_000_000;
 /// Number of port choices, and one more for none.
 const STRATEGIES: usize = PortChoice::ALL.len() + 1;
 
-/// What the service knows at the end of an interval.
+/// An interval that has ended.
 #[derive(Clone, Copy)]
-pub(super) struct Interval<'a> {
+pub(super) struct Ended<'a> {
     /// The report of the interval.
     pub report: &'a Report,
     /// The connect() calls since the start, with those that have no record.
     pub totals: &'a Totals,
+    /// Calls below had no record.
+    pub min_latency: Duration,
+    /// Length of the next interval.
+    pub next: Duration,
     /// The level that keeps the overhead limit.
     pub level: Level,
     /// The resources that this process has used since its start.
@@ -139,11 +143,11 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Creates an empty history of a service whose calls below `min_latency` have no record.
-    pub(super) fn new(interval: Duration, min_latency: Duration) -> Self {
+    /// Creates an empty history, whose first interval has this length.
+    pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
-            min_latency,
+            min_latency: Duration::ZERO,
             columns: VecDeque::new(),
             counters: Counters {
                 own_cpu: ProcessUsage::now().cpu,
@@ -153,20 +157,16 @@ impl History {
         }
     }
 
-    /// Changes the length of the intervals to come, and the latency below which their calls have no record.
-    pub(super) fn change(&mut self, interval: Duration, min_latency: Duration) {
-        self.interval = interval;
-        self.min_latency = min_latency;
-    }
-
     /// Adds an interval.
-    pub(super) fn add(&mut self, interval: &Interval<'_>) {
-        let Interval {
+    pub(super) fn add(&mut self, interval: &Ended<'_>) {
+        let Ended {
             report, level, own, ..
         } = *interval;
         let counters = Counters::of(interval);
         let column = Column::of(report, &counters.since(&self.counters));
         self.counters = counters;
+        self.interval = interval.next;
+        self.min_latency = interval.min_latency;
         self.latest = Some(Latest {
             kernel: report.kernel.clone(),
             attached: report.attached.clone(),
@@ -253,7 +253,7 @@ impl History {
 }
 
 impl Counters {
-    fn of(interval: &Interval<'_>) -> Self {
+    fn of(interval: &Ended<'_>) -> Self {
         let accounting = &interval.report.accounting;
         let mut connects = [0; STRATEGIES];
         for (labels, count) in interval.totals.connects() {
@@ -583,7 +583,11 @@ pub(super) mod tests {
 
     #[test]
     fn slow_begins_where_every_call_has_a_record() {
-        let of = |min_latency| History::new(COLUMN, Duration::from_micros(min_latency)).slow_ns();
+        let of = |min_latency| {
+            let mut history = History::new(COLUMN);
+            history.min_latency = Duration::from_micros(min_latency);
+            history.slow_ns()
+        };
         assert_eq!(
             [100, 1_000, 1_001].map(of),
             [1_000_000, 1_000_000, 10_000_000]

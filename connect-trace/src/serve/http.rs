@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc::Sender, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{sleep, timeout},
 };
 
@@ -35,7 +35,7 @@ const TIME_TO_ASK: Duration = Duration::from_secs(5);
 const TIME_IN_ALL: Duration = Duration::from_secs(15);
 /// Maximum size of the head of a request.
 const HEAD_BYTES: usize = 16 << 10;
-/// Pause after an error of `accept`, such as no free descriptor.
+/// Pause after an error of `accept` without a client that could be closed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts clients for ever.
@@ -52,21 +52,27 @@ pub(super) async fn serve(listener: Listener, requests: Sender<Request>) {
                 .await
                 .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
         };
-        let accepted = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                log::debug!("accept a client of {listener}: {error}");
-                sleep(PAUSE).await;
-                continue;
-            }
-        };
         clients.retain(|client| !client.is_finished());
-        if clients.len() >= MOST_CLIENTS
-            && let Some(oldest) = clients.pop_front()
-        {
+        let most = match &accepted {
+            Ok(_) => MOST_CLIENTS - 1,
+            // Such as no free descriptor: half of those that the clients have become free, for the service itself too.
+            Err(_) => clients.len() / 2,
+        };
+        let surplus = clients.len().saturating_sub(most);
+        for oldest in clients.drain(..surplus) {
             oldest.abort();
         }
-        clients.push_back(accepted);
+        match accepted {
+            Ok(accepted) => clients.push_back(accepted),
+            Err(error) => {
+                log::debug!("accept a client of {listener}: {error}");
+                if surplus == 0 {
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        // Clients that come in great number at once would otherwise close each other before they are heard.
+        yield_now().await;
     }
 }
 

@@ -646,9 +646,11 @@ mod tests {
         let mut collection = Collection::new(traced, By::Parity, 1);
         let at = std::time::SystemTime::UNIX_EPOCH;
         let report = collection.take(at, Duration::from_secs(10), None, made.side.clone());
-        made.history.add(&super::super::history::Interval {
+        made.history.add(&super::super::history::Ended {
             report: &report,
             totals: &made.totals,
+            min_latency: Duration::ZERO,
+            next: Duration::from_secs(10),
             level: crate::overhead::limiter::Level::Full,
             own: Default::default(),
         });

@@ -10,7 +10,7 @@ use anyhow::Result;
 use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
 
 use super::{
-    history::{History, Interval},
+    history::{Ended, History},
     http,
     listen::Listener,
     page,
@@ -88,7 +88,7 @@ impl Stage {
             filters: Vec::new(),
         };
         Self {
-            history: History::new(interval, MIN_LATENCY),
+            history: History::new(interval),
             totals: Totals::default(),
             side: KernelSide::default(),
             at: SystemTime::now(),
@@ -115,9 +115,11 @@ impl Stage {
         self.at += interval;
         let side = self.side.clone();
         let report = self.collection.take(self.at, interval, None, side);
-        self.history.add(&Interval {
+        self.history.add(&Ended {
             report: &report,
             totals: &self.totals,
+            min_latency: MIN_LATENCY,
+            next: interval,
             level: Level::Full,
             own: ProcessUsage::now(),
         });

@@ -1,5 +1,7 @@
 //! SIGHUP: the service reads its options again, and changes what can be changed without attaching anything.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use tokio::{signal::unix::Signal, task::JoinHandle};
 
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// The keys of options that a reload changes; each other one takes effect when the service starts.
-const RELOADED: [&str; 13] = [
+const RELOADED: [&str; 14] = [
     "pid",
     "cgroup",
     "uid",
@@ -28,6 +30,7 @@ const RELOADED: [&str; 13] = [
     "min-latency",
     "max-overhead",
     "interval",
+    "metrics-routes",
 ];
 
 /// The options that were read again, with the filters on this host.
@@ -87,8 +90,7 @@ impl Service {
             return Ok(false);
         }
         self.collection.traced.filters = filter_words(&filters);
-        self.history
-            .change(args.interval, filters.min_latency.unwrap_or_default());
+        self.recording.set_filters(&filters);
         let limited = self.session.set_max_overhead(args.max_overhead).await;
         limited.context("change --max-overhead")?;
         let changes = Changes::between(&self.args.values, &args.values);
@@ -104,6 +106,7 @@ impl Service {
         let values = changes.in_force(&self.args.values, args.values);
         self.args = ServeArgs {
             interval: args.interval,
+            metrics_routes: args.metrics_routes,
             values,
             ..self.args.clone()
         };
@@ -129,9 +132,7 @@ impl Changes {
             made: Vec::new(),
             of_start: Vec::new(),
         };
-        let keys = before
-            .keys()
-            .chain(after.keys().filter(|key| !before.contains_key(*key)));
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         for key in keys {
             let (old, new) = (before.get(key), after.get(key));
             if old == new {

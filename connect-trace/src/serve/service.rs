@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     args::ServeArgs,
     config,
-    history::{self, History},
+    history::{Ended, History},
     listen::Listeners,
     manager::Manager,
     page,
@@ -22,12 +22,15 @@ use crate::{
     connect::{CheckMode, Protocols},
     filter::{Filters, filter_words},
     kernel::{self, sysctls},
-    metrics::{Reading, Totals, exposition, reading::Routes},
+    metrics::{
+        Reading, Totals, exposition,
+        reading::{LocalPorts, Process, Routes},
+    },
     overhead::process_usage::ProcessUsage,
     probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
-    stats::{Collection, Traced, by::By, exhaustion::Exhausted, report::Report},
+    stats::{Collection, Traced, by::By, report::Report},
     term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
@@ -45,7 +48,7 @@ pub(super) struct Service {
     pub(super) session: Session,
     totals: Totals,
     pub(super) collection: Collection,
-    recording: Recorder,
+    pub(super) recording: Recorder,
     routes: Routes,
     /// The options in force.
     pub(super) args: ServeArgs,
@@ -67,7 +70,6 @@ impl Service {
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
         let filters = wanted(args)?;
-        let min_latency = filters.min_latency.unwrap_or(MIN_LATENCY);
         let config = ProbeConfig {
             attach: args.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -109,7 +111,7 @@ impl Service {
             args: args.clone(),
             since: Instant::now(),
             report: Vec::new(),
-            history: History::new(args.interval, min_latency),
+            history: History::new(args.interval),
             drained_at: None,
             started: SystemTime::now(),
         })
@@ -154,7 +156,11 @@ impl Service {
                     self.session.drained(is_empty)?;
                     manager.drained(is_empty);
                 }
-                _ = report.tick() => self.end_interval()?,
+                _ = report.tick() => {
+                    if let Err(error) = self.end_interval() {
+                        log::error!("no report of the last interval: {error:#}");
+                    }
+                }
                 read = reload.next(&mut signals.hangup, &self.args) => {
                     Manager::reloads();
                     let is_changed = self.reload(read).await?;
@@ -163,7 +169,7 @@ impl Service {
                         report = ticks(self.args.interval);
                     }
                 }
-                Some(request) = requests.recv() => self.answer(request)?,
+                Some(request) = requests.recv() => self.answer(request),
             }
         }
     }
@@ -220,12 +226,17 @@ impl Service {
         let report = self
             .collection
             .take(SystemTime::now(), elapsed, None, kernel_side);
-        self.routes.see(&report.exhausted);
+        self.routes
+            .see(&report.exhausted, self.args.metrics_routes.into());
         self.report = line(&report)?;
         let totals = self.totals();
-        self.history.add(&history::Interval {
+        let filters = self.session.tracer().probes().filters();
+        let min_latency = filters.min_latency.unwrap_or_default();
+        self.history.add(&Ended {
             report: &report,
             totals: &totals,
+            min_latency,
+            next: self.args.interval,
             level: self.session.level(),
             own: ProcessUsage::now(),
         });
@@ -240,15 +251,26 @@ impl Service {
         self.totals.clone().with_fast(&fast, has_single_pass)
     }
 
-    fn answer(&mut self, request: Request) -> Result<()> {
-        let answer = match request.wanted {
+    /// Answers a request. A reading that fails, such as one without a free descriptor, fails for this client alone.
+    fn answer(&mut self, request: Request) {
+        let answer = self.page(request.wanted).unwrap_or_else(|error| {
+            log::error!("no answer to a request: {error:#}");
+            Answer::text(500, &format!("{error:#}"))
+        });
+        // The client may have gone.
+        let _ = request.answer.send(answer);
+    }
+
+    /// Returns the page that is wanted.
+    fn page(&mut self, wanted: Wanted) -> Result<Answer> {
+        Ok(match wanted {
             Wanted::Page { nonce } => page::answer(&self.history, nonce),
             Wanted::Metrics(format) => {
                 self.drain(DRAIN_BUDGET);
                 Answer {
                     status: 200,
                     content_type: format.content_type(),
-                    body: exposition(self.reading()?, format).into_bytes(),
+                    body: exposition(self.reading()?, format),
                 }
             }
             Wanted::Report if self.report.is_empty() => {
@@ -270,10 +292,7 @@ impl Service {
                 ),
                 Some(_) => Answer::text(200, "ok"),
             },
-        };
-        // The client may have gone.
-        let _ = request.answer.send(answer);
-        Ok(())
+        })
     }
 
     fn reading(&mut self) -> Result<Reading> {
@@ -285,24 +304,14 @@ impl Service {
         Ok(Reading {
             totals,
             accounting,
-            routes: self.routes,
+            routes: self.routes.clone(),
+            local_ports: LocalPorts::of_this_namespace(),
             programs: programs.unwrap_or_default(),
             level,
-            own: ProcessUsage::now(),
-            started: self.started,
+            process: Process::now(self.started),
             kernel: self.collection.traced.kernel.clone(),
             attached: self.collection.traced.attached.clone(),
         })
-    }
-}
-
-impl Routes {
-    /// Takes the routes of an interval.
-    fn see(&mut self, exhausted: &Exhausted) {
-        let shares = exhausted.routes.iter();
-        let fullest = shares.map(|found| found.evidence.percent_taken).max();
-        self.used_ratio = f64::from(fullest.unwrap_or(0)) / 100.0;
-        self.exhausting = exhausted.routes.len() as u64 + exhausted.dropped.count;
     }
 }
 

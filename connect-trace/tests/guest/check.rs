@@ -472,7 +472,7 @@ fn without_ipv6_the_rest_is_traced((): ()) -> Result<()> {
 }
 
 /// As in a container: neither tracefs nor debugfs is mounted.
-const BARE: &str = "umount -l /sys/kernel/tracing\numount -l /sys/kernel/debug";
+pub const BARE: &str = "umount -l /sys/kernel/tracing\numount -l /sys/kernel/debug";
 
 /// More threads than CPUs, in searches of all ports of an exhausted range.
 const CROWD: &str = "threads 26000-26499 --set-range --threads 32 --count 24";

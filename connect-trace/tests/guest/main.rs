@@ -11,6 +11,7 @@ mod compare;
 mod dccp;
 mod ends;
 mod explain;
+mod faults;
 mod filters;
 mod flame;
 mod flood;
@@ -27,12 +28,14 @@ mod phases;
 mod privileges;
 mod process;
 mod program;
+mod prometheus;
 mod record_folder;
 mod recording;
 mod records;
 mod scan;
 mod serve;
 mod service;
+mod soak;
 mod socket;
 mod strategy;
 mod streams;
@@ -108,6 +111,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
+    prometheus::TESTS,
     serve::TESTS,
     privileges::TESTS,
 ];
@@ -140,13 +144,18 @@ fn main() -> ExitCode {
         let run = test.run;
         trial(test.name.to_owned(), move || run(()))
     });
-    let of_check = check::TESTS.iter();
-    let of_check = of_check
-        .filter(|test| test.kernels.have_this())
-        .map(|test| {
+    let rooms = [
+        ("faults", faults::TESTS),
+        ("soak", soak::TESTS),
+        ("check", check::TESTS),
+    ];
+    let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
+        let tests = tests.iter().filter(|test| test.kernels.have_this());
+        tests.map(move |test| {
             let run = test.run;
-            trial(format!("check::{}", test.name), move || run(()))
-        });
+            trial(format!("{prefix}::{}", test.name), move || run(()))
+        })
+    });
     // With one thread the tests run in the order of this list. The last test changes the kernel until the next boot:
     // after it no other test can run.
     let last = trial(format!("check::{}", check::LAST.name), || {
@@ -164,7 +173,7 @@ fn main() -> ExitCode {
     let all = of_modes
         .chain(of_a_crowd)
         .chain(of_none)
-        .chain(of_check)
+        .chain(of_rooms)
         .chain([last])
         .collect();
     libtest_mimic::run(&arguments, all).exit_code()

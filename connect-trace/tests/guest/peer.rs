@@ -17,7 +17,7 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
 ];
 
 /// The kernel's list of probes, one per line: address, kind (k or r), function and offset.
-const PROBES: &str = "/sys/kernel/debug/kprobes/list";
+pub const PROBES: &str = "/sys/kernel/debug/kprobes/list";
 
 fn funclatency_counts_the_same_calls(mode: AttachMode) -> Result<()> {
     let mut command = Command::new("funclatency");
@@ -53,7 +53,7 @@ fn funclatency_counts_the_same_calls(mode: AttachMode) -> Result<()> {
     Ok(())
 }
 
-fn is_probed(probes: &str, kind: &str) -> bool {
+pub fn is_probed(probes: &str, kind: &str) -> bool {
     probes.lines().any(|line| {
         let mut columns = line.split_whitespace().skip(1);
         columns.next() == Some(kind)

@@ -180,7 +180,7 @@ pub fn nothing_is_left() -> Result<()> {
 }
 
 /// Returns all traces of connect-trace in the kernel and among the processes.
-fn traces_in_kernel() -> Result<Vec<String>> {
+pub fn traces_in_kernel() -> Result<Vec<String>> {
     const PROGRAMS: [&str; 5] = ["fentry_", "fexit_", "kprobe_", "kretprobe_", "thread_exit"];
     const FUNCTIONS: [&str; 5] = [
         "tcp_v4_connect+",

@@ -85,7 +85,10 @@ impl Configured {
 
 fn every_call_is_in_the_metrics_and_no_reading_of_them((): ()) -> Result<()> {
     let service = Service::start("")?;
-    assert_eq!(service.get("/healthz")?.status, 200);
+    // The ring buffer is read for the first time after a moment.
+    until("the service is healthy", || {
+        Ok((service.get("/healthz")?.status == 200).then_some(()))
+    })?;
     let before = service.metrics()?;
     assert_eq!(calls(&before), 0.0);
     truth("v4 --count 30")?;

@@ -121,9 +121,12 @@ impl Service {
 
     /// Reads a page through the Unix socket, which makes no connection that could be traced.
     pub fn get(&self, path: &str) -> Result<Page> {
-        let stream = UnixStream::connect(&self.socket.0).context("connect to the Unix socket")?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        request(stream, path)
+        get(&self.socket.0, path)
+    }
+
+    /// Returns the path of the Unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket.0
     }
 
     /// Reads a page through TCP: the connection is in the trace too, unless a filter leaves it out.
@@ -155,6 +158,13 @@ impl Service {
         ensure!(!socket.0.exists(), "the Unix socket is left: {ended}");
         Ok(ended)
     }
+}
+
+/// Reads a page through the Unix socket of a service.
+pub fn get(socket: &Path, path: &str) -> Result<Page> {
+    let stream = UnixStream::connect(socket).context("connect to the Unix socket")?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    request(stream, path)
 }
 
 fn request(mut stream: impl Read + Write, path: &str) -> Result<Page> {

@@ -30,9 +30,10 @@ pub fn installed() -> Result<Service> {
     if version()?.is_none() {
         install(PACKAGE)?;
     }
-    output(&format!("systemctl start {UNIT}"))?;
+    let started = output(&format!("systemctl start {UNIT}"));
     let service = Service::at(URL);
-    service.wait_until_ready()?;
+    let ready = started.and_then(|_| service.wait_until_ready());
+    ready.with_context(|| journal().unwrap_or_default())?;
     Ok(service)
 }
 

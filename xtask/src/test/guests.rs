@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -18,10 +19,11 @@ use crate::guest::binaries::{self, Tests};
 use crate::guest::{Hardware, Kit, Stream, Task};
 use crate::package::ForTests;
 use crate::tools::kernels::Kernel;
+use crate::tools::prometheus::Prometheus;
 use crate::workspace;
 
-/// Modules with which tests build networks.
-const MODULES: [&str; 2] = ["veth", "dummy"];
+/// Modules with which tests build networks, and by which the service learns of listening sockets.
+const MODULES: [&str; 3] = ["veth", "dummy", "tcp_diag"];
 /// Modules of DCCP, and their folder: later kernels have none.
 const DCCP: [&str; 2] = ["dccp_ipv4", "dccp_ipv6"];
 const DCCP_FOLDER: &str = "kernel/net/dccp";
@@ -42,6 +44,9 @@ const PACKAGES: [&str; 3] = [
 /// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
 
+/// Variable of the soak test, which is passed into guests.
+const SOAK_SECONDS: &str = "CONNECT_TRACE_SOAK_SECONDS";
+
 /// Name of the build in the table of durations, and its usual seconds.
 pub(super) const BUILD: (&str, u64) = ("guests, build", 120);
 
@@ -58,6 +63,8 @@ pub(super) struct Part<'a> {
     arguments: Vec<String>,
     /// True for the tests that need more CPUs than others.
     crowd: bool,
+    /// True for the tests that scrape with Prometheus, which is larger than all other files.
+    prometheus: bool,
     /// True for the tests on a whole system.
     system: bool,
 }
@@ -71,6 +78,12 @@ impl Part<'_> {
         }
     }
 }
+
+/// Part of the names of the tests that need Prometheus.
+const PROMETHEUS: &str = "prometheus";
+
+/// Path of Prometheus in a guest.
+const SERVER: &str = "/usr/bin/prometheus";
 
 /// Prefix of the tests that need [`crowded`] hardware.
 const CROWD: &str = "crowd::";
@@ -98,6 +111,8 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
                 between,
                 usual,
                 crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
+                prometheus: !system
+                    && (name == OTHERS || arguments.iter().any(|name| name.contains(PROMETHEUS))),
                 system,
                 arguments,
             });
@@ -127,6 +142,9 @@ struct Share {
     usual: [u64; 2],
 }
 
+/// Name of the share of the tests that neither of the others has.
+const OTHERS: &str = " others";
+
 const SHARES: [Share; 4] = [
     Share {
         name: " fentry",
@@ -139,7 +157,7 @@ const SHARES: [Share; 4] = [
         usual: [85, 65],
     },
     Share {
-        name: " others",
+        name: OTHERS,
         arguments: &["--skip", "fentry::", "--skip", "kprobe::", "--skip", CROWD],
         usual: [170, 50],
     },
@@ -179,6 +197,8 @@ struct Built {
     tests: Tests,
     /// The packages: path on the host, path in a guest with a system.
     packages: Vec<(PathBuf, String)>,
+    /// Path of Prometheus on the host.
+    server: PathBuf,
 }
 
 /// Makes the packages that are installed in guests, of the program that the other guests run.
@@ -217,6 +237,7 @@ pub(super) fn test(
             kit,
             tests,
             packages: packages.into_iter().flatten().collect(),
+            server: Prometheus::ensure()?.server(),
         };
         anyhow::Ok((built, parts))
     })?;
@@ -250,15 +271,19 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
         between,
         arguments,
         crowd,
+        prometheus,
         system,
         ..
     } = part;
     let program = (part.program(&built.tests).to_owned(), PROGRAM.to_owned());
+    let server = prometheus.then(|| (built.server.clone(), SERVER.to_owned()));
     let packages = built.packages.iter().filter(|_| *system).cloned();
-    let between = between.then_some(["env", BETWEEN]);
+    let soak = env::var(SOAK_SECONDS).map(|seconds| format!("{SOAK_SECONDS}={seconds}"));
+    let variables = [between.then_some(BETWEEN), soak.as_deref().ok()];
+    let variables = variables.into_iter().flatten();
     // One at a time: tests change settings of the whole system.
     let tests = [PROGRAM, "--test-threads=1", "--color=never"];
-    let command = between.into_iter().flatten().chain(tests);
+    let command = ["env"].into_iter().chain(variables).chain(tests);
     let task = Task {
         command: command
             .map(str::to_owned)
@@ -273,7 +298,7 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
         silence: Some(silence),
         system: *system,
         modules: modules(kernel),
-        inputs: packages.chain([program]).collect(),
+        inputs: packages.chain([program]).chain(server).collect(),
         outputs: Vec::new(),
     };
     print_line(name, &format!("booting {}", kernel.release()), None);

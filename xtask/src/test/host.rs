@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::durations::Durations;
 use super::libtest::Log;
 use super::{Ran, print_line};
-use crate::tools::{browser, duckdb, shells};
+use crate::tools::{browser, duckdb, prometheus::Prometheus, shells};
 use crate::{process, workspace};
 
 /// Variable that gives the tests of the page the browser's path, or the reason to skip them.
@@ -34,6 +34,10 @@ pub(super) fn test(durations: &Durations) -> Result<Ran> {
         Ok(script) => command.env(BROWSER, script),
         Err(error) => command.env(NO_BROWSER, format!("{error:#}")),
     };
+    // The tests of metrics and rules look for promtool there, and skip what needs it if it is missing.
+    if let Err(error) = Prometheus::ensure() {
+        eprintln!("no promtool: {error:#}");
+    }
     // The tests of completions look for shells there, and skip those that are missing.
     if let Err(error) = shells::ensure() {
         eprintln!("no shells: {error:#}");
