@@ -97,10 +97,10 @@ fn build() -> Result<PathBuf> {
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the tests cannot be built");
     let messages = String::from_utf8_lossy(&output.stdout);
-    let programs = messages
+    let mut programs = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok()?.executable);
-    programs.last().context("cargo names no program")
+    programs.next_back().context("cargo names no program")
 }
 
 /// Runs a target, and says how many inputs it took.

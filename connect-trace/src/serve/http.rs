@@ -230,7 +230,7 @@ mod fuzz {
             for piece in bytes.chunks(piece) {
                 // The service need not read to the end.
                 let _ = to.write_all(piece).await;
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
             if manner & OPEN == 0 {
                 let _ = to.shutdown().await;
