@@ -113,7 +113,7 @@ fn run(program: &Path, package: &Path, target: &str, seconds: u32) -> Result<Str
     let log = folder.join(format!("{target}.log"));
     // The words are separated by spaces, which a path might have: all are relative to the package.
     let run = format!(
-        "{target} -max_total_time={seconds} -timeout=10 -rss_limit_mb=512 -print_final_stats=1 \
+        "{target} -max_total_time={seconds} -max_len=32768 -timeout=10 -rss_limit_mb=512 -print_final_stats=1 \
          -artifact_prefix=../target/fuzz/{target}- ../target/fuzz/{target} {CORPUS}/{target}"
     );
     let file = File::create(&log).with_context(|| format!("write {}", log.display()))?;

@@ -154,7 +154,7 @@ impl End {
         let mut note = Note::new(END);
         note.line("events", self.events);
         note.line("ends", self.ends);
-        note.line("ended_monotonic_ns", self.monotonic_ns);
+        note.line(ENDED, self.monotonic_ns);
         note.line("entered", entered);
         note.line("reported", reported);
         note.line("ring_full", ring_full);
@@ -201,8 +201,9 @@ impl End {
         if !bytes.starts_with(END.as_bytes()) {
             return Err(NoteError::Foreign);
         }
-        let lines = checked(bytes).ok_or(NoteError::Damaged)?;
-        Self::of(&lines).ok_or(NoteError::Damaged)
+        let lines = checked(bytes).filter(Lines::can_be_added);
+        let end = lines.and_then(|lines| Self::of(&lines));
+        end.ok_or(NoteError::Damaged)
     }
 
     fn of(lines: &Lines) -> Option<Self> {
@@ -261,7 +262,7 @@ impl End {
         Some(Self {
             events: lines.number("events")?,
             ends: lines.number("ends").unwrap_or(0),
-            monotonic_ns: lines.number("ended_monotonic_ns")?,
+            monotonic_ns: lines.number(ENDED)?,
             kernel_side,
         })
     }
@@ -402,6 +403,12 @@ impl Note {
 
 const CHECKSUM: &str = "checksum: ";
 
+/// Key of the end of the trace, which is a time of a clock.
+const ENDED: &str = "ended_monotonic_ns";
+
+/// Maximum of a count, and of a sum of nanoseconds (36 years): no sum of those in a note overflows.
+const MOST: u64 = 1 << 60;
+
 /// Returns the lines of a note if its checksum is right.
 fn checked(bytes: &[u8]) -> Option<Lines> {
     // The line of the checksum has a fixed length.
@@ -432,6 +439,14 @@ fn lines(bytes: &[u8]) -> Lines {
 }
 
 impl Lines {
+    /// Returns true if all counts and sums are possible ones.
+    fn can_be_added(&self) -> bool {
+        self.0.iter().all(|(key, value)| {
+            let mut numbers = value.split(' ').filter_map(|word| word.parse::<u64>().ok());
+            key == ENDED || numbers.all(|number| number <= MOST)
+        })
+    }
+
     fn text(&self, key: &str) -> Option<String> {
         self.0.get(key).cloned()
     }
@@ -557,6 +572,17 @@ pub(super) mod tests {
                 matches!(read, Err(NoteError::Damaged | NoteError::Newer(..))),
                 "byte {at}: {read:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_is_damage() {
+        let text = end(3).text();
+        let lines = &text[..text.rfind(CHECKSUM).unwrap()];
+        for (count, is_right) in [(MOST, true), (MOST + 1, false), (u64::MAX, false)] {
+            let note =
+                with_checksum(&lines.replace("ring_full: 1", &format!("ring_full: {count}")));
+            assert_eq!(End::parse(note.as_bytes()).is_ok(), is_right, "{count}");
         }
     }
 
