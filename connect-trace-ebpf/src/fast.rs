@@ -80,6 +80,7 @@ fn kind(record: &ConnectRecord, fields: Fields) -> FastKind {
         }
     }
     kind |= (locks & 1) * FastKind::LOCKED;
-    kind |= (port & 1) * FastKind::ODD | ((port ^ u32::from(low)) & 1) * FastKind::OTHER_PARITY;
+    kind |= (port & 1) * FastKind::ODD;
+    kind |= ((port ^ u32::from(low)) & 1) * FastKind::OTHER_PARITY;
     FastKind(kind)
 }

@@ -215,7 +215,7 @@ const FACTS: [Fact; 6] = [
     },
     Fact {
         query: "connect_trace_connects_total{error_type='EADDRNOTAVAIL'}",
-        of: |records| count(records, |record| failed(record)),
+        of: |records| count(records, failed),
     },
     Fact {
         query: "connect_trace_connects_total{network_type='ipv6'}",
