@@ -5,9 +5,9 @@
 //! (counts connections in bounded memory) → [`report`] (text and JSON), [`recording`] (a file with every connection)
 //! and [`figures`] (a page and charts). [`flame`] joins connections with kernel stacks.
 //!
-//! The commands are [`trace`], [`replay`] (`connect-trace report`), [`check`] (the requirements on this host),
-//! [`explain`] (the port search for one destination), [`load`] (a workload of connections with a strategy) and
-//! [`compare`] (several strategies). [`cli`] is the command line,
+//! The commands are [`trace`], [`serve`] (a trace without an end, with [`metrics`] over HTTP), [`replay`]
+//! (`connect-trace report`), [`check`] (the requirements on this host), [`explain`] (the port search for one destination),
+//! [`load`] (a workload of connections with a strategy) and [`compare`] (several strategies). [`cli`] is the command line,
 //! `options` has the values of its options, and [`filter`] selects connections. [`kernel`] finds out the features
 //! of the running kernel, [`overhead`] measures and limits the cost of a trace, `clock` converts times, and
 //! [`term`] prints on stdout and stderr.

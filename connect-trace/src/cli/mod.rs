@@ -19,6 +19,7 @@ use crate::{
     options::Format,
     replay::args::ReportArgs,
     serve::args::ServeArgs,
+    stats::by::By,
     trace::{args::TraceArgs, flame::FlameArgs},
 };
 
@@ -143,6 +144,12 @@ impl Cli {
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(_) => return None,
         };
+        if self.command.is_some() && output.by == By::Pod {
+            return Some(
+                "--by pod: a recording has the numbers of cgroups and not their names; use --by cgroup"
+                    .to_owned(),
+            );
+        }
         if output.oneline && output.format == Format::Json {
             return Some(
                 "--oneline prints text: --format json already prints each report on one line"
@@ -218,6 +225,7 @@ mod tests {
             "--oneline --format json",
             "report --oneline --format json FILE",
             "--oneline --overhead",
+            "report --by pod FILE",
         ] {
             assert!(contradiction(wrong).is_some(), "{wrong}");
         }
@@ -226,6 +234,8 @@ mod tests {
             "-4 --daddr ::/0",
             "-6 --daddr fd00::/8",
             "--min-latency 1ms --by pid",
+            "--by pod",
+            "serve --by pod",
             "--oneline --format text -i 1",
             "report --min-latency 1ms --by pid FILE",
         ] {

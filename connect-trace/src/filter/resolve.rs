@@ -9,7 +9,14 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Cgroup, FilterArgs, Filters, IpVersion, user};
-use crate::{connect::Comm, kernel::process::Process, term::printable::printable};
+use crate::{
+    connect::Comm,
+    kernel::{
+        pods::{HIERARCHIES, hierarchy},
+        process::Process,
+    },
+    term::printable::printable,
+};
 
 /// Returns the filters of a trace on this host.
 ///
@@ -81,20 +88,13 @@ fn resolve_all<T>(texts: &[String], resolve: impl Fn(&str) -> Result<T>) -> Resu
     texts.iter().map(|text| resolve(text)).collect()
 }
 
-/// Mount points of version 2 of the cgroup hierarchy.
-const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-
 /// Returns the cgroup at a path in the hierarchy, with or without the mount point before it.
 fn cgroup(path: &str) -> Result<Cgroup> {
-    // This file exists only at the root of version 2.
-    let mounted = CGROUPS
-        .iter()
-        .find(|root| Path::new(root).join("cgroup.controllers").exists());
-    let Some(root) = mounted else {
+    let Some(root) = hierarchy() else {
         bail!(
             "--cgroup {}: no version 2 hierarchy is mounted at {}",
             printable(path),
-            CGROUPS.join(" or ")
+            HIERARCHIES.join(" or ")
         );
     };
     let below = Path::new(path).strip_prefix(root).unwrap_or_else(|_| {

@@ -9,6 +9,7 @@ pub mod layout;
 pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod mounts;
+pub mod pods;
 pub mod port_tables;
 pub mod preemption;
 pub(crate) mod process;

@@ -8,9 +8,10 @@ use super::{config::Values, listen::Address};
 use crate::{
     filter::FilterArgs,
     metrics::totals::MOST_LABEL_SETS,
-    options::values::{duration, percent, ring_buffer},
+    options::values::{duration, number_of_groups, percent, ring_buffer},
     probes::MAX_IN_FLIGHT,
     recording::RecordArgs,
+    stats::by::By,
     trace::args::Attach,
 };
 
@@ -25,6 +26,20 @@ pub struct ServeArgs {
     /// Read options from this file (TOML), whose keys are the long options. What the command line says takes precedence
     #[arg(long, value_name = "FILE", help_heading = "Service")]
     pub config: Option<PathBuf>,
+
+    /// Split the groups of /report by this property
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t,
+        help_heading = "Service"
+    )]
+    pub by: By,
+
+    /// Show this many groups of --by in /report, those with the highest total time
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = number_of_groups, help_heading = "Service")]
+    pub top: usize,
 
     /// Length of the intervals of /report and of the page
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = duration, help_heading = "Service")]

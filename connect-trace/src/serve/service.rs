@@ -30,7 +30,7 @@ use crate::{
     probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
-    stats::{Collection, Traced, by::By, report::Report},
+    stats::{Collection, Traced, report::Report},
     term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
@@ -105,7 +105,7 @@ impl Service {
         Ok(Self {
             session,
             totals: Totals::default(),
-            collection: Collection::new(traced, By::Parity, 1),
+            collection: Collection::new(traced, args.by, args.top),
             recording,
             routes: Routes::default(),
             args: args.clone(),

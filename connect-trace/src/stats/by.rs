@@ -24,6 +24,8 @@ pub enum By {
     Uid,
     /// cgroup id
     Cgroup,
+    /// pod of Kubernetes by its uid, or container, from the path of the cgroup
+    Pod,
     /// network namespace
     Netns,
     /// protocol, and connect(), bind() or send()

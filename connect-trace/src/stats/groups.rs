@@ -7,7 +7,10 @@ use super::{
     by::By,
     distinct::{Distinct, Number},
 };
-use crate::connect::{Comm, Connect};
+use crate::{
+    connect::{Comm, Connect},
+    kernel::pods::Pods,
+};
 
 /// Largest number of groups that are kept apart at once: 10 MiB if all have times of up to ten seconds. Half of it is
 /// the limit of `--top`.
@@ -26,6 +29,7 @@ pub struct Groups {
     evicted_keys: Distinct,
     evictions: u64,
     fast: Option<Group>,
+    pods: Pods,
 }
 
 /// A group with its key.
@@ -72,6 +76,7 @@ impl Groups {
             evicted_keys: Distinct::default(),
             evictions: 0,
             fast: None,
+            pods: Pods::default(),
         }
     }
 
@@ -89,7 +94,10 @@ impl Groups {
 
     /// Adds one connect().
     pub fn record(&mut self, connect: &Connect) {
-        let key = Key::of(connect, self.by);
+        let key = match self.by {
+            By::Pod => Key::Pod(self.pods.of(connect.cgroup_id)),
+            by => Key::of(connect, by),
+        };
         if self.kept.len() >= MOST_GROUPS && !self.kept.contains_key(&key) {
             self.make_room();
         }

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::by::By;
-use crate::connect::{CallKind, Comm, Connect, Family, Outcome, Pass, PortChoice};
+use crate::{
+    connect::{CallKind, Comm, Connect, Family, Outcome, Pass, PortChoice},
+    kernel::pods::Pod,
+};
 
 /// The key that the calls of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +29,8 @@ pub enum Key {
     Uid(u32),
     /// Cgroup (v2) id.
     Cgroup(u64),
+    /// Pod, or container without one; `None` if the cgroup belongs to neither.
+    Pod(Option<Pod>),
     /// Inode number of the network namespace; `None` on a kernel without namespaces.
     Netns(Option<u32>),
     /// Protocol and operation.
@@ -75,6 +80,8 @@ impl Key {
             By::Comm => Self::Comm(connect.comm),
             By::Uid => Self::Uid(connect.uid),
             By::Cgroup => Self::Cgroup(connect.cgroup_id),
+            // `Groups` looks it up.
+            By::Pod => Self::Pod(None),
             By::Netns => Self::Netns(connect.netns),
             By::Protocol => Self::Kind(connect.kind),
             By::Family => Self::Family(connect.family),

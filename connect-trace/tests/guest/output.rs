@@ -2,7 +2,9 @@
 
 use std::{
     ffi::CStr,
+    fs,
     net::{IpAddr, SocketAddr, TcpStream},
+    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -16,11 +18,11 @@ use connect_trace::connect::{
 use serde_json::Value;
 
 use crate::{
-    Test,
+    Lacking, Test,
     matching::{Extent, matched},
     process::{Ended, Process, until},
     program::{assert_fits_a_terminal, connect_trace, report, tracing},
-    truth::truth,
+    truth::{Truth, truth},
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
@@ -28,6 +30,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
         json_is_valid_and_agrees_with_truth,
         groups_add_up_to_all_connects,
         groups_by_destination_are_those_of_truth,
+        a_pod_is_known_by_the_cgroup_of_its_container,
         lines_of_events_have_a_header_and_fit_their_terminal,
         a_name_of_any_bytes_is_escaped,
         fast_connects_are_in_the_interval_that_they_came_in,
@@ -208,7 +211,7 @@ pub fn assert_adds_up(report: &Value) {
 
 fn groups_add_up_to_all_connects((): ()) -> Result<()> {
     for by in [
-        "pass", "errno", "source", "pid", "comm", "uid", "cgroup", "netns", "family",
+        "pass", "errno", "source", "pid", "comm", "uid", "cgroup", "pod", "netns", "family",
     ] {
         let process = tracing(&format!("--format json --by {by} --top 1"))?;
         truth("v4 --count 5")?;
@@ -221,7 +224,7 @@ fn groups_add_up_to_all_connects((): ()) -> Result<()> {
         assert_eq!(number(&line["connects"]), 9, "{line}");
         assert_eq!(line["groups"].as_array().map(Vec::len), Some(1), "{line}");
         assert_adds_up(line);
-        let one_for_all = ["comm", "uid", "cgroup"].contains(&by);
+        let one_for_all = ["comm", "uid", "cgroup", "pod"].contains(&by);
         assert_eq!(line["rest"].is_null(), one_for_all, "{line}");
     }
     Ok(())
@@ -242,6 +245,38 @@ fn groups_by_destination_are_those_of_truth((): ()) -> Result<()> {
     }
     assert!(ended.stdout.contains("\nby destination, "), "{ended}");
     assert!(ended.stdout.contains("\nwarning: p99 of fewer"), "{ended}");
+    Ok(())
+}
+
+fn a_pod_is_known_by_the_cgroup_of_its_container((): ()) -> Result<()> {
+    const UID: &str = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+    let hierarchy = Path::new("/sys/fs/cgroup");
+    if !hierarchy.join("cgroup.controllers").exists() {
+        return Err(Lacking("version 2 of the cgroup hierarchy").into());
+    }
+    let pod = hierarchy.join(format!("kubepods-pod{}.slice", UID.replace('-', "_")));
+    let container = pod.join(format!("cri-containerd-{}.scope", "ab".repeat(32)));
+    let process = tracing("--format json --by pod")?;
+    // Begun after the trace, as most pods are.
+    fs::create_dir_all(&container)?;
+    let held = Truth::hold("v4 --count 5")?;
+    fs::write(container.join("cgroup.procs"), held.pid().to_string())?;
+    held.release()?;
+    held.end()?;
+    truth("v4 --count 3")?;
+    process.signal(libc::SIGINT)?;
+    let ended = report(process)?;
+    for folder in [&container, &pod] {
+        fs::remove_dir(folder)?;
+    }
+    let lines = Lines::of(&ended)?;
+    let line = lines.report()?;
+    for (key, count) in [(UID, 5), ("none", 3)] {
+        let groups = line["groups"].as_array().context("no groups")?;
+        let group = groups.iter().find(|group| group["key"] == key);
+        let group = group.with_context(|| format!("no group {key}: {line}"))?;
+        assert_eq!(number(&group["connect"]["count"]), count, "{line}");
+    }
     Ok(())
 }
 
