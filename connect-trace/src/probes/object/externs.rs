@@ -124,6 +124,7 @@ mod tests {
             known("PER_CPU", Is::Variable(MAP)),
             known("THREADS", Is::Variable(MAP + 1)),
             known("CONTROL", Is::Variable(MAP + 2)),
+            known("FAST", Is::Variable(MAP + 3)),
             known(cast::FUNCTION, Is::Function(function)),
         ]
         .into_iter()
