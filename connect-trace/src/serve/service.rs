@@ -144,6 +144,8 @@ impl Service {
     ) -> Result<()> {
         let mut report = ticks(self.args.interval);
         let mut reload = Reload::default();
+        // Read once before the first request, so that the service is healthy from its first answer on.
+        self.drain(DRAIN_BUDGET);
         loop {
             tokio::select! {
                 biased;

@@ -201,7 +201,7 @@ fn it_works(service: &Service) -> Result<()> {
     })?;
     let metrics = service.metrics()?;
     assert_eq!(metrics.sum("connect_trace_account_complete", &[]), 1.0);
-    assert!(metrics.sum("connect_trace_process_resident_memory_bytes", &[]) > 0.0);
+    assert!(metrics.sum("process_resident_memory_bytes", &[]) > 0.0);
     assert_eq!(service.get("/healthz")?.status, 200);
     Ok(())
 }
