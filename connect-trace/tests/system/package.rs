@@ -83,7 +83,9 @@ pub fn programs_in_kernel() -> Result<Vec<String>> {
 }
 
 fn installing_gives_a_running_service() -> Result<()> {
-    output(&format!("apt-get purge --yes {NAME}"))?;
+    if version()?.is_some() {
+        output(&format!("apt-get purge --yes {NAME}"))?;
+    }
     install(PACKAGE)?;
     // systemd waits for the service to say that it is ready.
     assert_eq!(property("Type")?, "notify");
