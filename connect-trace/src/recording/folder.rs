@@ -39,6 +39,8 @@ pub(super) struct Folder {
     began: Instant,
     /// Date on which it began.
     date: String,
+    /// The file that was created last, which other traces must not remove.
+    locked: Option<File>,
 }
 
 impl Folder {
@@ -57,6 +59,7 @@ impl Folder {
             clock: Clock::now(),
             began: Instant::now(),
             date: String::new(),
+            locked: None,
         })
     }
 
@@ -92,6 +95,10 @@ impl Folder {
     /// # Errors
     /// If a file cannot be removed or created.
     pub(super) fn next_file(&mut self) -> io::Result<(PathBuf, File)> {
+        // A process that was forked meanwhile has the descriptor too: closing it would not end the lock.
+        if let Some(before) = self.locked.take() {
+            let _ = before.unlock();
+        }
         self.make_room()?;
         loop {
             let (date, time) = date_and_time(self.clock.time());
@@ -108,6 +115,7 @@ impl Folder {
                         created.map_err(|error| named(&path, "cannot be created", &error))?;
                     // Keeps other traces from removing it. A file system without locks has no such traces.
                     let _ = file.try_lock();
+                    self.locked = file.try_clone().ok();
                     self.began = Instant::now();
                     self.date = date;
                     return Ok((path, file));
