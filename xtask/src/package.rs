@@ -33,8 +33,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Build packages: a .deb, a static tarball, a container image, a source tarball and lists of all crates
 ///
-/// They are written to target/package/. The same commit gives the same bytes; times in packages are that of the commit,
-/// or `SOURCE_DATE_EPOCH`.
+/// They are written to target/package/. The same program and commit give the same .deb, tarball and image; times in them
+/// are that of the commit, or `SOURCE_DATE_EPOCH`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Packages to build [default: all]

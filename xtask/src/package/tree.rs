@@ -35,14 +35,10 @@ impl Tree {
         self.insert(path, PROGRAM, content.into());
     }
 
-    /// Adds the files with this extension in a folder; none if there is no such folder.
+    /// Adds the files with this extension in a folder.
     pub(super) fn add_folder(&mut self, path: &str, folder: &Path, extension: &str) -> Result<()> {
         let unreadable = || format!("cannot read {}", folder.display());
-        let entries = match fs::read_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.with_context(unreadable)?,
-        };
-        for entry in entries {
+        for entry in fs::read_dir(folder).with_context(unreadable)? {
             let file = entry.with_context(unreadable)?.path();
             if file.extension().is_some_and(|found| found == extension) {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -80,7 +76,10 @@ impl Tree {
         }
         for (path, file) in &self.files {
             let path = folder.join(path);
-            write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
+            let above = path.ancestors().skip(1);
+            let below = above.take_while(|above| above.starts_with(folder));
+            write(&path, file, below)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
     }
@@ -116,9 +115,12 @@ fn header(kind: EntryType, mode: u32, size: u64, epoch: u64) -> Header {
     header
 }
 
-fn write(path: &Path, file: &File) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+/// Writes a file, after the folders that it is in, whose permissions do not depend on the umask.
+fn write<'a>(path: &Path, file: &File, folders: impl Iterator<Item = &'a Path>) -> io::Result<()> {
+    for (index, folder) in folders.enumerate() {
+        if index == 0 {
+            fs::create_dir_all(folder)?;
+        }
         fs::set_permissions(folder, fs::Permissions::from_mode(PROGRAM))?;
     }
     fs::write(path, &file.content)?;

@@ -79,9 +79,6 @@ impl Part<'_> {
     }
 }
 
-/// Part of the names of the tests that need Prometheus.
-const PROMETHEUS: &str = "prometheus";
-
 /// Path of Prometheus in a guest.
 const SERVER: &str = "/usr/bin/prometheus";
 
@@ -111,8 +108,7 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
                 between,
                 usual,
                 crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
-                prometheus: !system
-                    && (name == OTHERS || arguments.iter().any(|name| name.contains(PROMETHEUS))),
+                prometheus: !system && !between && ["", OTHERS].contains(&name),
                 system,
                 arguments,
             });
@@ -198,7 +194,7 @@ struct Built {
     /// The packages: path on the host, path in a guest with a system.
     packages: Vec<(PathBuf, String)>,
     /// Path of Prometheus on the host.
-    server: PathBuf,
+    server: Option<PathBuf>,
 }
 
 /// Makes the packages that are installed in guests, of the program that the other guests run.
@@ -229,15 +225,20 @@ pub(super) fn test(
         let parts = with_tests(parts, &tests);
         let has_system = parts.iter().any(|(_, part)| part.system);
         let packages = has_system.then(|| packages(&programs)).transpose()?;
-        let mut kit = Kit::with_programs(programs)?.with_clients()?;
+        let mut kit = Kit::with_programs(programs)?;
+        if parts.iter().any(|(_, part)| !part.system) {
+            kit = kit.with_clients()?;
+        }
         if has_system {
             kit = kit.with_system()?;
         }
+        let has_server = parts.iter().any(|(_, part)| part.prometheus);
+        let server = has_server.then(Prometheus::ensure).transpose()?;
         let built = Built {
             kit,
             tests,
             packages: packages.into_iter().flatten().collect(),
-            server: Prometheus::ensure()?.server(),
+            server: server.map(|prometheus| prometheus.server()),
         };
         anyhow::Ok((built, parts))
     })?;
@@ -276,7 +277,8 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
         ..
     } = part;
     let program = (part.program(&built.tests).to_owned(), PROGRAM.to_owned());
-    let server = prometheus.then(|| (built.server.clone(), SERVER.to_owned()));
+    let server = built.server.iter().filter(|_| *prometheus);
+    let server = server.map(|path| (path.clone(), SERVER.to_owned()));
     let packages = built.packages.iter().filter(|_| *system).cloned();
     let soak = env::var(SOAK_SECONDS).map(|seconds| format!("{SOAK_SECONDS}={seconds}"));
     let variables = [between.then_some(BETWEEN), soak.as_deref().ok()];
