@@ -3,7 +3,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{EndCounters, buckets::BUCKETS};
+use crate::{
+    EndCounters,
+    buckets::{BUCKETS, power_of_ten},
+};
 
 /// How many copies of [`PerCpu`] there are: a CPU has one of its own where the host has no more CPUs.
 pub const COPIES: usize = 256;
@@ -166,6 +169,14 @@ impl Counters {
 }
 
 impl Times {
+    /// Adds a time, and counts it.
+    pub fn record(&mut self, ns: u64) {
+        self.count += 1;
+        self.total_ns = self.total_ns.saturating_add(ns);
+        self.max_ns = self.max_ns.max(ns);
+        self.buckets[power_of_ten(ns)] += 1;
+    }
+
     /// Returns the same with the number of times, which is that of the buckets.
     #[must_use]
     pub fn counted(self) -> Self {
@@ -178,7 +189,7 @@ impl Times {
     /// Adds the sums of another CPU.
     pub fn add(&mut self, more: &Self) {
         self.count += more.count;
-        self.total_ns += more.total_ns;
+        self.total_ns = self.total_ns.saturating_add(more.total_ns);
         self.max_ns = self.max_ns.max(more.max_ns);
         for (bucket, more) in self.buckets.iter_mut().zip(more.buckets) {
             *bucket += more;

@@ -129,6 +129,11 @@ impl From<SystemTime> for Time {
     }
 }
 
+/// Reads the time zone, which libc does at the first local time only: a service cannot open the file later.
+pub(crate) fn read_time_zone() {
+    Time::from(SystemTime::now()).local();
+}
+
 impl Time {
     /// Returns the time that is earlier by this duration.
     #[must_use]

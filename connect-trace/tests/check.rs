@@ -2,12 +2,17 @@
 //! docs/check.md. Guests test its findings on particular kernels.
 
 mod command;
+#[path = "fixtures/folder.rs"]
+mod folder;
 
 use std::process::Output;
 
 use serde_json::Value;
 
-use self::command::{connect_trace, text};
+use self::{
+    command::{connect_trace, text},
+    folder::Folder,
+};
 
 /// Names of all findings.
 const FINDINGS: [&str; 25] = [
@@ -138,10 +143,10 @@ fn an_unknown_format_is_wrong_usage() {
 
 #[test]
 fn a_configuration_is_checked_without_the_host() {
-    let place = std::env::temp_dir().join(format!("connect-trace-{}.toml", std::process::id()));
-    let file = place.to_str().expect("a text");
+    let folder = Folder::new("configuration");
+    let file = &folder.path("x.toml");
     let checked = |content: &str, format: &str| {
-        std::fs::write(&place, content).expect("the file is written");
+        folder.file("x.toml", content.as_bytes());
         let output = check(&["--config", file, "--format", format]);
         (output.status.code(), text(&output.stdout).to_owned())
     };
@@ -158,7 +163,7 @@ fn a_configuration_is_checked_without_the_host() {
     let object: Value = serde_json::from_str(&printed).expect("an object");
     assert_eq!(object["works"], false);
     assert_eq!(object["mistakes"][0]["key"], "uid", "{object}");
-    std::fs::remove_file(&place).expect("the file is removed");
+    let file = &folder.path("missing.toml");
     let missing = check(&["--config", file]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains(file), "{missing:?}");
@@ -166,14 +171,13 @@ fn a_configuration_is_checked_without_the_host() {
 
 #[test]
 fn a_service_with_a_wrong_configuration_is_wrong_usage() {
-    let place = std::env::temp_dir().join(format!("connect-trace-{}-2.toml", std::process::id()));
-    std::fs::write(&place, "ring-buffer = \"3M\"\nlisten = 80\n").expect("the file is written");
-    let output = connect_trace(&["serve", "--config", place.to_str().expect("a text")]);
+    let folder = Folder::new("wrong-configuration");
+    let file = folder.file("x.toml", b"ring-buffer = \"3M\"\nlisten = 80\n");
+    let output = connect_trace(&["serve", "--config", &file]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let messages = text(&output.stderr);
     assert!(messages.contains(":1:15: ring-buffer: "), "{messages}");
     assert!(messages.contains(":2:10: listen: "), "{messages}");
-    std::fs::remove_file(&place).expect("the file is removed");
     let output = connect_trace(&["serve", "--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
 }

@@ -246,7 +246,10 @@ mod tests {
     #[test]
     fn a_ring_buffer_that_is_not_asked_for_is_that_of_every_trace() {
         let cli = Cli::parse_from(["connect-trace"]);
-        assert_eq!(cli.trace.ring_buffer, crate::probes::RING_BUFFER_BYTES);
+        assert_eq!(
+            cli.trace.probes.ring_buffer,
+            crate::probes::RING_BUFFER_BYTES
+        );
     }
 
     #[test]

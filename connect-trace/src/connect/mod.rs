@@ -169,6 +169,14 @@ impl PortChoice {
         Self::Default,
     ];
 
+    /// Number of port choices, and one more for none.
+    pub(crate) const INDICES: usize = Self::ALL.len() + 1;
+
+    /// Returns the index in [`ALL`](Self::ALL); that of none follows the last one.
+    pub(crate) fn index(choice: Option<Self>) -> usize {
+        choice.map_or(Self::ALL.len(), |choice| choice as usize)
+    }
+
     /// Returns the name in text, JSON and recordings.
     #[must_use]
     pub fn name(self) -> &'static str {

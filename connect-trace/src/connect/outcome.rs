@@ -1,5 +1,7 @@
 //! The outcome of a connect(), by which reports and figures split.
 
+use connect_trace_common::FastKind;
+
 use super::{Connect, SourcePort};
 
 /// The outcome of a connect().
@@ -32,6 +34,20 @@ impl Outcome {
             _ if connect.errno != 0 => Self::Failed,
             SourcePort::Searched(port) => Self::of_port(port),
             SourcePort::Bound(_) | SourcePort::None => Self::Bound,
+        }
+    }
+
+    /// Returns the outcome of the calls of a kind.
+    #[must_use]
+    pub fn of_kind(kind: FastKind) -> Self {
+        if kind.has(FastKind::FAILED) {
+            Self::Failed
+        } else if kind.has(FastKind::PORT_BOUND) {
+            Self::Bound
+        } else if kind.has(FastKind::ODD) {
+            Self::Odd
+        } else {
+            Self::Even
         }
     }
 

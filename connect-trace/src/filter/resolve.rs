@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 
 use super::{Cgroup, FilterArgs, Filters, IpVersion, user};
 use crate::{
@@ -137,15 +138,17 @@ fn netns(name: &str) -> Result<u32> {
         }
         Err(_) => PathBuf::from(name),
     };
-    let inode = fs::metadata(&path)
-        .with_context(|| {
-            format!(
-                "--netns {shown}: {} cannot be read; if this is a service that runs already, give a path below \
-                 /run/netns, or restart it",
-                printable(&path)
-            )
-        })?
-        .ino();
+    let found = fs::metadata(&path).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                "; if this is a service that runs already, give a path below /run/netns, or restart it"
+            }
+            _ => "",
+        };
+        let what = format!("--netns {shown}: {} cannot be read{hint}", printable(&path));
+        Error::from(error).context(what)
+    })?;
+    let inode = found.ino();
     ensure!(
         is_network_namespace(&path),
         "--netns {shown}: {} is not a network namespace",

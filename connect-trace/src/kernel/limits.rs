@@ -8,15 +8,13 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{
     btf::{Btf, VMLINUX},
+    pods::HIERARCHIES,
     requirement::MissingRequirement,
 };
 
 /// A structure that only kernels before 5.11 have, which count the memory of maps and programs against
 /// `RLIMIT_MEMLOCK`; later kernels charge it to the cgroup like any other memory.
 const COUNTED_AS_LOCKED: &str = "bpf_map_memory";
-
-/// The usual mount points of version 2 of the cgroup hierarchy.
-const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Bytes of memory that a trace takes at its start besides the ring buffer of the records: the kernel's types, the maps
 /// and the verifier (docs/check.md).
@@ -30,13 +28,18 @@ const FILES: u64 = 96;
 /// # Errors
 /// States how many files it may open.
 pub(crate) fn files() -> Result<(), MissingRequirement> {
-    match limit(Resource::Nofile) {
+    match most_files() {
         Some(most) if most < FILES => Err(MissingRequirement::limit(
             format!("this process may open {most} files, but a trace needs up to {FILES}"),
             MORE_FILES,
         )),
         _ => Ok(()),
     }
+}
+
+/// Returns the maximum number of files that this process may open; `None` if there is none.
+pub(crate) fn most_files() -> Option<u64> {
+    limit(Resource::Nofile)
 }
 
 /// Returns the number of CPUs that run.
@@ -77,7 +80,7 @@ fn memory_of_cgroup() -> Option<u64> {
         let limit = fs::read_to_string(folder.join("memory.max")).ok()?;
         limit.trim().parse().ok()
     };
-    CGROUPS
+    HIERARCHIES
         .iter()
         .flat_map(|root| {
             let folder = Path::new(root).join(path);
@@ -104,8 +107,7 @@ pub(crate) fn named(error: Error) -> Error {
         Some(libc::EMFILE) => MissingRequirement::limit(
             format!(
                 "this process may open {} files, but a trace needs more: {error:#}",
-                limit(Resource::Nofile)
-                    .map_or_else(|| "so many".to_owned(), |most| most.to_string())
+                most_files().map_or_else(|| "so many".to_owned(), |most| most.to_string())
             ),
             MORE_FILES,
         ),

@@ -28,3 +28,9 @@ pub fn release() -> String {
         |release| release.trim().to_owned(),
     )
 }
+
+/// Returns the name of this host; empty if it cannot be read.
+pub(crate) fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

@@ -99,9 +99,13 @@ impl Pods {
             return None;
         }
         self.read_at = Some(Instant::now());
-        self.known = hierarchy()
-            .map(|root| read(Path::new(root)))
-            .unwrap_or_default();
+        if self.known.len() >= MOST_CGROUPS {
+            self.known.clear();
+        }
+        if let Some(root) = hierarchy() {
+            // Those that were removed since stay known: their calls may be read late, and ids are not used again.
+            self.known.extend(read(Path::new(root)));
+        }
         *self.known.entry(cgroup_id).or_default()
     }
 }

@@ -126,7 +126,7 @@ fn paths(paths: &[PathBuf]) -> String {
 }
 
 /// Returns names of capabilities, in the order of their numbers.
-pub(crate) fn names(capabilities: impl IntoIterator<Item = Capability>) -> String {
+fn names(capabilities: impl IntoIterator<Item = Capability>) -> String {
     let mut all: Vec<_> = capabilities.into_iter().collect();
     all.sort_by_key(Capability::index);
     let names: Vec<String> = all.iter().map(Capability::to_string).collect();
@@ -135,7 +135,7 @@ pub(crate) fn names(capabilities: impl IntoIterator<Item = Capability>) -> Strin
 
 /// Returns those of the wanted capabilities that are to be kept of the held ones: all of them, or CAP_SYS_ADMIN, which
 /// stands for each of them.
-pub(crate) fn kept(wanted: &[Capability], held: &HashSet<Capability>) -> Vec<Capability> {
+fn kept(wanted: &[Capability], held: &HashSet<Capability>) -> Vec<Capability> {
     let admin = Capability::CAP_SYS_ADMIN;
     if wanted.iter().all(|capability| held.contains(capability)) || !held.contains(&admin) {
         let mut kept = wanted.to_vec();
@@ -165,11 +165,16 @@ fn drop_capabilities(wanted: &[Capability]) -> Result<Vec<Capability>> {
 /// Restricts the files and TCP ports; `None` if the kernel has no Landlock. Sets no_new_privs on any kernel.
 fn restrict(needs: Needs) -> Result<Option<Files>> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let write =
-        read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
+    let write = read
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile
+        | AccessFs::MakeDir
+        | AccessFs::RemoveDir;
     let mut ruleset = nothing_allowed()?;
     let mut pinned = Vec::new();
-    let mut allowed = needs.clone();
+    let mut allowed = needs;
     for (paths, access) in [
         (&mut allowed.read, read),
         (&mut allowed.write, write),
@@ -189,12 +194,13 @@ fn restrict(needs: Needs) -> Result<Option<Files>> {
     let RestrictionStatus {
         ruleset,
         no_new_privs,
+        landlock,
         ..
     } = ruleset.restrict_self()?;
     ensure!(no_new_privs, "the kernel refuses no_new_privs");
     Ok((ruleset != RulesetStatus::NotEnforced).then(|| Files {
         needs: allowed,
-        tcp: landlock_version().is_ok_and(|version| version >= TCP),
+        tcp: ABI::from(landlock) >= ABI::V4,
         _pinned: pinned.into_iter().map(|(fd, _)| fd).collect(),
     }))
 }
@@ -246,9 +252,6 @@ pub(crate) unsafe fn give_up_all(rules: Option<libc::c_int>) {
         libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr());
     }
 }
-
-/// The first version of Landlock that restricts TCP.
-const TCP: i64 = 4;
 
 /// Returns the version of the kernel's Landlock.
 ///
@@ -366,6 +369,8 @@ mod tests {
                 fs::write(folder.join("x"), "x").unwrap();
                 fs::read_to_string("/proc/self/status").unwrap();
                 fs::remove_file(folder.join("x")).unwrap();
+                fs::create_dir(folder.join("date")).unwrap();
+                fs::remove_dir(folder.join("date")).unwrap();
                 let outside = fs::read_to_string("/proc/version");
                 (files.is_some(), outside.map_err(|error| error.kind()))
             }

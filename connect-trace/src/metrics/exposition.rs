@@ -122,11 +122,13 @@ impl Reading {
         writer.counters(
             "connects",
             "Calls of connect(), by IP version, port choice and errno",
+            None,
             labelled.chain(rest),
         )?;
         writer.counters(
             "label_overflow",
             "Calls counted under the label value other, because a metric had too many label sets",
+            None,
             [([("metric", "connects")], overflown)],
         )?;
         let times = |of: fn(&FastGroup) -> &Times| {
@@ -152,6 +154,7 @@ impl Reading {
         writer.counters(
             "port_searches",
             "Searches for a source port, by the pass that found one; exhausted if all ports were taken",
+            None,
             searches.map(|(search, count)| ([("pass", search.name())], count)),
         )?;
         let candidates = self.totals.candidates();
@@ -185,6 +188,7 @@ impl Reading {
         writer.counter(
             "route_warnings",
             "Routes whose ports were seen to run out for the first time",
+            None,
             self.routes.warnings,
         )?;
         if self.routes.named.is_empty() {
@@ -243,6 +247,7 @@ impl Reading {
         writer.counters(
             "connect_calls",
             "Calls that passed the filters, by what became of their records",
+            None,
             outcomes.map(|(outcome, count)| ([("outcome", outcome)], count)),
         )?;
         writer.gauge(
@@ -269,23 +274,18 @@ impl Reading {
         writer.counters(
             "kernel_misses",
             "Runs of a program that the kernel skipped, by its own count",
+            None,
             misses,
         )
     }
 
     fn cost(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let present = match self.level {
-            Level::Full => "full",
-            Level::Unwatched => "unwatched",
-            Level::Sampled(_) => "sampled",
-            Level::Detached => "detached",
-        };
+        let present = self.level.name();
         writer.gauges(
             "level",
             "1 for how much is traced now to keep the overhead limit, 0 for all other levels",
             None,
-            ["full", "unwatched", "sampled", "detached"]
-                .map(|level| ([("level", level)], f64::from(u8::from(level == present)))),
+            Level::NAMES.map(|level| ([("level", level)], f64::from(u8::from(level == present)))),
         )?;
         writer.gauge(
             "sample_every",
@@ -301,14 +301,16 @@ impl Reading {
         writer.counters(
             "bpf_runs",
             "Runs of a program, while the kernel counts them",
+            None,
             programs
                 .clone()
                 .map(|(labels, program)| (labels, program.runs)),
         )?;
-        writer.counters_of_seconds(
+        writer.counters(
             "bpf_run",
             "Run time of a program, while the kernel measures it",
-            programs.map(|(labels, program)| (labels, program.time)),
+            Some(&Unit::Seconds),
+            programs.map(|(labels, program)| (labels, program.time.as_secs_f64())),
         )
     }
 

@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
 
 use super::writer::Writer;
-use crate::overhead::process_usage::ProcessUsage;
+use crate::{kernel::limits, overhead::process_usage::ProcessUsage};
 
 /// The resources that this process uses.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,6 @@ impl Process {
     #[must_use]
     pub fn now(started: SystemTime) -> Self {
         let usage = ProcessUsage::now();
-        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         Self {
             cpu: usage.cpu,
             resident_bytes: usage.resident_bytes,
@@ -39,26 +38,19 @@ impl Process {
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| files.count() as u64 - 1),
-            most_files: most_files(&limits),
+            most_files: limits::most_files(),
         }
     }
-}
-
-/// Returns the soft limit of open files of a text such as `/proc/self/limits`.
-fn most_files(limits: &str) -> Option<u64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    line?.split_whitespace().next()?.parse().ok()
 }
 
 impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(encoder);
-        writer.counter_of_seconds(
+        writer.counter(
             "process_cpu",
             "CPU time of connect-trace, user and system",
-            self.cpu,
+            Some(&Unit::Seconds),
+            self.cpu.as_secs_f64(),
         )?;
         writer.gauge(
             "process_resident_memory",
@@ -108,17 +100,5 @@ mod tests {
         // Other tests open and close files meanwhile.
         assert!(files(Process::now(started)) > before, "{before}");
         drop(opened);
-    }
-
-    #[test]
-    fn the_soft_limit_is_read_and_unlimited_is_none() {
-        let line = |soft| {
-            format!(
-                "Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}   4096   files\n"
-            )
-        };
-        assert_eq!(most_files(&line("1024")), Some(1024));
-        assert_eq!(most_files(&line("unlimited")), None);
-        assert_eq!(most_files(""), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use connect_trace_common::{FastGroup, FastKind, FastSums, Times, power_of_ten};
+use connect_trace_common::{FastGroup, FastKind, FastSums};
 
 #[cfg(feature = "native-histograms")]
 use super::native;
@@ -133,9 +133,6 @@ pub struct Labels {
     pub errno: i32,
 }
 
-/// Number of port choices, and one more for none.
-const STRATEGIES: usize = PortChoice::ALL.len() + 1;
-
 /// Upper ends of the buckets of candidate ports; the last bucket has all that is above.
 pub const CANDIDATES: [u32; 6] = [1, 10, 100, 1_000, 10_000, 65_536];
 
@@ -170,7 +167,7 @@ pub struct Totals {
     overflown: u64,
     times: [[FastGroup; Parity::ALL.len()]; Network::ALL.len()],
     searches: [u64; Search::ALL.len()],
-    candidates: [Candidates; STRATEGIES],
+    candidates: [Candidates; PortChoice::INDICES],
     #[cfg(feature = "native-histograms")]
     recorded: native::Recorded,
 }
@@ -215,17 +212,17 @@ impl Totals {
         );
         let parity = Parity::of(Outcome::of(connect));
         let group = &mut self.times[network as usize][parity as usize];
-        add(&mut group.connect, connect.connect_ns);
+        group.connect.record(connect.connect_ns);
         #[cfg(feature = "native-histograms")]
         self.recorded.0[network as usize][parity as usize].record(connect.connect_ns);
         if let Some(ns) = connect.search_ns {
-            add(&mut group.search, ns);
+            group.search.record(ns);
         }
         if let Some(search) = Search::of(connect) {
             self.searches[search as usize] += 1;
         }
         if let Some(scanned) = connect.scanned {
-            self.candidates[strategy(connect.port_choice)].record(scanned);
+            self.candidates[PortChoice::index(connect.port_choice)].record(scanned);
         }
     }
 
@@ -249,13 +246,7 @@ impl Totals {
             } else {
                 Network::V4
             };
-            let parity = if kind.has(FastKind::PORT_BOUND) {
-                Parity::None
-            } else if kind.has(FastKind::ODD) {
-                Parity::Odd
-            } else {
-                Parity::Even
-            };
+            let parity = Parity::of(Outcome::of_kind(kind));
             self.times[network as usize][parity as usize].add(group);
             let count = group.connect.count;
             self.count(
@@ -339,18 +330,6 @@ fn strategy_of(kind: FastKind) -> PortChoice {
         (false, false, true) => PortChoice::Address,
         (false, false, false) => PortChoice::Default,
     }
-}
-
-fn strategy(choice: Option<PortChoice>) -> usize {
-    let position = choice.and_then(|of| PortChoice::ALL.iter().position(|&one| one == of));
-    position.unwrap_or(PortChoice::ALL.len())
-}
-
-fn add(times: &mut Times, ns: u64) {
-    times.count += 1;
-    times.total_ns = times.total_ns.saturating_add(ns);
-    times.max_ns = times.max_ns.max(ns);
-    times.buckets[power_of_ten(ns)] += 1;
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Writes metrics one after the other.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use connect_trace_common::{BUCKETS, Times, buckets::lower_edge_ns};
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet},
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, MetricEncoder, NoLabelSet},
     metrics::MetricType,
     registry::Unit,
 };
@@ -16,53 +16,29 @@ pub(super) type Label<'a> = (&'a str, &'a str);
 pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Writer<'_> {
-    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    pub(super) fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: impl EncodeCounterValue,
+    ) -> fmt::Result {
+        self.counters(name, help, unit, [([], value)])
     }
 
     pub(super) fn counters<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = ([Label<'l>; N], u64)>,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = ([Label<'l>; N], impl EncodeCounterValue)>,
     ) -> fmt::Result {
         let mut metric = self
             .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (labels, value) in values {
             let mut one = metric.encode_family(&labels)?;
             one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn counter_of_seconds(
-        &mut self,
-        name: &str,
-        help: &str,
-        value: Duration,
-    ) -> fmt::Result {
-        let mut metric =
-            self.0
-                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value.as_secs_f64(), None)
-    }
-
-    pub(super) fn counters_of_seconds<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = ([Label<'l>; N], Duration)>,
-    ) -> fmt::Result {
-        let mut metric =
-            self.0
-                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
-        for (labels, value) in values {
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, f64>(&value.as_secs_f64(), None)?;
         }
         Ok(())
     }
@@ -74,10 +50,7 @@ impl Writer<'_> {
         unit: Option<&Unit>,
         value: f64,
     ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        metric.encode_gauge(&value)
+        self.gauges(name, help, unit, [([], value)])
     }
 
     pub(super) fn gauges<'l, const N: usize>(

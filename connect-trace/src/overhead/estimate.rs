@@ -7,7 +7,7 @@ use connect_trace_common::Counters;
 /// Time of all programs for a call that gets a record: their instructions, of which each takes a nanosecond in the machine
 /// of docs/overhead.md. Real CPUs are faster, so that less is traced than the limit allows, not more.
 pub(crate) const RECORDED_NS: u64 = 1_610;
-/// The same for a call that the filters leave out, or that is not sampled: that of the first program.
+/// Time of the first program alone, for a call that the filters leave out or that is not sampled.
 const LEFT_OUT_NS: u64 = 379;
 
 /// Returns the estimated run time since the start.

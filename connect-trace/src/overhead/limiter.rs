@@ -21,6 +21,20 @@ pub enum Level {
 pub const MOST: u32 = 64;
 
 impl Level {
+    /// Names of the levels, from everything to nothing.
+    pub(crate) const NAMES: [&'static str; 4] = ["full", "unwatched", "sampled", "detached"];
+
+    /// Returns the name in JSON and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        let [full, unwatched, sampled, detached] = Self::NAMES;
+        match self {
+            Self::Full => full,
+            Self::Unwatched => unwatched,
+            Self::Sampled(_) => sampled,
+            Self::Detached => detached,
+        }
+    }
+
     /// Returns the number of calls of which one is recorded; `None` if none is.
     #[must_use]
     pub fn sample_every(self) -> Option<u32> {

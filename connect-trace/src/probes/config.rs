@@ -35,10 +35,8 @@ pub struct ProbeConfig {
     /// True if less may be traced for a while: see [`Probes::level_switch`](super::Probes::level_switch). Each call
     /// then tests whether it is sampled.
     pub may_sample: bool,
-    /// True for a service: calls below the minimum latency of the filters are counted by their kind too, and failed calls
-    /// get a record however fast they are. The filters can be changed while the
-    /// programs run, the programs stay attached whatever the overhead, and statistics of runs that are refused are done
-    /// without.
+    /// True for a service: failed calls get a record however fast they are, the filters can be changed while the programs
+    /// run, the programs stay attached whatever the overhead, and statistics of runs that are refused are done without.
     pub service: bool,
     /// True if the parts of each connect() are measured: [`crate::connect::Phases`].
     pub phases: bool,

@@ -112,9 +112,7 @@ impl Probes {
     pub fn attach(config: &ProbeConfig) -> Result<Self> {
         limits::files()?;
         // The processes are opened before the kernel is inspected, so that each id means the process that has it now.
-        let asked_for = config.filters.pids.iter();
-        let asked_for: Result<_> = asked_for.map(|&pid| Process::asked_for(pid)).collect();
-        let asked_for = asked_for.map_err(limits::named)?;
+        let asked_for = opened(&config.filters.pids)?;
         let btf = Btf::of_running_kernel()?;
         let layout = Layout::of(&btf)?;
         let mut functions = Functions::of_running_kernel(config.protocols)?;
@@ -341,9 +339,7 @@ impl Probes {
     pub(crate) fn change_filters(&mut self, new: &Filters) -> Result<()> {
         self.filters.check_room(new)?;
         let old = self.filters.present().clone();
-        let opened = |pids: &[u32]| pids.iter().map(|&pid| Process::asked_for(pid)).collect();
-        let processes: Result<Vec<_>> = opened(&new.pids);
-        let processes = processes.map_err(limits::named)?;
+        let processes = opened(&new.pids)?;
         if let Err(error) = self.add_filters(new) {
             // Only what was added is removed: processes of the old filters that have ended are gone already.
             let old_pids = old.pids.iter().filter_map(|&pid| Process::open(pid).ok());
@@ -542,6 +538,12 @@ impl Probes {
 /// Note if the kernel hides the variable from which a search takes its start.
 const NO_START: &str = "the number of ports that a search tried is unknown: the kernel shows no addresses without \
                         CAP_SYSLOG (kernel.kptr_restrict)";
+
+/// Opens the processes of `--pid`, so that each id means the process that has it now.
+fn opened(pids: &[u32]) -> Result<Vec<Process>> {
+    let processes = pids.iter().map(|&pid| Process::asked_for(pid));
+    processes.collect::<Result<_>>().map_err(limits::named)
+}
 
 /// Creates the maps and the variables, which must stay until the programs are loaded. Loads no program.
 fn load(

@@ -50,7 +50,7 @@ impl Origin {
         }
     }
 
-    /// Returns the time of day of a `CLOCK_MONOTONIC`. Both are read back whatever they are.
+    /// Returns the time of day of a `CLOCK_MONOTONIC`. Wraps around, so that `monotonic_ns` reverses it for any two values.
     fn unix_ns(&self, monotonic_ns: u64) -> u64 {
         monotonic_ns.wrapping_add(self.offset_ns)
     }

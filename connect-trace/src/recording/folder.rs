@@ -76,10 +76,10 @@ impl Folder {
     /// Returns true if another file is to begin: the time of the current one is over, its date has passed, or the clock
     /// was set.
     pub(super) fn is_over(&self) -> bool {
-        let clock = Clock::now();
         self.began.elapsed() >= self.limits.time
-            || clock.is_step_of(STEP, &self.clock)
-            || date_and_time(clock.time()).0 != self.date
+            || Clock::now().is_step_of(STEP, &self.clock)
+            // By the clock that names the next file.
+            || date_and_time(self.clock.time()).0 != self.date
     }
 
     /// Follows the clock if it was set.
@@ -245,10 +245,10 @@ fn remove(path: &Path) -> io::Result<bool> {
 }
 
 fn create_folder(path: &Path) -> io::Result<()> {
-    const OWNER_ONLY: u32 = 0o700;
+    const FOLDER_MODE: u32 = 0o700;
     DirBuilder::new()
         .recursive(true)
-        .mode(OWNER_ONLY)
+        .mode(FOLDER_MODE)
         .create(path)
 }
 

@@ -1,4 +1,4 @@
-//! Recordings and records of which nothing is true.
+//! Fuzzes the reader of recordings and the decoder of records.
 
 use super::{BATCH_EVENTS, Ending, Recording, Row, columns, frames, notes};
 use crate::{connect::Decoder, fixtures::fuzz::fuzz};

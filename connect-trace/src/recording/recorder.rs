@@ -1,10 +1,7 @@
 //! The recording of a trace, if requested. An error does not end the trace: it is reported once, and the
 //! recording ends.
 
-use std::{
-    fs,
-    io::{self, IsTerminal as _},
-};
+use std::io::{self, IsTerminal as _};
 
 use anyhow::{Result, ensure};
 
@@ -146,8 +143,7 @@ impl Current {
         let Some(path) = &args.record else {
             return Ok(None);
         };
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = host.trim_end().to_owned();
+        let host = kernel::hostname();
         let (writer, folder) = match limits {
             None => (Writer::create(path)?, None),
             Some(limits) => {

@@ -1,4 +1,4 @@
-//! Reports of recordings of which nothing is true.
+//! Fuzzes the reports of recordings.
 
 use std::{cell::RefCell, io, rc::Rc};
 

@@ -4,7 +4,6 @@ use crate::connect::Outcome;
 use crate::term::errno;
 use crate::{
     connect::{CallKind, Family, Pass, PortChoice, SourcePort},
-    overhead::limiter::Level,
     stats::{Key, by::By, key::PortChoiceKey},
 };
 
@@ -29,15 +28,6 @@ pub(super) fn port_origin(port: SourcePort) -> &'static str {
         SourcePort::None => "none",
         SourcePort::Bound(_) => "bind",
         SourcePort::Searched(_) => "search",
-    }
-}
-
-pub(super) fn level(level: Level) -> &'static str {
-    match level {
-        Level::Full => "full",
-        Level::Unwatched => "unwatched",
-        Level::Sampled(_) => "sampled",
-        Level::Detached => "detached",
     }
 }
 

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::Result;
+
 use crate::{
     clock::{Clock, Time},
     connect::{Connect, ConnectionEvent},
@@ -17,7 +19,6 @@ use crate::{
     },
     term::{message::Stderr, paint::Paint, stdout::stdout, terminal},
 };
-use anyhow::Result;
 
 /// Size of the buffer of lines, which [`Output::flush`] writes: a batch of events is one system call.
 const BUFFER_BYTES: usize = 64 << 10;

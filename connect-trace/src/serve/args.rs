@@ -8,11 +8,10 @@ use super::{config::Values, listen::Address};
 use crate::{
     filter::FilterArgs,
     metrics::totals::MOST_LABEL_SETS,
-    options::values::{duration, number_of_groups, percent, ring_buffer},
-    probes::MAX_IN_FLIGHT,
+    options::values::{duration, number_of_groups, percent},
     recording::RecordArgs,
     stats::by::By,
-    trace::args::Attach,
+    trace::args::ProbeArgs,
 };
 
 /// Serving.
@@ -58,23 +57,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub recording: RecordArgs,
 
-    /// How to attach the probes
-    #[arg(
-        long,
-        value_name = "HOW",
-        value_enum,
-        default_value_t,
-        help_heading = "Probes"
-    )]
-    pub attach: Attach,
-
-    /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
-    pub ring_buffer: u32,
-
-    /// Maximum number of connect() calls in flight at once
-    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
-    pub max_in_flight: u32,
+    /// Options of the probes.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
 
     /// Reduce tracing when overhead exceeds PERCENT of one core, such as 1% or 0.5%: sample connect() calls, then pause
     /// for a while. Each change is logged

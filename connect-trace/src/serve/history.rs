@@ -1,6 +1,7 @@
 //! The last quarter of an hour of the service, for its page, in bounded memory: a column for each ten seconds or more.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     time::{Duration, SystemTime},
 };
@@ -9,6 +10,7 @@ use connect_trace_common::{BUCKETS, buckets::lower_edge_ns};
 
 use crate::{
     connect::{Outcome, PortChoice},
+    kernel,
     metrics::{Totals, totals::Search},
     overhead::{limiter::Level, process_usage::ProcessUsage},
     stats::{Group, exhaustion::Exhaustion, report::Report},
@@ -26,9 +28,6 @@ const MOST_ROUTES: usize = 16;
 const MOST_ERRNOS: usize = 64;
 /// Calls from here on count as slow.
 const SLOW_NS: u64 = 1_000_000;
-
-/// Number of port choices, and one more for none.
-const STRATEGIES: usize = PortChoice::ALL.len() + 1;
 
 /// An interval that has ended.
 #[derive(Clone, Copy)]
@@ -79,7 +78,7 @@ pub(super) struct Column {
     /// Number of port searches, in the order of [`Search::ALL`].
     pub searches: [u64; Search::ALL.len()],
     /// Calls by strategy, in the order of [`PortChoice::ALL`]; the last are those that failed before a port was chosen.
-    pub strategies: [Strategy; STRATEGIES],
+    pub strategies: [Strategy; PortChoice::INDICES],
     /// Number of failed calls by errno; 0 for others.
     pub failed: BTreeMap<i32, u64>,
     /// The fullest of the routes whose ports run out.
@@ -120,7 +119,7 @@ pub(super) struct Latest {
 /// Counters that only go up, as of the last interval.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
-    connects: [u64; STRATEGIES],
+    connects: [u64; PortChoice::INDICES],
     searches: [u64; Search::ALL.len()],
     entered: u64,
     lost: u64,
@@ -133,6 +132,8 @@ struct Counters {
 /// The last quarter of an hour.
 #[derive(Clone, Debug)]
 pub(super) struct History {
+    /// Name of the host, read at the start: the service may not read it later.
+    host: String,
     /// Length of an interval.
     interval: Duration,
     /// Calls below have no record.
@@ -146,6 +147,7 @@ impl History {
     /// Creates an empty history, whose first interval has this length.
     pub(super) fn new(interval: Duration) -> Self {
         Self {
+            host: kernel::hostname(),
             interval,
             min_latency: Duration::ZERO,
             columns: VecDeque::new(),
@@ -155,6 +157,11 @@ impl History {
             },
             latest: None,
         }
+    }
+
+    /// Returns the name of the host.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     /// Adds an interval.
@@ -255,13 +262,11 @@ impl History {
 impl Counters {
     fn of(interval: &Ended<'_>) -> Self {
         let accounting = &interval.report.accounting;
-        let mut connects = [0; STRATEGIES];
+        let mut connects = [0; PortChoice::INDICES];
         for (labels, count) in interval.totals.connects() {
-            let place = PortChoice::ALL.iter();
-            let place = place.take_while(|&&choice| labels.strategy != Some(choice));
-            connects[place.count()] += count;
+            connects[PortChoice::index(labels.strategy)] += count;
         }
-        connects[STRATEGIES - 1] += interval.totals.overflown();
+        connects[PortChoice::index(None)] += interval.totals.overflown();
         let mut searches = [0; Search::ALL.len()];
         for (search, count) in interval.totals.searches() {
             searches[search as usize] = count;
@@ -295,6 +300,17 @@ impl Counters {
 }
 
 impl Column {
+    /// Returns the failed calls by errno, the most frequent first.
+    pub(super) fn failures(&self) -> Vec<(i32, u64)> {
+        let mut all: Vec<_> = self
+            .failed
+            .iter()
+            .map(|(&errno, &count)| (errno, count))
+            .collect();
+        all.sort_by_key(|&(errno, count)| (Reverse(count), errno));
+        all
+    }
+
     fn of(report: &Report, counted: &Counters) -> Self {
         let summary = &report.summary;
         let mut times = [Times::default(); Outcome::ALL.len()];
@@ -309,18 +325,16 @@ impl Column {
                 *failed.entry(errno).or_default() += group.connect.count();
             }
         }
-        let mut strategies = [Strategy::default(); STRATEGIES];
+        let mut strategies = [Strategy::default(); PortChoice::INDICES];
         for (strategy, &connects) in strategies.iter_mut().zip(&counted.connects) {
             strategy.connects = connects;
         }
         for (choice, chosen) in summary.port_choices.all() {
-            let choice = choice.map(|key| key.port_choice);
-            let place = PortChoice::ALL.iter();
-            let place = place.take_while(|&&one| choice != Some(one)).count();
+            let place = PortChoice::index(choice.map(|key| key.port_choice));
             strategies[place].failed += chosen.failed;
             strategies[place].recorded.add(&chosen.group);
         }
-        strategies[STRATEGIES - 1].failed = strategies[STRATEGIES - 1].connects;
+        strategies[PortChoice::index(None)].failed = strategies[PortChoice::index(None)].connects;
         let exhausted = &report.exhausted;
         let routes: Vec<_> = exhausted.routes.iter().take(MOST_ROUTES).copied().collect();
         Self {
@@ -371,7 +385,7 @@ impl Column {
             self.merge_route(found);
         }
         self.routes
-            .sort_by_key(|found| (std::cmp::Reverse(found.evidence.percent_taken), found.route));
+            .sort_by_key(|found| (Reverse(found.evidence.percent_taken), found.route));
         let most = self.routes.len().min(MOST_ROUTES);
         let without_room = self.routes.split_off(most).len() as u64;
         // The same routes may be among those of both: the number is the least that is known.

@@ -23,6 +23,7 @@ use self::{
     args::ServeArgs, listen::Listeners, manager::Manager, request::WAITING, service::Service,
 };
 use crate::{
+    clock,
     kernel::access,
     term::message::say,
     trace::{priority::without_huge_pages, signals::Signals},
@@ -44,6 +45,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Opened before the probes are attached: an address that is taken ends the command before it has cost anything.
         let listeners = Listeners::open(&args.listen)?;
         let mut service = Service::start(args)?;
+        clock::read_time_zone();
         let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
         if !args.quiet {
             say!("{sandbox}");

@@ -1,7 +1,7 @@
 //! The live page: the history as HTML, for the one who is called at night. Texts from the network and from the kernel are
 //! escaped.
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use super::{
     history::{Column, History, Latest, SPAN, Strategy},
@@ -26,7 +26,7 @@ use crate::{
     term::{
         errno,
         escape::markup,
-        numbers::{count, plain, time},
+        numbers::{count, plain, tenths, time},
     },
 };
 
@@ -47,8 +47,7 @@ pub(super) fn answer(history: &History, nonce: u128) -> Answer {
 }
 
 fn html<'a>(history: &'a History, nonce: u128) -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = markup(host.trim());
+    let host = markup(history.host());
     let found = findings(history);
     let worst = &found[0];
     let page = history.whole().map(|whole| Page::new(history, whole));
@@ -395,7 +394,7 @@ impl<'a> Page<'a> {
             let rate = strategy.connects as f64 / seconds.max(1e-9);
             let cells = vec![
                 count(strategy.connects),
-                plain((rate * 10.0).round() / 10.0),
+                tenths(rate),
                 percent(self.history.slow(recorded), strategy.connects),
                 count(strategy.failed),
                 or_dash((recorded.count > 0).then_some(recorded.max_ns as f64)),
@@ -408,12 +407,11 @@ impl<'a> Page<'a> {
     fn losses(&self) -> String {
         let Self { whole, latest, .. } = self;
         let mut list = List::default();
-        let mut errnos: Vec<_> = whole.failed.iter().collect();
-        errnos.sort_by_key(|&(&errno, &failures)| (std::cmp::Reverse(failures), errno));
+        let errnos = whole.failures();
         if errnos.is_empty() {
             list.add("Failed", "none");
         }
-        for (&errno, &failures) in errnos {
+        for (errno, failures) in errnos {
             list.add(&format!("Failed, {}", errno::name(errno)), &count(failures));
         }
         list.of_zero("Lost", whole.lost);
@@ -423,7 +421,7 @@ impl<'a> Page<'a> {
             list.add("Counted without a record", &count(whole.unsampled));
         }
         if !whole.blind.is_zero() {
-            let seconds = plain((whole.blind.as_secs_f64() * 10.0).round() / 10.0);
+            let seconds = tenths(whole.blind.as_secs_f64());
             list.add_bad("Probes detached", &format!("{seconds} s"));
         }
         match latest.adds_up {
@@ -445,7 +443,7 @@ impl<'a> Page<'a> {
             .map_or_else(|| "not measured without --max-overhead".to_owned(), of_core);
         list.add("Programs in the kernel", &programs);
         list.add("Traced", &latest.level.to_string());
-        let mib = |bytes: u64| format!("{} MiB", plain((bytes as f64 / 104_857.6).round() / 10.0));
+        let mib = |bytes: u64| format!("{} MiB", tenths(bytes as f64 / 1_048_576.0));
         list.add("Memory", &mib(latest.own.resident_bytes));
         let of = |cpu: fn(&Column) -> Option<Duration>| -> Vec<_> {
             let columns = self.columns.iter();
@@ -550,7 +548,7 @@ fn percent(part: u64, all: u64) -> String {
     // A share that is rounded to nothing is not nothing.
     match part > 0 && share < 0.1 {
         true => "below 0.1 %".to_owned(),
-        false => format!("{} %", plain((share * 10.0).round() / 10.0)),
+        false => format!("{} %", tenths(share)),
     }
 }
 

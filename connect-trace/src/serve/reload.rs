@@ -79,7 +79,10 @@ impl Service {
             }
         };
         // Each report is of one configuration.
-        self.end_interval()?;
+        if let Err(error) = self.end_interval() {
+            refused(&error.context("end the interval"));
+            return Ok(false);
+        }
         let probes = self.session.tracer().probes();
         let filters = Filters {
             protocols: probes.filters().protocols,

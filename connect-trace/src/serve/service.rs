@@ -71,14 +71,14 @@ impl Service {
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
         let filters = wanted(args)?;
         let config = ProbeConfig {
-            attach: args.attach.into(),
+            attach: args.probes.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
             // A burst attaches programs, for which a service has no privileges left.
             checks: CheckMode::Off,
             time_wait: false,
             filters,
-            ring_buffer_bytes: args.ring_buffer,
-            max_in_flight: args.max_in_flight,
+            ring_buffer_bytes: args.probes.ring_buffer,
+            max_in_flight: args.probes.max_in_flight,
             run_stats: args.max_overhead.is_some() || sysctls::counts_runs(),
             may_sample: true,
             service: true,
@@ -156,6 +156,11 @@ impl Service {
                     let is_empty = self.drain(DRAIN_BUDGET);
                     self.recording.tick(|| self.session.counted())?;
                     self.session.drained(is_empty)?;
+                    let probes = self.session.tracer().probes();
+                    if !probes.filters().pids.is_empty() {
+                        // Forgets processes whose ends the kernel did not tell.
+                        probes.any_process()?;
+                    }
                     manager.drained(is_empty);
                 }
                 _ = report.tick() => {
@@ -222,9 +227,9 @@ impl Service {
     /// Makes the report of the interval, and begins the next one.
     pub(super) fn end_interval(&mut self) -> Result<()> {
         self.drain(DRAIN_BUDGET);
+        let kernel_side = self.session.kernel_side()?;
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
-        let kernel_side = self.session.kernel_side()?;
         let report = self
             .collection
             .take(SystemTime::now(), elapsed, None, kernel_side);
@@ -301,7 +306,7 @@ impl Service {
         let level = self.session.level();
         let totals = self.totals();
         let tracer = self.session.tracer();
-        let programs = tracer.overhead()?.map(|overhead| overhead.programs);
+        let programs = tracer.probes().runs()?;
         let accounting = tracer.accounting()?;
         Ok(Reading {
             totals,

@@ -9,7 +9,7 @@ use crate::{
     stats::exhaustion::Exhaustion,
     term::{
         errno,
-        numbers::{count, counted, plain, time},
+        numbers::{count, counted, tenths, time},
     },
 };
 
@@ -76,7 +76,7 @@ pub(super) fn findings(history: &History) -> Vec<Finding> {
 pub(super) fn last(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     match elapsed.as_secs() {
-        0..120 if seconds < 9.95 => format!("{} s", plain((seconds * 10.0).round() / 10.0)),
+        0..120 if seconds < 9.95 => format!("{} s", tenths(seconds)),
         0..120 => format!("{seconds:.0} s"),
         _ => format!("{:.0} min", seconds / 60.0),
     }
@@ -163,7 +163,7 @@ fn detached(now: &Column) -> Option<Finding> {
         let text = format!(
             "The probes were detached for {} s of the last {}, to keep --max-overhead: connect() calls of that time are in \
              no figure.",
-            plain((now.blind.as_secs_f64() * 10.0).round() / 10.0),
+            tenths(now.blind.as_secs_f64()),
             last(now.elapsed)
         );
         finding(Severity::Wrong, "INCOMPLETE", text)
@@ -175,12 +175,11 @@ fn failed(now: &Column) -> Option<Finding> {
     if all == 0 {
         return None;
     }
-    let mut errnos: Vec<_> = now.failed.iter().collect();
-    errnos.sort_by_key(|&(&errno, &failures)| (std::cmp::Reverse(failures), errno));
+    let errnos = now.failures();
     let names: Vec<_> = errnos
         .iter()
         .take(3)
-        .map(|&(&errno, &failures)| format!("{} {}", errno::name(errno), count(failures)))
+        .map(|&(errno, failures)| format!("{} {}", errno::name(errno), count(failures)))
         .collect();
     let text = format!(
         "{} of {} in the last {} failed: {}.",
@@ -207,7 +206,7 @@ fn second_pass(now: &Column) -> Option<Finding> {
         let text = format!(
             "{} % of the port searches in the last {} found no free port of the first parity, and went on to the second \
              pass.",
-            plain((share * 1_000.0).round() / 10.0),
+            tenths(share * 100.0),
             last(now.elapsed)
         );
         finding(Severity::Notable, "Ports of one parity are used up", text)

@@ -1,11 +1,10 @@
 //! The connect() calls that get no record because of `--min-latency`. The kernel counts and buckets them, so that these
 //! statistics still cover all calls.
 
-use connect_trace_common::{FastGroup, FastKind, FastSums, Times, power_of_ten};
+use connect_trace_common::{FastGroup, FastSums};
 
 use super::Group;
-use crate::connect::Connect;
-use crate::connect::Outcome;
+use crate::connect::{Connect, Outcome};
 
 /// Calls below `--min-latency`, by the outcome of their source ports; all zero without that option.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,16 +23,7 @@ impl From<&FastSums> for BelowMinimum {
     fn from(sums: &FastSums) -> Self {
         let mut below = Self::default();
         for (kind, group) in sums.groups() {
-            let all = if kind.has(FastKind::FAILED) {
-                &mut below.failed
-            } else if kind.has(FastKind::PORT_BOUND) {
-                &mut below.bound
-            } else if kind.has(FastKind::ODD) {
-                &mut below.odd
-            } else {
-                &mut below.even
-            };
-            all.add(group);
+            below.group(Outcome::of_kind(kind)).add(group);
         }
         below
     }
@@ -48,31 +38,22 @@ impl BelowMinimum {
 
     /// Adds a connect() to the sums, as the kernel does for a call without a record.
     pub fn record(&mut self, connect: &Connect) {
-        let group = match Outcome::of(connect) {
-            Outcome::Even => &mut self.even,
-            Outcome::Odd => &mut self.odd,
-            Outcome::Bound => &mut self.bound,
-            Outcome::Failed => &mut self.failed,
-        };
-        add(&mut group.connect, connect.connect_ns);
+        let group = self.group(Outcome::of(connect));
+        group.connect.record(connect.connect_ns);
         if let Some(ns) = connect.search_ns {
-            add(&mut group.search, ns);
+            group.search.record(ns);
         }
     }
 
     /// Returns the sums of both.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
-        let both = |one: &FastGroup, other: &FastGroup| FastGroup {
-            connect: sum(&one.connect, &other.connect),
-            search: sum(&one.search, &other.search),
-        };
-        Self {
-            even: both(&self.even, &other.even),
-            odd: both(&self.odd, &other.odd),
-            bound: both(&self.bound, &other.bound),
-            failed: both(&self.failed, &other.failed),
-        }
+        let mut both = *self;
+        both.even.add(&other.even);
+        both.odd.add(&other.odd);
+        both.bound.add(&other.bound);
+        both.failed.add(&other.failed);
+        both
     }
 
     /// Returns the difference from an earlier reading of the same sums. The longest time stays that of both.
@@ -96,28 +77,17 @@ impl BelowMinimum {
         all
     }
 
+    fn group(&mut self, outcome: Outcome) -> &mut FastGroup {
+        match outcome {
+            Outcome::Even => &mut self.even,
+            Outcome::Odd => &mut self.odd,
+            Outcome::Bound => &mut self.bound,
+            Outcome::Failed => &mut self.failed,
+        }
+    }
+
     fn groups(&self) -> [&FastGroup; 4] {
         [&self.even, &self.odd, &self.bound, &self.failed]
-    }
-}
-
-fn add(times: &mut Times, ns: u64) {
-    times.count += 1;
-    times.total_ns = times.total_ns.saturating_add(ns);
-    times.max_ns = times.max_ns.max(ns);
-    times.buckets[power_of_ten(ns)] += 1;
-}
-
-fn sum(one: &Times, other: &Times) -> Times {
-    let mut buckets = one.buckets;
-    for (all, more) in buckets.iter_mut().zip(other.buckets) {
-        *all += more;
-    }
-    Times {
-        count: one.count + other.count,
-        total_ns: one.total_ns.saturating_add(other.total_ns),
-        max_ns: one.max_ns.max(other.max_ns),
-        buckets,
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Traced {
 
 /// The connections since the last report, in bounded memory.
 pub struct Collection {
-    /// The trace that they are of.
+    /// Facts about the trace, for each report.
     pub traced: Traced,
     by: By,
     /// Number of groups in a report.
@@ -102,6 +102,9 @@ impl Collection {
         let (precision, top) = match std::mem::replace(&mut self.groups, next) {
             None => (Precision::Fine, summary.by_parity()),
             Some(mut groups) => {
+                if let Some(next) = &mut self.groups {
+                    next.keep_pods_of(&mut groups);
+                }
                 groups.merge_fast(&fast);
                 (groups.precision(), groups.top(self.top))
             }

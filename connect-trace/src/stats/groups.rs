@@ -92,6 +92,11 @@ impl Groups {
         precision(self.by)
     }
 
+    /// Takes over the pods that were found for another set of groups.
+    pub(super) fn keep_pods_of(&mut self, other: &mut Self) {
+        self.pods = std::mem::take(&mut other.pods);
+    }
+
     /// Adds one connect().
     pub fn record(&mut self, connect: &Connect) {
         let key = match self.by {

@@ -83,6 +83,11 @@ pub(crate) fn plain(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// Returns a number with up to one decimal.
+pub(crate) fn tenths(value: f64) -> String {
+    plain((value * 10.0).round() / 10.0)
+}
+
 /// Returns a count with a comma between thousands.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();

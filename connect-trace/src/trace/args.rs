@@ -35,6 +35,23 @@ pub struct TracedArgs {
     pub command: Vec<OsString>,
 }
 
+/// The probes.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Probes")]
+pub struct ProbeArgs {
+    /// How to attach the probes
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub attach: Attach,
+
+    /// Size of each ring buffer between kernel and daemon: a power of two, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer)]
+    pub ring_buffer: u32,
+
+    /// Maximum number of connect() calls in flight at once
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub max_in_flight: u32,
+}
+
 /// Tracing.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
@@ -72,15 +89,9 @@ pub struct TraceArgs {
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
 
-    /// How to attach the probes
-    #[arg(
-        long,
-        value_name = "HOW",
-        value_enum,
-        default_value_t,
-        help_heading = "Probes"
-    )]
-    pub attach: Attach,
+    /// Options of the probes.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
 
     /// How to watch __inet_check_established, which checks one candidate port
     #[arg(
@@ -99,14 +110,6 @@ pub struct TraceArgs {
     /// Count the candidate ports in TIME_WAIT that searches met: those that the kernel refused, and those that it reused
     #[arg(long, help_heading = "Probes")]
     pub time_wait: bool,
-
-    /// Size of the ring buffer between kernel and daemon: a power of two, with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
-    pub ring_buffer: u32,
-
-    /// Maximum number of connect() calls in flight at once
-    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
-    pub max_in_flight: u32,
 
     /// With --ends, maximum number of connections that are followed at once
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_CONNECTIONS, requires = "ends", value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]

@@ -50,7 +50,7 @@ impl Config {
         let filters = filters(&args.traced.filters)?;
         Ok(Self {
             probes: ProbeConfig {
-                attach: args.attach.into(),
+                attach: args.probes.attach.into(),
                 protocols: filters.protocols.unwrap_or(Protocols::TCP),
                 checks: args.check_established.into(),
                 time_wait: args.time_wait,
@@ -58,8 +58,8 @@ impl Config {
                     follow: args.traced.follow,
                     ..filters
                 },
-                ring_buffer_bytes: args.ring_buffer,
-                max_in_flight: args.max_in_flight,
+                ring_buffer_bytes: args.probes.ring_buffer,
+                max_in_flight: args.probes.max_in_flight,
                 run_stats: args.overhead || args.max_overhead.is_some(),
                 may_sample: args.max_overhead.is_some(),
                 service: false,

@@ -6,16 +6,13 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    args::{Attach, CheckEstablished, TraceArgs, TracedArgs},
+    args::{CheckEstablished, ProbeArgs, TraceArgs, TracedArgs},
     config::Config,
 };
 use crate::{
     flame::{HERTZ, args::FlameFiles},
-    options::{
-        Format,
-        values::{duration, ring_buffer},
-    },
-    probes::{MAX_CONNECTIONS, MAX_IN_FLIGHT},
+    options::{Format, values::duration},
+    probes::MAX_CONNECTIONS,
     recording::RecordArgs,
     report::OutputArgs,
     stats::by::By,
@@ -66,24 +63,9 @@ pub struct FlameArgs {
     #[arg(short = 'F', long, value_name = "HERTZ", default_value_t = HERTZ, value_parser = clap::value_parser!(u32).range(1..=20_000), help_heading = "Probes")]
     pub frequency: u32,
 
-    /// How to attach the probes
-    #[arg(
-        long,
-        value_name = "HOW",
-        value_enum,
-        default_value_t,
-        help_heading = "Probes"
-    )]
-    pub attach: Attach,
-
-    /// Size of each of the two ring buffers between kernel and daemon, of calls and of samples: a power of two, with K, M
-    /// or G
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_buffer, help_heading = "Probes")]
-    pub ring_buffer: u32,
-
-    /// Maximum number of connect() calls in flight at once
-    #[arg(long, value_name = "NUMBER", default_value_t = MAX_IN_FLIGHT, value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
-    pub max_in_flight: u32,
+    /// Options of the probes.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
 }
 
 impl FlameArgs {
@@ -122,11 +104,9 @@ impl Config {
             time_wait: false,
             quiet: args.quiet,
             verbose: 0,
-            attach: args.attach,
             // Watching the checks makes a search several times as long while it lasts.
             check_established: CheckEstablished::Off,
-            ring_buffer: args.ring_buffer,
-            max_in_flight: args.max_in_flight,
+            probes: args.probes,
             overhead: false,
             max_overhead: None,
         })?;

@@ -110,6 +110,12 @@ impl OverheadControl {
         tracer: &mut Tracer,
     ) -> Result<Option<JoinHandle<Result<Option<Burst>>>>> {
         let now = Instant::now();
+        // A service may gain or lose the kernel's measurement while it runs.
+        let estimates = self.stays_attached && !tracer.probes().are_measured();
+        if estimates != self.estimates {
+            self.estimates = estimates;
+            self.window = None;
+        }
         let times = match self.estimates {
             true => Some(tracer.estimated_cpu_times()),
             false => tracer.cpu_times()?,

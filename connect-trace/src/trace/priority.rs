@@ -3,6 +3,8 @@
 
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// The nice value of the highest priority.
 const FIRST: libc::c_int = -20;
 
@@ -41,21 +43,16 @@ impl Priority {
 /// Lets this process raise its priority later, when it has no privilege any more. Returns whether it may.
 pub(crate) fn allow_without_privileges() -> bool {
     /// `RLIMIT_NICE` counts from the lowest priority, which is 1.
-    const LIMIT: libc::rlim_t = (20 - FIRST) as libc::rlim_t;
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel writes to the limit, or reads it.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_NICE, &raw mut limit);
-        if limit.rlim_cur >= LIMIT {
-            return true;
-        }
-        limit.rlim_cur = LIMIT;
-        limit.rlim_max = limit.rlim_max.max(LIMIT);
-        libc::setrlimit(libc::RLIMIT_NICE, &raw const limit) == 0
+    const LIMIT: u64 = (20 - FIRST) as u64;
+    let limit = getrlimit(Resource::Nice);
+    if limit.current.is_none_or(|current| current >= LIMIT) {
+        return true;
     }
+    let raised = Rlimit {
+        current: Some(LIMIT),
+        maximum: limit.maximum.map(|most| most.max(LIMIT)),
+    };
+    setrlimit(Resource::Nice, raised).is_ok()
 }
 
 /// Keeps the kernel from making huge pages of this process's memory. `khugepaged`, which makes them, holds the lock of

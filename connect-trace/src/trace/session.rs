@@ -1,5 +1,5 @@
-//! A trace that is kept going: the probes, their bursts of watching candidate checks, and the overhead limit. The reports
-//! and exporters of its connections are decided elsewhere.
+//! A running trace: the probes, their bursts of watching candidate checks, and the overhead limit. Its callers print,
+//! record or export the connections.
 
 use std::{mem, pin::Pin, time::Duration};
 
@@ -67,8 +67,8 @@ pub(crate) struct Session {
     /// The change of level that is under way.
     step: Option<JoinHandle<Result<Option<Burst>>>>,
     window: Interval,
-    /// Overhead until the last report, if it is measured.
-    overhead: Overhead,
+    /// Overhead until the last report; `None` if it was not measured then.
+    overhead: Option<Overhead>,
     priority: Priority,
     pause: Duration,
     drain: Pin<Box<Sleep>>,
@@ -86,7 +86,7 @@ impl Session {
     ) -> Result<Self> {
         let mut tracer = Tracer::start(config)?;
         let overhead_control = max_overhead.map(|limit| OverheadControl::new(limit, &mut tracer));
-        let overhead = tracer.overhead()?.unwrap_or_default();
+        let overhead = tracer.overhead()?;
         let bytes = match config.max_connections {
             Some(_) => END_BYTES,
             None => RECORD_BYTES,
@@ -292,11 +292,9 @@ impl Session {
 
     /// Returns the overhead since the last report.
     fn new_overhead(&mut self) -> Result<Option<Overhead>> {
-        let Some(now) = self.tracer.overhead()? else {
-            return Ok(None);
-        };
+        let now = self.tracer.overhead()?;
         let earlier = mem::replace(&mut self.overhead, now.clone());
-        Ok(Some(now.since(&earlier)))
+        Ok(now.zip(earlier).map(|(now, earlier)| now.since(&earlier)))
     }
 
     /// Returns the candidate ports in TIME_WAIT since the start, if they are counted.

@@ -74,36 +74,16 @@ impl Drop for Socket {
 impl Service {
     /// Starts `connect-trace serve` with these arguments, and waits until it serves.
     pub fn start(arguments: &str) -> Result<Self> {
-        let arguments: Vec<&str> = arguments.split_whitespace().collect();
-        Self::start_with(&arguments)
-    }
-
-    /// Starts it with arguments that may contain spaces.
-    pub fn start_with(arguments: &[&str]) -> Result<Self> {
-        Self::launch(arguments, |_| {})
+        Self::start_as(arguments, |_| {})
     }
 
     /// Starts it with these arguments, changed by `as_what`.
     pub fn start_as(arguments: &str, as_what: impl FnOnce(&mut Command)) -> Result<Self> {
-        let arguments: Vec<&str> = arguments.split_whitespace().collect();
-        Self::launch(&arguments, as_what)
-    }
-
-    /// Returns a service that runs already.
-    pub fn of(process: Process, address: SocketAddr, socket: &Path) -> Self {
-        Self {
-            process,
-            address,
-            socket: Socket(socket.to_owned()),
-        }
-    }
-
-    fn launch(arguments: &[&str], as_what: impl FnOnce(&mut Command)) -> Result<Self> {
         let socket = Socket(temporary("http"));
         let mut command = Command::new("connect-trace");
         command.args(["serve", "--listen", "127.0.0.1:0", "--listen"]);
         command.arg(format!("unix:{}", socket.0.display()));
-        command.args(arguments);
+        command.args(arguments.split_whitespace());
         as_what(&mut command);
         let mut process = Process::start(command)?;
         process.wait_for_stderr("Serving on unix:")?;
@@ -117,6 +97,15 @@ impl Service {
             address,
             socket,
         })
+    }
+
+    /// Returns a service that runs already.
+    pub fn of(process: Process, address: SocketAddr, socket: &Path) -> Self {
+        Self {
+            process,
+            address,
+            socket: Socket(socket.to_owned()),
+        }
     }
 
     /// Reads a page through the Unix socket, which makes no connection that could be traced.

@@ -89,7 +89,7 @@ fn scrape_until(ended: &AtomicBool, service: &Service) -> Result<()> {
     Ok(())
 }
 
-/// What the service needs.
+/// The memory and the descriptors of the service.
 #[derive(Clone, Copy, Debug, Default)]
 struct Needs {
     resident_kib: u64,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use caps::Capability;
 use serde_json::Value;
 
 use crate::{
@@ -35,17 +36,6 @@ pub const ENTER: &str = "enter-container";
 
 /// Namespaces that the container does not share with the host.
 const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
-
-/// Capabilities that a DaemonSet may name, and their numbers.
-const CAPABILITIES: [(&str, u32); 7] = [
-    ("DAC_OVERRIDE", 1),
-    ("DAC_READ_SEARCH", 2),
-    ("SYS_ADMIN", 21),
-    ("SYS_RESOURCE", 24),
-    ("SYSLOG", 34),
-    ("PERFMON", 38),
-    ("BPF", 39),
-];
 
 fn the_image_traces_the_host_from_namespaces_of_its_own() -> Result<()> {
     let image = Image::unpack()?;
@@ -127,9 +117,10 @@ impl DaemonSet {
         ensure!(!added.is_empty(), "{DAEMON_SET} adds no capability");
         let mut capabilities = 0;
         for name in added {
-            let known = CAPABILITIES.iter().find(|(known, _)| *known == name);
-            let (_, number) = known.with_context(|| format!("capability {name} is not known"))?;
-            capabilities |= 1 << number;
+            let capability: Capability = format!("CAP_{name}")
+                .parse()
+                .with_context(|| format!("capability {name}"))?;
+            capabilities |= capability.bitmask();
         }
         Ok(Self {
             capabilities,

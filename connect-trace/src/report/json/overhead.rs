@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{super::names, saturated};
+use super::saturated;
 use crate::overhead::{
     self, ProgramRuns, core_percent,
     history::{LevelPeriod, LimitUse},
@@ -109,7 +109,7 @@ struct Step {
 impl Step {
     fn of(period: &LevelPeriod) -> Self {
         Self {
-            level: names::level(period.level),
+            level: period.level.name(),
             sample_every: period.level.sample_every(),
             begins_ns: saturated(period.begins.as_nanos()),
             lasted_ns: saturated(period.lasted.as_nanos()),
