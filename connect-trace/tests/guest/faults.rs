@@ -51,11 +51,6 @@ pub const TESTS: &[Test<()>] = crate::tests![
 
 const OUTCOMES: &str = "connect_trace_connect_calls_total";
 
-/// Returns the number of calls in the metrics.
-pub fn calls(metrics: &Metrics) -> f64 {
-    metrics.sum("connect_trace_connects_total", &[])
-}
-
 /// Returns the number of calls with this outcome of their records.
 fn outcome(metrics: &Metrics, of: &str) -> f64 {
     metrics.sum(OUTCOMES, &[&format!("outcome=\"{of}\"")])
@@ -91,7 +86,7 @@ fn assert_goes_on(service: &Service, more: usize) -> Result<()> {
     truth(&format!("v4 --count {more}"))?;
     let after = service.metrics()?;
     after.ensure_not_before(&before)?;
-    assert_eq!(calls(&after) - calls(&before), more as f64);
+    assert_eq!(after.calls() - before.calls(), more as f64);
     assert_eq!(service.get("/healthz")?.status, 200);
     Ok(())
 }
@@ -108,7 +103,7 @@ fn a_full_ring_buffer_costs_the_service_records_that_are_counted((): ()) -> Resu
     let lost = outcome(&metrics, "lost_ring");
     assert!(lost > 0.0 && lost < made, "{lost} of {made}: {metrics:?}");
     assert_eq!(outcome(&metrics, "reported"), made - lost, "{metrics:?}");
-    assert_eq!(calls(&metrics), made - lost, "{metrics:?}");
+    assert_eq!(metrics.calls(), made - lost, "{metrics:?}");
     assert!(is_complete(&metrics), "{metrics:?}");
     assert_goes_on(&service, 20)?;
     service.end()?;
@@ -122,7 +117,7 @@ fn calls_beyond_the_most_in_flight_cost_the_service_nothing_else((): ()) -> Resu
     let lost = outcome(&metrics, "lost_in_flight");
     assert!(lost > 0.0 && lost < made, "{lost} of {made}: {metrics:?}");
     assert_eq!(accounted(&metrics), made, "{metrics:?}");
-    assert_eq!(calls(&metrics), made - lost, "{metrics:?}");
+    assert_eq!(metrics.calls(), made - lost, "{metrics:?}");
     assert_goes_on(&service, 20)?;
     service.end()?;
     Ok(())
@@ -158,7 +153,7 @@ fn a_killed_service_leaves_nothing_in_the_kernel_and_its_socket_to_the_next((): 
     .with_context(|| left.join("\n"))?;
     let next = start_on(&socket)?;
     truth("v4 --count 4")?;
-    assert_eq!(calls(&metrics_of(&socket)?), 4.0);
+    assert_eq!(metrics_of(&socket)?.calls(), 4.0);
     next.signal(libc::SIGTERM)?;
     next.end()?.successful()?;
     assert!(!socket.exists());
@@ -173,7 +168,7 @@ fn a_stop_and_a_step_of_the_clock_change_no_figure((): ()) -> Result<()> {
     thread::sleep(Duration::from_secs(2));
     service.process.signal(libc::SIGCONT)?;
     let stopped = service.metrics()?;
-    assert_eq!(calls(&stopped), 25.0, "{stopped:?}");
+    assert_eq!(stopped.calls(), 25.0, "{stopped:?}");
     assert!(is_complete(&stopped), "{stopped:?}");
     assert_goes_on(&service, 5)?;
     for step in [HOUR, -HOUR] {
@@ -192,7 +187,7 @@ fn a_stop_and_a_step_of_the_clock_change_no_figure((): ()) -> Result<()> {
     }
     let after = service.metrics()?;
     after.ensure_not_before(&stopped)?;
-    assert_eq!(calls(&after), 50.0, "{after:?}");
+    assert_eq!(after.calls(), 50.0, "{after:?}");
     service.end()?;
     Ok(())
 }
@@ -224,7 +219,7 @@ fn messages_that_cannot_be_written_are_all_that_is_missing((): ()) -> Result<()>
         let made = truth("exhaust 26000-26099 --set-range --extra 10")?.len() as f64;
         truth("v4 --count 5")?;
         let metrics = metrics_of(&socket)?;
-        assert_eq!(calls(&metrics), made + 5.0, "{outputs}: {metrics:?}");
+        assert_eq!(metrics.calls(), made + 5.0, "{outputs}: {metrics:?}");
         let warnings = metrics.sum("connect_trace_route_warnings_total", &[]);
         assert_eq!(warnings, 1.0, "{outputs}: {metrics:?}");
         signal(id, libc::SIGTERM)?;
@@ -464,10 +459,8 @@ fn a_cpu_that_goes_and_comes_loses_no_call((): ()) -> Result<()> {
             cpu.is_online(online)?;
         }
         let made = load.calls()? as f64;
-        let metrics = service.metrics_when("no call is in flight", |metrics| {
-            metrics.sum("connect_trace_in_flight", &[]) == 0.0
-        })?;
-        assert_eq!(calls(&metrics), made, "{metrics:?}");
+        let metrics = service.metrics_at_rest()?;
+        assert_eq!(metrics.calls(), made, "{metrics:?}");
         assert_eq!(accounted(&metrics), made, "{metrics:?}");
         assert!(is_complete(&metrics), "{metrics:?}");
         assert_goes_on(&service, 5)?;
@@ -496,7 +489,7 @@ fn a_cgroup_that_is_removed_under_a_filter_is_followed((): ()) -> Result<()> {
         .process
         .wait_for_stderr("removed; if it is created again")?;
     truth("v4 --count 3")?;
-    assert_eq!(calls(&service.metrics()?), 6.0);
+    assert_eq!(service.metrics()?.calls(), 6.0);
     // It comes and goes while the service looks at it.
     for _ in 0..200 {
         fs::create_dir(folder)?;
@@ -505,7 +498,7 @@ fn a_cgroup_that_is_removed_under_a_filter_is_followed((): ()) -> Result<()> {
     fs::create_dir(folder)?;
     until("its calls are counted again", || {
         connect_inside(4)?;
-        Ok((calls(&service.metrics()?) > 6.0).then_some(()))
+        Ok((service.metrics()?.calls() > 6.0).then_some(()))
     })?;
     assert!(!service.process.has_ended()?);
     service.end()?;
@@ -533,13 +526,13 @@ fn a_network_namespace_that_is_deleted_under_a_filter_ends_nothing((): ()) -> Re
     let inside = Truth::hold_command(inside)?;
     inside.release()?;
     inside.end()?;
-    assert_eq!(calls(&service.metrics()?), 5.0);
+    assert_eq!(service.metrics()?.calls(), 5.0);
     drop(holder);
     truth("v4 --count 7")?;
     // It cannot be found again, so that the old filter stays.
     service.process.signal(libc::SIGHUP)?;
     service.process.wait_for_stderr("stay in force")?;
-    assert_eq!(calls(&service.metrics()?), 5.0);
+    assert_eq!(service.metrics()?.calls(), 5.0);
     assert_eq!(service.get("/healthz")?.status, 200);
     service.end()?;
     Ok(())
@@ -567,7 +560,7 @@ fn without_mounts_and_symbols_the_service_counts_all((): ()) -> Result<()> {
         process.wait_for_stderr("Serving on unix:")?;
         let made = truth("threads 26000-26499 --set-range --threads 8 --count 24")?.len() as f64;
         let metrics = metrics_of(&socket)?;
-        assert_eq!(calls(&metrics), made, "{symbols}: {metrics:?}");
+        assert_eq!(metrics.calls(), made, "{symbols}: {metrics:?}");
         assert!(is_complete(&metrics), "{symbols}: {metrics:?}");
         process.signal(libc::SIGTERM)?;
         process.end()?.successful()?;
@@ -622,11 +615,9 @@ fn tracers_that_come_and_go_beside_the_service_take_no_call_unsaid((): ()) -> Re
     other.end()?;
     report(tracing("-d 0.3 --attach kprobe")?)?;
     let made = load.calls()? as f64;
-    let metrics = service.metrics_when("no call is in flight", |metrics| {
-        metrics.sum("connect_trace_in_flight", &[]) == 0.0
-    })?;
+    let metrics = service.metrics_at_rest()?;
     let lost = outcome(&metrics, "lost_return");
-    assert_eq!(calls(&metrics), accounted(&metrics) - lost, "{metrics:?}");
+    assert_eq!(metrics.calls(), accounted(&metrics) - lost, "{metrics:?}");
     if is_complete(&metrics) {
         assert_eq!(accounted(&metrics), made, "{metrics:?}");
     } else {

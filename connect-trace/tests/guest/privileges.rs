@@ -320,19 +320,11 @@ fn a_reload_opens_only_what_is_documented((): ()) -> Result<()> {
         fs::write(file, "ipv4 = true\n")?;
     }
     let service = Service::start(&format!("--config {}", file.display()))?;
-    let reload = |answer: &str| {
-        let before = service.process.stderr().matches(answer).count();
-        service.process.signal(libc::SIGHUP)?;
-        until(&format!("{answer:?}: {}", service.process.stderr()), || {
-            let count = service.process.stderr().matches(answer).count();
-            Ok((count > before).then_some(()))
-        })
-    };
     // An editor, or Kubernetes, replaces the file by another one of its folder.
     fs::write(&inside, "ipv4 = true\ncomm = \"a\"\n")?;
     fs::remove_file(&file)?;
     symlink(&inside, &file)?;
-    reload("Reloaded: comm a (before: none)")?;
+    service.reload("Reloaded: comm a (before: none)")?;
     // The service runs as root, to whom no file's owner or mode matters: Landlock alone keeps it from others.
     fs::write(&outside, "ipv4 = true\ncomm = \"b\"\n")?;
     fs::remove_file(&file)?;
@@ -342,13 +334,15 @@ fn a_reload_opens_only_what_is_documented((): ()) -> Result<()> {
     } else {
         "Reloaded: comm b (before: a)"
     };
-    reload(answer)?;
+    service.reload(answer)?;
     // The namespaces of other processes are closed by the missing capability (CAP_SYS_PTRACE), on any kernel.
     fs::remove_file(&file)?;
     fs::write(&file, format!("netns = {}\n", std::process::id()))?;
-    reload("cannot be read; if this is a service that runs already, give a path below /run/netns")?;
+    service.reload(
+        "cannot be read; if this is a service that runs already, give a path below /run/netns",
+    )?;
     fs::write(&file, "")?;
-    reload("Reloaded: comm none")?;
+    service.reload("Reloaded: comm none")?;
     it_works(&service)?;
     service.end()?;
     fs::remove_file(outside)?;

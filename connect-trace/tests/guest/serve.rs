@@ -33,11 +33,6 @@ pub const TESTS: &[Test<()>] = crate::tests![
 
 const CALLS: &str = "connect_trace_connects_total";
 
-/// Returns the number of calls in the metrics.
-fn calls(metrics: &Metrics) -> f64 {
-    metrics.sum(CALLS, &[])
-}
-
 /// A service with a configuration file.
 struct Configured {
     service: Service,
@@ -55,13 +50,7 @@ impl Configured {
     /// Writes the file and sends SIGHUP; waits until the service says `answer` once more.
     fn reload(&mut self, content: &str, answer: &str) -> Result<()> {
         fs::write(&self.file, content)?;
-        let process = &self.service.process;
-        let count = || process.stderr().matches(answer).count();
-        let before = count();
-        process.signal(libc::SIGHUP)?;
-        until(&format!("{answer:?}: {}", process.stderr()), || {
-            Ok((count() > before).then_some(()))
-        })
+        self.service.reload(answer)
     }
 
     /// Waits until the service has counted this number of calls since an earlier reading, and checks that it counts no
@@ -70,7 +59,7 @@ impl Configured {
         let expected = expected as f64;
         let now = self.service.metrics()?;
         now.ensure_not_before(earlier)?;
-        let more = calls(&now) - calls(earlier);
+        let more = now.calls() - earlier.calls();
         anyhow::ensure!(more == expected, "{more} calls instead of {expected}");
         *earlier = now;
         Ok(())
@@ -90,18 +79,18 @@ fn every_call_is_in_the_metrics_and_no_reading_of_them((): ()) -> Result<()> {
         Ok((service.get("/healthz")?.status == 200).then_some(()))
     })?;
     let before = service.metrics()?;
-    assert_eq!(calls(&before), 0.0);
+    assert_eq!(before.calls(), 0.0);
     truth("v4 --count 30")?;
     truth("v6 --count 11")?;
     let after = service.metrics()?;
     after.ensure_not_before(&before)?;
     assert_eq!(after.sum(CALLS, &["network_type=\"ipv4\""]), 30.0);
     assert_eq!(after.sum(CALLS, &["network_type=\"ipv6\""]), 11.0);
-    assert_eq!(calls(&after), 41.0);
+    assert_eq!(after.calls(), 41.0);
     let page = service.get_through_tcp("/metrics")?;
     assert!(page.head.contains("text/plain"), "{page:?}");
     service.metrics_when("the reading through TCP is counted", |metrics| {
-        calls(metrics) == 42.0
+        metrics.calls() == 42.0
     })?;
     service.end()?;
     Ok(())
@@ -121,11 +110,7 @@ fn a_reload_changes_the_filters_and_no_counter_goes_back(mode: AttachMode) -> Re
         "Reloaded: comm truth (before: none); ",
     )?;
     // Calls that the old filters let in have returned.
-    let mut seen = configured
-        .service
-        .metrics_when("no call is in flight", |metrics| {
-            metrics.sum("connect_trace_in_flight", &[]) == 0.0
-        })?;
+    let mut seen = configured.service.metrics_at_rest()?;
     truth("v4 --count 5")?;
     truth("v6 --count 17")?;
     configured.counted(&mut seen, 17)?;
@@ -216,7 +201,7 @@ fn calls_that_both_filters_select_are_not_lost_by_a_reload((): ()) -> Result<()>
     let after = configured
         .service
         .metrics_when("all calls are read", |metrics| {
-            calls(metrics) - calls(&before) == made
+            metrics.calls() - before.calls() == made
         });
     let after = after.with_context(|| format!("{made} calls were made"))?;
     assert_eq!(

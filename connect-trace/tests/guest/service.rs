@@ -137,6 +137,23 @@ impl Service {
         until(what, || Ok(Some(self.metrics()?).filter(&is_it)))
     }
 
+    /// Returns the metrics once no call is in flight.
+    pub fn metrics_at_rest(&self) -> Result<Metrics> {
+        self.metrics_when("no call is in flight", |metrics| {
+            metrics.sum("connect_trace_in_flight", &[]) == 0.0
+        })
+    }
+
+    /// Sends SIGHUP, and waits until the service says `answer` once more.
+    pub fn reload(&self, answer: &str) -> Result<()> {
+        let count = || self.process.stderr().matches(answer).count();
+        let before = count();
+        self.process.signal(libc::SIGHUP)?;
+        until(&format!("{answer:?}: {}", self.process.stderr()), || {
+            Ok((count() > before).then_some(()))
+        })
+    }
+
     /// Ends it by SIGTERM, and returns its output.
     pub fn end(self) -> Result<Ended> {
         let Self {
@@ -210,6 +227,11 @@ impl Metrics {
         }
         ensure!(!values.is_empty(), "no metrics in {text:?}");
         Ok(Self { types, values })
+    }
+
+    /// Returns the number of calls.
+    pub fn calls(&self) -> f64 {
+        self.sum("connect_trace_connects_total", &[])
     }
 
     /// Returns the sum of a metric over all series that have each of these labels, such as `kind="range"`.

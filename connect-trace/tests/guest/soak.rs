@@ -15,8 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Test,
-    faults::{accounted, calls, descriptors, is_complete},
-    process::until,
+    faults::{accounted, descriptors, is_complete},
     service::{Metrics, Service, temporary},
     truth::{Truth, truth},
 };
@@ -149,7 +148,7 @@ fn soak(service: &Service, config: &Path, duration: Duration) -> Result<()> {
             return Ok(());
         }
         fs::write(config, CONFIGURATIONS[(round + 1) % 2])?;
-        reload(service)?;
+        service.reload("Reloaded: ")?;
     }
     unreachable!("the rounds have no end of their own")
 }
@@ -171,13 +170,11 @@ fn churn() -> Result<u64> {
 /// Waits until no call is in flight, and checks that each sum over calls is that of the workload.
 fn counted(service: &Service, made: u64, before: &Metrics) -> Result<Metrics> {
     let made = made as f64;
-    let metrics = service.metrics_when("no call is in flight", |metrics| {
-        metrics.sum("connect_trace_in_flight", &[]) == 0.0
-    })?;
+    let metrics = service.metrics_at_rest()?;
     metrics.ensure_not_before(before)?;
     let timed = metrics.sum("connect_trace_connect_duration_seconds_count", &[]);
     for (sum, of) in [
-        (calls(&metrics), "connects"),
+        (metrics.calls(), "connects"),
         (accounted(&metrics), "accounted for"),
         (timed, "timed"),
     ] {
@@ -185,13 +182,4 @@ fn counted(service: &Service, made: u64, before: &Metrics) -> Result<Metrics> {
     }
     ensure!(is_complete(&metrics), "INCOMPLETE: {metrics:?}");
     Ok(metrics)
-}
-
-/// Sends SIGHUP, and waits for the answer.
-fn reload(service: &Service) -> Result<()> {
-    let process = &service.process;
-    let count = || process.stderr().matches("Reloaded: ").count();
-    let before = count();
-    process.signal(libc::SIGHUP)?;
-    until("it has reloaded", || Ok((count() > before).then_some(())))
 }

@@ -1,5 +1,7 @@
 //! Writer of cpio archives in the format that the kernel unpacks as its initramfs ("newc").
 
+use std::collections::BTreeSet;
+
 /// Bits of a mode for the kind of an entry, from `stat.h`.
 const FOLDER: u32 = 0o040_000;
 const DEVICE: u32 = 0o020_000;
@@ -10,13 +12,15 @@ const LINK: u32 = 0o120_000;
 pub(crate) type Owner = (u32, u32);
 
 /// Owner of all entries that do not name another.
-pub(crate) const ROOT: Owner = (0, 0);
+const ROOT: Owner = (0, 0);
 
-/// An archive in memory. The kernel does not create the parent folders of an entry: add them first.
+/// An archive in memory. The folders above an entry are added with it. If a path is added twice, the first entry stays.
 #[derive(Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
+    /// Paths of the entries.
+    pub(super) paths: BTreeSet<String>,
 }
 
 impl Archive {
@@ -27,7 +31,7 @@ impl Archive {
 
     /// Adds a folder with these permissions and this owner.
     pub(crate) fn folder_of(&mut self, path: &str, permissions: u32, owner: Owner) {
-        self.entry(path, FOLDER | permissions, owner, (0, 0), &[]);
+        self.add(path, FOLDER | permissions, owner, (0, 0), &[]);
     }
 
     /// Adds a file with these permissions.
@@ -37,23 +41,35 @@ impl Archive {
 
     /// Adds a file with these permissions and this owner.
     pub(crate) fn file_of(&mut self, path: &str, permissions: u32, owner: Owner, content: &[u8]) {
-        self.entry(path, FILE | permissions, owner, (0, 0), content);
+        self.add(path, FILE | permissions, owner, (0, 0), content);
     }
 
     /// Adds a symbolic link.
     pub(crate) fn link(&mut self, path: &str, target: &str) {
-        self.entry(path, LINK | 0o777, ROOT, (0, 0), target.as_bytes());
+        self.add(path, LINK | 0o777, ROOT, (0, 0), target.as_bytes());
     }
 
     /// Adds a character device.
     pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) {
-        self.entry(path, DEVICE | 0o600, ROOT, (major, minor), &[]);
+        self.add(path, DEVICE | 0o600, ROOT, (major, minor), &[]);
     }
 
     /// Returns the finished archive.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, ROOT, (0, 0), &[]);
         self.bytes
+    }
+
+    /// Adds an entry, unless its path is there, after the folders above it.
+    fn add(&mut self, path: &str, mode: u32, owner: Owner, device: (u32, u32), content: &[u8]) {
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && !parent.is_empty()
+        {
+            self.folder(parent);
+        }
+        if self.paths.insert(path.to_owned()) {
+            self.entry(path, mode, owner, device, content);
+        }
     }
 
     fn entry(

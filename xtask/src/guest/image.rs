@@ -1,6 +1,5 @@
 //! File system of a guest: the initramfs that the kernel unpacks into memory when it boots.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,6 @@ use crate::process;
 /// Collects the files of the image. If a path is added twice, the first file stays.
 pub(crate) struct Image {
     archive: Archive,
-    paths: BTreeSet<String>,
     /// Folders of libraries that take precedence over the machine's own.
     libraries: Vec<PathBuf>,
 }
@@ -25,7 +23,6 @@ impl Image {
     pub(crate) fn new(init: &Path, libraries: &[PathBuf]) -> Result<Self> {
         let mut image = Self {
             archive: Archive::default(),
-            paths: BTreeSet::new(),
             libraries: libraries.to_vec(),
         };
         for folder in [
@@ -37,12 +34,14 @@ impl Image {
             "/usr/sbin",
             libraries::FOLDER,
         ] {
-            image.add_folder(folder);
+            image.archive.folder(folder);
         }
         // Loaders of some distributions look only here.
-        image.add_link("/lib/x86_64-linux-gnu", libraries::FOLDER);
+        image
+            .archive
+            .link("/lib/x86_64-linux-gnu", libraries::FOLDER);
         // Rust's runtime needs standard streams, and the kernel opens them for init at this path.
-        image.add_folder("/dev");
+        image.archive.folder("/dev");
         image.archive.device("/dev/console", 5, 1);
         image.archive.device("/dev/null", 1, 3);
         image.add_content("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n");
@@ -61,11 +60,11 @@ impl Image {
         }
         let permissions = metadata.permissions().mode() & 0o777;
         let content = fs::read(source).with_context(unreadable)?;
-        self.add(path, permissions | 0o444, &content);
+        self.archive.file(path, permissions | 0o444, &content);
         for library in libraries::of(source, &self.libraries)? {
             let content = fs::read(&library.host)
                 .with_context(|| format!("cannot read {}", library.host.display()))?;
-            self.add(&library.guest, 0o755, &content);
+            self.archive.file(&library.guest, 0o755, &content);
         }
         Ok(())
     }
@@ -97,7 +96,7 @@ impl Image {
 
     /// Adds a plain file with this content.
     pub(crate) fn add_content(&mut self, path: &str, content: &[u8]) {
-        self.add(path, 0o644, content);
+        self.archive.file(path, 0o644, content);
     }
 
     /// Adds busybox under the name of each of its commands.
@@ -105,7 +104,7 @@ impl Image {
         self.add_file("/bin/busybox", busybox)?;
         let commands = process::output(std::process::Command::new(busybox).arg("--list"))?;
         for command in commands.lines() {
-            self.add_link(&format!("/bin/{command}"), "busybox");
+            self.archive.link(&format!("/bin/{command}"), "busybox");
         }
         Ok(())
     }
@@ -114,34 +113,6 @@ impl Image {
     pub(crate) fn finish(mut self, job: &Job) -> Vec<u8> {
         self.add_content(job::PATH, &job.encode());
         self.archive.finish()
-    }
-
-    fn add(&mut self, path: &str, permissions: u32, content: &[u8]) {
-        if self.begin(path) {
-            self.archive.file(path, permissions, content);
-        }
-    }
-
-    fn add_link(&mut self, path: &str, target: &str) {
-        if self.begin(path) {
-            self.archive.link(path, target);
-        }
-    }
-
-    fn add_folder(&mut self, path: &str) {
-        if self.begin(path) {
-            self.archive.folder(path);
-        }
-    }
-
-    /// Reserves a path, its parent folders first; returns false if the path is reserved already.
-    fn begin(&mut self, path: &str) -> bool {
-        if let Some((parent, _)) = path.rsplit_once('/')
-            && !parent.is_empty()
-        {
-            self.add_folder(parent);
-        }
-        self.paths.insert(path.to_owned())
     }
 }
 
@@ -165,11 +136,11 @@ mod tests {
         }
         std::os::unix::fs::symlink("/nowhere", folder.join("package/link.py")).unwrap();
         let mut image = Image::new(&folder.join("init"), &[]).unwrap();
-        let before = image.paths.clone();
+        let before = image.archive.paths.clone();
         image.add_tree("/lib/tree", &folder, &["test"]).unwrap();
         fs::remove_dir_all(&folder).unwrap();
 
-        let added: Vec<_> = image.paths.difference(&before).collect();
+        let added: Vec<_> = image.archive.paths.difference(&before).collect();
         assert_eq!(
             added,
             [

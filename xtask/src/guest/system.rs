@@ -4,7 +4,7 @@
 //! script of theirs runs, so that building takes neither root nor a folder of its own; the few files that scripts would
 //! have written are written here. A package that is installed in a guest is installed by dpkg, scripts and all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use connect_trace_guest::job::{self, Job};
 
-use super::cpio::{Archive, Owner, ROOT};
+use super::cpio::Archive;
 use super::{PROGRAMS, in_folder};
 use crate::tools::debian::Suite;
 use crate::tools::{lock, report, scratch_folder};
@@ -177,7 +177,7 @@ impl System {
     ) -> Result<Vec<u8>> {
         let mut image = fs::read(&self.archive)
             .with_context(|| format!("cannot read {}", self.archive.display()))?;
-        let mut root = Root::default();
+        let mut root = Archive::default();
         let programs = programs
             .iter()
             .map(|path| ((*path).to_owned(), in_folder(PROGRAMS, path)));
@@ -191,61 +191,23 @@ impl System {
             let content = fs::read(&source).with_context(unreadable)?;
             let permissions = fs::metadata(&source).with_context(unreadable)?;
             let permissions = permissions.permissions().mode() & 0o777 | 0o444;
-            root.file(&merged(&path), permissions, ROOT, &content);
+            root.file(&merged(&path), permissions, &content);
         }
         for (path, content) in modules {
-            root.file(&merged(path), 0o644, ROOT, content);
+            root.file(&merged(path), 0o644, content);
         }
         let units = "/etc/systemd/system";
         let (name, text) = UNIT;
-        root.file(&format!("{units}/{name}"), 0o644, ROOT, text.as_bytes());
+        root.file(&format!("{units}/{name}"), 0o644, text.as_bytes());
         root.link(
             &format!("{units}/multi-user.target.wants/{name}"),
             &format!("../{name}"),
         );
         job.system = Some(SYSTEMD.into());
-        root.file(job::PATH, 0o644, ROOT, &job.encode());
+        root.file(job::PATH, 0o644, &job.encode());
         // The kernel reads one archive after the other.
-        image.append(&mut root.archive.finish());
+        image.append(&mut root.finish());
         Ok(image)
-    }
-}
-
-/// An archive whose paths are those of a system with one `/usr`.
-#[derive(Default)]
-struct Root {
-    archive: Archive,
-    /// Paths that are in the archive. A folder may come again.
-    paths: BTreeSet<String>,
-}
-
-impl Root {
-    fn folder(&mut self, path: &str, permissions: u32, owner: Owner) {
-        if self.begin(path) {
-            self.archive.folder_of(path, permissions, owner);
-        }
-    }
-
-    fn file(&mut self, path: &str, permissions: u32, owner: Owner, content: &[u8]) {
-        if self.begin(path) {
-            self.archive.file_of(path, permissions, owner, content);
-        }
-    }
-
-    fn link(&mut self, path: &str, target: &str) {
-        if self.begin(path) {
-            self.archive.link(path, target);
-        }
-    }
-
-    /// Adds the folders above a path; returns false if the path is there already.
-    fn begin(&mut self, path: &str) -> bool {
-        if let Some((parent, _)) = path.rsplit_once('/')
-            && !parent.is_empty()
-        {
-            self.folder(parent, 0o755, ROOT);
-        }
-        self.paths.insert(path.to_owned())
     }
 }
 
@@ -256,15 +218,15 @@ fn build() -> Result<Vec<u8>> {
     let folder = scratch_folder("system")?;
     let packages = suite.download(&packages, &folder)?;
 
-    let mut root = Root::default();
+    let mut root = Archive::default();
     for name in MERGED {
-        root.folder(&format!("/usr/{name}"), 0o755, ROOT);
+        root.folder(&format!("/usr/{name}"));
         root.link(&format!("/{name}"), &format!("usr/{name}"));
     }
     // Rust's runtime needs standard streams, and the kernel opens them for init at this path.
-    root.folder("/dev", 0o755, ROOT);
-    root.archive.device("/dev/console", 5, 1);
-    root.archive.device("/dev/null", 1, 3);
+    root.folder("/dev");
+    root.device("/dev/console", 5, 1);
+    root.device("/dev/null", 1, 3);
 
     let mut status = String::new();
     let mut copies = BTreeMap::new();
@@ -273,27 +235,27 @@ fn build() -> Result<Vec<u8>> {
             .with_context(|| format!("cannot unpack {}", package.display()))?;
     }
     for path in FOLDERS {
-        root.folder(path, 0o755, ROOT);
+        root.folder(path);
     }
     for (path, content) in FILES {
-        root.file(path, 0o644, ROOT, content.as_bytes());
+        root.file(path, 0o644, content.as_bytes());
     }
     for (from, to) in COPIES {
         let content = copies.get(from);
         let content = content.with_context(|| format!("no package has {from}"))?;
-        root.file(to, 0o644, ROOT, content);
+        root.file(to, 0o644, content);
     }
-    root.file("/var/lib/dpkg/status", 0o644, ROOT, status.as_bytes());
+    root.file("/var/lib/dpkg/status", 0o644, status.as_bytes());
     for unit in MASKED {
         root.link(&format!("/etc/systemd/system/{unit}"), "/dev/null");
     }
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    Ok(root.archive.finish())
+    Ok(root.finish())
 }
 
 /// Adds the files of a package, and its entry in dpkg's list. Keeps the files that are to be copied.
 fn add_package(
-    root: &mut Root,
+    root: &mut Archive,
     package: &Path,
     status: &mut String,
     copies: &mut BTreeMap<&'static str, Vec<u8>>,
@@ -318,11 +280,11 @@ fn add_package(
         let target = entry.link_name()?;
         let target = target.map(|target| target.to_string_lossy().into_owned());
         match (kind, target) {
-            (tar::EntryType::Directory, _) => root.folder(&path, permissions, owner),
+            (tar::EntryType::Directory, _) => root.folder_of(&path, permissions, owner),
             (tar::EntryType::Regular, _) => {
                 let mut content = Vec::new();
                 entry.read_to_end(&mut content)?;
-                root.file(&path, permissions, owner, &content);
+                root.file_of(&path, permissions, owner, &content);
                 if let Some((from, _)) = COPIES.iter().find(|(from, _)| *from == path) {
                     copies.insert(from, content);
                 }
@@ -361,7 +323,7 @@ fn add_package(
         let path = format!("/var/lib/dpkg/info/{name}.{kind}");
         // dpkg takes a package without sums for broken; one without files has an empty list of them.
         let content = content.unwrap_or_default();
-        root.file(&path, 0o644, ROOT, content.as_bytes());
+        root.file(&path, 0o644, content.as_bytes());
     }
     let entry = control.replacen('\n', "\nStatus: install ok installed\n", 1);
     status.push_str(entry.trim_end());
