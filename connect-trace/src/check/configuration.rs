@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::{
     options::Format,
-    serve::config::{Configuration, Mistake, Mistaken},
+    serve::config::{Configuration, Mistaken},
     term::{
+        numbers::counted,
         printable::printable,
         stdout::{stdout, unless_closed},
     },
@@ -23,11 +24,10 @@ use crate::{
 const SCHEMA: u32 = 1;
 
 /// The verdict about a file.
-struct Verdict<'a> {
-    file: &'a Path,
+struct Verdict {
     /// Number of options that are set.
     options: usize,
-    mistakes: Vec<Mistake>,
+    mistaken: Mistaken,
 }
 
 /// Checks a file and prints its mistakes. Succeeds only if there are none.
@@ -39,19 +39,21 @@ pub(super) fn run(file: &Path, format: Format) -> Result<ExitCode> {
     let checked = configuration.check().map(|_| ());
     let mistaken = checked.and_then(|()| configuration.check_names()).err();
     let verdict = Verdict {
-        file,
         options: configuration.options(),
-        mistakes: mistaken.map_or_else(Vec::new, |mistaken| mistaken.mistakes),
+        mistaken: mistaken.unwrap_or_else(|| Mistaken {
+            file: file.to_owned(),
+            mistakes: Vec::new(),
+        }),
     };
     unless_closed(verdict.print(&mut stdout(), format).map_err(Into::into))?;
-    Ok(if verdict.mistakes.is_empty() {
+    Ok(if verdict.mistaken.mistakes.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-impl Verdict<'_> {
+impl Verdict {
     fn print(&self, out: &mut impl Write, format: Format) -> io::Result<()> {
         match format {
             Format::Text => self.write_text(out)?,
@@ -61,26 +63,14 @@ impl Verdict<'_> {
     }
 
     fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        let file = printable(self.file);
-        let options = match self.options {
-            1 => "1 option".to_owned(),
-            several => format!("{several} options"),
-        };
-        match self.mistakes.len() {
-            0 => return writeln!(out, "{file}: {options}, no mistakes."),
-            _ => writeln!(
-                out,
-                "{}",
-                Mistaken {
-                    file: self.file.to_owned(),
-                    mistakes: self.mistakes.clone(),
-                }
-            )?,
+        let file = printable(&self.mistaken.file);
+        let count = self.mistaken.mistakes.len() as u64;
+        if count == 0 {
+            let options = counted(self.options as u64, "option", "options");
+            return writeln!(out, "{file}: {options}, no mistakes.");
         }
-        match self.mistakes.len() {
-            1 => writeln!(out, "1 mistake in {file}."),
-            several => writeln!(out, "{several} mistakes in {file}."),
-        }
+        writeln!(out, "{}", self.mistaken)?;
+        writeln!(out, "{} in {file}.", counted(count, "mistake", "mistakes"))
     }
 
     fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
@@ -100,7 +90,7 @@ impl Verdict<'_> {
             key: Option<&'a str>,
             mistake: &'a str,
         }
-        let mistakes = self.mistakes.iter().map(|mistake| Place {
+        let mistakes = self.mistaken.mistakes.iter().map(|mistake| Place {
             line: mistake.line,
             column: mistake.column,
             key: mistake.key.as_deref(),
@@ -109,8 +99,8 @@ impl Verdict<'_> {
         let object = Object {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
-            file: self.file.to_string_lossy().into_owned(),
-            works: self.mistakes.is_empty(),
+            file: self.mistaken.file.to_string_lossy().into_owned(),
+            works: self.mistaken.mistakes.is_empty(),
             options: self.options,
             mistakes: mistakes.collect(),
         };
@@ -122,12 +112,15 @@ impl Verdict<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::config::Mistake;
 
     fn printed(mistakes: Vec<Mistake>, format: Format) -> String {
         let verdict = Verdict {
-            file: Path::new("FILE"),
             options: 3,
-            mistakes,
+            mistaken: Mistaken {
+                file: "FILE".into(),
+                mistakes,
+            },
         };
         let mut out = Vec::new();
         verdict.print(&mut out, format).unwrap();

@@ -559,9 +559,11 @@ mod tests {
         Mistaken { file, mistakes }.to_string()
     }
 
-    /// Returns the lines of an option in the file of the packages, which has each one in a comment.
+    /// The file of the packages, which has each option in a comment.
+    const FILE: &str = include_str!("../../../packaging/connect-trace.toml");
+
+    /// Returns the lines of an option in the file of the packages.
     fn in_packages(key: &str) -> Vec<&'static str> {
-        const FILE: &str = include_str!("../../../packaging/connect-trace.toml");
         let lines = FILE.lines().filter_map(|line| line.strip_prefix('#'));
         let of_key = |line: &&str| {
             let rest = line.strip_prefix(key);
@@ -583,6 +585,15 @@ mod tests {
         let options: BTreeSet<&str> = options.filter(|name| !NO_KEYS.contains(name)).collect();
         let keys: BTreeSet<&str> = keys(&definition).map(|(key, _)| key).collect();
         assert_eq!(keys, options);
+        let commented = FILE
+            .lines()
+            .filter_map(|line| line.strip_prefix('#')?.split_once(" = "));
+        let commented = commented.map(|(key, _)| key);
+        let commented: Vec<&str> = commented
+            .filter(|key| key.starts_with(|first: char| first.is_ascii_lowercase()))
+            .collect();
+        assert_eq!(commented.iter().copied().collect::<BTreeSet<_>>(), keys);
+        assert_eq!(commented.len(), keys.len(), "a key is there twice");
         for key in keys {
             let lines = in_packages(key);
             assert_eq!(lines.len(), 1, "the option {key}: {lines:?}");
@@ -599,8 +610,10 @@ mod tests {
 
     #[test]
     fn the_file_of_the_packages_sets_nothing() {
-        let file = include_bytes!("../../../packaging/connect-trace.toml");
-        let read = Configuration::of(Path::new("connect-trace.toml"), file);
+        for line in FILE.lines() {
+            assert!(line.is_empty() || line.starts_with('#'), "{line}");
+        }
+        let read = Configuration::of(Path::new("connect-trace.toml"), FILE.as_bytes());
         read.check().unwrap();
         assert_eq!(read.options(), 0);
     }
