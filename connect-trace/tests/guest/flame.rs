@@ -146,6 +146,7 @@ fn a_flame_graph_of_an_exhausted_range_gives_the_search_the_share_of_its_times(
 }
 
 fn a_flame_graph_has_all_times_with_and_without_a_cpu(mode: AttachMode) -> Result<()> {
+    crowd_is_seen(mode)?;
     // More threads than CPUs, each of which searches for a long time once the range is used up.
     let Traced {
         stacks,
