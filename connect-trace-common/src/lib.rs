@@ -22,7 +22,7 @@ pub use counters::{CheckEstablished, Control, Counters, FastGroup, FastKind, Fas
 pub use end::{EndCounters, EndRecord};
 pub use field::Field;
 pub use filter::FilterBits;
-pub use mitigation::{MitigationCounters, RouteKey, RouteState};
+pub use mitigation::{MitigationCounters, RouteCounts, RouteKey, RouteState};
 pub use params::Params;
 pub use phases::{PhasedRecord, Phases, PhasesInFlight};
 pub use record::{ConnectRecord, Flags, InFlight};

@@ -17,19 +17,29 @@ pub struct RouteKey {
     pub destination: [u32; 4],
 }
 
-/// Value of the map `ROUTES`.
+/// Value of the map `ROUTES`, written by the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct RouteState {
     /// The source address that the kernel was last seen to choose, in the same form as the destination.
     pub source: [u32; 4],
-    /// 1 if the mitigation acts on this route. Written by the daemon.
+    /// 1 if the mitigation acts on this route.
     pub acts: u64,
+}
+
+/// Value of the map `ROUTE_COUNTS`, which has the keys of `ROUTES`: a map of its own, so that the daemon can change a
+/// route without losing counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct RouteCounts {
     /// Ports that the programs tested.
     pub tested: u64,
     /// Tested ports that were taken.
     pub taken: u64,
 }
+
+/// Maximum number of routes.
+pub const MOST_ROUTES: u32 = 4_096;
 
 /// Method of a mitigation, in [`crate::Params::mitigation`].
 pub mod method {
@@ -46,6 +56,42 @@ pub const MOST_TRIES: u32 = 12;
 
 /// Largest number of source addresses of each family.
 pub const MOST_SOURCES: usize = 64;
+
+/// Numbers of source addresses, in [`crate::Params::mitigation_sources`]. In the maps, loopback addresses come after the
+/// others: a loopback address cannot reach another host, nor the other way round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// IPv4 addresses that are not loopback addresses.
+    pub v4: u8,
+    /// IPv4 loopback addresses.
+    pub v4_loopback: u8,
+    /// IPv6 addresses that are not loopback addresses.
+    pub v6: u8,
+    /// IPv6 loopback addresses.
+    pub v6_loopback: u8,
+}
+
+impl Sources {
+    /// Returns the numbers in one word.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        u32::from_le_bytes([self.v4, self.v4_loopback, self.v6, self.v6_loopback]) as u64
+    }
+
+    /// Returns the place of the first address and the number of addresses in a map, for a destination. By shifts, so
+    /// that the verifier knows the numbers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(word: u64, v4: bool, loopback: bool) -> (u32, u32) {
+        let word = if v4 { word } else { word >> 16 };
+        let others = word as u32 & 0xff;
+        if loopback {
+            (others, (word >> 8) as u32 & 0xff)
+        } else {
+            (0, others)
+        }
+    }
+}
 
 /// Share of the threads or cgroups that belong to a mitigation, in parts of this number.
 pub const WHOLE: u32 = 10_000;
@@ -74,19 +120,19 @@ pub struct MitigationCounters {
     pub calls: u64,
     /// connect() calls of other protocols, which are left alone; not part of `calls`.
     pub not_tcp: u64,
-    /// Left alone: the socket had a port.
+    /// Left alone: the socket had a port, or was bound to a device, or to an address where addresses are chosen.
     pub bound: u64,
     /// Left alone: the socket had a range of its own.
     pub own_range: u64,
     /// Left to the kernel: the destination is not in `ROUTES`.
     pub no_route: u64,
-    /// Left to the kernel: the mitigation does not act on the route.
+    /// Left to the kernel: the mitigation does not act on the route, or none of its addresses fits the destination.
     pub idle: u64,
     /// Left to the kernel: the thread or cgroup does not belong to the share.
     pub other_share: u64,
     /// The mitigation chose the port, address or range.
     pub applied: u64,
-    /// Left to the kernel after [`MOST_TRIES`] ports that were taken or reserved.
+    /// Left to the kernel after [`MOST_TRIES`] ports that were taken, busy or reserved.
     pub exhausted: u64,
     /// Left to the kernel, because it refused a step.
     pub refused: u64,
@@ -94,9 +140,12 @@ pub struct MitigationCounters {
     pub tested: u64,
     /// Tested ports that were taken.
     pub taken: u64,
+    /// Tested ports that were free for this destination, but which the kernel refused to bind (`EADDRINUSE`): another
+    /// socket, without `SO_REUSEADDR`, has the port and the address.
+    pub busy: u64,
     /// Ports that were skipped because they are reserved (`net.ipv4.ip_local_reserved_ports`).
     pub reserved: u64,
-    /// The last errno with which the kernel refused a step; 0 if it never did.
+    /// The last errno with which the kernel refused a step on one of the CPUs; 0 if it never did.
     pub last_errno: u64,
     /// Time in the program of the calls that are `applied`, `exhausted` or `refused`, in nanoseconds.
     pub acting_ns: u64,
@@ -139,9 +188,37 @@ impl MitigationCounters {
             refused,
             tested,
             taken,
+            busy,
             reserved,
             acting_ns
         )
+    }
+
+    /// Adds the counters of another CPU.
+    pub fn add(&mut self, more: &Self) {
+        macro_rules! sums {
+            ($($field:ident),*) => { $(self.$field += more.$field;)* };
+        }
+        sums!(
+            calls,
+            not_tcp,
+            bound,
+            own_range,
+            no_route,
+            idle,
+            other_share,
+            applied,
+            exhausted,
+            refused,
+            tested,
+            taken,
+            busy,
+            reserved,
+            acting_ns
+        );
+        if more.last_errno != 0 {
+            self.last_errno = more.last_errno;
+        }
     }
 }
 
@@ -179,5 +256,23 @@ mod tests {
         let none = MitigationCounters::default();
         assert_eq!(counters.since(&counters), none);
         assert_eq!(counters.since(&none), counters);
+        let mut twice = counters;
+        twice.add(&counters);
+        assert_eq!(twice.since(&counters), counters);
+    }
+
+    #[test]
+    fn loopback_addresses_serve_loopback_destinations_only() {
+        let word = Sources {
+            v4: 64,
+            v4_loopback: 1,
+            v6: 2,
+            v6_loopback: 3,
+        }
+        .to_word();
+        assert_eq!(Sources::of(word, true, false), (0, 64));
+        assert_eq!(Sources::of(word, true, true), (64, 1));
+        assert_eq!(Sources::of(word, false, false), (0, 2));
+        assert_eq!(Sources::of(word, false, true), (2, 3));
     }
 }

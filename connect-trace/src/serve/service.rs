@@ -85,6 +85,7 @@ impl Service {
             phases: false,
             stacks_hertz: None,
             max_connections: None,
+            mitigation: None,
         };
         let mut recording = Recorder::create(&args.recording)?;
         let mut session = Session::start(&config, args.max_overhead, false)?;
