@@ -53,6 +53,9 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
         if !args.quiet {
             say!("{sandbox}");
+            if let Some(mitigates) = &args.mitigates {
+                say!("Mitigating: {}.", mitigates.settings);
+            }
         }
         let mut manager = Manager::of_this_process(service.status(&listeners));
         let (requests, waiting) = mpsc::channel(WAITING);
