@@ -20,6 +20,7 @@ mod load;
 mod losses;
 mod makers;
 mod matching;
+mod mitigate;
 mod nginx;
 mod output;
 mod overhead;
@@ -107,6 +108,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
     live::TESTS,
+    mitigate::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
