@@ -20,6 +20,7 @@ mod load;
 mod losses;
 mod makers;
 mod matching;
+mod mitigation;
 mod nginx;
 mod output;
 mod overhead;
@@ -109,6 +110,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     live::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
+    mitigation::TESTS,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
     prometheus::TESTS,
