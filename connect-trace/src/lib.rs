@@ -7,6 +7,7 @@
 //!
 //! The commands are [`trace`], [`serve`] (a trace without an end, with [`metrics`] over HTTP), [`replay`]
 //! (`connect-trace report`), [`check`] (the requirements on this host), [`explain`] (the port search for one destination),
+//! [`mitigate`] (a service that chooses the source of connections),
 //! [`load`] (a workload of connections with a strategy) and [`compare`] (several strategies). [`cli`] is the command line,
 //! `options` has the values of its options, and [`filter`] selects connections. [`kernel`] finds out the features
 //! of the running kernel, [`overhead`] measures and limits the cost of a trace, `clock` converts times, and
@@ -31,6 +32,7 @@ pub mod flame;
 pub mod kernel;
 pub mod load;
 pub mod metrics;
+pub mod mitigate;
 mod options;
 pub mod overhead;
 pub mod probes;
