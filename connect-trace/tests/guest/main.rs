@@ -21,6 +21,7 @@ mod losses;
 mod makers;
 mod matching;
 mod mitigate;
+mod mitigation;
 mod nginx;
 mod output;
 mod overhead;
@@ -111,6 +112,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     mitigate::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
+    mitigation::TESTS,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
     prometheus::TESTS,

@@ -287,9 +287,10 @@ impl Mitigation {
     pub fn remove_route(&mut self, key: &RouteKey) -> Result<()> {
         let key = &Plain(*key);
         for removed in [self.routes.remove(key), self.counts.remove(key)] {
-            match removed {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(refused(error)).context("remove a route"),
+            if let Err(error) = removed
+                && errno(&error) != Some(libc::ENOENT)
+            {
+                return Err(refused(error)).context("remove a route");
             }
         }
         Ok(())
@@ -298,15 +299,27 @@ impl Mitigation {
 
 /// Returns the error of a map, with the remedy if the kernel demands a privilege.
 fn refused(error: MapError) -> Error {
+    let is_forbidden = errno(&error) == Some(libc::EPERM);
     let error = Error::from(error);
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
-    if causes.any(|cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied) {
-        return error.context(
-            "the kernel lets nobody change the routes of a mitigation without CAP_BPF, as all kernels before 5.19 do; \
-             keep CAP_BPF, or use a newer kernel",
-        );
+    if !is_forbidden {
+        return error;
     }
-    error
+    error.context(
+        "the kernel lets nobody change the routes of a mitigation without CAP_BPF, as all kernels before 5.19 do; keep \
+         CAP_BPF, or use a newer kernel",
+    )
+}
+
+/// Returns the error number of the system call that failed.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Attaches the programs to a cgroup. Without flags, the links of later kernels let other programs be attached too
@@ -325,10 +338,7 @@ fn attach_to(ebpf: &mut Ebpf, cgroup: &Path) -> Result<()> {
 
 /// Names the reason why a program could not be attached to a cgroup, if it is known.
 fn unattached(cause: Error, cgroup: &Path) -> Error {
-    let errno = cause
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
-    let (what, remedy) = match errno {
+    let (what, remedy) = match errno(cause.as_ref()) {
         Some(libc::EBADF) => (
             "is not a cgroup of version 2",
             "name a folder below a mounted cgroup2 file system",
