@@ -20,6 +20,7 @@ use crate::{
     replay::args::ReportArgs,
     serve::args::ServeArgs,
     stats::by::By,
+    supervise::args::TryArgs,
     trace::{args::TraceArgs, flame::FlameArgs},
 };
 
@@ -41,6 +42,8 @@ Examples:
   connect-trace report FILE        print the same reports from that file
   connect-trace load full-range    open connections with a strategy
   connect-trace compare            find the best strategy; takes minutes
+  connect-trace try full-range -- curl URL
+                                   use a strategy for a program, unchanged
   connect-trace flame -d 10        a flame graph: where connect() takes its time
   connect-trace check              can this host be traced, and how?
   connect-trace explain 10.0.0.7:5432
@@ -142,6 +145,7 @@ impl Cli {
             Some(Command::Serve(serve)) => return serve.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
+            Some(Command::Try(args)) => return args.contradiction(),
             Some(_) => return None,
         };
         if self.command.is_some() && output.by == By::Pod {
@@ -181,6 +185,11 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Compare strategies for choosing source ports on this kernel, and recommend one
     Compare(Box<CompareArgs>),
+    /// Run a command whose connect() calls use a strategy for source ports, unchanged; needs no root and no eBPF
+    Try(Box<TryArgs>),
+    /// The process that goes on if the supervisor of `try` ends; connect-trace starts it by itself
+    #[command(hide = true)]
+    TryStandby,
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,
@@ -203,6 +212,7 @@ impl Command {
             Self::Serve(_) => Some("serve"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),
+            Self::Try(_) => Some("try"),
             _ => None,
         }
     }
