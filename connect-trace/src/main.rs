@@ -60,6 +60,7 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Load(args)) => return load::run(&args),
         Some(Command::Compare(args)) => return compare::run(&args),
         Some(Command::Try(args)) => return supervise::run(&args),
+        Some(Command::TryPrice { to, results }) => supervise::price::run(to, results)?,
         Some(Command::TryStandby) => supervise::standby::run()?,
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {

@@ -4,7 +4,7 @@ pub mod completions;
 pub mod man;
 mod mistyped;
 
-use std::{env, ffi::OsString};
+use std::{env, ffi::OsString, net::IpAddr, os::fd::RawFd};
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -190,6 +190,14 @@ pub enum Command {
     /// The process that goes on if the supervisor of `try` ends; connect-trace starts it by itself
     #[command(hide = true)]
     TryStandby,
+    /// The process that measures the price of `try`; connect-trace starts it by itself
+    #[command(hide = true)]
+    TryPrice {
+        /// Address to connect to
+        to: IpAddr,
+        /// Descriptor to write the times to
+        results: RawFd,
+    },
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,

@@ -106,11 +106,19 @@ pub(super) struct Counts {
     made: Mutex<Made>,
 }
 
-/// Durations of connections by the parity of their ports.
+/// Connections of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Made {
+    /// Durations of connect() calls that got an even port.
     pub(super) even: Mean,
+    /// Durations of connect() calls that got an odd port.
     pub(super) odd: Mean,
+    /// Number of connections before the first one from an odd port.
+    pub(super) before_odd: Option<u64>,
+    /// Candidate ports of each search, if traced.
+    pub(super) scanned: Mean,
+    /// Number of calls that failed.
+    pub(super) failed: u64,
 }
 
 /// A mean.
@@ -126,27 +134,29 @@ impl Mean {
         self.sum += value;
     }
 
-    pub(super) fn join(&mut self, other: Self) {
-        self.count += other.count;
-        self.sum += other.sum;
-    }
-
     pub(super) fn get(self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 }
 
 impl Made {
-    pub(super) fn add(&mut self, port: u16, ns: f64) {
+    /// Adds a connection from this port.
+    pub(super) fn add(&mut self, port: u16, ns: f64, scanned: Option<u32>) {
         match port % 2 {
             0 => self.even.add(ns),
-            _ => self.odd.add(ns),
+            _ => {
+                self.before_odd.get_or_insert(self.even.count);
+                self.odd.add(ns);
+            }
+        }
+        if let Some(scanned) = scanned {
+            self.scanned.add(scanned.into());
         }
     }
 
-    pub(super) fn join(&mut self, other: Self) {
-        self.even.join(other.even);
-        self.odd.join(other.odd);
+    /// Returns the number of connections.
+    pub(super) fn count(&self) -> u64 {
+        self.even.count + self.odd.count
     }
 }
 

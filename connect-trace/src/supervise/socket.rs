@@ -15,8 +15,10 @@ const IP_LOCAL_PORT_RANGE: c_int = 51;
 /// `SO_NETNS_COOKIE` of asm/socket.h, from Linux 5.14.
 const SO_NETNS_COOKIE: c_int = 71;
 
-/// State of a TCP socket that is not connected.
+/// States of a TCP socket, of net/tcp_states.h.
+const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
 
 /// Ports 1 to 65535: the kernel takes the part that is within the range of the socket's network namespace.
 pub(super) const ALL_PORTS: u32 = 0xffff_0001;
@@ -93,9 +95,18 @@ impl Socket {
 
     /// Returns true if a TCP socket is connected, or was asked to connect.
     pub(super) fn is_under_way(&self) -> bool {
+        self.state().is_some_and(|state| state != TCP_CLOSE)
+    }
+
+    /// Returns true if the handshake of a TCP socket has succeeded.
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self.state(), Some(TCP_ESTABLISHED | TCP_CLOSE_WAIT))
+    }
+
+    fn state(&self) -> Option<u8> {
         // The state is the first byte of `tcp_info`, whose beginning is enough.
-        self.get(libc::IPPROTO_TCP, libc::TCP_INFO, [0_u8; 4])
-            .is_ok_and(|[state, ..]| state != TCP_CLOSE)
+        let info = self.get(libc::IPPROTO_TCP, libc::TCP_INFO, [0_u8; 4]);
+        info.ok().map(|[state, ..]| state)
     }
 
     /// Binds an address and leaves the port to connect().

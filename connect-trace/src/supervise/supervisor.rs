@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::unix::thread::JoinHandleExt as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -41,7 +42,7 @@ const FINISHERS: usize = 4;
 pub(super) struct Work {
     pub(super) strategy: Strategy,
     /// Source addresses of [`Strategy::Addresses`].
-    pub(super) addresses: Vec<std::net::IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// The supervisor makes all connect() calls, and times them.
     pub(super) measures: bool,
 }
@@ -399,9 +400,9 @@ fn set_all_ports(socket: &Socket) -> Result<(), Done> {
 /// Binds the next address that reaches the destination.
 fn bind_next(
     socket: &Socket,
-    addresses: &[std::net::IpAddr],
+    addresses: &[IpAddr],
     turn: &mut usize,
-    to: std::net::IpAddr,
+    to: IpAddr,
 ) -> Result<(), Done> {
     for _ in 0..addresses.len() {
         let address = addresses[*turn % addresses.len()];
@@ -464,13 +465,19 @@ impl Attempt {
             && let Ok(Some(local)) = self.socket.local()
         {
             let ns = self.took.as_nanos() as f64;
-            shared.counts.made().add(local.port(), ns);
+            shared.counts.made().add(local.port(), ns, None);
         }
         if self.blocks {
             let _ = self.socket.set_blocking(true);
             if is_under_way {
-                // The program's own call waits for the handshake.
-                return (Answer::Continue, Done::Set);
+                // The program's own call waits for the handshake. One that is over needs no wait, and the connection may
+                // be closed before a second call looks at it.
+                let answer = if self.socket.is_established() {
+                    Answer::Result(0)
+                } else {
+                    Answer::Continue
+                };
+                return (answer, Done::Set);
             }
         }
         (Answer::Result(errno), Done::Set)
