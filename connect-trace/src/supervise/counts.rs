@@ -12,8 +12,10 @@ use super::reach::Unreachable;
 pub(super) enum LeftAlone {
     /// Neither TCP, nor UDP with `addresses`.
     Protocol,
-    /// The program has bound it.
-    Bound,
+    /// It has a port: the program has bound it, or has called connect() on it before.
+    Port,
+    /// The program has bound an address.
+    Address,
     /// The program has set its `IP_LOCAL_PORT_RANGE`.
     OwnRange,
     /// None of the source addresses is of the destination's family, or reaches it.
@@ -32,9 +34,14 @@ pub(super) enum LeftAlone {
 
 impl LeftAlone {
     /// All reasons that are reported, in the order of the report, each with its name in JSON and its words.
-    pub(super) const TOLD: [(Self, &'static str, &'static str); 8] = [
+    pub(super) const TOLD: [(Self, &'static str, &'static str); 9] = [
         (Self::Protocol, "protocol", "not TCP"),
-        (Self::Bound, "bound", "bound by the program"),
+        (Self::Port, "port", "with a port already"),
+        (
+            Self::Address,
+            "address",
+            "with an address of the program's own",
+        ),
         (
             Self::OwnRange,
             "own_range",

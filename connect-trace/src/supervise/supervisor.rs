@@ -83,13 +83,15 @@ impl Shared {
     }
 
     /// Answers a notification, and empties its slot.
-    fn answer(&self, call: Call, answer: Answer, done: Done) {
+    ///
+    /// `connecting` is the time in connect(), which is none of the supervision's own.
+    fn answer(&self, call: Call, answer: Answer, done: Done, connecting: Duration) {
         let sent = self.listener.answer(call.id, answer);
         self.slots.clear(call.slot);
         // A call that was interrupted comes again.
         if sent.is_ok() {
-            self.counts
-                .add(done, call.received.elapsed().as_nanos() as u64);
+            let own = call.received.elapsed().saturating_sub(connecting);
+            self.counts.add(done, own.as_nanos() as u64);
         }
     }
 }
@@ -173,7 +175,8 @@ struct Attempt {
 
 /// The next step for a call.
 enum Step {
-    Answer(Answer, Done),
+    /// The answer, the result to count, and the time in connect().
+    Answer(Answer, Done, Duration),
     /// None of the window's ports is free.
     Again(Attempt),
 }
@@ -228,12 +231,13 @@ impl Worker {
                 received: Instant::now(),
             };
             let again = match self.step(call, &notification) {
-                Ok(Step::Answer(answer, done)) => {
-                    self.shared.answer(call, answer, done);
+                Ok(Step::Answer(answer, done, connecting)) => {
+                    self.shared.answer(call, answer, done, connecting);
                     continue;
                 }
                 Err(done) => {
-                    self.shared.answer(call, Answer::Continue, done);
+                    self.shared
+                        .answer(call, Answer::Continue, done, Duration::ZERO);
                     continue;
                 }
                 Ok(Step::Again(attempt)) => attempt,
@@ -287,7 +291,7 @@ impl Worker {
             return Err(if is_tcp && socket.is_under_way() {
                 Done::NotCounted
             } else {
-                Done::Left(LeftAlone::Bound)
+                Done::Left(LeftAlone::Port)
             });
         }
         let is_connect = number == libc::SYS_connect;
@@ -316,7 +320,7 @@ impl Worker {
                     return Err(if is_ours {
                         Done::Set
                     } else {
-                        Done::Left(LeftAlone::Bound)
+                        Done::Left(LeftAlone::Address)
                     });
                 }
                 let to = destination.as_ref().and_then(Destination::ip);
@@ -325,7 +329,7 @@ impl Worker {
             }
         }
         let Some(destination) = destination.filter(|_| makes) else {
-            return Ok(Step::Answer(Answer::Continue, Done::Set));
+            return Ok(Step::Answer(Answer::Continue, Done::Set, Duration::ZERO));
         };
         let blocks = socket.blocks().map_err(|_| Done::NotCounted)?;
         let step = if blocks {
@@ -350,8 +354,8 @@ impl Worker {
         if errno == libc::EADDRNOTAVAIL && attempt.range.is_some() {
             return Ok(Step::Again(attempt));
         }
-        let (answer, done) = attempt.end(&self.shared, errno);
-        Ok(Step::Answer(answer, done))
+        let answer = attempt.end(&self.shared, errno);
+        Ok(Step::Answer(answer, Done::Set, attempt.took))
     }
 
     /// Reads the address that the thread connects to, while it waits.
@@ -447,18 +451,19 @@ impl Attempt {
         while errno == libc::EADDRNOTAVAIL && self.range.is_some() {
             errno = self.connect(shared, random);
         }
-        let (answer, done) = self.end(shared, errno);
-        shared.answer(self.call, answer, done);
+        let answer = self.end(shared, errno);
+        shared.answer(self.call, answer, Done::Set, self.took);
     }
 
     /// Leaves the socket as the program's connect() would have, and returns the answer.
-    fn end(&self, shared: &Shared, errno: i32) -> (Answer, Done) {
-        let is_window = matches!(shared.work.strategy, Strategy::Window(_));
+    fn end(&self, shared: &Shared, errno: i32) -> Answer {
+        let is_under_way = errno == libc::EINPROGRESS;
+        // First of all: the peer may reset the connection at any time.
+        let is_established = self.blocks && is_under_way && self.socket.is_established();
         // A call that succeeds at once has put off its search: TCP_FASTOPEN_CONNECT.
-        if is_window && errno != 0 {
+        if errno != 0 && matches!(shared.work.strategy, Strategy::Window(_)) {
             let _ = self.socket.set_port_range(0);
         }
-        let is_under_way = errno == libc::EINPROGRESS;
         if errno != 0 && !is_under_way {
             shared.counts.failed();
         } else if shared.work.measures
@@ -469,18 +474,14 @@ impl Attempt {
         }
         if self.blocks {
             let _ = self.socket.set_blocking(true);
-            if is_under_way {
-                // The program's own call waits for the handshake. One that is over needs no wait, and the connection may
-                // be closed before a second call looks at it.
-                let answer = if self.socket.is_established() {
-                    Answer::Result(0)
-                } else {
-                    Answer::Continue
-                };
-                return (answer, Done::Set);
-            }
         }
-        (Answer::Result(errno), Done::Set)
+        match (is_under_way, self.blocks) {
+            // The handshake is over: there is nothing to wait for.
+            (true, true) if is_established => Answer::Result(0),
+            // The program's own call waits for it.
+            (true, true) => Answer::Continue,
+            _ => Answer::Result(errno),
+        }
     }
 }
 
