@@ -20,7 +20,7 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "report",
     "serve",
     "flame",
@@ -28,6 +28,7 @@ const PAGES: [&str; 9] = [
     "explain",
     "load",
     "compare",
+    "try",
     "completions",
     "man",
 ];
