@@ -39,6 +39,7 @@ mod soak;
 mod socket;
 mod strategy;
 mod streams;
+mod supervise;
 mod symbols;
 mod tcp;
 mod terminal;
@@ -148,6 +149,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
+        ("try", supervise::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());
