@@ -281,7 +281,7 @@ fn io_uring_and_filters_of_the_program_are_told() -> Option<String> {
         "{report}"
     );
     for (client, note) in [
-        ("io-uring", "io_uring are not"),
+        ("io-uring", "by io_uring are not"),
         ("filtered", "filters of their own"),
     ] {
         let output = supervised(options, client).output().expect("it can be run");
@@ -620,6 +620,7 @@ fn strategies_are_compared_with_their_price() -> Option<String> {
             assert!(runs[0]["before_odd"].as_u64() < Some(40), "{strategy}");
         }
     }
+    assert_documented(&report);
     let output = supervised(options, "hold 195 -")
         .output()
         .expect("it can be run");
@@ -637,6 +638,22 @@ fn strategies_are_compared_with_their_price() -> Option<String> {
     // Twice each of three strategies.
     assert_eq!(text(&output.stdout).lines().count(), 6 * 195);
     None
+}
+
+/// Fails unless docs/try.md has every field.
+fn assert_documented(value: &Value) {
+    const DOCUMENTATION: &str = include_str!("../../docs/try.md");
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let is_there = DOCUMENTATION.contains(&format!("`{name}`"));
+                assert!(is_there, "{name} is not in docs/try.md");
+                assert_documented(value);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(assert_documented),
+        _ => {}
+    }
 }
 
 fn wrong_usage_is_one_message_and_exit_status_2() -> Option<String> {

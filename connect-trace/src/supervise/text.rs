@@ -212,7 +212,7 @@ fn notes(counted: &Counted) -> Vec<String> {
     let mut notes = Vec::new();
     if counted.io_urings > 0 {
         notes.push(format!(
-            "the command has set up {}: connections that it makes by io_uring are not seen by seccomp, and are as \
+            "the command has asked for {}: connections that are made by io_uring are not seen by seccomp, and are as \
              without connect-trace",
             with_noun(counted.io_urings, "io_uring", "io_urings")
         ));

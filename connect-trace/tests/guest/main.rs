@@ -149,7 +149,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
-        ("try", supervise::TESTS),
+        ("supervise", supervise::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());
