@@ -39,6 +39,8 @@ const TESTS: &[Test] = tests![
     threads_children_and_orphans_are_supervised,
     a_call_that_connects_by_sending_is_set,
     io_uring_and_filters_of_the_program_are_told,
+    a_jvm_is_supervised,
+    curl_is_supervised,
     status_and_signals_are_those_of_the_command,
     an_ordinary_user_needs_no_privileges,
     a_killed_supervisor_costs_no_call,
@@ -287,6 +289,61 @@ fn io_uring_and_filters_of_the_program_are_told() -> Option<String> {
         let output = supervised(options, client).output().expect("it can be run");
         let message = text(&output.stderr).replace("\n  ", " ");
         assert!(message.contains(note), "{message}");
+    }
+    None
+}
+
+/// Runs a program of this machine under supervision, or returns the reason why there is none.
+fn run_other(strategy: &str, command: &[&str]) -> Result<(Output, Value), String> {
+    let alone = inside(command).output();
+    match alone {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return Err(text(&output.stderr)),
+        Err(error) => return Err(format!("{}: {error}", command[0])),
+    }
+    let mut arguments = vec![env!("CARGO_BIN_EXE_connect-trace"), "try", strategy];
+    arguments.extend(["--format", "json", "--output", "/dev/stderr", "--"]);
+    arguments.extend(command);
+    let output = inside(&arguments).output().expect("it can be run");
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let line = message.lines().find(|line| line.starts_with('{'));
+    let report = line.and_then(|line| serde_json::from_str(line).ok());
+    Ok((
+        output,
+        report.unwrap_or_else(|| panic!("no report: {message}")),
+    ))
+}
+
+fn a_jvm_is_supervised() -> Option<String> {
+    if let Some(why) = refused("window-20") {
+        return Some(why);
+    }
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/supervise/Client.java");
+    let (output, report) = match run_other("window-20", &["java", source]) {
+        Ok(ran) => ran,
+        Err(why) => return Some(why),
+    };
+    let out = text(&output.stdout);
+    let odd = out
+        .strip_prefix("140 open, ")
+        .and_then(|rest| rest.strip_suffix(" odd\n"));
+    let odd: u32 = odd.and_then(|odd| odd.parse().ok()).expect("it prints");
+    assert!(odd > 30, "{out}");
+    assert_eq!(report["supervision"]["set"], 140, "{report}");
+    None
+}
+
+/// Nobody listens: each connection is refused after it was set.
+fn curl_is_supervised() -> Option<String> {
+    const FAILED_TO_CONNECT: &str = "curl -s http://127.0.0.1:7/[1-30] || [ $? = 7 ]";
+    if let Some(why) = refused("full-range") {
+        return Some(why);
+    }
+    let script = format!("command -v curl && {FAILED_TO_CONNECT}");
+    match run_other("full-range", &["sh", "-c", &script]) {
+        Ok((_, report)) => assert_eq!(report["supervision"]["set"], 30, "{report}"),
+        Err(why) => return Some(format!("no curl: {why}")),
     }
     None
 }

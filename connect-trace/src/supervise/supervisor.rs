@@ -113,7 +113,7 @@ impl Supervisor {
         let worker = Worker::new(Arc::clone(&shared));
         let receiving = thread::Builder::new()
             .name("ct-supervise".to_owned())
-            .spawn(move || worker.receive(false))
+            .spawn(move || worker.run(false))
             .context("cannot start the supervisor's thread")?;
         Ok(Self { shared, receiving })
     }
@@ -139,7 +139,7 @@ impl Supervisor {
 
 /// Answers in this thread, until nobody has the filter any more.
 pub(super) fn supervise(shared: Shared) {
-    Worker::new(Arc::new(shared)).receive(true);
+    Worker::new(Arc::new(shared)).run(true);
 }
 
 /// Has SIGURG interrupt a thread that waits for a notification. Nothing else is sent it.
@@ -187,14 +187,13 @@ struct Worker {
     /// Number of the next address.
     turn: usize,
     random: Rng,
-    finishers: Option<Sender<Attempt>>,
+    finishers: Option<Finishers>,
 }
 
 impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
-        let finishers = matches!(shared.work.strategy, Strategy::Window(_))
-            .then(|| finishers(&shared))
-            .flatten();
+        let finishers =
+            matches!(shared.work.strategy, Strategy::Window(_)).then(|| Finishers::start(&shared));
         Self {
             shared,
             reach: Reach::new(),
@@ -206,7 +205,14 @@ impl Worker {
 
     /// Receives and answers until it is stopped. With `polls`, it ends when nobody has the filter any more, on kernels
     /// that do not end a receiver then as well.
-    fn receive(mut self, polls: bool) {
+    fn run(mut self, polls: bool) {
+        self.receive(polls);
+        if let Some(finishers) = self.finishers {
+            finishers.end();
+        }
+    }
+
+    fn receive(&mut self, polls: bool) {
         let mut slot = self.shared.free().pop().unwrap_or(0);
         while !self.shared.stopped.load(Ordering::Relaxed) {
             if polls && matches!(self.shared.listener.wait(), Ok(false)) {
@@ -247,7 +253,7 @@ impl Worker {
             match (other, &self.finishers) {
                 (Some(other), Some(finishers)) => {
                     slot = other;
-                    if let Err(mpsc::SendError(attempt)) = finishers.send(again) {
+                    if let Err(mpsc::SendError(attempt)) = finishers.attempts.send(again) {
                         attempt.finish(&self.shared, &mut self.random);
                         self.shared.free().push(call.slot);
                     }
@@ -485,22 +491,37 @@ impl Attempt {
     }
 }
 
-/// Starts threads that finish attempts; `None` if no thread can be made.
-fn finishers(shared: &Arc<Shared>) -> Option<Sender<Attempt>> {
-    let (sender, receiver) = mpsc::channel::<Attempt>();
-    let receiver = Arc::new(Mutex::new(receiver));
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let mut started = None;
-    for _ in 0..cpus.min(FINISHERS) {
-        let (shared, receiver) = (Arc::clone(shared), Arc::clone(&receiver));
-        let thread = thread::Builder::new()
-            .name("ct-finish".to_owned())
-            .spawn(move || finish_all(&shared, &receiver));
-        if thread.is_ok() {
-            started = Some(sender.clone());
+/// Threads that finish attempts.
+struct Finishers {
+    attempts: Sender<Attempt>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Finishers {
+    /// Starts as many threads as there are CPUs, up to a limit. Without any, the receiver of attempts is gone.
+    fn start(shared: &Arc<Shared>) -> Self {
+        let (attempts, receiver) = mpsc::channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let start = |_| {
+            let (shared, receiver) = (Arc::clone(shared), Arc::clone(&receiver));
+            thread::Builder::new()
+                .name("ct-finish".to_owned())
+                .spawn(move || finish_all(&shared, &receiver))
+                .ok()
+        };
+        let threads = (0..cpus.min(FINISHERS)).filter_map(start).collect();
+        Self { attempts, threads }
+    }
+
+    /// Waits until all attempts are finished.
+    fn end(self) {
+        drop(self.attempts);
+        for thread in self.threads {
+            // A thread that panicked has printed its message already.
+            let _ = thread.join();
         }
     }
-    started
 }
 
 fn finish_all(shared: &Shared, attempts: &Mutex<Receiver<Attempt>>) {

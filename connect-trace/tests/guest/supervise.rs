@@ -36,13 +36,11 @@ const REPORT: &str = "/tmp/try.json";
 /// Addresses that every kernel can bind.
 const ADDRESSES: &str = "addresses --addresses 127.0.0.2,127.0.0.3,::1";
 
-/// Returns the strategies that the running kernel can carry out.
+/// Returns the strategies that the running kernel can carry out; the last one makes the program's calls, if it can.
 fn strategies() -> Result<&'static [&'static str]> {
     Ok(match FullRange::here()? {
         FullRange::Refused => &[ADDRESSES],
-        FullRange::KeepsStep | FullRange::RemovesStep => {
-            &[ADDRESSES, "full-range", "window-500", "window-7"]
-        }
+        FullRange::KeepsStep | FullRange::RemovesStep => &[ADDRESSES, "full-range", "window-7"],
     })
 }
 
@@ -113,12 +111,12 @@ fn a_program_has_the_results_that_it_has_without_supervision((): ()) -> Result<(
 
 fn an_exhausted_range_is_cured_in_a_traced_comparison((): ()) -> Result<()> {
     /// Number of ports of the range, and of connections.
-    const PORTS: u64 = 1000;
+    const PORTS: u64 = 500;
     let _range = Range::read()?;
     let effect = FullRange::here()?;
     let compared: &[&str] = match effect {
         FullRange::Refused => &["addresses"],
-        FullRange::KeepsStep | FullRange::RemovesStep => &["full-range", "window-100"],
+        FullRange::KeepsStep | FullRange::RemovesStep => &["full-range", "window-50"],
     };
     let addresses = if effect == FullRange::Refused {
         "--addresses 127.0.0.2,127.0.0.3"
@@ -126,7 +124,7 @@ fn an_exhausted_range_is_cured_in_a_traced_comparison((): ()) -> Result<()> {
         ""
     };
     let options = format!("--against default {} {addresses}", compared.join(" "));
-    let command = ["truth", "exhaust", "20000-20999", "--set-range", "--quiet"];
+    let command = ["truth", "exhaust", "20000-20499", "--set-range", "--quiet"];
     let (_, report) = run(&options, &command)?;
     let measured = report["measured"].as_str().unwrap_or_default();
     assert!(measured.starts_with("traced by "), "{measured}");
@@ -157,7 +155,7 @@ fn an_exhausted_range_is_cured_in_a_traced_comparison((): ()) -> Result<()> {
         let before_odd = run["before_odd"].as_u64();
         match *name {
             "full-range" => effect.assert_first_pass(before_odd.unwrap_or(0), PORTS, &report),
-            "window-100" => assert!(before_odd < Some(50), "{report}"),
+            "window-50" => assert!(before_odd < Some(50), "{report}"),
             // Each of the two addresses has half of the ports.
             _ => assert_eq!(before_odd, None, "{report}"),
         }
@@ -198,15 +196,11 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 for address, _ in ports: print(address)
 ";
-    for strategy in strategies()? {
-        let (ended, report) = run(strategy, &["python3", "-c", SCRIPT])?;
-        assert_eq!(ended.stdout.lines().count(), 160, "{ended}");
-        assert_eq!(report["supervision"]["set"], 160, "{report}");
-        if *strategy == ADDRESSES {
-            let second = ended.stdout.lines().filter(|line| *line == "127.0.0.2");
-            assert_eq!(second.count(), 80, "{ended}");
-        }
-    }
+    let (ended, report) = run(ADDRESSES, &["python3", "-c", SCRIPT])?;
+    assert_eq!(ended.stdout.lines().count(), 160, "{ended}");
+    assert_eq!(report["supervision"]["set"], 160, "{report}");
+    let second = ended.stdout.lines().filter(|line| *line == "127.0.0.2");
+    assert_eq!(second.count(), 80, "{ended}");
     Ok(())
 }
 
@@ -229,7 +223,7 @@ fn nginx_as_a_proxy_connects_from_ports_of_both_parities((): ()) -> Result<()> {
     fs::create_dir_all("/tmp/proxy")?;
     let path = "/tmp/proxy/nginx.conf";
     fs::write(path, PROXY)?;
-    for strategy in strategies()? {
+    for strategy in strategies()?.iter().rev().take(2) {
         let command = ["nginx", "-e", "stderr", "-c", path];
         let mut proxy = Process::start(supervised(strategy, &command))?;
         proxy.wait_for_stderr("getrlimit(RLIMIT_NOFILE)")?;
@@ -256,7 +250,7 @@ fn nginx_as_a_proxy_connects_from_ports_of_both_parities((): ()) -> Result<()> {
 fn curl_wrk_and_asyncio_are_supervised((): ()) -> Result<()> {
     let nginx = Nginx::start()?;
     let port = nginx::PORT;
-    for strategy in strategies()? {
+    for strategy in strategies()?.iter().rev().take(2) {
         let set = |report: &Value| report["supervision"]["set"].as_u64().unwrap_or(0);
         for host in ["127.0.0.1", "[::1]"] {
             let url = format!("http://{host}:{port}/[1-40]");

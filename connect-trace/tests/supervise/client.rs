@@ -147,10 +147,8 @@ fn odd_ones() {
     fresh.connect(&at).expect("UDP sends nothing");
 
     // SAFETY: the kernel checks descriptor and pointer.
-    assert_eq!(
-        unsafe { libc::connect(99_999, at.as_ptr().cast(), at.len()) },
-        -1
-    );
+    let closed = unsafe { libc::connect(99_999, at.as_ptr().cast(), at.len()) };
+    assert_eq!(closed, -1);
     assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EBADF));
 
     let twice = stream();
