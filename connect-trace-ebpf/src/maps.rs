@@ -6,7 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use connect_trace_common::{
-    ConnectRecord, EndRecord, InFlight, PhasesInFlight, filter::CGROUP_PLACES, record::PLACES,
+    ConnectRecord, EndRecord, InFlight, PhasesInFlight, RouteCounts, RouteKey, RouteState,
+    filter::CGROUP_PLACES, record::PLACES,
 };
 
 /// Records on their way to the daemon.
@@ -65,3 +66,19 @@ pub static PHASES: Array<PhasesInFlight, PLACES> = Array::new();
 /// entry unless UDP is traced.
 #[btf_map]
 pub static REJECTED: Array<u64, 1> = Array::new();
+
+/// The destinations that a mitigation knows; one entry unless it is asked for.
+#[btf_map]
+pub static ROUTES: HashMap<RouteKey, RouteState, 1> = HashMap::new();
+
+/// Counts of each of them.
+#[btf_map]
+pub static ROUTE_COUNTS: HashMap<RouteKey, RouteCounts, 1> = HashMap::new();
+
+/// The source addresses of a mitigation in network order; one entry unless it has addresses.
+#[btf_map]
+pub static SOURCES4: Array<u32, 1> = Array::new();
+
+/// The same of IPv6.
+#[btf_map]
+pub static SOURCES6: Array<[u32; 4], 1> = Array::new();

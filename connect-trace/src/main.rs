@@ -42,6 +42,7 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
     }
     let verbose = match &cli.command {
         Some(Command::Serve(args)) => args.verbose,
+        Some(Command::Mitigate(args)) => args.verbose,
         _ => cli.trace.verbose,
     };
     term::start_log(match verbose {
@@ -55,6 +56,9 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Flame(args)) => return trace::run(&Config::of_flame(*args)?),
         Some(Command::Serve(args)) => return serve::run(&args),
+        Some(Command::Mitigate(args)) => {
+            return serve::run(&args.service());
+        }
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Explain(args)) => return explain::run(&args),
         Some(Command::Load(args)) => return load::run(&args),

@@ -245,6 +245,7 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("report", &["report", "--help"]),
         ("flame", &["flame", "--help"]),
         ("serve", &["serve", "--help"]),
+        ("mitigate", &["mitigate", "--help"]),
         ("check", &["check", "--help"]),
         ("explain", &["explain", "--help"]),
         ("load", &["load", "--help"]),
@@ -302,6 +303,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         ("connect-trace-report.1", Some("report"), "from\\-load"),
         ("connect-trace-flame.1", Some("flame"), "speedscope"),
         ("connect-trace-serve.1", Some("serve"), "listen"),
+        ("connect-trace-mitigate.1", Some("mitigate"), "when\\-above"),
         ("connect-trace-check.1", Some("check"), "format"),
         ("connect-trace-explain.1", Some("explain"), "local\\-range"),
         ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
@@ -321,7 +323,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 11, "{:?}", pages.keys());
+    assert_eq!(pages.len(), 12, "{:?}", pages.keys());
 }
 
 #[test]

@@ -20,9 +20,10 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "report",
     "serve",
+    "mitigate",
     "flame",
     "check",
     "explain",

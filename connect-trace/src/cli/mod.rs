@@ -18,7 +18,7 @@ use crate::{
     load::args::LoadArgs,
     options::Format,
     replay::args::ReportArgs,
-    serve::args::ServeArgs,
+    serve::{args::ServeArgs, mitigate::MitigateArgs},
     stats::by::By,
     supervise::args::TryArgs,
     trace::{args::TraceArgs, flame::FlameArgs},
@@ -46,6 +46,8 @@ Examples:
                                    use a strategy for a program, unchanged
   connect-trace flame -d 10        a flame graph: where connect() takes its time
   connect-trace check              can this host be traced, and how?
+  connect-trace mitigate --cgroup PATH select-test-repeat
+                                   choose ports for programs that cannot
   connect-trace explain 10.0.0.7:5432
                                    how a port for that destination is found
 
@@ -143,6 +145,7 @@ impl Cli {
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
             Some(Command::Serve(serve)) => return serve.contradiction(),
+            Some(Command::Mitigate(mitigate)) => return mitigate.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
             Some(Command::Try(args)) => return args.contradiction(),
@@ -175,6 +178,8 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Trace without an end, for a fleet's monitoring: metrics, reports and a page over HTTP
     Serve(Box<ServeArgs>),
+    /// Choose source ports or addresses for the programs of a cgroup, without touching them
+    Mitigate(Box<MitigateArgs>),
     /// Draw a flame graph of the kernel stacks of threads inside connect()
     Flame(Box<FlameArgs>),
     /// Show what this kernel supports, what a trace uses, and what is missing
@@ -218,6 +223,7 @@ impl Command {
             Self::Report(_) => Some("report"),
             Self::Flame(_) => Some("flame"),
             Self::Serve(_) => Some("serve"),
+            Self::Mitigate(_) => Some("mitigate"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),
             Self::Try(_) => Some("try"),

@@ -54,6 +54,7 @@ impl Traced {
             phases: false,
             stacks_hertz: None,
             max_connections: None,
+            mitigation: None,
         })?;
         Ok(Self { tracer })
     }

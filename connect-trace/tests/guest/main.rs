@@ -20,6 +20,8 @@ mod load;
 mod losses;
 mod makers;
 mod matching;
+mod mitigate;
+mod mitigation;
 mod nginx;
 mod output;
 mod overhead;
@@ -108,8 +110,10 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
     live::TESTS,
+    mitigate::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
+    mitigation::TESTS,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
     prometheus::TESTS,
