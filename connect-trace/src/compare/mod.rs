@@ -8,7 +8,7 @@ pub(crate) mod args;
 mod json;
 mod strategy_result;
 mod text;
-mod traced;
+pub(crate) mod traced;
 
 use std::{
     io::{self, Write as _},

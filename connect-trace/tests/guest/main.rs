@@ -41,6 +41,7 @@ mod soak;
 mod socket;
 mod strategy;
 mod streams;
+mod supervise;
 mod symbols;
 mod tcp;
 mod terminal;
@@ -152,6 +153,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
+        ("supervise", supervise::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());
