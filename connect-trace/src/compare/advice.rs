@@ -33,8 +33,11 @@ fn effort(strategy: Strategy) -> u8 {
         Strategy::Default => 0,
         Strategy::FullRange => 1,
         Strategy::Window(_) => 2,
-        Strategy::Addresses => 3,
-        Strategy::SelectTestRepeat => 4,
+        Strategy::WindowRetry(_) => 3,
+        Strategy::WindowCursor(_) => 4,
+        Strategy::Addresses => 5,
+        Strategy::SelectTestRepeat => 6,
+        Strategy::Cursor => 7,
     }
 }
 
@@ -85,6 +88,16 @@ fn recommendation(comparison: &Comparison) -> String {
         }
         Strategy::SelectTestRepeat => {
             "the kernel does not search; expect many tries near exhaustion"
+        }
+        Strategy::Cursor => {
+            "the kernel does not search, and the next port of the list is free as long as ports come free in the \
+             order in which they were taken"
+        }
+        Strategy::WindowRetry(_) => {
+            "a short search at a random position, and it fails only if all ports are in use"
+        }
+        Strategy::WindowCursor(_) => {
+            "a very short search in windows that fill up alike, and it fails only if all ports are in use"
         }
         Strategy::Window(_) => "a short search at a random position; expect errors near exhaustion",
         Strategy::FullRange => {
@@ -137,11 +150,38 @@ fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
                 "{name}: {tries:.1} tries per connection on average; {good}. Every failed try costs a socket."
             ))
         }
+        Strategy::Cursor => {
+            let tries = row.spread(|run| Some(run.tries))?.mean;
+            Some(format!(
+                "{name}: {tries:.2} tries per connection on average, with a list of the ports that all threads of \
+                 a process share. Several processes find each other's ports taken, and try as often as \
+                 select-test-repeat does. It has to leave out net.ipv4.ip_local_reserved_ports by itself, and \
+                 other programs' searches skip the ports that it binds."
+            ))
+        }
+        Strategy::WindowRetry(_) | Strategy::WindowCursor(_) => {
+            let tries = row.spread(|run| Some(run.tries))?.mean;
+            let list = match name {
+                Strategy::WindowCursor(_) => ", with a list of windows that all threads of a process share",
+                _ => "",
+            };
+            let slower = row.curve.rises_by(2.0).map_or(String::new(), |share| {
+                format!(
+                    " A connection takes more than twice as long once {} of the ports are in use.",
+                    percent(share)
+                )
+            });
+            Some(format!(
+                "{name}: {tries:.2} windows per connection on average{list}, the last of them the whole range, so \
+                 that no connection fails while a port is free; {} errors.{slower}",
+                errors(row)
+            ))
+        }
         Strategy::Window(_) => row.curve.fails_from().map(|share| {
             format!(
                 "{name}: {} of all attempts fail, the first with {} of the ports in use, because the window has \
                  no free port. The middle of the range is in more windows than its ends and fills up first, the \
-                 more so the wider the windows are. Try again on EADDRNOTAVAIL.",
+                 more so the wider the windows are. window-retry tries again.",
                 percent(row.error_share()),
                 percent(share)
             )

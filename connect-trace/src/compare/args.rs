@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum as _};
 
-use crate::load::args::{StrategyName, WorkloadArgs};
+use crate::load::args::{CURSOR_WINDOW, StrategyName, WINDOW, WorkloadArgs};
 use crate::load::{plan::Plan, strategy::Strategy};
 
 /// `connect-trace compare`
@@ -41,16 +41,21 @@ impl CompareArgs {
             [] => StrategyName::value_variants(),
             names => names,
         };
-        let of = |&name: &StrategyName| match name {
-            StrategyName::Window if self.common.windows.is_empty() => {
-                let ports = self.common.range.ports();
-                // A window as wide as the range would be the same as full-range.
-                let fit = WINDOWS
-                    .into_iter()
-                    .filter(|&window| u32::from(window) < ports);
-                fit.map(Strategy::Window).collect()
+        let ports = self.common.range.ports();
+        let of = |&name: &StrategyName| {
+            let windows: &[u16] = match name {
+                _ if !self.common.windows.is_empty() => &[],
+                StrategyName::Window => &WINDOWS,
+                StrategyName::WindowRetry => &[WINDOW],
+                StrategyName::WindowCursor => &[CURSOR_WINDOW],
+                _ => &[],
+            };
+            if windows.is_empty() {
+                return self.common.strategies(name);
             }
-            name => self.common.strategies(name),
+            // A window as wide as the range would be the same as full-range.
+            let fit = windows.iter().filter(|&&window| u32::from(window) < ports);
+            fit.filter_map(|&window| name.with_window(window)).collect()
         };
         names.iter().flat_map(of).collect()
     }
