@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum as _};
 
-use crate::load::args::{CURSOR_WINDOW, StrategyName, WINDOW, WorkloadArgs};
+use super::how::Language;
+use crate::load::args::{FIRST_WINDOW, StrategyName, WorkloadArgs};
 use crate::load::{plan::Plan, strategy::Strategy};
 
 /// `connect-trace compare`
@@ -23,6 +24,10 @@ pub struct CompareArgs {
     /// Leave out a strategy that this kernel refuses, even if it is named, to run the same comparison on several kernels
     #[arg(long)]
     pub skip_refused: bool,
+
+    /// Print the lines that use the best strategy in this language, or the setting of this program (docs/how-to.md)
+    #[arg(long, value_name = "LANGUAGE", value_enum, help_heading = "Output")]
+    pub how: Option<Language>,
 
     /// Measure from user space only. By default the runs are traced if possible, which adds a few percent to each
     /// connect()
@@ -46,8 +51,7 @@ impl CompareArgs {
             let windows: &[u16] = match name {
                 _ if !self.common.windows.is_empty() => &[],
                 StrategyName::Window => &WINDOWS,
-                StrategyName::WindowRetry => &[WINDOW],
-                StrategyName::WindowCursor => &[CURSOR_WINDOW],
+                StrategyName::WindowRetry | StrategyName::WindowCursor => &[FIRST_WINDOW],
                 _ => &[],
             };
             if windows.is_empty() {

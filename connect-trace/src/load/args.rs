@@ -69,7 +69,7 @@ pub struct WorkloadArgs {
     pub seed: u64,
 
     /// Number of ports in each window of the strategies window, window-retry and window-cursor, at least 2. Repeat it
-    /// for several runs [default: 500, of window-cursor 16]
+    /// for several runs [default: 500, for the strategies that try again 64]
     #[arg(long = "window", value_name = "PORTS", value_parser = clap::value_parser!(u16).range(2..))]
     pub windows: Vec<u16>,
 
@@ -123,9 +123,9 @@ pub enum StrategyName {
     Cursor,
     /// IP_LOCAL_PORT_RANGE with --window ports at a random position, tried once; from Linux 6.3 or 6.1.32
     Window,
-    /// the same, and if no port is free, in other windows, each twice as wide, at last the whole range
+    /// the same in one of the windows side by side, and if it has no free port, in wider ones, at last the whole range
     WindowRetry,
-    /// the same, but the first window is the next of a shuffled list of windows
+    /// the same, but the first window is the next of a shuffled list
     WindowCursor,
     /// IP_LOCAL_PORT_RANGE with the whole range; allowed from Linux 6.3 or 6.1.32, helps from 6.8
     FullRange,
@@ -153,11 +153,11 @@ impl From<ProtocolName> for plan::Protocol {
     }
 }
 
-/// Default number of ports of a window at a random position.
+/// Default number of ports of a window that is tried once.
 pub(crate) const WINDOW: u16 = 500;
 
-/// Default number of ports of a window of a cursor.
-pub(crate) const CURSOR_WINDOW: u16 = 16;
+/// Default number of ports of the first window if others follow: a short search, and in most cases a port.
+pub(crate) const FIRST_WINDOW: u16 = 64;
 
 impl StrategyName {
     /// Returns the strategy with a window of this number of ports; `None` if it has no windows.
@@ -247,8 +247,10 @@ impl WorkloadArgs {
             StrategyName::SelectTestRepeat => vec![Strategy::SelectTestRepeat],
             StrategyName::Cursor => vec![Strategy::Cursor],
             StrategyName::FullRange => vec![Strategy::FullRange],
-            StrategyName::Window | StrategyName::WindowRetry => self.of_windows(name, &[WINDOW]),
-            StrategyName::WindowCursor => self.of_windows(name, &[CURSOR_WINDOW]),
+            StrategyName::Window => self.of_windows(name, &[WINDOW]),
+            StrategyName::WindowRetry | StrategyName::WindowCursor => {
+                self.of_windows(name, &[FIRST_WINDOW])
+            }
         }
     }
 
@@ -259,7 +261,9 @@ impl WorkloadArgs {
             given => given,
         };
         let windows = windows.iter();
-        windows.filter_map(|&ports| name.with_window(ports)).collect()
+        windows
+            .filter_map(|&ports| name.with_window(ports))
+            .collect()
     }
 }
 

@@ -27,7 +27,9 @@ impl Cursor {
     /// Between two turns of this connection, other threads may take any number of ports, so that a whole round does not
     /// show that no port is free. A second one, of this connection alone, does.
     pub(super) fn next(&self, failed: u32) -> Option<u16> {
-        let count = u32::try_from(self.ports.len()).ok().filter(|&count| count > 0)?;
+        let count = u32::try_from(self.ports.len())
+            .ok()
+            .filter(|&count| count > 0)?;
         let turn = if failed < count {
             self.next.fetch_add(1, Ordering::Relaxed)
         } else {

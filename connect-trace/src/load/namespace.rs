@@ -139,7 +139,12 @@ fn reserved_in(list: &str) -> Vec<RangeInclusive<u16>> {
 fn within(reserved: &[RangeInclusive<u16>], range: PortRange) -> u32 {
     let spans = reserved.iter();
     spans
-        .map(|span| ((*span.start()).max(range.low), (*span.end()).min(range.high)))
+        .map(|span| {
+            (
+                (*span.start()).max(range.low),
+                (*span.end()).min(range.high),
+            )
+        })
         .filter(|(low, high)| low <= high)
         .map(|(low, high)| u32::from(high - low) + 1)
         .sum()

@@ -25,9 +25,9 @@ pub enum Strategy {
     Cursor,
     /// `IP_LOCAL_PORT_RANGE` with this number of ports, at a random position in the range.
     Window(u16),
-    /// The same, and if the window has no free port, others, each twice as wide, up to the whole range.
+    /// One of the windows side by side, and if it has no free port, others, each twice as wide, up to the whole range.
     WindowRetry(u16),
-    /// The same, but the first window is the next of a shuffled list of windows side by side.
+    /// The same, but the first window is the next of a shuffled list.
     WindowCursor(u16),
     /// `IP_LOCAL_PORT_RANGE` with all ports of the range.
     FullRange,
@@ -123,20 +123,20 @@ impl Strategy {
                 };
                 return bind_port(socket, ports, port);
             }
-            Self::Window(width) | Self::WindowRetry(width) => {
-                let width = widened(width, failed, range);
+            Self::Window(width) => {
                 let low = ports.random.u16(range.low..=range.high - (width - 1));
                 socket.set_port_range(low, low + (width - 1))?;
             }
-            Self::WindowCursor(width) => {
-                // The last window of the list may be narrower than the others.
-                let low = ports.cursor.next(failed).unwrap_or(range.low);
+            Self::WindowRetry(width) | Self::WindowCursor(width) => {
+                // Windows at any position would overlap in the middle of the range, and fill it up before its ends.
                 let width = widened(width, failed, range);
-                let low = if failed == 0 {
-                    low
-                } else {
-                    low.min(range.high - (width - 1))
+                let side_by_side = range.ports().div_ceil(width.into()) as u16;
+                let low = match self {
+                    Self::WindowCursor(_) if failed == 0 => ports.cursor.next(0),
+                    _ => None,
                 };
+                let low =
+                    low.unwrap_or_else(|| range.low + width * ports.random.u16(..side_by_side));
                 let high = low.saturating_add(width - 1).min(range.high);
                 socket.set_port_range(low, high)?;
             }
@@ -244,6 +244,10 @@ mod tests {
         assert_eq!(ports, (20_900..=20_999).collect::<Vec<_>>());
         let windows = Strategy::WindowCursor(400).cursor_ports(RANGE, |_| true);
         assert_eq!(windows, [20_000, 20_400, 20_800]);
-        assert!(Strategy::WindowRetry(400).cursor_ports(RANGE, |_| false).is_empty());
+        assert!(
+            Strategy::WindowRetry(400)
+                .cursor_ports(RANGE, |_| false)
+                .is_empty()
+        );
     }
 }

@@ -272,9 +272,9 @@ impl<'a> Work<'a> {
             let before = Instant::now();
             let result = prepared.and_then(|()| socket.connect(&self.destination));
             let after = Instant::now();
-            let again = result.as_ref().is_err_and(|error| {
-                plan.strategy.tries_again(errno(error), failed, plan.range)
-            });
+            let again = result
+                .as_ref()
+                .is_err_and(|error| plan.strategy.tries_again(errno(error), failed, plan.range));
             if !again || failed + 1 >= plan.tries {
                 break (before, after, result);
             }

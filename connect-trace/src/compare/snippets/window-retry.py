@@ -1,0 +1,28 @@
+# Linux 6.3 or 6.1.32. LOW and HIGH are net.ipv4.ip_local_port_range.
+import errno
+import random
+import socket
+import sys
+
+IP_LOCAL_PORT_RANGE = 51
+LOW, HIGH, FIRST = 9024, 65535, 64
+PORTS = HIGH - LOW + 1
+
+
+def connect(to):
+    sock = socket.socket()
+    width = FIRST
+    while True:
+        width = min(width, PORTS)
+        low = random.randrange(LOW, HIGH + 1, width)
+        ports = min(low + width - 1, HIGH) << 16 | low
+        sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, ports.to_bytes(4, sys.byteorder))
+        try:
+            sock.connect(to)
+            return sock
+        except OSError as error:
+            # If no port of the window is free, there are others.
+            if error.errno != errno.EADDRNOTAVAIL or width == PORTS:
+                sock.close()
+                raise
+        width *= 2
