@@ -15,6 +15,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Trial};
+use socket2::{Domain, Socket, Type};
 
 use self::command::{connect_trace, text};
 
@@ -97,6 +98,15 @@ fn tests() -> ExitCode {
         Ok(())
     });
     trials.push(curl.with_ignored_flag(!namespace || !which("curl")));
+    let haproxy = Trial::test("haproxy_binds_the_ports_of_the_range_in_turn", || {
+        haproxy_binds_the_ports_of_the_range_in_turn();
+        Ok(())
+    });
+    let is_there = which("haproxy") && which("curl");
+    if !is_there {
+        eprintln!("the test of haproxy is skipped: there is no haproxy or no curl");
+    }
+    trials.push(haproxy.with_ignored_flag(!namespace || !is_there));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -244,7 +254,7 @@ fn finds_every_port(strategy: &str, language: &str) {
                 "main.go",
                 file("tests/snippets/harness.go").replace("DIAL", dial),
             );
-            write("go.mod", "module client\n\ngo 1.21\n".to_owned());
+            write("go.mod", "module client\n\ngo 1.19\n".to_owned());
             let mut build = Command::new("go");
             run(build
                 .current_dir(&folder.0)
@@ -323,6 +333,34 @@ fn curl_connects_from_another_address() {
     assert!(peer.starts_with("127.0.0.2:"), "{peer}");
 }
 
+fn haproxy_binds_the_ports_of_the_range_in_turn() {
+    let folder = Folder::new("haproxy");
+    let path = folder.0.join("haproxy.cfg").display().to_string();
+    let server =
+        snippet("cursor.haproxy").replace("127.0.0.1:80 ", &format!("127.0.0.1:{SERVER} "));
+    let configuration = format!(
+        "defaults\n    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n\
+         frontend all\n    bind 127.0.0.1:9000\n    default_backend servers\n\
+         backend servers\n{server}"
+    );
+    fs::write(&path, configuration).expect("the folder is writable");
+    let requests = "for i in $(seq 100); do curl --silent http://127.0.0.1:9000/; done";
+    let shell = format!("haproxy -D -p {path}.pid -f {path} && {requests}; kill $(cat {path}.pid)");
+    let peers = inside_of(FEW, &["sh".to_owned(), "-c".to_owned(), shell]);
+    let ports = ports_of(&peers.replace("127.0.0.1:", ""));
+    assert_eq!(ports.len(), 100, "{peers}");
+    assert_eq!(
+        ports.iter().collect::<BTreeSet<_>>().len(),
+        100,
+        "no port comes again: {ports:?}"
+    );
+    assert!(ports.iter().any(|port| port % 2 == 1), "{ports:?}");
+    assert!(
+        ports.iter().all(|port| (FEW.0..=FEW.1).contains(port)),
+        "{ports:?}"
+    );
+}
+
 /// Runs a command in a namespace with this range of ports, and returns what it printed.
 fn inside_of(range: (u16, u16), words: &[String]) -> String {
     let this = env::current_exe().expect("this program is a file");
@@ -339,7 +377,7 @@ fn inside(low: &str, high: &str, command: &[&str]) -> ExitCode {
         format!("{low} {high}"),
     )
     .expect("the range can be set");
-    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, SERVER)).expect("the port is free");
+    let server = listen().expect("the port is free");
     thread::spawn(move || {
         let mut held = Vec::new();
         for client in server.incoming() {
@@ -356,6 +394,15 @@ fn inside(low: &str, high: &str, command: &[&str]) -> ExitCode {
     let status = Command::new(command[0]).args(&command[1..]).status();
     let code = status.expect("the command is there").code();
     ExitCode::from(code.map_or(1, |code| code as u8))
+}
+
+/// Opens the server, with a queue for all connections: the client may be faster than accept().
+fn listen() -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 /// Moves this process to a network namespace whose loopback is up.

@@ -69,7 +69,7 @@ pub struct WorkloadArgs {
     pub seed: u64,
 
     /// Number of ports in each window of the strategies window, window-retry and window-cursor, at least 2. Repeat it
-    /// for several runs [default: 500, for the strategies that try again 64]
+    /// for several runs [default: 500, for the strategies that try again 32]
     #[arg(long = "window", value_name = "PORTS", value_parser = clap::value_parser!(u16).range(2..))]
     pub windows: Vec<u16>,
 
@@ -157,7 +157,7 @@ impl From<ProtocolName> for plan::Protocol {
 pub(crate) const WINDOW: u16 = 500;
 
 /// Default number of ports of the first window if others follow: a short search, and in most cases a port.
-pub(crate) const FIRST_WINDOW: u16 = 64;
+pub(crate) const FIRST_WINDOW: u16 = 32;
 
 impl StrategyName {
     /// Returns the strategy with a window of this number of ports; `None` if it has no windows.

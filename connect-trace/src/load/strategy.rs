@@ -138,6 +138,9 @@ impl Strategy {
                 let low =
                     low.unwrap_or_else(|| range.low + width * ports.random.u16(..side_by_side));
                 let high = low.saturating_add(width - 1).min(range.high);
+                // Linux before 6.8 goes through the ports of the lowest one's parity first: let both parities fill up alike.
+                let parity = u16::from(u32::from(width) < range.ports() && ports.random.bool());
+                let low = (low + parity).min(high);
                 socket.set_port_range(low, high)?;
             }
             Self::FullRange => socket.set_port_range(range.low, range.high)?,

@@ -7,14 +7,19 @@ const IP_LOCAL_PORT_RANGE: i32 = 51;
 const LOW: u32 = 9024;
 const HIGH: u32 = 65535;
 const PORTS: u32 = HIGH - LOW + 1;
-const FIRST: u32 = 64;
+const FIRST: u32 = 32;
 
 pub fn connect(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     let mut width = FIRST.min(PORTS);
     loop {
-        let low = LOW + fastrand::u32(..PORTS.div_ceil(width)) * width;
-        let ports = HIGH.min(low + width - 1) << 16 | low;
+        let mut low = LOW + fastrand::u32(..PORTS.div_ceil(width)) * width;
+        let high = HIGH.min(low + width - 1);
+        // Ports of the parity of the lowest come first, before Linux 6.8: now of one, now of the other.
+        if width < PORTS {
+            low = high.min(low + fastrand::u32(..2));
+        }
+        let ports = high << 16 | low;
         // SAFETY: pointer and length are those of `ports`, which outlives the call.
         unsafe {
             libc::setsockopt(
@@ -26,7 +31,7 @@ pub fn connect(to: SocketAddr) -> io::Result<Socket> {
             )
         };
         match socket.connect(&to.into()) {
-            // No port of the window is free, and there are others.
+            // If no port of the window is free, a wider one has some.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && width < PORTS => {
                 width = PORTS.min(width * 2);
             }
