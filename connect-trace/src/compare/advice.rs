@@ -24,7 +24,15 @@ pub(super) fn fit(comparison: &Comparison) -> impl Iterator<Item = &StrategyResu
 /// Returns the strategy to use; `None` if every strategy fails too often.
 #[must_use]
 pub(super) fn best(comparison: &Comparison) -> Option<&StrategyResult> {
-    let fit = || fit(comparison).filter_map(|row| row.mean_ns().map(|mean| (row, mean)));
+    best_of(comparison, |_| true)
+}
+
+/// Returns the best of some strategies.
+fn best_of(comparison: &Comparison, may_be: impl Fn(Strategy) -> bool) -> Option<&StrategyResult> {
+    let fit = || {
+        let rows = fit(comparison).filter(|row| may_be(row.strategy));
+        rows.filter_map(|row| row.mean_ns().map(|mean| (row, mean)))
+    };
     let fastest = fit().map(|(_, mean)| mean).reduce(f64::min)?;
     fit()
         .filter(|&(_, mean)| mean <= fastest * AS_GOOD + AS_GOOD_NS)
@@ -110,8 +118,16 @@ fn recommendation(comparison: &Comparison) -> String {
         }
     };
     let mean = best.mean_ns().unwrap_or(0.0);
+    let with_one = match best.strategy {
+        Strategy::Addresses => best_of(comparison, |strategy| strategy != Strategy::Addresses),
+        _ => None,
+    };
+    let with_one = with_one.map_or(String::new(), |other| {
+        let mean = microseconds(other.mean_ns().unwrap_or(0.0));
+        format!(" With one address: {}, {mean} us.", other.strategy)
+    });
     format!(
-        "For {what}, use {}: {why}. Mean time per connection: {} us, with {} errors.",
+        "For {what}, use {}: {why}. Mean time per connection: {} us, with {} errors.{with_one}",
         best.strategy,
         microseconds(mean),
         errors(best)
@@ -250,6 +266,40 @@ mod tests {
         }
         assert_eq!(best(&few).unwrap().strategy, Strategy::Default);
         assert!(words(&few)[0].contains("nothing needs to be changed"));
+    }
+
+    #[test]
+    fn more_addresses_are_recommended_together_with_what_does_without_them() {
+        let mut old = comparison();
+        old.rows[1].strategy = Strategy::Addresses;
+        old.rows[1]
+            .samples
+            .iter_mut()
+            .for_each(|run| run.errors = 0);
+        old.rows[2].strategy = Strategy::Cursor;
+        let first = &words(&old)[0];
+        assert!(first.contains("use addresses: "), "{first}");
+        assert!(
+            first.ends_with(" With one address: cursor, 21.0 us."),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn a_few_microseconds_are_not_worth_a_strategy_that_is_harder_to_use() {
+        let mut all = comparison();
+        all.rows[1].strategy = Strategy::Cursor;
+        for sample in &mut all.rows[1].samples {
+            (sample.errors, sample.mean_ns) = (0, Some(6_000.0));
+        }
+        for (ns, best_one) in [
+            (16_000.0, Strategy::FullRange),
+            (18_000.0, Strategy::Cursor),
+        ] {
+            let rows = &mut all.rows[2].samples;
+            rows.iter_mut().for_each(|run| run.mean_ns = Some(ns));
+            assert_eq!(best(&all).unwrap().strategy, best_one, "{ns}");
+        }
     }
 
     #[test]

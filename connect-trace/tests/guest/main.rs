@@ -37,6 +37,7 @@ mod serve;
 mod service;
 mod soak;
 mod socket;
+mod strategies;
 mod strategy;
 mod streams;
 mod symbols;
@@ -108,6 +109,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     time_wait::TESTS_OF_NO_MODE,
     live::TESTS,
     load::TESTS,
+    strategies::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,

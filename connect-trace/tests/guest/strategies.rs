@@ -1,0 +1,182 @@
+//! Strategies that try again, on every kernel: as the server sees them, with ports that are reserved, held by others or
+//! taken by another process with the same strategy. And the setting of `compare --how nginx`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    Test,
+    load::FullRange,
+    nginx::{self, Nginx},
+    process::Process,
+    program::connect_trace,
+};
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    All: [
+        no_connection_fails_while_a_port_is_free,
+        a_cursor_takes_one_try_for_each_connection,
+        ports_that_are_reserved_or_held_by_others_are_left_alone,
+        processes_with_the_same_strategy_share_a_range,
+    ],
+    OldestAndNewest: [
+        nginx_connects_from_two_addresses_and_takes_no_port_for_itself_alone,
+    ],
+];
+
+/// The strategies that never fail below exhaustion, on the running kernel.
+fn strategies() -> Result<Vec<&'static str>> {
+    let mut strategies = vec!["cursor"];
+    if FullRange::here()? != FullRange::Refused {
+        strategies.extend(["window-retry", "window-cursor"]);
+    }
+    Ok(strategies)
+}
+
+/// Makes a run in a private namespace with 400 ports.
+fn run_of(arguments: &str) -> Result<Value> {
+    let fixed = "load --range 20000-20399 --format json";
+    let ended = Process::start(connect_trace(&format!("{fixed} {arguments}")))?.end()?;
+    serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())
+}
+
+fn no_connection_fails_while_a_port_is_free((): ()) -> Result<()> {
+    for strategy in strategies()? {
+        for more in ["", "-6 --threads 8", "--protocol udp"] {
+            let run = run_of(&format!("{strategy} {more}"))?;
+            let count = |group: &str| run[group]["connect"]["count"].as_u64();
+            // A port that was given out twice would leave another one unused.
+            ensure!(
+                run["errors"] == 0 && count("even") == Some(200) && count("odd") == Some(200),
+                "{strategy} {more}: {run}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn a_cursor_takes_one_try_for_each_connection((): ()) -> Result<()> {
+    let run = run_of("cursor --threads 8")?;
+    ensure!(run["tries"] == 400 && run["most_tries"] == 1, "{run}");
+    // The other end of a connection may be closed later than its port comes again, which is then taken still.
+    let run = run_of("cursor --close --until-occupancy 5% -c 4000")?;
+    let tries = run["tries"].as_u64().context("a number")?;
+    ensure!(run["errors"] == 0 && tries < 8000, "{run}");
+    Ok(())
+}
+
+/// A setting of the kernel, restored on drop.
+struct Setting {
+    path: String,
+    before: String,
+}
+
+impl Setting {
+    fn new(name: &str, value: &str) -> Result<Self> {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        let before = fs::read_to_string(&path).context(path.clone())?;
+        fs::write(&path, value).context(path.clone())?;
+        Ok(Self { path, before })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, &self.before);
+    }
+}
+
+/// Returns the ports of this many clients, and keeps their connections open until they close them.
+fn serve(server: TcpListener, clients: usize) -> thread::JoinHandle<Result<BTreeSet<u16>>> {
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        let mut ports = BTreeSet::new();
+        for _ in 0..clients {
+            let (stream, peer) = server.accept()?;
+            ports.insert(peer.port());
+            held.push(stream);
+        }
+        for mut stream in held {
+            // Ends when the client has closed its connection, perhaps by a reset.
+            let _ = stream.read(&mut [0]);
+        }
+        Ok(ports)
+    })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn ports_that_are_reserved_or_held_by_others_are_left_alone((): ()) -> Result<()> {
+    let _range = Setting::new("ip_local_port_range", "20000 20399")?;
+    let _reserved = Setting::new("ip_local_reserved_ports", "20100-20199")?;
+    let others: Vec<TcpListener> = (20_200..20_250)
+        .map(|port| TcpListener::bind(loopback(port)))
+        .collect::<Result<_, _>>()?;
+    let free: BTreeSet<u16> = (20_000..20_100).chain(20_250..20_400).collect();
+    // Each strategy has a destination of its own, so that no port is in TIME_WAIT.
+    for (strategy, port) in strategies()?.into_iter().zip(19_001..) {
+        let server = serve(TcpListener::bind(loopback(port))?, free.len());
+        let run = run_to(port, strategy, free.len())?.end()?;
+        let run: Value = serde_json::from_str(&run.stdout).with_context(|| run.to_string())?;
+        ensure!(run["errors"] == 0, "{strategy}: {run}");
+        let seen = server.join().expect("it does not panic")?;
+        ensure!(seen == free, "{strategy}: {seen:?}");
+    }
+    drop(others);
+    Ok(())
+}
+
+/// Starts a run in the present network.
+fn run_to(port: u16, strategy: &str, connections: usize) -> Result<Process> {
+    let target = loopback(port);
+    Process::start(connect_trace(&format!(
+        "load {strategy} --target {target} --yes -c {connections} --format json"
+    )))
+}
+
+fn processes_with_the_same_strategy_share_a_range((): ()) -> Result<()> {
+    let _range = Setting::new("ip_local_port_range", "20000 20399")?;
+    for (strategy, port) in strategies()?.into_iter().zip(19_011..) {
+        let server = serve(TcpListener::bind(loopback(port))?, 400);
+        // If one of them ends before the other, its ports are in TIME_WAIT.
+        let runs = [run_to(port, strategy, 200)?, run_to(port, strategy, 200)?];
+        for run in runs {
+            let run = run.end()?;
+            let run: Value = serde_json::from_str(&run.stdout).with_context(|| run.to_string())?;
+            ensure!(run["errors"] == 0, "{strategy}: {run}");
+        }
+        server.join().expect("it does not panic")?;
+    }
+    Ok(())
+}
+
+fn nginx_connects_from_two_addresses_and_takes_no_port_for_itself_alone((): ()) -> Result<()> {
+    let _nginx = Nginx::start()?;
+    let mut addresses = BTreeSet::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(loopback(nginx::PORT)).context("nginx")?;
+        stream.write_all(b"GET /proxied HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (_, peer) = text.split_once("\r\n\r\n").context(text.clone())?;
+        let peer: SocketAddr = peer.trim().parse().with_context(|| text.clone())?;
+        addresses.insert(peer.ip().to_string());
+        // bind() to port 0 would take the odd ports first, connect() takes the even ones.
+        ensure!(peer.port() % 2 == 0, "{peer}");
+    }
+    ensure!(
+        addresses == ["127.0.0.1", "127.0.0.2"].map(str::to_owned).into(),
+        "{addresses:?}"
+    );
+    Ok(())
+}
