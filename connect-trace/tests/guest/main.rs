@@ -39,6 +39,7 @@ mod serve;
 mod service;
 mod soak;
 mod socket;
+mod strategies;
 mod strategy;
 mod streams;
 mod supervise;
@@ -112,6 +113,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     live::TESTS,
     mitigate::TESTS,
     load::TESTS,
+    strategies::TESTS,
     flame::TESTS_OF_NO_MODE,
     mitigation::TESTS,
     udp::TESTS_OF_NO_MODE,
