@@ -110,7 +110,6 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     live::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
-    mitigation::TESTS,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
     prometheus::TESTS,
@@ -150,6 +149,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
+        ("mitigation", mitigation::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());

@@ -13,7 +13,7 @@ use aya::{
 };
 use connect_trace_common::{
     MitigationCounters, Params, RouteCounts, RouteKey, RouteState,
-    mitigation::{MOST_ROUTES, MOST_SOURCES, Sources, WHOLE, method},
+    mitigation::{MOST_CLAIMS, MOST_ROUTES, MOST_SOURCES, Sources, WHOLE, method},
 };
 
 use super::{
@@ -177,11 +177,17 @@ impl MitigationConfig {
         loader
             .map_max_entries("ROUTES", MOST_ROUTES)
             .map_max_entries("ROUTE_COUNTS", MOST_ROUTES);
-        if let Method::Addresses(_) = self.method {
-            let most = MOST_SOURCES as u32;
-            loader
-                .map_max_entries("SOURCES4", most)
-                .map_max_entries("SOURCES6", most);
+        match self.method {
+            Method::SelectTestRepeat => {
+                loader.map_max_entries("CLAIMS", MOST_CLAIMS);
+            }
+            Method::Addresses(_) => {
+                let most = MOST_SOURCES as u32;
+                loader
+                    .map_max_entries("SOURCES4", most)
+                    .map_max_entries("SOURCES6", most);
+            }
+            Method::FullRange => {}
         }
     }
 }
