@@ -98,7 +98,9 @@ impl Service {
             mitigation,
         };
         let mut recording = Recorder::create(&args.recording)?;
-        let mut session = Session::start(&config, args.max_overhead, false)?;
+        // A route that is named late finds more ports taken.
+        let is_prompt = mitigates.is_some();
+        let mut session = Session::start(&config, args.max_overhead, is_prompt)?;
         let probes = session.tracer().probes();
         let traced = Traced {
             kernel: kernel::release(),

@@ -20,6 +20,7 @@ mod load;
 mod losses;
 mod makers;
 mod matching;
+mod mitigate;
 mod mitigation;
 mod nginx;
 mod output;
@@ -108,6 +109,7 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
     live::TESTS,
+    mitigate::TESTS,
     load::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
