@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use connect_trace_common::{MitigationCounters, RouteKey, RouteState, mitigation::WHOLE};
 
-use super::{Method, Mitigation, MitigationConfig, ShareBy, address_words, attach_to};
+use super::{Method, Mitigation, MitigationConfig, PROGRAMS, ShareBy, address_words, attach_to};
 use crate::{
     kernel::{
         layout::Layout, mitigation::MitigationFields, pods::hierarchy,
@@ -60,8 +60,9 @@ pub(in crate::probes) fn try_method(
     };
     let (mut ebpf, variables) = load(config, layout, functions, None, Some(fields))?;
     let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
-    let mut mitigation = Mitigation::load(&mut ebpf, method, &maps)?;
-    if let Err(error) = attach_to(&mut ebpf, &cgroup.folder) {
+    let programs = &PROGRAMS[..1];
+    let mut mitigation = Mitigation::load(&mut ebpf, programs, method, &maps)?;
+    if let Err(error) = attach_to(&mut ebpf, programs, &cgroup.folder) {
         return Ok(Some(untried(&format!("{error:#}"))));
     }
     let netns = fs::metadata("/proc/thread-self/ns/net").context("find the network namespace")?;
