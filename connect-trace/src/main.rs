@@ -8,7 +8,7 @@ use anyhow::Result;
 use connect_trace::{
     check,
     cli::{Cli, Command, completions, man},
-    compare, explain, figures, load, replay, serve,
+    compare, explain, figures, load, replay, serve, supervise,
     term::{
         self, message,
         stdout::{Refused, stdout, unless_closed},
@@ -63,6 +63,9 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Explain(args)) => return explain::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
         Some(Command::Compare(args)) => return compare::run(&args),
+        Some(Command::Try(args)) => return supervise::run(&args),
+        Some(Command::TryPrice { to, results }) => supervise::price::run(to, results)?,
+        Some(Command::TryStandby) => supervise::standby::run()?,
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             stdout().write_all(completions::script(shell).as_bytes())?;

@@ -20,7 +20,7 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "report",
     "serve",
     "mitigate",
@@ -29,6 +29,7 @@ const PAGES: [&str; 10] = [
     "explain",
     "load",
     "compare",
+    "try",
     "completions",
     "man",
 ];

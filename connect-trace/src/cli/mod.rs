@@ -4,7 +4,7 @@ pub mod completions;
 pub mod man;
 mod mistyped;
 
-use std::{env, ffi::OsString};
+use std::{env, ffi::OsString, net::IpAddr, os::fd::RawFd};
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -20,6 +20,7 @@ use crate::{
     replay::args::ReportArgs,
     serve::{args::ServeArgs, mitigate::MitigateArgs},
     stats::by::By,
+    supervise::args::TryArgs,
     trace::{args::TraceArgs, flame::FlameArgs},
 };
 
@@ -41,6 +42,8 @@ Examples:
   connect-trace report FILE        print the same reports from that file
   connect-trace load full-range    open connections with a strategy
   connect-trace compare            find the best strategy; takes minutes
+  connect-trace try full-range -- curl URL
+                                   use a strategy for a program, unchanged
   connect-trace flame -d 10        a flame graph: where connect() takes its time
   connect-trace check              can this host be traced, and how?
   connect-trace mitigate --cgroup PATH select-test-repeat
@@ -145,6 +148,7 @@ impl Cli {
             Some(Command::Mitigate(mitigate)) => return mitigate.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
+            Some(Command::Try(args)) => return args.contradiction(),
             Some(_) => return None,
         };
         if self.command.is_some() && output.by == By::Pod {
@@ -186,6 +190,19 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Compare strategies for choosing source ports on this kernel, and recommend one
     Compare(Box<CompareArgs>),
+    /// Run a command whose connect() calls use a strategy for source ports, unchanged; needs no root and no eBPF
+    Try(Box<TryArgs>),
+    /// The process that goes on if the supervisor of `try` ends; connect-trace starts it by itself
+    #[command(hide = true)]
+    TryStandby,
+    /// The process that measures the price of `try`; connect-trace starts it by itself
+    #[command(hide = true)]
+    TryPrice {
+        /// Address to connect to
+        to: IpAddr,
+        /// Descriptor to write the times to
+        results: RawFd,
+    },
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,
@@ -209,6 +226,7 @@ impl Command {
             Self::Mitigate(_) => Some("mitigate"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),
+            Self::Try(_) => Some("try"),
             _ => None,
         }
     }

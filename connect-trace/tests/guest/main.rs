@@ -39,8 +39,10 @@ mod serve;
 mod service;
 mod soak;
 mod socket;
+mod strategies;
 mod strategy;
 mod streams;
+mod supervise;
 mod symbols;
 mod tcp;
 mod terminal;
@@ -109,8 +111,8 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
     live::TESTS,
-    mitigate::TESTS,
     load::TESTS,
+    strategies::TESTS,
     flame::TESTS_OF_NO_MODE,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
@@ -151,7 +153,9 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
+        ("supervise", supervise::TESTS),
         ("mitigation", mitigation::TESTS),
+        ("mitigate", mitigate::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());
