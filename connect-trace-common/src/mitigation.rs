@@ -38,6 +38,24 @@ pub struct RouteCounts {
     pub taken: u64,
 }
 
+/// Key of the map `CLAIMS`: a port for a route. The value is the time at which a call was given it, in nanoseconds of
+/// `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Claim {
+    /// The route.
+    pub route: RouteKey,
+    /// The port, in host order.
+    pub port: u32,
+}
+
+/// Maximum number of claims; the kernel drops the oldest.
+pub const MOST_CLAIMS: u32 = 16_384;
+
+/// Time for which a port is one call's alone: longer than a call takes from its test of the port until the kernel knows
+/// its connection, after which every test finds the port taken.
+pub const CLAIM_NS: u64 = 10_000_000;
+
 /// Maximum number of routes.
 pub const MOST_ROUTES: u32 = 4_096;
 
@@ -140,8 +158,8 @@ pub struct MitigationCounters {
     pub tested: u64,
     /// Tested ports that were taken.
     pub taken: u64,
-    /// Tested ports that were free for this destination, but which the kernel refused to bind (`EADDRINUSE`): another
-    /// socket, without `SO_REUSEADDR`, has the port and the address.
+    /// Tested ports that were free for this destination, but belong to another socket: the kernel refused to bind them
+    /// (`EADDRINUSE`), because that socket is without `SO_REUSEADDR`; or another call was given them just now.
     pub busy: u64,
     /// Ports that were skipped because they are reserved (`net.ipv4.ip_local_reserved_ports`).
     pub reserved: u64,

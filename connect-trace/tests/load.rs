@@ -57,6 +57,16 @@ fn main() -> ExitCode {
             true,
         ),
         (
+            "a_cursor_takes_one_try_for_each_port_up_to_the_last",
+            a_cursor_takes_one_try_for_each_port_up_to_the_last,
+            true,
+        ),
+        (
+            "windows_that_are_tried_again_find_every_port_or_say_that_they_cannot",
+            windows_that_are_tried_again_find_every_port_or_say_that_they_cannot,
+            true,
+        ),
+        (
             "the_same_seed_asks_for_the_same_and_another_one_does_not",
             the_same_seed_asks_for_the_same_and_another_one_does_not,
             true,
@@ -306,6 +316,85 @@ fn select_test_repeat_finds_every_port_and_counts_its_tries() {
             .any(|attempt| attempt.errno == libc::EADDRNOTAVAIL && attempt.tries == 2)
     );
     assert!(few.iter().all(|attempt| attempt.tries <= 2));
+}
+
+fn a_cursor_takes_one_try_for_each_port_up_to_the_last() {
+    for arguments in [
+        &["cursor"][..],
+        &["cursor", "-6", "--threads", "8"],
+        &["cursor", "--protocol", "udp"],
+    ] {
+        let (_, attempts) = attempts_of("cursor", arguments);
+        let different: BTreeSet<u16> = ports(&attempts).into_iter().collect();
+        assert_eq!(different, (20_000..=20_199).collect(), "each port once");
+        assert!(attempts.iter().all(|attempt| attempt.tries == 1));
+    }
+    let [first, same, other] =
+        ["1", "1", "2"].map(|seed| ports(&attempts_of("turns", &["cursor", "--seed", seed]).1));
+    assert_eq!(first, same);
+    assert_ne!(first, other);
+    let asked = [
+        "cursor",
+        "--close",
+        "--until-occupancy",
+        "50%",
+        "-c",
+        "1000",
+    ];
+    let (_, attempts) = attempts_of("round", &asked);
+    // The other end of a connection may be closed later than its port has its turn, and then the next port is tried. Only
+    // an attempt that goes round in vain leaves the common order.
+    let ordered: Vec<&Attempt> = attempts
+        .iter()
+        .take_while(|attempt| attempt.tries <= 200)
+        .collect();
+    assert!(ordered.len() >= 200, "{}", ordered.len());
+    let mut turn = 0;
+    for attempt in ordered {
+        turn += attempt.tries as usize;
+        assert_eq!(attempt.port, Some(first[(turn - 1) % 200]), "{attempt:?}");
+    }
+}
+
+fn windows_that_are_tried_again_find_every_port_or_say_that_they_cannot() {
+    for strategy in ["window-retry", "window-cursor"] {
+        let few = ["load", strategy, "--window", "16", "--range", RANGE];
+        let output = connect_trace(&few);
+        if !output.status.success() {
+            let why = text(&output.stderr);
+            assert!(
+                why.contains("IP_LOCAL_PORT_RANGE") && why.contains("6.1.32"),
+                "{why}"
+            );
+            continue;
+        }
+        let report = text(&output.stdout);
+        assert!(
+            report.starts_with(&format!("{strategy}-16: 200 connections in ")),
+            "{report}"
+        );
+        assert!(
+            report.contains(" windows tried per connection, "),
+            "{report}"
+        );
+        for more in [&[][..], &["-6", "--threads", "8"]] {
+            let (_, attempts) = attempts_of("windows", &[&few[1..4], more].concat());
+            let different: BTreeSet<u16> = ports(&attempts).into_iter().collect();
+            assert_eq!(different, (20_000..=20_199).collect(), "each port once");
+            // 16, 32, 64, 128 and 200 ports.
+            assert!(attempts.iter().all(|attempt| attempt.tries <= 5));
+        }
+        let once = [few[1], "--window", "16", "--tries", "1"];
+        let (_, attempts) = attempts_of("once", &once);
+        let failed = attempts
+            .iter()
+            .filter(|attempt| attempt.errno == libc::EADDRNOTAVAIL);
+        let most = if strategy == "window-retry" { 100 } else { 20 };
+        assert!(
+            (1..most).contains(&failed.count()),
+            "a window may be full before the range is"
+        );
+    }
 }
 
 fn the_same_seed_asks_for_the_same_and_another_one_does_not() {

@@ -100,13 +100,16 @@ fn run(kit: &Kit, kernel: &Kernel, options: &Options) -> Result<Value> {
 type Cell = fn(&Value) -> Option<String>;
 
 /// Blocks of the table, with the figure of each.
-const BLOCKS: [(&str, Cell); 4] = [
+const BLOCKS: [(&str, Cell); 5] = [
     ("mean us, even / odd ports", even_and_odd),
     ("candidate ports, mean", |run| {
         Some(format!("{:.1}", run["scanned_mean"].as_f64()?))
     }),
     ("connections before odd ports", |run| {
         Some(run["first_pass"].as_u64()?.to_string())
+    }),
+    ("ports or windows tried, mean", |run| {
+        Some(format!("{:.2}", run["tries_mean"].as_f64()?))
     }),
     ("errors", |run| Some(run["errors"].as_u64()?.to_string())),
 ];
@@ -163,7 +166,7 @@ fn run_of(comparison: &Value, strategy: &str) -> Option<Value> {
 }
 
 fn line(text: &mut String, first: &str, cells: impl Iterator<Item = String>) {
-    let _ = write!(text, "{first:<29}");
+    let _ = write!(text, "{first:<30}");
     for cell in cells {
         let _ = write!(text, " {cell:>11}");
     }

@@ -5,17 +5,20 @@
 //! others (`fastreuse` of a bucket); a bound port with `SO_REUSEADDR` may be bound again for another destination.
 
 use aya_ebpf::{
-    bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple},
+    bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple},
     helpers::{
-        bpf_probe_read_kernel,
+        bpf_ktime_get_ns, bpf_probe_read_kernel,
         generated::{bpf_get_prandom_u32, bpf_getsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
     },
 };
-use connect_trace_common::{RouteKey, RouteState, mitigation::MOST_TRIES};
+use connect_trace_common::{
+    RouteKey, RouteState,
+    mitigation::{CLAIM_NS, Claim, MOST_TRIES},
+};
 
 use super::{Call, Outcome, counter, member, steps::Errno};
 use crate::{
-    maps::ROUTE_COUNTS,
+    maps::{CLAIMS, ROUTE_COUNTS},
     shared::{add, count},
     sock::AF_INET,
 };
@@ -121,6 +124,10 @@ impl Call {
                 taken += 1;
                 continue;
             }
+            if !is_claimed(key, port) {
+                count(counter!(self.counters, busy));
+                continue;
+            }
             match self.bind(key.family, source, port) {
                 Ok(()) => outcome = Outcome::Applied,
                 Err(Errno::ADDRESS_IN_USE) => {
@@ -218,4 +225,28 @@ impl Call {
     fn reuse_address(self, reuse: bool) -> Result<(), Errno> {
         self.set_option(SOL_SOCKET, SO_REUSEADDR, reuse.into())
     }
+}
+
+/// Claims a port for the running call; returns false if another call has claimed it just now. Sockets with `SO_REUSEADDR`
+/// may all bind the same port, and of two that connect from it to the same destination one fails.
+#[inline(always)]
+fn is_claimed(route: &RouteKey, port: u16) -> bool {
+    let claim = Claim {
+        route: *route,
+        port: port.into(),
+    };
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if CLAIMS.insert(&claim, &now, u64::from(BPF_NOEXIST)).is_ok() {
+        return true;
+    }
+    if let Some(since) = CLAIMS.get_ptr(&claim) {
+        // SAFETY: a live entry of the map, whose word is written whole.
+        let since = unsafe { since.read_volatile() };
+        if now.saturating_sub(since) < CLAIM_NS {
+            return false;
+        }
+    }
+    // Claimed long ago, or dropped meanwhile.
+    CLAIMS.insert(&claim, &now, u64::from(BPF_ANY)).is_ok()
 }

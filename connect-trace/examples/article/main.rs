@@ -28,17 +28,19 @@ const RANGE: &str = "9024-65535";
 /// The number of ports in [`RANGE`].
 const PORTS: u64 = 56_512;
 
-/// Arguments of `connect-trace load` for the strategies of the article.
-const RUNS: [&str; 4] = [
+/// Arguments of `connect-trace load` for the strategies of the article, and for those that it does not have.
+const RUNS: [&str; 6] = [
     "default full-range select-test-repeat",
     "window --window 500 --window 1000 --window 5000 --window 10000",
     "addresses --addresses 2",
     "default --protocol udp",
+    "cursor window-cursor window-retry",
+    "cursor --protocol udp",
 ];
 
 /// Repeat the article's measurements on this machine, without root and without BPF
 ///
-/// Connects from all 56,512 ports of 9024-65535 in private network namespaces, by each strategy of the article, prints
+/// Connects from all 56,512 ports of 9024-65535 in private network namespaces, by each strategy of the article and by three others, prints
 /// the results beside the article's figures, and checks those that must agree. The exit status is 1 if one does not.
 /// Takes one to two minutes, most of it for the odd ports of the default strategy.
 #[derive(Parser)]

@@ -12,29 +12,45 @@ const MOST_ERRORS: f64 = 0.001;
 /// A strategy that is simpler to use is preferred if its mean time is at most this multiple of the fastest one's.
 const AS_GOOD: f64 = 1.3;
 
+/// Time that is always conceded to the simpler strategy: less than a handshake takes on any network.
+const AS_GOOD_NS: f64 = 10_000.0;
+
+/// Returns the strategies that fail seldom enough.
+pub(super) fn fit(comparison: &Comparison) -> impl Iterator<Item = &StrategyResult> {
+    let rows = comparison.rows.iter();
+    rows.filter(|row| row.error_share() <= MOST_ERRORS)
+}
+
 /// Returns the strategy to use; `None` if every strategy fails too often.
 #[must_use]
 pub(super) fn best(comparison: &Comparison) -> Option<&StrategyResult> {
+    best_of(comparison, |_| true)
+}
+
+/// Returns the best of some strategies.
+fn best_of(comparison: &Comparison, may_be: impl Fn(Strategy) -> bool) -> Option<&StrategyResult> {
     let fit = || {
-        let rows = comparison.rows.iter();
-        rows.filter(|row| row.error_share() <= MOST_ERRORS)
-            .filter_map(|row| row.mean_ns().map(|mean| (row, mean)))
+        let rows = fit(comparison).filter(|row| may_be(row.strategy));
+        rows.filter_map(|row| row.mean_ns().map(|mean| (row, mean)))
     };
     let fastest = fit().map(|(_, mean)| mean).reduce(f64::min)?;
     fit()
-        .filter(|&(_, mean)| mean <= fastest * AS_GOOD)
+        .filter(|&(_, mean)| mean <= fastest * AS_GOOD + AS_GOOD_NS)
         .min_by_key(|(row, _)| effort(row.strategy))
         .map(|(row, _)| row)
 }
 
 /// Rank of a strategy by the effort to use it, from 0 for none.
-fn effort(strategy: Strategy) -> u8 {
+pub(super) fn effort(strategy: Strategy) -> u8 {
     match strategy {
         Strategy::Default => 0,
         Strategy::FullRange => 1,
         Strategy::Window(_) => 2,
-        Strategy::Addresses => 3,
-        Strategy::SelectTestRepeat => 4,
+        Strategy::WindowRetry(_) => 3,
+        Strategy::WindowCursor(_) => 4,
+        Strategy::Addresses => 5,
+        Strategy::SelectTestRepeat => 6,
+        Strategy::Cursor => 7,
     }
 }
 
@@ -86,14 +102,32 @@ fn recommendation(comparison: &Comparison) -> String {
         Strategy::SelectTestRepeat => {
             "the kernel does not search; expect many tries near exhaustion"
         }
+        Strategy::Cursor => {
+            "the kernel does not search, and the next port of the list is free as long as ports come free in the \
+             order in which they were taken"
+        }
+        Strategy::WindowRetry(_) => {
+            "a short search at a random position, and it fails only if all ports are in use"
+        }
+        Strategy::WindowCursor(_) => {
+            "a very short search in windows that fill up alike, and it fails only if all ports are in use"
+        }
         Strategy::Window(_) => "a short search at a random position; expect errors near exhaustion",
         Strategy::FullRange => {
             "it searches even and odd ports together, and fails only if all are in use"
         }
     };
     let mean = best.mean_ns().unwrap_or(0.0);
+    let with_one = match best.strategy {
+        Strategy::Addresses => best_of(comparison, |strategy| strategy != Strategy::Addresses),
+        _ => None,
+    };
+    let with_one = with_one.map_or(String::new(), |other| {
+        let mean = microseconds(other.mean_ns().unwrap_or(0.0));
+        format!(" With one address: {}, {mean} us.", other.strategy)
+    });
     format!(
-        "For {what}, use {}: {why}. Mean time per connection: {} us, with {} errors.",
+        "For {what}, use {}: {why}. Mean time per connection: {} us, with {} errors.{with_one}",
         best.strategy,
         microseconds(mean),
         errors(best)
@@ -137,11 +171,38 @@ fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
                 "{name}: {tries:.1} tries per connection on average; {good}. Every failed try costs a socket."
             ))
         }
+        Strategy::Cursor => {
+            let tries = row.spread(|run| Some(run.tries))?.mean;
+            Some(format!(
+                "{name}: {tries:.2} tries per connection on average, with a list of the ports that all threads of \
+                 a process share. Several processes find each other's ports taken, and try as often as \
+                 select-test-repeat does. It has to leave out net.ipv4.ip_local_reserved_ports by itself, and \
+                 other programs' searches skip the ports that it binds."
+            ))
+        }
+        Strategy::WindowRetry(_) | Strategy::WindowCursor(_) => {
+            let tries = row.spread(|run| Some(run.tries))?.mean;
+            let list = match name {
+                Strategy::WindowCursor(_) => ", with a list of windows that all threads of a process share",
+                _ => "",
+            };
+            let slower = row.curve.rises_by(2.0).map_or(String::new(), |share| {
+                format!(
+                    " A connection takes more than twice as long once {} of the ports are in use.",
+                    percent(share)
+                )
+            });
+            Some(format!(
+                "{name}: {tries:.2} windows per connection on average{list}, the last of them the whole range, so \
+                 that no connection fails while a port is free; {} errors.{slower}",
+                errors(row)
+            ))
+        }
         Strategy::Window(_) => row.curve.fails_from().map(|share| {
             format!(
                 "{name}: {} of all attempts fail, the first with {} of the ports in use, because the window has \
                  no free port. The middle of the range is in more windows than its ends and fills up first, the \
-                 more so the wider the windows are. Try again on EADDRNOTAVAIL.",
+                 more so the wider the windows are. window-retry tries again.",
                 percent(row.error_share()),
                 percent(share)
             )
@@ -205,6 +266,40 @@ mod tests {
         }
         assert_eq!(best(&few).unwrap().strategy, Strategy::Default);
         assert!(words(&few)[0].contains("nothing needs to be changed"));
+    }
+
+    #[test]
+    fn more_addresses_are_recommended_together_with_what_does_without_them() {
+        let mut old = comparison();
+        old.rows[1].strategy = Strategy::Addresses;
+        old.rows[1]
+            .samples
+            .iter_mut()
+            .for_each(|run| run.errors = 0);
+        old.rows[2].strategy = Strategy::Cursor;
+        let first = &words(&old)[0];
+        assert!(first.contains("use addresses: "), "{first}");
+        assert!(
+            first.ends_with(" With one address: cursor, 21.0 us."),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn a_few_microseconds_are_not_worth_a_strategy_that_is_harder_to_use() {
+        let mut all = comparison();
+        all.rows[1].strategy = Strategy::Cursor;
+        for sample in &mut all.rows[1].samples {
+            (sample.errors, sample.mean_ns) = (0, Some(6_000.0));
+        }
+        for (ns, best_one) in [
+            (16_000.0, Strategy::FullRange),
+            (18_000.0, Strategy::Cursor),
+        ] {
+            let rows = &mut all.rows[2].samples;
+            rows.iter_mut().for_each(|run| run.mean_ns = Some(ns));
+            assert_eq!(best(&all).unwrap().strategy, best_one, "{ns}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum as _};
 
-use crate::load::args::{StrategyName, WorkloadArgs};
+use super::how::Language;
+use crate::load::args::{FIRST_WINDOW, StrategyName, WorkloadArgs};
 use crate::load::{plan::Plan, strategy::Strategy};
 
 /// `connect-trace compare`
@@ -24,6 +25,10 @@ pub struct CompareArgs {
     #[arg(long)]
     pub skip_refused: bool,
 
+    /// Print the lines that use the best strategy in this language, or the setting of this program (docs/how-to.md)
+    #[arg(long, value_name = "LANGUAGE", value_enum, help_heading = "Output")]
+    pub how: Option<Language>,
+
     /// Measure from user space only. By default the runs are traced if possible, which adds a few percent to each
     /// connect()
     #[arg(long)]
@@ -41,16 +46,20 @@ impl CompareArgs {
             [] => StrategyName::value_variants(),
             names => names,
         };
-        let of = |&name: &StrategyName| match name {
-            StrategyName::Window if self.common.windows.is_empty() => {
-                let ports = self.common.range.ports();
-                // A window as wide as the range would be the same as full-range.
-                let fit = WINDOWS
-                    .into_iter()
-                    .filter(|&window| u32::from(window) < ports);
-                fit.map(Strategy::Window).collect()
+        let ports = self.common.range.ports();
+        let of = |&name: &StrategyName| {
+            let windows: &[u16] = match name {
+                _ if !self.common.windows.is_empty() => &[],
+                StrategyName::Window => &WINDOWS,
+                StrategyName::WindowRetry | StrategyName::WindowCursor => &[FIRST_WINDOW],
+                _ => &[],
+            };
+            if windows.is_empty() {
+                return self.common.strategies(name);
             }
-            name => self.common.strategies(name),
+            // A window as wide as the range would be the same as full-range.
+            let fit = windows.iter().filter(|&&window| u32::from(window) < ports);
+            fit.filter_map(|&window| name.with_window(window)).collect()
         };
         names.iter().flat_map(of).collect()
     }

@@ -38,6 +38,7 @@ pub(crate) fn comparison() -> Comparison {
         },
         left_out: Vec::new(),
         rows: strategies.map(row).into(),
+        language: None,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use clap::ValueEnum as _;
 use serde::Serialize;
 
-use super::{Comparison, Sample, StrategyResult, advice};
+use super::{Comparison, Sample, StrategyResult, advice, how};
 use crate::load::occupancy::{STEPS, Step};
 use crate::{
     load::{features::Features, strategy::Strategy},
@@ -40,6 +41,14 @@ struct Line<'a> {
     strategies: Vec<OfStrategy<'a>>,
     recommended: Option<String>,
     words: Vec<String>,
+    how: Option<How>,
+}
+
+#[derive(Serialize)]
+struct How {
+    language: String,
+    strategy: String,
+    lines: String,
 }
 
 #[derive(Serialize)]
@@ -98,6 +107,14 @@ impl<'a> Line<'a> {
             strategies: comparison.rows.iter().map(OfStrategy::of).collect(),
             recommended: advice::best(comparison).map(|row| row.strategy.to_string()),
             words: advice::words(comparison),
+            how: comparison.language.and_then(|language| {
+                let (strategy, lines) = how::lines(comparison, language)?;
+                Some(How {
+                    language: language.to_possible_value()?.get_name().to_owned(),
+                    strategy: strategy.to_string(),
+                    lines,
+                })
+            }),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! `connect-trace compare`: several strategies with the same workload, and a recommendation.
 //!
-//! `strategy_result` holds the runs of a strategy, `advice` the recommendation; `text` and `json` write both.
+//! `strategy_result` holds the runs of a strategy, `advice` the recommendation, `how` the lines that carry it out;
+//! `text` and `json` write all of it.
 //! `traced` traces the runs if that is possible.
 
 mod advice;
 pub(crate) mod args;
+mod how;
 mod json;
 mod strategy_result;
 mod text;
@@ -19,7 +21,7 @@ use anyhow::{Error, Result};
 use fastrand::Rng;
 
 pub use self::strategy_result::{Sample, Spread, StrategyResult};
-use self::traced::Traced;
+use self::{how::Language, traced::Traced};
 use crate::connect::PortRange;
 use crate::{
     compare::args::CompareArgs,
@@ -112,6 +114,8 @@ pub struct Comparison {
     pub left_out: Vec<Strategy>,
     /// Results, one for each strategy.
     pub rows: Vec<StrategyResult>,
+    /// Language of the lines that carry out the recommendation.
+    pub language: Option<Language>,
 }
 
 /// `connect-trace compare`
@@ -174,6 +178,7 @@ fn compare(
         features,
         left_out,
         rows,
+        language: args.how,
     })
 }
 
@@ -236,8 +241,9 @@ mod tests {
     #[test]
     fn a_strategy_that_is_refused_is_left_out_unless_it_is_named() {
         let all = chosen(&["--window", "500"]).unwrap();
-        let run = "default addresses select-test-repeat ";
-        assert_eq!(all, ("window-500 full-range ".to_owned(), run.to_owned()));
+        let left_out = "window-500 window-retry-500 window-cursor-500 full-range ";
+        let run = "default addresses select-test-repeat cursor ";
+        assert_eq!(all, (left_out.to_owned(), run.to_owned()));
         let error = chosen(&["default", "full-range"]).unwrap_err().to_string();
         assert!(
             error.contains("full-range sets IP_LOCAL_PORT_RANGE"),

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Comparison, Sample, StrategyResult, advice};
+use clap::ValueEnum as _;
+
+use super::{Comparison, Sample, StrategyResult, advice, how};
 use crate::{
     load::{occupancy::Step, strategy::Strategy},
     term::{
@@ -50,6 +52,7 @@ fn sections(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Re
     for more in words {
         wrapped(text, "-", "  ", &more)?;
     }
+    instructions(text, comparison, paint)?;
     let mut warnings: Vec<&String> = Vec::new();
     for row in &comparison.rows {
         for warning in row.samples.iter().flat_map(|run| &run.warnings) {
@@ -65,6 +68,43 @@ fn sections(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Re
         wrapped(text, &paint.warning("warning:"), "  ", warning)?;
     }
     Ok(())
+}
+
+/// Writes how the recommended strategy is used.
+fn instructions(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Result {
+    if let Some(language) = comparison
+        .language
+        .and_then(|language| language.to_possible_value())
+    {
+        let found = comparison
+            .language
+            .and_then(|language| how::lines(comparison, language));
+        let name = language.get_name();
+        return match found {
+            Some((strategy, lines)) => {
+                write!(
+                    text,
+                    "\n{}\n\n{lines}",
+                    paint.title(&format!("{strategy} with {name}:"))
+                )
+            }
+            None => {
+                let words = format!(
+                    "no lines are known for {name} and any of the strategies that were run and fail seldom: \
+                     docs/how-to.md has all that are known"
+                );
+                text.push('\n');
+                wrapped(text, &paint.title("how:"), "  ", &words)
+            }
+        };
+    }
+    let best = advice::best(comparison).map(|row| row.strategy);
+    let Some(calls) = best.and_then(|strategy| how::calls(strategy, comparison.range)) else {
+        return Ok(());
+    };
+    text.push('\n');
+    let words = format!("{calls}. --how LANGUAGE prints the lines; docs/how-to.md has them all.");
+    wrapped(text, &paint.title("how:"), "  ", &words)
 }
 
 fn head(text: &mut String, comparison: &Comparison) -> fmt::Result {

@@ -68,11 +68,13 @@ pub struct WorkloadArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
 
-    /// Number of ports in each window of the strategy window, at least 2. Repeat it for several runs
+    /// Number of ports in each window of the strategies window, window-retry and window-cursor, at least 2. Repeat it
+    /// for several runs [default: 500, for the strategies that try again 32]
     #[arg(long = "window", value_name = "PORTS", value_parser = clap::value_parser!(u16).range(2..))]
     pub windows: Vec<u16>,
 
-    /// Maximum number of ports that select-test-repeat tries per connection [default: twice the number in the range]
+    /// Maximum number of ports or windows that a strategy tries per connection [default: twice the number of ports in
+    /// the range; windows end with the whole range]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub tries: Option<u32>,
 
@@ -117,8 +119,14 @@ pub enum StrategyName {
     Addresses,
     /// bind a random port, connect, and repeat if it is taken; any kernel
     SelectTestRepeat,
-    /// IP_LOCAL_PORT_RANGE with --window ports at a random position; from Linux 6.3 or 6.1.32
+    /// bind the next port of a shuffled list of the range, connect, and go on if it is taken; any kernel
+    Cursor,
+    /// IP_LOCAL_PORT_RANGE with --window ports at a random position, tried once; from Linux 6.3 or 6.1.32
     Window,
+    /// the same in one of the windows side by side, and if it has no free port, in wider ones, at last the whole range
+    WindowRetry,
+    /// the same, but the first window is the next of a shuffled list
+    WindowCursor,
     /// IP_LOCAL_PORT_RANGE with the whole range; allowed from Linux 6.3 or 6.1.32, helps from 6.8
     FullRange,
 }
@@ -145,8 +153,23 @@ impl From<ProtocolName> for plan::Protocol {
     }
 }
 
-/// Default number of ports of a window.
-const WINDOW: u16 = 500;
+/// Default number of ports of a window that is tried once.
+pub(crate) const WINDOW: u16 = 500;
+
+/// Default number of ports of the first window if others follow: a short search, and in most cases a port.
+pub(crate) const FIRST_WINDOW: u16 = 32;
+
+impl StrategyName {
+    /// Returns the strategy with a window of this number of ports; `None` if it has no windows.
+    pub(crate) fn with_window(self, ports: u16) -> Option<Strategy> {
+        match self {
+            Self::Window => Some(Strategy::Window(ports)),
+            Self::WindowRetry => Some(Strategy::WindowRetry(ports)),
+            Self::WindowCursor => Some(Strategy::WindowCursor(ports)),
+            _ => None,
+        }
+    }
+}
 
 impl LoadArgs {
     /// Returns the runs to make, in order.
@@ -166,10 +189,12 @@ impl LoadArgs {
 
     /// Returns a message if the options contradict each other or cannot be carried out.
     pub(crate) fn contradiction(&self) -> Option<String> {
-        let windows = !self.common.windows.is_empty();
-        if windows && !self.strategies.contains(&StrategyName::Window) {
+        let has_windows = |name: &StrategyName| name.with_window(WINDOW).is_some();
+        if !self.common.windows.is_empty() && !self.strategies.iter().any(has_windows) {
             return Some(
-                "--window applies to the strategy window only, which is not selected".to_owned(),
+                "--window applies to the strategies window, window-retry and window-cursor only, none of which is \
+                 selected"
+                    .to_owned(),
             );
         }
         if let Some(target) = self.target
@@ -220,10 +245,25 @@ impl WorkloadArgs {
             StrategyName::Default => vec![Strategy::Default],
             StrategyName::Addresses => vec![Strategy::Addresses],
             StrategyName::SelectTestRepeat => vec![Strategy::SelectTestRepeat],
-            StrategyName::Window if self.windows.is_empty() => vec![Strategy::Window(WINDOW)],
-            StrategyName::Window => self.windows.iter().copied().map(Strategy::Window).collect(),
+            StrategyName::Cursor => vec![Strategy::Cursor],
             StrategyName::FullRange => vec![Strategy::FullRange],
+            StrategyName::Window => self.of_windows(name, &[WINDOW]),
+            StrategyName::WindowRetry | StrategyName::WindowCursor => {
+                self.of_windows(name, &[FIRST_WINDOW])
+            }
         }
+    }
+
+    /// Returns the strategy with each window that is given, or with the default ones.
+    pub(crate) fn of_windows(&self, name: StrategyName, default: &[u16]) -> Vec<Strategy> {
+        let windows = match self.windows.as_slice() {
+            [] => default,
+            given => given,
+        };
+        let windows = windows.iter();
+        windows
+            .filter_map(|&ports| name.with_window(ports))
+            .collect()
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Attempt {
     pub prepare_ns: u64,
     /// Time in the decisive connect(): the one that succeeded, or the last one.
     pub connect_ns: u64,
-    /// Number of ports that were tried: 1 for every strategy except select-test-repeat.
+    /// Number of ports or windows that were tried: 1 for every strategy that does not repeat.
     pub tries: u32,
     /// Open connections of the run when this attempt ended, without its own.
     pub held: u32,

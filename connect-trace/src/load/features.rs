@@ -107,12 +107,18 @@ mod tests {
             mixed: false,
             udplite: true,
         };
-        for strategy in [Strategy::Window(500), Strategy::FullRange] {
+        for strategy in [
+            Strategy::Window(500),
+            Strategy::WindowRetry(500),
+            Strategy::WindowCursor(16),
+            Strategy::FullRange,
+        ] {
             let why = old.check(strategy, Protocol::Tcp).unwrap_err().to_string();
             assert!(why.contains("6.3") && why.contains("6.1.32"), "{why}");
         }
-        old.check(Strategy::SelectTestRepeat, Protocol::UdpLite)
-            .unwrap();
+        for strategy in [Strategy::SelectTestRepeat, Strategy::Cursor] {
+            old.check(strategy, Protocol::UdpLite).unwrap();
+        }
         let new = Features {
             udplite: false,
             ..old

@@ -8,6 +8,7 @@
 
 pub(crate) mod args;
 pub mod attempt;
+mod cursor;
 #[cfg(test)]
 pub(crate) mod example;
 pub(crate) mod features;

@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
     os::fd::AsRawFd as _,
 };
 
@@ -117,21 +118,33 @@ pub(super) fn port_range() -> Result<PortRange> {
     }
 }
 
-/// Number of ports of the range that the kernel never gives out (`net.ipv4.ip_local_reserved_ports`).
-pub(super) fn reserved_ports(range: PortRange) -> u32 {
-    reserved_within(
-        &fs::read_to_string(RESERVED_PORTS).unwrap_or_default(),
-        range,
-    )
+/// Returns the ports that the kernel never gives out (`net.ipv4.ip_local_reserved_ports`).
+pub(super) fn reserved_ports() -> Vec<RangeInclusive<u16>> {
+    reserved_in(&fs::read_to_string(RESERVED_PORTS).unwrap_or_default())
 }
 
-fn reserved_within(list: &str, range: PortRange) -> u32 {
+/// Number of ports of the range that the kernel never gives out.
+pub(super) fn reserved_within(range: PortRange) -> u32 {
+    within(&reserved_ports(), range)
+}
+
+fn reserved_in(list: &str) -> Vec<RangeInclusive<u16>> {
     let spans = list.trim().split(',').filter_map(|span| {
         let (low, high) = span.split_once('-').unwrap_or((span, span));
-        Some((low.parse::<u16>().ok()?, high.parse::<u16>().ok()?))
+        Some(low.parse().ok()?..=high.parse().ok()?)
     });
+    spans.collect()
+}
+
+fn within(reserved: &[RangeInclusive<u16>], range: PortRange) -> u32 {
+    let spans = reserved.iter();
     spans
-        .map(|(low, high)| (low.max(range.low), high.min(range.high)))
+        .map(|span| {
+            (
+                (*span.start()).max(range.low),
+                (*span.end()).min(range.high),
+            )
+        })
         .filter(|(low, high)| low <= high)
         .map(|(low, high)| u32::from(high - low) + 1)
         .sum()
@@ -226,7 +239,7 @@ mod tests {
             ("1-100,198-300,400\n", 3),
             ("1-65535\n", 100),
         ] {
-            assert_eq!(reserved_within(list, range), count, "{list}");
+            assert_eq!(within(&reserved_in(list), range), count, "{list}");
         }
     }
 

@@ -74,7 +74,7 @@ pub struct Plan {
     pub seed: u64,
     /// Number of this repeat of the strategy, from 1.
     pub repeat: u32,
-    /// Maximum number of ports that select-test-repeat tries for a connection.
+    /// Maximum number of ports or windows that a strategy tries for a connection.
     pub tries: u32,
     /// Destination and network.
     pub network: Network,

@@ -39,10 +39,15 @@ fn sections(text: &mut String, done: &Done, paint: Paint) -> fmt::Result {
             plan.capacity
         )?;
     }
-    if plan.strategy == Strategy::SelectTestRepeat && figures.attempts > 0 {
+    if plan.strategy.repeats() && figures.attempts > 0 {
+        let what = if plan.strategy.binds_ports() {
+            "ports"
+        } else {
+            "windows"
+        };
         writeln!(
             text,
-            "  {:.2} ports tried per connection, {} at most",
+            "  {:.2} {what} tried per connection, {} at most",
             figures.tries as f64 / figures.attempts as f64,
             figures.most_tries
         )?;

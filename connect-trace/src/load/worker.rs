@@ -18,10 +18,12 @@ use socket2::SockAddr;
 
 use super::{
     attempt::Attempt,
-    files,
+    cursor::Cursor,
+    files, namespace,
     order::{Batch, Order},
     plan::{Network, Plan},
     socket::Socket,
+    strategy::Ports,
 };
 
 /// Stack of a thread: a thread needs little, and there can be many.
@@ -40,6 +42,8 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 pub(super) struct Work<'a> {
     plan: &'a Plan,
     destination: SockAddr,
+    /// Ports in the order of the strategies that have one.
+    cursor: Cursor,
     /// Connections that one table of files holds.
     per_table: usize,
     begin: Instant,
@@ -79,9 +83,14 @@ pub(super) struct Progress {
 impl<'a> Work<'a> {
     /// Starts the clock of the run.
     pub(super) fn new(plan: &'a Plan, per_table: usize) -> Self {
+        let is_reserved = namespace::reserved_ports();
+        let ports = plan.strategy.cursor_ports(plan.range, |port| {
+            is_reserved.iter().any(|span| span.contains(&port))
+        });
         Self {
             plan,
             destination: plan.destination().into(),
+            cursor: Cursor::new(ports, plan.seed),
             per_table,
             begin: Instant::now(),
             asked: AtomicU32::new(0),
@@ -243,31 +252,37 @@ impl<'a> Work<'a> {
 
     fn attempt(&self, asked: u32, thread: u16) -> Result<(Attempt, Socket)> {
         let plan = self.plan;
-        // Each attempt has its own generator, so that its random choices do not depend on other threads.
-        let mut random = Rng::with_seed(stream(plan.seed, asked));
         let source = match plan.sources.len() {
             0 => None,
             sources => Some(plan.sources[asked as usize % sources]),
         };
+        let mut ports = Ports {
+            protocol: plan.protocol,
+            range: plan.range,
+            source,
+            cursor: &self.cursor,
+            // Each attempt has its own generator, so that its random choices do not depend on other threads.
+            random: Rng::with_seed(stream(plan.seed, asked)),
+        };
         let mut socket = self.open()?;
-        let mut tries = 1;
+        let mut failed = 0;
         let begin = Instant::now();
         let (before, after, result) = loop {
-            let prepared = plan
-                .strategy
-                .prepare(&socket, source, plan.range, &mut random);
+            let prepared = plan.strategy.prepare(&socket, &mut ports, failed);
             let before = Instant::now();
             let result = prepared.and_then(|()| socket.connect(&self.destination));
             let after = Instant::now();
             let again = result
                 .as_ref()
-                .is_err_and(|error| plan.strategy.tries_again(errno(error)));
-            if !again || tries >= plan.tries {
+                .is_err_and(|error| plan.strategy.tries_again(errno(error), failed, plan.range));
+            if !again || failed + 1 >= plan.tries {
                 break (before, after, result);
             }
-            tries += 1;
-            drop(socket);
-            socket = self.open()?;
+            failed += 1;
+            if !plan.strategy.keeps_socket() {
+                drop(socket);
+                socket = self.open()?;
+            }
         };
         let result = self.answered(&socket, result);
         let local = socket.local().ok().flatten();
@@ -279,7 +294,7 @@ impl<'a> Work<'a> {
             start_ns: nanoseconds(begin - self.begin),
             prepare_ns: nanoseconds(before - begin),
             connect_ns: nanoseconds(after - before),
-            tries,
+            tries: failed + 1,
             held: 0,
             source: local.map(|local| local.ip()).filter(known),
             port: local.map(|local| local.port()).filter(|_| result.is_ok()),

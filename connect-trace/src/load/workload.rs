@@ -39,8 +39,8 @@ pub struct Workload {
     pub protocol: Protocol,
     /// True for IPv6, if no address decides it.
     pub v6: bool,
-    /// Maximum number of ports that select-test-repeat tries for a connection; `None` for twice the ports of
-    /// the range.
+    /// Maximum number of ports or windows that a strategy tries for a connection; `None` for twice the ports of the
+    /// range.
     pub tries: Option<u32>,
     /// Server to connect to from the present network; `None` for a private network.
     pub target: Option<SocketAddr>,
@@ -56,7 +56,7 @@ impl Workload {
     /// Names the settings that contradict each other.
     pub fn plan(&self, strategy: Strategy, repeat: u32) -> Result<Plan, String> {
         let (range, reserved) = self.ports()?;
-        if let Strategy::Window(ports) = strategy
+        if let Some(ports) = strategy.window()
             && u32::from(ports) > range.ports()
         {
             return Err(format!(
@@ -104,7 +104,7 @@ impl Workload {
             return Ok((self.range, 0));
         }
         let range = namespace::port_range().map_err(|error| format!("{error:#}"))?;
-        let reserved = namespace::reserved_ports(range);
+        let reserved = namespace::reserved_within(range);
         if reserved >= range.ports() {
             return Err(format!(
                 "all ports of the range {range} are reserved (net.ipv4.ip_local_reserved_ports)"
@@ -121,8 +121,7 @@ impl Workload {
             (_, Some(&Addresses::Count(1))) if strategy != Strategy::Addresses => Vec::new(),
             (_, Some(&Addresses::Count(count))) => self.of_loopback(count)?,
             (Strategy::Addresses, None) => self.of_loopback(2)?,
-            // This strategy binds a port together with an address.
-            (Strategy::SelectTestRepeat, None) if self.target.is_none() => {
+            (strategy, None) if strategy.binds_ports() && self.target.is_none() => {
                 vec![super::plan::loopback(self.v6)]
             }
             (_, None) => Vec::new(),

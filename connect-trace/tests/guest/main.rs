@@ -39,6 +39,7 @@ mod serve;
 mod service;
 mod soak;
 mod socket;
+mod strategies;
 mod strategy;
 mod streams;
 mod supervise;
@@ -110,10 +111,9 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     scan::TESTS_OF_NO_MODE,
     time_wait::TESTS_OF_NO_MODE,
     live::TESTS,
-    mitigate::TESTS,
     load::TESTS,
+    strategies::TESTS,
     flame::TESTS_OF_NO_MODE,
-    mitigation::TESTS,
     udp::TESTS_OF_NO_MODE,
     ends::TESTS,
     prometheus::TESTS,
@@ -154,6 +154,8 @@ fn main() -> ExitCode {
         ("soak", soak::TESTS),
         ("check", check::TESTS),
         ("supervise", supervise::TESTS),
+        ("mitigation", mitigation::TESTS),
+        ("mitigate", mitigate::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());

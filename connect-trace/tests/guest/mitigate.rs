@@ -15,7 +15,6 @@ use crate::{
     Lacking, Test,
     output::Lines,
     process::{Ended, Process, until},
-    program::bpftool,
     service::{Metrics, get, temporary},
     truth::Truth,
 };
@@ -28,7 +27,6 @@ pub const TESTS: &[Test<()>] = crate::tests![
     OldestAndNewest: [
         a_share_acts_for_the_threads_that_it_has,
         the_metrics_are_those_of_the_report,
-        a_mitigation_that_is_killed_leaves_nothing,
         a_mitigation_goes_on_if_its_reports_are_refused,
         full_range_is_refused_or_helps,
     ],
@@ -276,23 +274,6 @@ fn addresses_are_used_in_turn((): ()) -> Result<()> {
     assert!(counts[1] > 300 && counts[2] > 300, "{counts:?}: {ended}");
     let applied = mitigation["applied"].as_u64().context("applied")?;
     assert!((1_000..=1_000 + CALLS as u64).contains(&applied), "{ended}");
-    Ok(())
-}
-
-fn a_mitigation_that_is_killed_leaves_nothing((): ()) -> Result<()> {
-    let cgroup = Cgroup::create("killed")?;
-    let process = select(&cgroup, "--when-above 0%")?;
-    let path = cgroup.0.display().to_string();
-    let attached = bpftool(&format!("cgroup list {path}"))?;
-    assert!(attached.contains("connect4"), "{attached}");
-    process.signal(libc::SIGKILL)?;
-    process.end()?;
-    until("the programs are gone", || {
-        let attached = bpftool(&format!("cgroup list {path}"))?;
-        Ok((!attached.contains("connect4")).then_some(()))
-    })?;
-    let records = cgroup.truth("exhaust 33000-33499 --set-range")?;
-    assert_eq!(before_odd(&records)?, 250);
     Ok(())
 }
 

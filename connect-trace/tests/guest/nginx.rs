@@ -15,6 +15,10 @@ use crate::process::Process;
 pub const PORT: u16 = 8080;
 
 const CONFIGURATION: &str = include_str!("clients/nginx.conf");
+
+/// The setting that `connect-trace compare --how nginx` prints.
+const SNIPPET: &str = include_str!("../../src/compare/snippets/addresses.nginx");
+
 const FOLDER: &str = "/tmp/nginx";
 
 /// A running nginx. Each request has its own connection, unless its path begins with `/kept`.
@@ -27,7 +31,8 @@ impl Nginx {
     pub fn start() -> Result<Self> {
         fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}"))?;
         let path = format!("{FOLDER}/nginx.conf");
-        fs::write(&path, CONFIGURATION).with_context(|| format!("cannot write {path}"))?;
+        fs::write(&path, CONFIGURATION.replace("# SNIPPET", SNIPPET))
+            .with_context(|| format!("cannot write {path}"))?;
         let mut command = Command::new("nginx");
         command.args(["-e", "stderr", "-c", &path]);
         let mut process = Process::start(command)?;

@@ -13,7 +13,7 @@ use aya::{
 };
 use connect_trace_common::{
     MitigationCounters, Params, RouteCounts, RouteKey, RouteState,
-    mitigation::{MOST_ROUTES, MOST_SOURCES, Sources, WHOLE, method},
+    mitigation::{MOST_CLAIMS, MOST_ROUTES, MOST_SOURCES, Sources, WHOLE, method},
 };
 
 use super::{
@@ -26,7 +26,7 @@ use crate::kernel::{
     layout::Layout, mitigation::MitigationFields, requirement::MissingRequirement,
 };
 
-/// The programs, one for each family of sockets.
+/// The programs, one for each family of sockets: first that of IPv4.
 const PROGRAMS: [&str; 2] = ["mitigate_connect4", "mitigate_connect6"];
 
 /// Settings of a mitigation.
@@ -177,11 +177,17 @@ impl MitigationConfig {
         loader
             .map_max_entries("ROUTES", MOST_ROUTES)
             .map_max_entries("ROUTE_COUNTS", MOST_ROUTES);
-        if let Method::Addresses(_) = self.method {
-            let most = MOST_SOURCES as u32;
-            loader
-                .map_max_entries("SOURCES4", most)
-                .map_max_entries("SOURCES6", most);
+        match self.method {
+            Method::SelectTestRepeat => {
+                loader.map_max_entries("CLAIMS", MOST_CLAIMS);
+            }
+            Method::Addresses(_) => {
+                let most = MOST_SOURCES as u32;
+                loader
+                    .map_max_entries("SOURCES4", most)
+                    .map_max_entries("SOURCES6", most);
+            }
+            Method::FullRange => {}
         }
     }
 }
@@ -203,15 +209,15 @@ impl Mitigation {
         config: &MitigationConfig,
         maps: &Arc<Maps>,
     ) -> Result<Self> {
-        let mitigation = Self::load(ebpf, &config.method, maps)?;
+        let mitigation = Self::load(ebpf, &PROGRAMS, &config.method, maps)?;
         for cgroup in &config.cgroups {
-            attach_to(ebpf, cgroup)?;
+            attach_to(ebpf, &PROGRAMS, cgroup)?;
         }
         Ok(mitigation)
     }
 
-    /// Loads the programs and fills their maps.
-    fn load(ebpf: &mut Ebpf, method: &Method, maps: &Arc<Maps>) -> Result<Self> {
+    /// Loads programs and fills their maps.
+    fn load(ebpf: &mut Ebpf, programs: &[&str], method: &Method, maps: &Arc<Maps>) -> Result<Self> {
         let addresses = method.sources()?;
         let mut sources: Array<_, u32> = object::take(ebpf, "SOURCES4")?;
         for (place, address) in (0..).zip(&addresses.v4) {
@@ -225,7 +231,7 @@ impl Mitigation {
                 .set(place, address, 0)
                 .context("fill map SOURCES6")?;
         }
-        for name in PROGRAMS {
+        for &name in programs {
             object::program::<CgroupSockAddr>(ebpf, name)?
                 .load()
                 .map_err(object::refusal)
@@ -322,12 +328,12 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
-/// Attaches the programs to a cgroup. Without flags, the links of later kernels let other programs be attached too
+/// Attaches programs to a cgroup. Without flags, the links of later kernels let other programs be attached too
 /// (`cgroup_bpf_link_attach`), and end with the process.
-fn attach_to(ebpf: &mut Ebpf, cgroup: &Path) -> Result<()> {
+fn attach_to(ebpf: &mut Ebpf, programs: &[&str], cgroup: &Path) -> Result<()> {
     let shown = cgroup.display();
     let folder = File::open(cgroup).with_context(|| format!("open cgroup {shown}"))?;
-    for name in PROGRAMS {
+    for &name in programs {
         object::program::<CgroupSockAddr>(ebpf, name)?
             .attach(&folder, CgroupAttachMode::Single)
             .map_err(|error| unattached(error.into(), cgroup))

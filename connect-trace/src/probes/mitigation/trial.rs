@@ -5,7 +5,7 @@
 use std::{
     ffi::{CStr, CString},
     fs, io,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     process,
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use connect_trace_common::{MitigationCounters, RouteKey, RouteState, mitigation::WHOLE};
 
-use super::{Method, Mitigation, MitigationConfig, ShareBy, address_words, attach_to};
+use super::{Method, Mitigation, MitigationConfig, PROGRAMS, ShareBy, address_words, attach_to};
 use crate::{
     kernel::{
         layout::Layout, mitigation::MitigationFields, pods::hierarchy,
@@ -23,6 +23,10 @@ use crate::{
     },
     probes::{ProbeConfig, attach::functions::Functions, load, read::maps::Maps},
 };
+
+/// Destination port of the call, at which nobody listens (tcpmux): not one that the kernel chooses, because the range may
+/// be exhausted. If somebody does, the connection is closed at once.
+const PORT: u16 = 1;
 
 /// Tries a method. Returns a note if it could not be tried.
 ///
@@ -56,21 +60,17 @@ pub(in crate::probes) fn try_method(
     };
     let (mut ebpf, variables) = load(config, layout, functions, None, Some(fields))?;
     let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
-    let mut mitigation = Mitigation::load(&mut ebpf, method, &maps)?;
-    if let Err(error) = attach_to(&mut ebpf, &cgroup.folder) {
+    let programs = &PROGRAMS[..1];
+    let mut mitigation = Mitigation::load(&mut ebpf, programs, method, &maps)?;
+    if let Err(error) = attach_to(&mut ebpf, programs, &cgroup.folder) {
         return Ok(Some(untried(&format!("{error:#}"))));
     }
-    // Closed again, so that the call is refused and leaves nothing.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .context("find a port for a trial of the mitigation")?
-        .port();
     let netns = fs::metadata("/proc/thread-self/ns/net").context("find the network namespace")?;
     let (family, loopback) = address_words(Ipv4Addr::LOCALHOST.into());
     let key = RouteKey {
         netns: u32::try_from(netns.ino())?,
         family,
-        destination_port: port,
+        destination_port: PORT,
         destination: loopback,
     };
     let route = RouteState {
@@ -78,7 +78,7 @@ pub(in crate::probes) fn try_method(
         acts: 1,
     };
     mitigation.set_route(key, route)?;
-    if let Err(error) = cgroup.connect(port) {
+    if let Err(error) = cgroup.connect() {
         return Ok(Some(untried(&format!("{error:#}"))));
     }
     judge(method, &mitigation.counters())
@@ -107,8 +107,9 @@ fn judge(method: &Method, counters: &MitigationCounters) -> Result<Option<String
         let what = format!("{what}, which this kernel refuses ({error})");
         return Err(MissingRequirement::new(what, remedy).into());
     }
-    Ok((counters.applied == 0)
-        .then(|| untried(&format!("its connect() call was left alone: {counters:?}"))))
+    // A search that is exhausted was refused nothing.
+    let acted = counters.applied + counters.exhausted;
+    Ok((acted == 0).then(|| untried(&format!("its connect() call was left alone: {counters:?}"))))
 }
 
 fn untried(reason: &str) -> String {
@@ -137,8 +138,8 @@ impl TrialCgroup {
         Ok(Self { folder })
     }
 
-    /// Lets a child in this cgroup call connect() for a port of 127.0.0.1, and waits for its end.
-    fn connect(&self, port: u16) -> Result<()> {
+    /// Lets a child in this cgroup call connect() for [`PORT`] of 127.0.0.1, and waits for its end.
+    fn connect(&self) -> Result<()> {
         let processes = self.folder.join("cgroup.procs");
         // Made before the fork: after it, in a process that has threads, only async-signal-safe calls are allowed.
         let path = CString::new(processes.as_os_str().as_bytes())?;
@@ -146,7 +147,7 @@ impl TrialCgroup {
         let child = match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()).context("fork"),
             // SAFETY: this is the child.
-            0 => unsafe { connect_and_exit(&path, port) },
+            0 => unsafe { connect_and_exit(&path) },
             child => child,
         };
         let mut status = 0;
@@ -177,7 +178,7 @@ impl Drop for TrialCgroup {
 ///
 /// # Safety
 /// Call only in the child of a fork. Calls only async-signal-safe functions (signal-safety(7)) and never returns.
-unsafe fn connect_and_exit(processes: &CStr, port: u16) -> ! {
+unsafe fn connect_and_exit(processes: &CStr) -> ! {
     // SAFETY: the system calls act on our own descriptors and memory.
     unsafe {
         let file = libc::open(processes.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
@@ -191,7 +192,7 @@ unsafe fn connect_and_exit(processes: &CStr, port: u16) -> ! {
         );
         let mut name: libc::sockaddr_in = std::mem::zeroed();
         name.sin_family = libc::AF_INET as libc::sa_family_t;
-        name.sin_port = port.to_be();
+        name.sin_port = PORT.to_be();
         name.sin_addr.s_addr = u32::from(Ipv4Addr::LOCALHOST).to_be();
         let size = size_of_val(&name) as libc::socklen_t;
         libc::connect(socket, (&raw const name).cast(), size);

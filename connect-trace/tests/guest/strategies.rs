@@ -1,0 +1,200 @@
+//! Strategies that try again, on every kernel: as the server sees them, with ports that are reserved, held by others or
+//! taken by another process with the same strategy. And the setting of `compare --how nginx`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    Test,
+    load::FullRange,
+    nginx::{self, Nginx},
+    process::Process,
+    program::connect_trace,
+};
+
+pub const TESTS: &[Test<()>] = crate::tests![
+    All: [
+        no_connection_fails_while_a_port_is_free,
+        a_cursor_takes_one_try_for_each_connection,
+        ports_that_are_reserved_or_held_by_others_are_left_alone,
+        processes_with_the_same_strategy_share_a_range,
+    ],
+    OldestAndNewest: [
+        nginx_connects_from_two_addresses_and_takes_no_port_for_itself_alone,
+    ],
+];
+
+/// The strategies that never fail below exhaustion, on the running kernel. The cursor comes last: the kernel's search
+/// skips the ports that it binds, in TIME_WAIT too, for every destination.
+fn strategies() -> Result<Vec<&'static str>> {
+    let windows = match FullRange::here()? {
+        FullRange::Refused => &[][..],
+        _ => &["window-retry", "window-cursor"],
+    };
+    Ok([windows, &["cursor"]].concat())
+}
+
+/// Makes a run in a private namespace with 400 ports.
+fn run_of(arguments: &str) -> Result<Value> {
+    let fixed = "load --range 20000-20399 --format json";
+    let ended = Process::start(connect_trace(&format!("{fixed} {arguments}")))?.end()?;
+    serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())
+}
+
+fn no_connection_fails_while_a_port_is_free((): ()) -> Result<()> {
+    for strategy in strategies()? {
+        for more in ["", " -6 --threads 8", " --protocol udp"] {
+            if strategy != "cursor" && more.ends_with("udp") {
+                continue;
+            }
+            let run = run_of(&format!("{strategy}{more}"))?;
+            let count = |group: &str| run[group]["connect"]["count"].as_u64();
+            // A port that was given out twice would leave another one unused.
+            ensure!(
+                run["errors"] == 0 && count("even") == Some(200) && count("odd") == Some(200),
+                "{strategy}{more}: {run}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn a_cursor_takes_one_try_for_each_connection((): ()) -> Result<()> {
+    let run = run_of("cursor --threads 8")?;
+    ensure!(run["tries"] == 400 && run["most_tries"] == 1, "{run}");
+    // The other end of a connection may be closed later than its port comes again, which is then taken still.
+    let run = run_of("cursor --close --until-occupancy 5% -c 4000")?;
+    let tries = run["tries"].as_u64().context("a number")?;
+    ensure!(run["errors"] == 0 && tries < 8000, "{run}");
+    Ok(())
+}
+
+/// A setting of the kernel, restored on drop.
+struct Setting {
+    path: String,
+    before: String,
+}
+
+impl Setting {
+    fn new(name: &str, value: &str) -> Result<Self> {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        let before = fs::read_to_string(&path).context(path.clone())?;
+        fs::write(&path, value).context(path.clone())?;
+        Ok(Self { path, before })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, &self.before);
+    }
+}
+
+/// Returns the ports of the clients, in the order in which they come. They stay open until the clients close them.
+fn serve(port: u16, clients: usize) -> Result<thread::JoinHandle<Result<Vec<u16>>>> {
+    let server = TcpListener::bind(loopback(port))?;
+    Ok(thread::spawn(move || {
+        let mut held = Vec::new();
+        let mut ports = Vec::new();
+        for _ in 0..clients {
+            let (stream, peer) = server.accept()?;
+            ports.push(peer.port());
+            held.push(stream);
+        }
+        for mut stream in held {
+            // Ends when the client has closed its connection, perhaps by a reset.
+            let _ = stream.read(&mut [0]);
+        }
+        Ok(ports)
+    }))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Starts a run in the present network. It connects once more, before it begins.
+fn run_to(port: u16, strategy: &str, connections: usize) -> Result<Process> {
+    let target = loopback(port);
+    Process::start(connect_trace(&format!(
+        "load {strategy} --target {target} --yes -c {connections} --format json"
+    )))
+}
+
+fn ends_without_errors(run: Process) -> Result<()> {
+    let ended = run.end()?;
+    let run: Value = serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())?;
+    ensure!(run["errors"] == 0, "{run}");
+    Ok(())
+}
+
+fn ports_that_are_reserved_or_held_by_others_are_left_alone((): ()) -> Result<()> {
+    let _range = Setting::new("ip_local_port_range", "20000 20399")?;
+    let _reserved = Setting::new("ip_local_reserved_ports", "20100-20199")?;
+    let others: Vec<TcpListener> = (20_200..20_250)
+        .map(|port| TcpListener::bind(loopback(port)))
+        .collect::<Result<_, _>>()?;
+    let free: Vec<u16> = (20_000..20_100).chain(20_250..20_400).collect();
+    // Each strategy has a destination of its own, for which no port is in TIME_WAIT.
+    for (strategy, port) in strategies()?.into_iter().zip(19_001..) {
+        let server = serve(port, free.len())?;
+        ends_without_errors(run_to(port, strategy, free.len() - 1)?).context(strategy)?;
+        let mut seen = server.join().expect("it does not panic")?;
+        seen.sort_unstable();
+        ensure!(seen == free, "{strategy}: {seen:?}");
+    }
+    drop(others);
+    // All free ports are in TIME_WAIT, and bound by the cursor.
+    let _other = TcpListener::bind(loopback(19_000))?;
+    let refused = TcpStream::connect(loopback(19_000)).map_err(|error| error.kind());
+    ensure!(
+        matches!(refused, Err(ErrorKind::AddrNotAvailable)),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+fn processes_with_the_same_strategy_share_a_range((): ()) -> Result<()> {
+    let _range = Setting::new("ip_local_port_range", "21000 21399")?;
+    for (strategy, port) in strategies()?.into_iter().zip(19_011..) {
+        let server = serve(port, 400)?;
+        // If one of them ends before the other, its ports are in TIME_WAIT.
+        let runs = [run_to(port, strategy, 199)?, run_to(port, strategy, 199)?];
+        for run in runs {
+            ends_without_errors(run).context(strategy)?;
+        }
+        server.join().expect("it does not panic")?;
+    }
+    Ok(())
+}
+
+fn nginx_connects_from_two_addresses_and_takes_no_port_for_itself_alone((): ()) -> Result<()> {
+    let _nginx = Nginx::start()?;
+    let mut addresses = BTreeSet::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(loopback(nginx::PORT)).context("nginx")?;
+        stream.write_all(b"GET /proxied HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (_, peer) = text.split_once("\r\n\r\n").context(text.clone())?;
+        // The server's socket is one of IPv6.
+        let peer = peer.trim().trim_start_matches("::ffff:");
+        let peer: SocketAddr = peer.parse().with_context(|| text.clone())?;
+        addresses.insert(peer.ip().to_string());
+        // bind() to port 0 would take the odd ports first, connect() takes the even ones.
+        ensure!(peer.port() % 2 == 0, "{peer}");
+    }
+    ensure!(
+        addresses == ["127.0.0.1", "127.0.0.2"].map(str::to_owned).into(),
+        "{addresses:?}"
+    );
+    Ok(())
+}
