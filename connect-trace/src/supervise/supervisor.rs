@@ -132,8 +132,10 @@ impl Supervisor {
     pub(super) fn stop(self) -> Counted {
         self.shared.stopped.store(true, Ordering::Relaxed);
         while !self.receiving.is_finished() {
+            // A number or a pointer, by the C library.
+            let thread = self.receiving.as_pthread_t() as libc::pthread_t;
             // SAFETY: the thread has not been joined.
-            unsafe { libc::pthread_kill(self.receiving.as_pthread_t(), libc::SIGURG) };
+            unsafe { libc::pthread_kill(thread, libc::SIGURG) };
             thread::sleep(Duration::from_millis(1));
         }
         // A thread that panicked has printed its message already.
