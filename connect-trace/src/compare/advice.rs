@@ -175,9 +175,9 @@ fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
             let tries = row.spread(|run| Some(run.tries))?.mean;
             Some(format!(
                 "{name}: {tries:.2} tries per connection on average, with a list of the ports that all threads of \
-                 a process share. Several processes find each other's ports taken, and try as often as \
-                 select-test-repeat does. It has to leave out net.ipv4.ip_local_reserved_ports by itself, and \
-                 other programs' searches skip the ports that it binds."
+                 a process share. Several processes find each other's ports taken, and then need more \
+                 tries. It has to leave out net.ipv4.ip_local_reserved_ports by itself. For any \
+                 destination, searches skip the ports that it binds, and it cannot bind those that they found."
             ))
         }
         Strategy::WindowRetry(_) | Strategy::WindowCursor(_) => {
