@@ -504,11 +504,8 @@ fn each_namespace_has_its_own_range((): ()) -> Result<()> {
         let probes = &mut probes;
         let other = scope.spawn(move || -> Result<Vec<u16>> {
             // SAFETY: the call takes no pointers.
-            ensure!(
-                unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0,
-                "{}",
-                io::Error::last_os_error()
-            );
+            let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            ensure!(unshared == 0, "{}", io::Error::last_os_error());
             let up = Command::new("ip")
                 .args(["link", "set", "lo", "up"])
                 .status()?;

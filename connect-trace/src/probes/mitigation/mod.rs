@@ -25,6 +25,7 @@ use super::{
 use crate::kernel::{
     layout::Layout, mitigation::MitigationFields, requirement::MissingRequirement,
 };
+use crate::term::printable::printable;
 
 /// The programs, one for each family of sockets: first that of IPv4.
 const PROGRAMS: [&str; 2] = ["mitigate_connect4", "mitigate_connect6"];
@@ -332,7 +333,7 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 /// Attaches programs to a cgroup. Without flags, the links of later kernels let other programs be attached too
 /// (`cgroup_bpf_link_attach`), and end with the process.
 fn attach_to(ebpf: &mut Ebpf, programs: &[&str], cgroup: &Path) -> Result<()> {
-    let shown = cgroup.display();
+    let shown = printable(cgroup);
     let folder = File::open(cgroup).with_context(|| format!("open cgroup {shown}"))?;
     for &name in programs {
         object::program::<CgroupSockAddr>(ebpf, name)?
@@ -355,7 +356,7 @@ fn unattached(cause: Error, cgroup: &Path) -> Error {
             "run as root with all capabilities; another program on it or above it may forbid more (one that was \
              attached without BPF_F_ALLOW_MULTI: see `bpftool cgroup tree`)",
         ),
-        _ => return cause.context(format!("attach to cgroup {}", cgroup.display())),
+        _ => return cause.context(format!("attach to cgroup {}", printable(cgroup))),
     };
-    MissingRequirement::new(format!("{} {what} ({cause:#})", cgroup.display()), remedy).into()
+    MissingRequirement::new(format!("{} {what} ({cause:#})", printable(cgroup)), remedy).into()
 }

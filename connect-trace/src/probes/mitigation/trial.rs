@@ -22,6 +22,7 @@ use crate::{
         requirement::MissingRequirement,
     },
     probes::{ProbeConfig, attach::functions::Functions, load, read::maps::Maps},
+    term::printable::printable,
 };
 
 /// Destination port of the call, at which nobody listens (tcpmux): not one that the kernel chooses, because the range may
@@ -134,7 +135,7 @@ impl TrialCgroup {
     fn create() -> Result<Self> {
         let root = hierarchy().context("no cgroup2 file system is mounted in a usual place")?;
         let folder = Path::new(root).join(format!("connect-trace-{}", process::id()));
-        fs::create_dir(&folder).with_context(|| format!("create cgroup {}", folder.display()))?;
+        fs::create_dir(&folder).with_context(|| format!("create cgroup {}", printable(&folder)))?;
         Ok(Self { folder })
     }
 
@@ -161,7 +162,7 @@ impl TrialCgroup {
         match libc::WEXITSTATUS(status) {
             0 if libc::WIFEXITED(status) => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno))
-                .with_context(|| format!("move a process into {}", self.folder.display())),
+                .with_context(|| format!("move a process into {}", printable(&self.folder))),
         }
     }
 }
@@ -169,7 +170,7 @@ impl TrialCgroup {
 impl Drop for TrialCgroup {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir(&self.folder) {
-            log::warn!("cannot remove cgroup {}: {error}", self.folder.display());
+            log::warn!("cannot remove cgroup {}: {error}", printable(&self.folder));
         }
     }
 }
