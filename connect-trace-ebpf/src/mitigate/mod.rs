@@ -135,8 +135,9 @@ impl Call {
             Outcome::Applied => counter!(self.counters, applied),
             Outcome::Exhausted => counter!(self.counters, exhausted),
             Outcome::Refused(Errno(errno)) => {
+                let last = counter!(self.counters, last_errno);
                 // SAFETY: an aligned word of the variable.
-                unsafe { counter!(self.counters, last_errno).write_volatile(errno) };
+                unsafe { last.write_volatile(errno) };
                 counter!(self.counters, refused)
             }
             Outcome::Unfit => return counter!(self.counters, idle),
