@@ -12,7 +12,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::PathBuf,
     process::{Child, Command, ExitCode, Output, Stdio},
     thread,
@@ -55,8 +55,8 @@ const TESTS: &[Test] = tests![
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().collect();
     match arguments.get(1).and_then(|argument| argument.to_str()) {
-        Some("namespace") => {
-            let error = namespace::enter_and_run(arguments[2..].to_vec());
+        Some(how @ (namespace::AS_WE_ARE | namespace::AS_NOBODY)) => {
+            let error = namespace::enter_and_run(how, &arguments[2..]);
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
@@ -416,7 +416,6 @@ fn wait_for(child: &mut Child, line: &str) {
 }
 
 fn an_ordinary_user_needs_no_privileges() -> Option<String> {
-    const NOBODY: u32 = 65_534;
     // SAFETY: the call takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         return Some("all tests are run by an ordinary user".to_owned());
@@ -433,38 +432,35 @@ fn an_ordinary_user_needs_no_privileges() -> Option<String> {
         to.to_str().expect("of text").to_owned()
     });
     let [connect_trace, this] = &copies;
-    for strategy in ["full-range", "window-20"] {
+    let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new(this);
-        command.args([
-            "namespace",
-            connect_trace,
-            "try",
-            strategy,
-            "--format",
-            "json",
-            "--",
-        ]);
-        command.args([this, "client", "hold", "50", "-"]);
-        // SAFETY: the calls take numbers. The namespace is then one with a user namespace.
-        unsafe {
-            command.pre_exec(|| {
-                let groups = libc::setgroups(0, std::ptr::null());
-                match groups + libc::setgid(NOBODY) + libc::setuid(NOBODY) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            });
-        }
-        command.env_remove("RUST_LOG");
+        command.args([namespace::AS_NOBODY, connect_trace, "try"]);
+        command.args(arguments).env_remove("RUST_LOG");
         let output = command.output().expect("it can be run");
-        let message = text(&output.stderr);
-        if message.contains("no namespace") {
-            return Some(message);
-        }
-        assert!(output.status.success(), "{message}");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output
+    };
+    for strategy in ["full-range", "window-20"] {
+        let client = [this, "client", "hold", "50", "-"];
+        let output = as_nobody(&[&[strategy, "--format", "json", "--"], &client[..]].concat());
         assert_eq!(addresses(&output).len(), 50);
+        let message = text(&output.stderr);
         assert!(message.contains("\"set\":50"), "{message}");
     }
+    let status = ["full-range", "-q", "--", "cat", "/proc/self/status"];
+    let status = text(&as_nobody(&status).stdout);
+    for field in ["Uid:\t65534", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(field), "{field} is not in: {status}");
+    }
+    let setuid = folder.0.join("setuid");
+    fs::copy("/bin/true", &setuid).expect("the disk has room");
+    fs::set_permissions(&setuid, fs::Permissions::from_mode(0o4755)).expect("it is ours");
+    let setuid = setuid.to_str().expect("of text");
+    let message = text(&as_nobody(&["full-range", "-q", "--", setuid]).stderr);
+    assert!(
+        message.contains("is a setuid or setgid program"),
+        "{message}"
+    );
     None
 }
 

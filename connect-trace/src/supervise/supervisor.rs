@@ -7,6 +7,7 @@ use std::{
     io,
     net::IpAddr,
     os::unix::thread::JoinHandleExt as _,
+    process,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -111,9 +112,13 @@ impl Supervisor {
         interruptible();
         let shared = Arc::new(shared);
         let worker = Worker::new(Arc::clone(&shared));
+        let guard = Guard(Arc::clone(&shared));
         let receiving = thread::Builder::new()
             .name("ct-supervise".to_owned())
-            .spawn(move || worker.run(false))
+            .spawn(move || {
+                let _guard = guard;
+                worker.run(false);
+            })
             .context("cannot start the supervisor's thread")?;
         Ok(Self { shared, receiving })
     }
@@ -127,13 +132,27 @@ impl Supervisor {
     pub(super) fn stop(self) -> Counted {
         self.shared.stopped.store(true, Ordering::Relaxed);
         while !self.receiving.is_finished() {
+            // A number or a pointer, by the C library.
+            let thread = self.receiving.as_pthread_t() as libc::pthread_t;
             // SAFETY: the thread has not been joined.
-            unsafe { libc::pthread_kill(self.receiving.as_pthread_t(), libc::SIGURG) };
+            unsafe { libc::pthread_kill(thread, libc::SIGURG) };
             thread::sleep(Duration::from_millis(1));
         }
         // A thread that panicked has printed its message already.
         let _ = self.receiving.join();
         self.shared.counts.get()
+    }
+}
+
+/// Ends this process if its thread ends too early, so that the standby answers: else all calls would wait for ever.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.0.stopped.load(Ordering::Relaxed) && self.0.listener.is_in_use() {
+            log::error!("the supervisor ends; its standby goes on");
+            process::exit(1);
+        }
     }
 }
 

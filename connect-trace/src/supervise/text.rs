@@ -1,9 +1,6 @@
 //! The results of supervision as text of at most 80 columns.
 
-use std::{
-    fmt::{self, Write as _},
-    time::Duration,
-};
+use std::fmt::{self, Write as _};
 
 use super::{
     against::{Comparison, Row, Sample},
@@ -54,7 +51,7 @@ fn whole(value: f64) -> String {
 pub(super) fn run(strategy: Strategy, counted: &Counted) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = counts(&mut text, strategy, counted);
+    let _ = counts(&mut text, &strategy.to_string(), counted);
     for note in notes(counted) {
         let _ = wrapped(&mut text, "note:", "  ", &note);
     }
@@ -85,10 +82,15 @@ fn sections(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Re
     wrapped(text, "try:", "  ", &words)?;
     table(text, comparison, paint)?;
     let rows = &comparison.rows;
-    for row in rows {
-        // Of the last run: the counts of the runs are those of the program, and alike.
-        if let Some(counted) = row.runs.last().and_then(|run| run.counted.as_ref()) {
-            counts(text, row.strategy, counted)?;
+    // Nothing is set for the default, even if it is measured by a supervisor.
+    for row in rows.iter().filter(|row| row.strategy != Strategy::Default) {
+        let last = row.runs.last().and_then(|run| run.counted.as_ref());
+        let name = match comparison.repeats {
+            1 => row.strategy.to_string(),
+            _ => format!("{}, last run", row.strategy),
+        };
+        if let Some(counted) = last {
+            counts(text, &name, counted)?;
         }
     }
     if let Some((first, others)) = rows.split_first() {
@@ -174,7 +176,7 @@ fn difference(first: &Row, row: &Row) -> String {
     words
 }
 
-fn counts(text: &mut String, strategy: Strategy, counted: &Counted) -> fmt::Result {
+fn counts(text: &mut String, name: &str, counted: &Counted) -> fmt::Result {
     let mut words = vec![with_noun(
         counted.set,
         "connect() call set",
@@ -201,10 +203,10 @@ fn counts(text: &mut String, strategy: Strategy, counted: &Counted) -> fmt::Resu
         words.push(format!(
             "{} us a call in the supervisor and {} us at most",
             microseconds(mean),
-            microseconds(Duration::from_nanos(counted.longest_ns).as_nanos() as f64)
+            microseconds(counted.longest_ns as f64)
         ));
     }
-    wrapped(text, &format!("{strategy}:"), "  ", &words.join(", "))
+    wrapped(text, &format!("{name}:"), "  ", &words.join(", "))
 }
 
 /// Returns notes on connections that a supervisor does not see.

