@@ -98,7 +98,7 @@ impl Standby {
 /// Waits until the supervisor has ended, and supervises the processes that are left.
 ///
 /// # Errors
-/// If it was not started by [`Standby::start`].
+/// If it was not started by a supervisor.
 pub fn run() -> Result<()> {
     const FOREIGN: &str = "connect-trace try starts this process by itself";
     // SAFETY: the name is a text that ends with a zero.
