@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    EndCounters,
+    EndCounters, MitigationCounters,
     buckets::{BUCKETS, power_of_ten},
 };
 
@@ -130,8 +130,10 @@ pub struct PerCpu {
     pub time_wait: TimeWaitCounts,
     /// Connections that were followed after their connect().
     pub ends: EndCounters,
+    /// Decisions of a mitigation.
+    pub mitigation: MitigationCounters,
     /// Padding to whole cache lines, and beyond a size that would be taken for a distance of fields: see [`crate::Field`].
-    pub unused: [u64; 26],
+    pub unused: [u64; 9],
 }
 
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod end;
 pub mod field;
 pub mod filter;
+pub mod mitigation;
 pub mod params;
 pub mod phases;
 pub mod record;
@@ -21,6 +22,7 @@ pub use counters::{CheckEstablished, Control, Counters, FastGroup, FastKind, Fas
 pub use end::{EndCounters, EndRecord};
 pub use field::Field;
 pub use filter::FilterBits;
+pub use mitigation::{MitigationCounters, RouteCounts, RouteKey, RouteState};
 pub use params::Params;
 pub use phases::{PhasedRecord, Phases, PhasesInFlight};
 pub use record::{ConnectRecord, Flags, InFlight};

@@ -94,4 +94,18 @@ params! {
     sock_protocol,
     /// Offset of `tcp_sock.total_retrans`.
     total_retransmits,
+    /// Method of the mitigation: [`crate::mitigation::method`].
+    mitigation,
+    /// Share of the mitigation: [`crate::mitigation::is_in_share`].
+    mitigation_share,
+    /// 1 if the share is one of cgroups, 0 if it is one of threads.
+    mitigation_by_cgroup,
+    /// Numbers of the addresses in `SOURCES4` and `SOURCES6`: [`crate::mitigation::Sources::to_word`].
+    mitigation_sources,
+    /// Offset of `net.ipv4.sysctl_local_reserved_ports`, a pointer to a bitmap; 0 if the kernel lacks it.
+    reserved_ports,
+    /// Offset of `tcp_timewait_sock.tw_ts_recent_stamp`.
+    time_wait_stamp,
+    /// Offset of `task_struct.pid`.
+    task_pid,
 }

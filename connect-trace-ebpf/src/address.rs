@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Third word of a v4-mapped address.
-const MAPPED: u32 = 0xffff_u32.to_be();
+pub const MAPPED: u32 = 0xffff_u32.to_be();
 
 /// A `struct sockaddr *` to the kernel's own copy of the passed address.
 #[derive(Clone, Copy)]

@@ -48,6 +48,8 @@ mod in_flight;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod mitigate;
+#[cfg(target_arch = "bpf")]
 mod params;
 #[cfg(target_arch = "bpf")]
 mod phases;

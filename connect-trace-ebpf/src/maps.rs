@@ -2,11 +2,12 @@
 //! loads the object.
 
 use aya_ebpf::{
-    btf_maps::{Array, CgroupArray, HashMap, LpmTrie, RingBuf},
+    btf_maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, RingBuf},
     macros::btf_map,
 };
 use connect_trace_common::{
-    ConnectRecord, EndRecord, InFlight, PhasesInFlight, filter::CGROUP_PLACES, record::PLACES,
+    ConnectRecord, EndRecord, InFlight, PhasesInFlight, RouteCounts, RouteKey, RouteState,
+    filter::CGROUP_PLACES, mitigation::Claim, record::PLACES,
 };
 
 /// Records on their way to the daemon.
@@ -65,3 +66,23 @@ pub static PHASES: Array<PhasesInFlight, PLACES> = Array::new();
 /// entry unless UDP is traced.
 #[btf_map]
 pub static REJECTED: Array<u64, 1> = Array::new();
+
+/// The destinations that a mitigation knows; one entry unless it is asked for.
+#[btf_map]
+pub static ROUTES: HashMap<RouteKey, RouteState, 1> = HashMap::new();
+
+/// Counts of each of them.
+#[btf_map]
+pub static ROUTE_COUNTS: HashMap<RouteKey, RouteCounts, 1> = HashMap::new();
+
+/// Ports that calls were given and may not have connected from yet.
+#[btf_map]
+pub static CLAIMS: LruHashMap<Claim, u64, 1> = LruHashMap::new();
+
+/// The source addresses of a mitigation in network order; one entry unless it has addresses.
+#[btf_map]
+pub static SOURCES4: Array<u32, 1> = Array::new();
+
+/// The same of IPv6.
+#[btf_map]
+pub static SOURCES6: Array<[u32; 4], 1> = Array::new();

@@ -258,10 +258,16 @@ impl<M: Memory> Sock<M> {
         let Some(sock) = self.0.as_tcp_sock() else {
             return [0; 2];
         };
+        Sock(sock).local_port_range_of_tcp()
+    }
+
+    /// Returns the same of a `struct tcp_sock`, as [`Memory::as_tcp_sock`] gives it.
+    #[inline(always)]
+    pub fn local_port_range_of_tcp(self) -> [u16; 2] {
         if param!(inet_port_range_is_pair) != 0 {
-            return sock.pair(Field::InetPortRange);
+            return self.0.pair(Field::InetPortRange);
         }
-        halves(sock.read(Field::InetPortRange))
+        halves(self.0.read(Field::InetPortRange))
     }
 
     /// Returns the same of a UDP socket, to which no helper gives a type: by a cast if the kernel has it, else by the
@@ -298,6 +304,19 @@ impl<M: Memory> Net<M> {
             return [pair as u16, (pair >> 32) as u16];
         }
         halves(self.0.read(Field::NetPortRange))
+    }
+
+    /// Returns the bitmap `net.ipv4.sysctl_local_reserved_ports`; 0 if the kernel lacks it, or none is reserved.
+    #[inline(always)]
+    pub fn reserved_ports(self) -> u64 {
+        match param!(reserved_ports) {
+            0 => 0,
+            // SAFETY: the verifier checks the load against the type of the namespace.
+            offset => unsafe {
+                let place = self.0.address().wrapping_add(offset as usize);
+                place.cast::<u64>().read_volatile()
+            },
+        }
     }
 
     /// Returns `net.ipv4.ip_local_port_step_width`; 0 if the kernel lacks it.

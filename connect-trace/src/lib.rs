@@ -7,7 +7,9 @@
 //!
 //! The commands are [`trace`], [`serve`] (a trace without an end, with [`metrics`] over HTTP), [`replay`]
 //! (`connect-trace report`), [`check`] (the requirements on this host), [`explain`] (the port search for one destination),
-//! [`load`] (a workload of connections with a strategy) and [`compare`] (several strategies). [`cli`] is the command line,
+//! [`load`] (a workload of connections with a strategy), [`compare`] (several strategies), [`supervise`]
+//! (`connect-trace try`: a strategy for a program, which stays as it is) and [`mitigate`] (a service that chooses the
+//! source of connections). [`cli`] is the command line,
 //! `options` has the values of its options, and [`filter`] selects connections. [`kernel`] finds out the features
 //! of the running kernel, [`overhead`] measures and limits the cost of a trace, `clock` converts times, and
 //! [`term`] prints on stdout and stderr.
@@ -31,6 +33,7 @@ pub mod flame;
 pub mod kernel;
 pub mod load;
 pub mod metrics;
+pub mod mitigate;
 mod options;
 pub mod overhead;
 pub mod probes;
@@ -39,5 +42,6 @@ pub mod replay;
 pub mod report;
 pub mod serve;
 pub mod stats;
+pub mod supervise;
 pub mod term;
 pub mod trace;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use connect_trace::{
     check,
     cli::{Cli, Command, completions, man},
-    compare, explain, figures, load, replay, serve,
+    compare, explain, figures, load, replay, serve, supervise,
     term::{
         self, message,
         stdout::{Refused, stdout, unless_closed},
@@ -42,6 +42,7 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
     }
     let verbose = match &cli.command {
         Some(Command::Serve(args)) => args.verbose,
+        Some(Command::Mitigate(args)) => args.verbose,
         _ => cli.trace.verbose,
     };
     term::start_log(match verbose {
@@ -55,10 +56,16 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Flame(args)) => return trace::run(&Config::of_flame(*args)?),
         Some(Command::Serve(args)) => return serve::run(&args),
+        Some(Command::Mitigate(args)) => {
+            return serve::run(&args.service());
+        }
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Explain(args)) => return explain::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
         Some(Command::Compare(args)) => return compare::run(&args),
+        Some(Command::Try(args)) => return supervise::run(&args),
+        Some(Command::TryPrice { to, results }) => supervise::price::run(to, results)?,
+        Some(Command::TryStandby) => supervise::standby::run()?,
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             stdout().write_all(completions::script(shell).as_bytes())?;

@@ -105,6 +105,7 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--events", "report", "file"],
         &["completions", "tcsh"],
         &["man", "load-runner"],
+        &["try", "full-range"],
         &["explain"],
         &["explain", "10.0.0.7:0"],
         &["explain", "10.0.0.7", "--start", "0"],
@@ -244,10 +245,12 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("report", &["report", "--help"]),
         ("flame", &["flame", "--help"]),
         ("serve", &["serve", "--help"]),
+        ("mitigate", &["mitigate", "--help"]),
         ("check", &["check", "--help"]),
         ("explain", &["explain", "--help"]),
         ("load", &["load", "--help"]),
         ("compare", &["compare", "--help"]),
+        ("try", &["try", "--help"]),
     ] {
         let help = text(&connect_trace(arguments).stdout);
         let file = format!("{}/tests/help/{name}.txt", env!("CARGO_MANIFEST_DIR"));
@@ -269,7 +272,9 @@ fn completions_know_the_options_of_every_shell_and_no_hidden_subcommand() {
         for option in ["min-latency", "check-established", "report", "speedscope"] {
             assert!(script.contains(option), "{option} of {shell}");
         }
-        assert!(!script.contains("load-runner"), "{shell}");
+        for hidden in ["load-runner", "try-standby", "try-price"] {
+            assert!(!script.contains(hidden), "{hidden} of {shell}");
+        }
     }
 }
 
@@ -298,10 +303,12 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         ("connect-trace-report.1", Some("report"), "from\\-load"),
         ("connect-trace-flame.1", Some("flame"), "speedscope"),
         ("connect-trace-serve.1", Some("serve"), "listen"),
+        ("connect-trace-mitigate.1", Some("mitigate"), "when\\-above"),
         ("connect-trace-check.1", Some("check"), "format"),
         ("connect-trace-explain.1", Some("explain"), "local\\-range"),
         ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
         ("connect-trace-compare.1", Some("compare"), "repeats"),
+        ("connect-trace-try.1", Some("try"), "against"),
         ("connect-trace-completions.1", Some("completions"), "help"),
         ("connect-trace-man.1", Some("man"), "output\\-dir"),
     ] {
@@ -316,7 +323,7 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 10, "{:?}", pages.keys());
+    assert_eq!(pages.len(), 12, "{:?}", pages.keys());
 }
 
 #[test]

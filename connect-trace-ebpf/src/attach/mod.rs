@@ -5,6 +5,7 @@ mod dccp;
 mod ends;
 mod fentry;
 mod kprobe;
+mod mitigate;
 mod phases;
 mod process;
 mod stacks;

@@ -20,14 +20,16 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
     "report",
     "serve",
+    "mitigate",
     "flame",
     "check",
     "explain",
     "load",
     "compare",
+    "try",
     "completions",
     "man",
 ];

@@ -4,7 +4,7 @@ pub mod completions;
 pub mod man;
 mod mistyped;
 
-use std::{env, ffi::OsString};
+use std::{env, ffi::OsString, net::IpAddr, os::fd::RawFd};
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -18,8 +18,9 @@ use crate::{
     load::args::LoadArgs,
     options::Format,
     replay::args::ReportArgs,
-    serve::args::ServeArgs,
+    serve::{args::ServeArgs, mitigate::MitigateArgs},
     stats::by::By,
+    supervise::args::TryArgs,
     trace::{args::TraceArgs, flame::FlameArgs},
 };
 
@@ -41,8 +42,12 @@ Examples:
   connect-trace report FILE        print the same reports from that file
   connect-trace load full-range    open connections with a strategy
   connect-trace compare            find the best strategy; takes minutes
+  connect-trace try full-range -- curl URL
+                                   use a strategy for a program, unchanged
   connect-trace flame -d 10        a flame graph: where connect() takes its time
   connect-trace check              can this host be traced, and how?
+  connect-trace mitigate --cgroup PATH select-test-repeat
+                                   choose ports for programs that cannot
   connect-trace explain 10.0.0.7:5432
                                    how a port for that destination is found
 
@@ -140,8 +145,10 @@ impl Cli {
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
             Some(Command::Serve(serve)) => return serve.contradiction(),
+            Some(Command::Mitigate(mitigate)) => return mitigate.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
+            Some(Command::Try(args)) => return args.contradiction(),
             Some(_) => return None,
         };
         if self.command.is_some() && output.by == By::Pod {
@@ -171,6 +178,8 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Trace without an end, for a fleet's monitoring: metrics, reports and a page over HTTP
     Serve(Box<ServeArgs>),
+    /// Choose source ports or addresses for the programs of a cgroup, without touching them
+    Mitigate(Box<MitigateArgs>),
     /// Draw a flame graph of the kernel stacks of threads inside connect()
     Flame(Box<FlameArgs>),
     /// Show what this kernel supports, what a trace uses, and what is missing
@@ -181,6 +190,19 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Compare strategies for choosing source ports on this kernel, and recommend one
     Compare(Box<CompareArgs>),
+    /// Run a command whose connect() calls use a strategy for source ports, unchanged; needs no root and no eBPF
+    Try(Box<TryArgs>),
+    /// The process that goes on if the supervisor of `try` ends; connect-trace starts it by itself
+    #[command(hide = true)]
+    TryStandby,
+    /// The process that measures the price of `try`; connect-trace starts it by itself
+    #[command(hide = true)]
+    TryPrice {
+        /// Address to connect to
+        to: IpAddr,
+        /// Descriptor to write the times to
+        results: RawFd,
+    },
     /// The process that makes a run of `load`; connect-trace starts it by itself
     #[command(hide = true)]
     LoadRunner,
@@ -201,8 +223,10 @@ impl Command {
             Self::Report(_) => Some("report"),
             Self::Flame(_) => Some("flame"),
             Self::Serve(_) => Some("serve"),
+            Self::Mitigate(_) => Some("mitigate"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),
+            Self::Try(_) => Some("try"),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ mod how;
 mod json;
 mod strategy_result;
 mod text;
-mod traced;
+pub(crate) mod traced;
 
 use std::{
     io::{self, Write as _},

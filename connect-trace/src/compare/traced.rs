@@ -25,7 +25,7 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const DRAIN_BUDGET: Duration = Duration::from_secs(1);
 
 /// Traces the connections of the processes that this one starts.
-pub(super) struct Traced {
+pub(crate) struct Traced {
     tracer: Tracer,
 }
 
@@ -34,7 +34,7 @@ impl Traced {
     ///
     /// # Errors
     /// If the probes cannot be attached: see [`Tracer::start`].
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let filters = Filters {
             pids: vec![process::id()],
             follow: true,
@@ -54,13 +54,16 @@ impl Traced {
             phases: false,
             stacks_hertz: None,
             max_connections: None,
+            mitigation: None,
         })?;
         Ok(Self { tracer })
     }
-}
 
-impl Watcher for Traced {
-    fn how(&mut self) -> Result<String> {
+    /// Describes the method, in words that follow "measured", with the account of all runs.
+    ///
+    /// # Errors
+    /// If the account cannot be read.
+    pub(crate) fn how(&mut self) -> Result<String> {
         let mode = self.tracer.probes().mode();
         let accounting = self.tracer.accounting()?;
         let (lost, entered) = (accounting.lost(), accounting.kernel.entered);
@@ -74,33 +77,46 @@ impl Watcher for Traced {
         ))
     }
 
+    /// Calls `run`, and passes every connection that is made meanwhile to `each`, which runs in another thread.
+    pub(crate) fn during<T>(
+        &mut self,
+        each: impl FnMut(&Connect) + Send,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        let ended = AtomicBool::new(false);
+        let tracer = &mut self.tracer;
+        thread::scope(|scope| {
+            // A thread that panics prints its message.
+            scope.spawn(|| drain(tracer, &ended, each));
+            let _ending = Ending(&ended);
+            run()
+        })
+    }
+}
+
+impl Watcher for Traced {
+    fn how(&mut self) -> Result<String> {
+        Self::how(self)
+    }
+
     fn watch(
         &mut self,
         _: &Plan,
         run: &mut dyn FnMut() -> Result<Done>,
     ) -> Result<(Done, Option<f64>)> {
-        let ended = AtomicBool::new(false);
-        let tracer = &mut self.tracer;
-        let (result, scanned) = thread::scope(|scope| {
-            let drained = scope.spawn(|| drain(tracer, &ended));
-            let ending = Ending(&ended);
-            let result = run();
-            drop(ending);
-            (result, drained.join())
-        });
-        // A thread that panicked has printed its message already.
-        Ok((result?, scanned.ok().and_then(Mean::get)))
+        let mut mean = Mean::default();
+        let done = self.during(|connect| mean.add(connect), run)?;
+        Ok((done, mean.get()))
     }
 }
 
 /// Reads the connections from the ring buffer until the run has ended and the buffer is empty.
-fn drain(tracer: &mut Tracer, ended: &AtomicBool) -> Mean {
-    let mut mean = Mean::default();
+fn drain(tracer: &mut Tracer, ended: &AtomicBool, mut each: impl FnMut(&Connect)) {
     loop {
         let last = ended.load(Ordering::Acquire);
-        tracer.drain(DRAIN_BUDGET, |connect| mean.add(connect));
+        tracer.drain(DRAIN_BUDGET, &mut each);
         if last {
-            return mean;
+            return;
         }
         thread::sleep(DRAIN_EVERY);
     }

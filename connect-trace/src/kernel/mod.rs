@@ -8,6 +8,7 @@ pub(crate) mod ends;
 pub mod layout;
 pub(crate) mod limits;
 pub(crate) mod listeners;
+pub(crate) mod mitigation;
 pub(crate) mod mounts;
 pub mod pods;
 pub mod port_tables;

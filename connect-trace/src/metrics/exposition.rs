@@ -90,6 +90,9 @@ impl Collector for Reading {
         self.searches(&mut writer)?;
         self.routes(&mut writer)?;
         self.local_ports(&mut writer)?;
+        if let Some(mitigation) = &self.mitigation {
+            mitigation.encode(&mut writer)?;
+        }
         self.account(&mut writer)?;
         self.cost(&mut writer)?;
         self.about(&mut writer)

@@ -3,6 +3,7 @@
 
 mod exposition;
 mod local_ports;
+mod mitigation;
 #[cfg(feature = "native-histograms")]
 mod native;
 mod process;

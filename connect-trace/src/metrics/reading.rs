@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-pub use super::{local_ports::LocalPorts, process::Process};
+pub use super::{local_ports::LocalPorts, mitigation::MitigationReading, process::Process};
 
 use super::Totals;
 use crate::{
@@ -77,6 +77,8 @@ pub struct Reading {
     pub local_ports: Option<LocalPorts>,
     /// Runs of the programs since the start, if the kernel counts them.
     pub programs: Vec<ProgramRuns>,
+    /// The mitigation, if there is one.
+    pub mitigation: Option<MitigationReading>,
     /// The level that keeps the overhead limit.
     pub level: Level,
     /// The resources of this process.

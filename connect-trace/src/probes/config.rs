@@ -1,6 +1,6 @@
 //! Settings of the probes.
 
-use super::attach::AttachMode;
+use super::{attach::AttachMode, mitigation::MitigationConfig};
 use crate::{
     connect::{CheckMode, Protocols},
     filter::Filters,
@@ -44,4 +44,6 @@ pub struct ProbeConfig {
     pub stacks_hertz: Option<u32>,
     /// Maximum number of connections that are followed after their connect() at once; `None` to follow none.
     pub max_connections: Option<u32>,
+    /// The mitigation; `None` for none.
+    pub mitigation: Option<MitigationConfig>,
 }

@@ -12,6 +12,7 @@ pub mod checks;
 mod config;
 pub(crate) mod ends;
 pub(crate) mod level_switch;
+pub mod mitigation;
 mod object;
 pub(crate) mod phases;
 mod processes;
@@ -54,6 +55,7 @@ use self::{
     checks::Watcher,
     ends::{Ends, Following},
     level_switch::LevelSwitch,
+    mitigation::Mitigation,
     object::{
         Options,
         filters::{self, FilterMaps, FilterWords},
@@ -67,8 +69,8 @@ use self::{
 };
 use crate::connect::CheckMode;
 use crate::kernel::{
-    btf::Btf, ends::EndFields, layout::Layout, limits, mounts::Folder, preemption,
-    process::Process, symbols::Pointer,
+    btf::Btf, ends::EndFields, layout::Layout, limits, mitigation::MitigationFields,
+    mounts::Folder, preemption, process::Process, symbols::Pointer,
 };
 use crate::{filter::Filters, overhead::ProgramRuns};
 
@@ -91,6 +93,8 @@ pub struct Probes {
     records: Option<RingBuf<MapData>>,
     /// The connections that are followed, if they are.
     ends: Option<Ends>,
+    /// The mitigation, if it was asked for.
+    mitigation: Option<Mitigation>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     watcher: Watcher,
     /// The tracefs in which the kernel counts the misses of the return events, if there are any.
@@ -130,6 +134,13 @@ impl Probes {
             })
         });
         let following = following.transpose()?;
+        let mitigation = match &config.mitigation {
+            Some(mitigation) => {
+                mitigation.check(&layout)?;
+                Some(MitigationFields::of(&btf)?)
+            }
+            None => None,
+        };
         let ring_bytes = u64::from(config.ring_buffer_bytes);
         let stack_bytes = config.stacks_hertz.map_or(0, |_| ring_bytes);
         let end_bytes = config
@@ -142,6 +153,10 @@ impl Probes {
         if layout.port_offset_is_wide && functions.table_perturb == Pointer::Hidden {
             functions.notes.push(NO_START.to_owned());
         }
+        if let (Some(mitigation), Some(fields)) = (&config.mitigation, mitigation) {
+            let note = mitigation.try_out(config, &layout, &functions, fields)?;
+            functions.notes.extend(note);
+        }
         let config = &ProbeConfig {
             checks: match functions.checks()[..] {
                 [] => CheckMode::Off,
@@ -152,7 +167,8 @@ impl Probes {
         let chosen = choose(config.attach, preempting.as_deref(), |way| {
             functions.offer(way)?;
             with_types_or_without(&layout, |layout| {
-                Self::attach_as(way, config, layout, &functions, following).map_err(limits::named)
+                Self::attach_as(way, config, layout, &functions, following, mitigation)
+                    .map_err(limits::named)
             })
         })?;
         let mut probes = chosen.taken;
@@ -167,6 +183,7 @@ impl Probes {
         layout: &Layout,
         functions: &Functions,
         following: Option<Following>,
+        mitigation: Option<MitigationFields>,
     ) -> Result<Self> {
         // Enabled before any program runs, so that every run is counted.
         let stats = match (config.run_stats, config.service) {
@@ -174,7 +191,7 @@ impl Probes {
             (true, false) => Some(RunStats::enable()?),
             (true, true) => Some(RunStats::enable_if_allowed()),
         };
-        let (mut ebpf, variables) = load(config, layout, functions, following)?;
+        let (mut ebpf, variables) = load(config, layout, functions, following, mitigation)?;
         let maps = Arc::new(Maps::take(&mut ebpf, variables)?);
         let filters = FilterMaps::fill(&mut ebpf, &config.filters, config.service)?;
         let cgroups = Cgroups::fill(object::take(&mut ebpf, "CGROUPS")?, &config.filters.cgroups)?;
@@ -260,6 +277,10 @@ impl Probes {
             stats.clone(),
         )?;
         let programs_of_checks = Programs::of_checks(&lock(&ebpf))?;
+        let mitigation = match &config.mitigation {
+            Some(mitigation) => Some(Mitigation::attach(&mut lock(&ebpf), mitigation, &maps)?),
+            None => None,
+        };
         maps.open();
         Ok(Self {
             ebpf,
@@ -277,6 +298,7 @@ impl Probes {
             filters,
             records: Some(records),
             ends,
+            mitigation,
             log,
             watcher,
             tracefs,
@@ -469,6 +491,11 @@ impl Probes {
         self.ends.as_mut()
     }
 
+    /// Returns the mitigation, if it was asked for.
+    pub fn mitigation(&mut self) -> Option<&mut Mitigation> {
+        self.mitigation.as_mut()
+    }
+
     /// Passes log messages of the programs on to the log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -551,6 +578,7 @@ fn load(
     layout: &Layout,
     functions: &Functions,
     following: Option<Following>,
+    mitigation: Option<MitigationFields>,
 ) -> Result<(Ebpf, Variables)> {
     let table = functions.table_perturb.address();
     let sums_fast = config.service || config.filters.min_latency.is_some();
@@ -570,6 +598,7 @@ fn load(
         phases: config.phases,
         takes_stacks: config.stacks_hertz.is_some(),
         following,
+        mitigation: config.mitigation.as_ref().zip(mitigation),
     })?;
     Ok((ebpf, variables))
 }

@@ -29,7 +29,7 @@ pub(crate) fn load_stacks(
     layout: &Layout,
     functions: &Functions,
 ) -> Result<()> {
-    let (mut ebpf, _variables) = load(config, layout, functions, None)?;
+    let (mut ebpf, _variables) = load(config, layout, functions, None, None)?;
     stacks::offered(&mut ebpf)
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn load_all(
         AttachMode::Fentry => fentry::offered()?,
         AttachMode::Kprobe => kprobe::offered()?,
     }
-    let (mut ebpf, _variables) = load(config, layout, functions, None)?;
+    let (mut ebpf, _variables) = load(config, layout, functions, None, None)?;
     load_tracepoint(&mut ebpf, "thread_exit")?;
     let all = [functions.connect(), functions.checks()].concat();
     match mode {

@@ -81,6 +81,7 @@ pub(crate) fn parity() -> Report {
         clock_step_ns: None,
         overhead: None,
         budget: None,
+        mitigation: None,
         summary,
         checks: Checks {
             mode: CheckMode::Sampled,

@@ -7,6 +7,7 @@ pub(crate) mod event_line;
 mod groups_text;
 pub(crate) mod histogram;
 pub(crate) mod json;
+mod mitigation;
 mod names;
 pub(crate) mod one_line;
 pub mod output;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args};
 
-use super::{config::Values, listen::Address};
+use super::{config::Values, listen::Address, mitigate::Mitigates};
 use crate::{
     filter::FilterArgs,
     metrics::totals::MOST_LABEL_SETS,
@@ -81,6 +81,10 @@ pub struct ServeArgs {
     /// The values of all options, also of those that `--config` gives; empty until they are read.
     #[arg(skip)]
     pub(crate) values: Values,
+
+    /// Set by `connect-trace mitigate`.
+    #[arg(skip)]
+    pub(crate) mitigates: Option<Mitigates>,
 }
 
 impl ServeArgs {

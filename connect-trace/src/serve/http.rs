@@ -5,13 +5,14 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     time::Duration,
 };
 
 use http_body_util::Full;
 use hyper::{
-    Method, Request as HttpRequest, Response, StatusCode, body::Bytes, header, server::conn::http1,
-    service::service_fn,
+    Method, Request as HttpRequest, Response, StatusCode, body::Bytes, header,
+    http::uri::Authority, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -41,16 +42,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Accepts clients for ever.
 pub(super) async fn serve(listener: Listener, requests: Sender<Request>) {
     let mut clients: VecDeque<JoinHandle<()>> = VecDeque::new();
+    let hosts = Hosts::of(&listener);
     loop {
         let accepted = match &listener {
-            Listener::Tcp(tcp) => tcp
-                .accept()
-                .await
-                .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
-            Listener::Unix { socket, .. } => socket
-                .accept()
-                .await
-                .map(|(stream, _)| tokio::task::spawn_local(client(stream, requests.clone()))),
+            Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| {
+                tokio::task::spawn_local(client(stream, hosts, requests.clone()))
+            }),
+            Listener::Unix { socket, .. } => socket.accept().await.map(|(stream, _)| {
+                tokio::task::spawn_local(client(stream, hosts, requests.clone()))
+            }),
         };
         clients.retain(|client| !client.is_finished());
         let most = match &accepted {
@@ -76,8 +76,51 @@ pub(super) async fn serve(listener: Listener, requests: Sender<Request>) {
     }
 }
 
+/// The names by which clients may ask for a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hosts {
+    /// Any.
+    All,
+    /// Addresses and localhost: a web page of another name, which its owner points to the loopback, is not answered.
+    Loopback,
+}
+
+impl Hosts {
+    fn of(listener: &Listener) -> Self {
+        match listener {
+            Listener::Tcp(tcp) if tcp.local_addr().is_ok_and(|of| of.ip().is_loopback()) => {
+                Self::Loopback
+            }
+            _ => Self::All,
+        }
+    }
+
+    /// Returns true if a request asks by such a name, or by none.
+    fn have<B>(self, request: &HttpRequest<B>) -> bool {
+        let named = request.headers().get(header::HOST);
+        match (self, named) {
+            (Self::All, _) | (_, None) => true,
+            (Self::Loopback, Some(named)) => named.to_str().is_ok_and(is_of_loopback),
+        }
+    }
+}
+
+/// Returns true if the value of a header `Host` is an address or localhost, with any port.
+fn is_of_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
 /// Answers one request.
-async fn client(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, requests: Sender<Request>) {
+async fn client(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    hosts: Hosts,
+    requests: Sender<Request>,
+) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(TIME_TO_ASK)
@@ -85,7 +128,7 @@ async fn client(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, requests:
         .keep_alive(false)
         .serve_connection(
             TokioIo::new(stream),
-            service_fn(|request| answer(request, requests.clone())),
+            service_fn(|request| answer(request, hosts, requests.clone())),
         );
     match timeout(TIME_IN_ALL, served).await {
         Ok(Ok(())) => {}
@@ -96,10 +139,15 @@ async fn client(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, requests:
 
 async fn answer<B>(
     request: HttpRequest<B>,
+    hosts: Hosts,
     requests: Sender<Request>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let wanted = wanted(&request);
     let answer = match (wanted, request.method()) {
+        _ if !hosts.have(&request) => Answer::text(
+            421,
+            "this address is for localhost: ask for it by number or as localhost, not by another name",
+        ),
         (None, _) => Answer::text(404, "no such page: / /metrics /report /healthz /readyz"),
         (Some(wanted), &Method::GET | &Method::HEAD) => ask(wanted, requests).await,
         (Some(_), _) => Answer::text(405, "only GET and HEAD"),
@@ -169,6 +217,43 @@ async fn ask(wanted: Wanted, requests: Sender<Request>) -> Answer {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_is_asked_for_by_its_own_names_only() {
+        for right in [
+            "localhost",
+            "LocalHost:19435",
+            "127.0.0.1:1",
+            "[::1]:19435",
+            "10.0.0.1",
+        ] {
+            assert!(is_of_loopback(right), "{right}");
+        }
+        for wrong in [
+            "",
+            "example.com",
+            "example.com:19435",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+        ] {
+            assert!(!is_of_loopback(wrong), "{wrong}");
+        }
+        let request = |host| {
+            HttpRequest::get("/")
+                .header(header::HOST, host)
+                .body(())
+                .unwrap()
+        };
+        assert!(!Hosts::Loopback.have(&request("example.com")));
+        assert!(Hosts::Loopback.have(&request("localhost:1")));
+        assert!(Hosts::All.have(&request("example.com")));
+        assert!(Hosts::Loopback.have(&HttpRequest::get("/").body(()).unwrap()));
+    }
+}
+
+#[cfg(test)]
 mod fuzz {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -201,7 +286,7 @@ mod fuzz {
             let (protocol, status) = line.split_once(' ').unwrap();
             assert!(["HTTP/1.0", "HTTP/1.1"].contains(&protocol), "{answer}");
             let status = status.split(' ').next().unwrap();
-            let is_ours = ["200", "404", "405"].contains(&status);
+            let is_ours = ["200", "404", "405", "421"].contains(&status);
             assert!(
                 is_ours || ["400", "408", "414", "431", "505"].contains(&status),
                 "{answer}"
@@ -245,7 +330,8 @@ mod fuzz {
             }
         };
         let began = Instant::now();
-        let ((), (), answer) = tokio::join!(client(theirs, requests), service, scraper);
+        let ((), (), answer) =
+            tokio::join!(client(theirs, Hosts::Loopback, requests), service, scraper);
         assert!(began.elapsed() <= TIME_IN_ALL + Duration::from_millis(1));
         answer
     }

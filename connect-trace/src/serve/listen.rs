@@ -109,16 +109,16 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Opens these addresses and takes the sockets that systemd passed; without either, opens the default.
+    /// Opens these addresses and takes the sockets that systemd passed; without either, opens the default if it is wanted.
     ///
     /// # Errors
     /// If an address is taken or may not be used.
-    pub(super) fn open(addresses: &[Address]) -> Result<Self> {
+    pub(super) fn open(addresses: &[Address], with_default: bool) -> Result<Self> {
         let passed = sd_notify::listen_fds().context("take the sockets that systemd passes")?;
         let mut all: Vec<Listener> = passed.map(taken).collect::<Result<_>>()?;
         let default = [DEFAULT.parse().map_err(|error: String| anyhow!(error))?];
         let addresses = match (addresses, all.is_empty()) {
-            ([], true) => &default[..],
+            ([], true) if with_default => &default[..],
             (addresses, _) => addresses,
         };
         for address in addresses {

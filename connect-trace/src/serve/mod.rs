@@ -1,4 +1,5 @@
-//! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP.
+//! `connect-trace serve`: a trace without an end, whose figures a fleet's monitoring reads over HTTP. `connect-trace
+//! mitigate` is such a service too, whose trace names the routes on which it acts.
 
 pub mod args;
 pub mod config;
@@ -6,7 +7,9 @@ mod history;
 mod http;
 mod listen;
 mod manager;
+pub mod mitigate;
 mod page;
+mod printer;
 mod privileges;
 pub mod rehearsal;
 mod reload;
@@ -25,6 +28,7 @@ use self::{
 use crate::{
     clock,
     kernel::access,
+    overhead::process_usage::give_back_memory,
     term::message::say,
     trace::{priority::without_huge_pages, signals::Signals},
 };
@@ -43,12 +47,17 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     tasks.block_on(&runtime, async {
         let signals = Signals::catch()?;
         // Opened before the probes are attached: an address that is taken ends the command before it has cost anything.
-        let listeners = Listeners::open(&args.listen)?;
+        let default = args.mitigates.is_none();
+        let listeners = Listeners::open(&args.listen, default)?;
         let mut service = Service::start(args)?;
+        give_back_memory();
         clock::read_time_zone();
         let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
         if !args.quiet {
             say!("{sandbox}");
+            if let Some(mitigates) = &args.mitigates {
+                say!("Mitigating: {}.", mitigates.settings);
+            }
         }
         let mut manager = Manager::of_this_process(service.status(&listeners));
         let (requests, waiting) = mpsc::channel(WAITING);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     listen::Listeners,
     manager::Manager,
     page,
+    printer::Printer,
     reload::Reload,
     request::{Answer, Request, Wanted},
 };
@@ -26,11 +27,12 @@ use crate::{
         Reading, Totals, exposition,
         reading::{LocalPorts, Process, Routes},
     },
+    mitigate::{Mitigator, routes::Change},
     overhead::process_usage::ProcessUsage,
     probes::{ProbeConfig, Probes},
     recording::Recorder,
     report::json,
-    stats::{Collection, Traced, report::Report},
+    stats::{Collection, Traced, mitigation::Mitigation, report::Report},
     term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
@@ -40,6 +42,8 @@ use crate::{
 
 /// Minimum latency of calls that get a record, unless the filters have one.
 const MIN_LATENCY: Duration = Duration::from_micros(100);
+/// Pause between two looks at the decisions of a mitigation.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time after which the ring buffer must have been emptied: the service is then no longer healthy.
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -61,6 +65,10 @@ pub(super) struct Service {
     /// Time of the last reading that emptied the ring buffer.
     drained_at: Option<Instant>,
     started: SystemTime,
+    /// Set if connections are mitigated.
+    mitigator: Option<Mitigator>,
+    /// The reports on stdout, if they are printed.
+    printer: Option<Printer>,
 }
 
 impl Service {
@@ -70,6 +78,8 @@ impl Service {
     /// If a filter names something that does not exist, or tracing cannot start.
     pub(super) fn start(args: &ServeArgs) -> Result<Self> {
         let filters = wanted(args)?;
+        let mitigates = args.mitigates.as_ref();
+        let mitigation = mitigates.map(|mitigates| mitigates.settings.config(&filters));
         let config = ProbeConfig {
             attach: args.probes.attach.into(),
             protocols: filters.protocols.unwrap_or(Protocols::TCP),
@@ -85,9 +95,12 @@ impl Service {
             phases: false,
             stacks_hertz: None,
             max_connections: None,
+            mitigation,
         };
         let mut recording = Recorder::create(&args.recording)?;
-        let mut session = Session::start(&config, args.max_overhead, false)?;
+        // A route that is named late finds more ports taken.
+        let is_prompt = mitigates.is_some();
+        let mut session = Session::start(&config, args.max_overhead, is_prompt)?;
         let probes = session.tracer().probes();
         let traced = Traced {
             kernel: kernel::release(),
@@ -114,6 +127,15 @@ impl Service {
             history: History::new(args.interval),
             drained_at: None,
             started: SystemTime::now(),
+            mitigator: args
+                .mitigates
+                .as_ref()
+                .map(|mitigates| Mitigator::new(mitigates.settings.clone())),
+            printer: args
+                .mitigates
+                .as_ref()
+                .and_then(|mitigates| mitigates.printed)
+                .map(Printer::new),
         })
     }
 
@@ -144,6 +166,11 @@ impl Service {
     ) -> Result<()> {
         let mut report = ticks(self.args.interval);
         let mut reload = Reload::default();
+        let mut look = ticks(LOOK_EVERY);
+        let mitigates = self.args.mitigates.as_ref();
+        let limit = mitigates.and_then(|mitigates| mitigates.duration);
+        let end = sleep(limit.unwrap_or(Duration::from_secs(u32::MAX.into())));
+        tokio::pin!(end);
         // Read once before the first request, so that the service is healthy from its first answer on.
         self.drain(DRAIN_BUDGET);
         loop {
@@ -151,6 +178,7 @@ impl Service {
                 biased;
                 _ = signals.interrupt.recv() => return Ok(()),
                 _ = signals.terminate.recv() => return Ok(()),
+                () = &mut end => return Ok(()),
                 due = self.session.next() => {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
@@ -163,12 +191,17 @@ impl Service {
                     }
                     manager.drained(is_empty);
                 }
+                _ = look.tick(), if self.mitigator.is_some() => self.look_at_routes()?,
                 _ = report.tick() => {
                     if let Err(error) = self.end_interval() {
                         log::error!("no report of the last interval: {error:#}");
                     }
                 }
                 read = reload.next(&mut signals.hangup, &self.args) => {
+                    // Its options come from the command line alone.
+                    if self.args.mitigates.is_some() {
+                        return Ok(());
+                    }
                     Manager::reloads();
                     let is_changed = self.reload(read).await?;
                     manager.reloaded();
@@ -189,6 +222,9 @@ impl Service {
         Manager::ends();
         let stopped = self.session.stop();
         self.drain(Duration::MAX);
+        if self.printer.is_some() {
+            self.end_interval()?;
+        }
         let counted = self.session.counted()?;
         self.recording.finish(&counted);
         stopped
@@ -202,11 +238,15 @@ impl Service {
             collection,
             recording,
             routes,
+            mitigator,
             ..
         } = self;
         let is_empty = session.drain(budget, |drained| match drained {
             Drained::Connect(connect) => {
                 totals.record(connect);
+                if let Some(mitigator) = mitigator {
+                    mitigator.saw(connect);
+                }
                 recording.connect(connect);
                 if let Some(found) = collection.connect(connect) {
                     log::warn!("{found}");
@@ -221,13 +261,53 @@ impl Service {
         if is_empty {
             self.drained_at = Some(Instant::now());
         }
+        self.name_routes();
         is_empty
+    }
+
+    /// Tells the programs of a mitigation of changes of its routes.
+    fn name_routes(&mut self) {
+        let Some(mitigator) = &mut self.mitigator else {
+            return;
+        };
+        let changes = mitigator.changes();
+        let Some(mitigation) = self.session.tracer().probes().mitigation() else {
+            return;
+        };
+        for change in changes {
+            let changed = match &change {
+                Change::Set(key, state) => mitigation.set_route(*key, *state),
+                Change::Remove(key) => mitigation.remove_route(key),
+            };
+            if let Err(error) = changed {
+                log::error!("a route of the mitigation stays as it was: {error:#}");
+            }
+        }
+    }
+
+    /// Looks at the decisions of a mitigation.
+    fn look_at_routes(&mut self) -> Result<()> {
+        let probes = self.session.tracer().probes();
+        if let (Some(mitigator), Some(mitigation)) = (&mut self.mitigator, probes.mitigation()) {
+            let routes = mitigation.routes()?.into_iter();
+            let found: Vec<_> = routes.map(|(key, _, counts)| (key, counts)).collect();
+            mitigator.look(&mitigation.counters(), &found);
+        }
+        self.name_routes();
+        Ok(())
+    }
+
+    /// Returns the mitigation since the last report, if there is one.
+    fn mitigation(&mut self) -> Option<Mitigation> {
+        let counters = self.session.tracer().probes().mitigation()?.counters();
+        Some(self.mitigator.as_mut()?.report(counters))
     }
 
     /// Makes the report of the interval, and begins the next one.
     pub(super) fn end_interval(&mut self) -> Result<()> {
         self.drain(DRAIN_BUDGET);
-        let kernel_side = self.session.kernel_side()?;
+        let mut kernel_side = self.session.kernel_side()?;
+        kernel_side.mitigation = self.mitigation();
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
         let report = self
@@ -236,6 +316,9 @@ impl Service {
         self.routes
             .see(&report.exhausted, self.args.metrics_routes.into());
         self.report = line(&report)?;
+        if let Some(printer) = &mut self.printer {
+            printer.print(&report, &self.report);
+        }
         let totals = self.totals();
         let filters = self.session.tracer().probes().filters();
         let min_latency = filters.min_latency.unwrap_or_default();
@@ -306,6 +389,8 @@ impl Service {
         let level = self.session.level();
         let totals = self.totals();
         let tracer = self.session.tracer();
+        let mitigation = tracer.probes().mitigation();
+        let decisions = mitigation.map(|mitigation| mitigation.counters());
         let programs = tracer.probes().runs()?;
         let accounting = tracer.accounting()?;
         Ok(Reading {
@@ -314,6 +399,11 @@ impl Service {
             routes: self.routes.clone(),
             local_ports: LocalPorts::of_this_namespace(),
             programs: programs.unwrap_or_default(),
+            mitigation: self
+                .mitigator
+                .as_ref()
+                .zip(decisions)
+                .map(|(mitigator, decisions)| mitigator.reading(decisions)),
             level,
             process: Process::now(self.started),
             kernel: self.collection.traced.kernel.clone(),

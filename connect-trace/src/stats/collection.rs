@@ -134,6 +134,7 @@ impl Collection {
             clock_step_ns,
             overhead: kernel_side.overhead,
             budget: kernel_side.budget,
+            mitigation: kernel_side.mitigation,
         }
     }
 }

@@ -204,25 +204,56 @@ impl Route {
 /// Returns the evidence of one search, if it went through half of the ports. All ports that it skipped were taken, by
 /// connections on this route or by sockets that are bound to them, or reserved.
 fn evidence(connect: &Connect) -> Option<Evidence> {
-    // A port of UDP is taken for all destinations: such ports are no part of a route's.
-    let range = connect.range.filter(|_| !connect.kind.protocol.is_udp())?;
-    let all = crate::connect::scan::all(range)?;
-    let failed = connect.errno == libc::EADDRNOTAVAIL && connect.port.number().is_none();
-    let taken = match connect.scanned {
-        _ if failed => all,
-        // A recording may say anything.
-        Some(scanned) => scanned.saturating_sub(1).min(all),
-        // If the number is not known, the pass still is.
-        None if connect.pass() == Some(Pass::Second) => all / 2,
-        None => return None,
-    };
+    let found = Taken::by(connect)?;
     // Almost no search has gone through half, so the division is rarely needed.
-    (taken * 100 >= SHARE * all).then(|| Evidence {
-        range,
-        percent_taken: taken * 100 / all,
+    (found.ports * 100 >= SHARE * found.all).then(|| Evidence {
+        range: found.range,
+        percent_taken: found.percent(),
         connects: 1,
-        failed: u64::from(failed),
+        failed: u64::from(found.failed),
     })
+}
+
+/// Ports that one search found taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    range: SearchRange,
+    /// Number of ports that were found taken.
+    ports: u32,
+    /// Number of ports that a search goes through.
+    all: u32,
+    /// True if the call failed because it found all of them taken.
+    failed: bool,
+}
+
+impl Taken {
+    /// Returns the ports that the search of a connect() found taken, at least, if they are known.
+    #[inline]
+    pub(crate) fn by(connect: &Connect) -> Option<Self> {
+        // A port of UDP is taken for all destinations: such ports are no part of a route's.
+        let range = connect.range.filter(|_| !connect.kind.protocol.is_udp())?;
+        let all = crate::connect::scan::all(range)?;
+        let failed = connect.errno == libc::EADDRNOTAVAIL && connect.port.number().is_none();
+        let ports = match connect.scanned {
+            _ if failed => all,
+            // A recording may say anything.
+            Some(scanned) => scanned.saturating_sub(1).min(all),
+            // If the number is not known, the pass still is.
+            None if connect.pass() == Some(Pass::Second) => all / 2,
+            None => return None,
+        };
+        Some(Self {
+            range,
+            ports,
+            all,
+            failed,
+        })
+    }
+
+    /// Returns the share of the ports, in percent.
+    pub(crate) fn percent(&self) -> u32 {
+        self.ports * 100 / self.all
+    }
 }
 
 impl fmt::Display for Exhaustion {

@@ -2,6 +2,7 @@
 //! calls.
 
 pub mod accounting;
+pub mod arms;
 pub(crate) mod below_minimum;
 pub mod by;
 pub(crate) mod candidates;
@@ -14,6 +15,7 @@ pub(crate) mod groups;
 mod histogram;
 pub mod key;
 pub(crate) mod latency;
+pub mod mitigation;
 pub(crate) mod phases;
 pub(crate) mod port_choices;
 pub mod report;

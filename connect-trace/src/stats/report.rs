@@ -6,7 +6,7 @@ use connect_trace_common::CheckEstablished;
 
 use super::{
     BelowMinimum, Ends, EndsAccount, Precision, Summary, TimeWait, accounting::Accounting, by::By,
-    exhaustion::Exhausted, groups::Top,
+    exhaustion::Exhausted, groups::Top, mitigation::Mitigation,
 };
 use crate::{
     connect::CheckMode,
@@ -52,6 +52,8 @@ pub struct Report {
     pub overhead: Option<Overhead>,
     /// Use of the overhead limit in that time, if there is one.
     pub budget: Option<LimitUse>,
+    /// The mitigation in that time, if there is one.
+    pub mitigation: Option<Mitigation>,
 }
 
 /// Data of the kernel's side for a report. Checks, account and fast calls count from the time at which the probes were
@@ -72,6 +74,8 @@ pub struct KernelSide {
     pub overhead: Option<Overhead>,
     /// Use of the overhead limit since the last report; `None` without a limit.
     pub budget: Option<LimitUse>,
+    /// The mitigation since the last report; `None` without one.
+    pub mitigation: Option<Mitigation>,
 }
 
 impl KernelSide {

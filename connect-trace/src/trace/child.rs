@@ -35,6 +35,18 @@ impl Command {
     /// # Errors
     /// If the process cannot be created, or an argument contains a zero byte.
     pub(crate) fn hold(arguments: &[OsString]) -> Result<Self> {
+        // SAFETY: nothing is called in the child.
+        unsafe { Self::hold_after(arguments, || {}) }
+    }
+
+    /// Forks the process that will become the command, and calls `first` in it at once.
+    ///
+    /// # Errors
+    /// The same as for [`Self::hold`].
+    ///
+    /// # Safety
+    /// `first` runs in the child of a fork: it may call async-signal-safe functions only, and must not panic.
+    pub(crate) unsafe fn hold_after(arguments: &[OsString], first: impl FnOnce()) -> Result<Self> {
         let name = arguments.first().context("there is no command")?;
         let name = printable(name).to_string();
         // Everything that the child needs is made before the fork: after it, only async-signal-safe calls are allowed.
@@ -54,6 +66,7 @@ impl Command {
             // SAFETY: this is the child; the pipes are open in it, and the pointers end with a null.
             0 => unsafe {
                 libc::close(gate.as_raw_fd());
+                first();
                 become_command(wait.as_raw_fd(), failed.as_raw_fd(), &pointers)
             },
             process => process,
@@ -109,6 +122,23 @@ impl Command {
                 .with_context(|| format!("wait for {}", self.name))?;
         }
         Ok(self.ended)
+    }
+
+    /// Waits for every child of this process that has ended: the command, and those that it was given by
+    /// `PR_SET_CHILD_SUBREAPER`. Returns the ids of the others.
+    pub(crate) fn reap(&mut self) -> Vec<libc::pid_t> {
+        let mut others = Vec::new();
+        loop {
+            let mut status = 0;
+            // SAFETY: there is room for the status; an id that was waited for is not used again.
+            match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+                ..=0 => return others,
+                process if process == self.process => {
+                    self.ended = Some(ExitStatus::from_raw(status));
+                }
+                process => others.push(process),
+            }
+        }
     }
 
     /// Waits for the end of the command, but no longer than `longest`.

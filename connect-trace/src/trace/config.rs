@@ -66,6 +66,7 @@ impl Config {
                 phases: args.phases,
                 stacks_hertz: args.flame.is_some().then_some(HERTZ),
                 max_connections: args.ends.then_some(args.max_connections),
+                mitigation: None,
             },
             command: args.traced.command,
             duration: args.duration,

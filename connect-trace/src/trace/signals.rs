@@ -8,7 +8,7 @@ pub(crate) struct Signals {
     pub(crate) interrupt: Signal,
     pub(crate) terminate: Signal,
     pub(crate) hangup: Signal,
-    pub(super) child: Signal,
+    pub(crate) child: Signal,
     /// Caught so that it does not end this process if files may not grow (`ulimit -f`): writes then fail with an error.
     _file_size: Signal,
 }

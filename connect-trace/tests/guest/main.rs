@@ -20,6 +20,8 @@ mod load;
 mod losses;
 mod makers;
 mod matching;
+mod mitigate;
+mod mitigation;
 mod nginx;
 mod output;
 mod overhead;
@@ -40,6 +42,7 @@ mod socket;
 mod strategies;
 mod strategy;
 mod streams;
+mod supervise;
 mod symbols;
 mod tcp;
 mod terminal;
@@ -150,6 +153,9 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
+        ("supervise", supervise::TESTS),
+        ("mitigation", mitigation::TESTS),
+        ("mitigate", mitigate::TESTS),
     ];
     let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());

@@ -196,7 +196,7 @@ fn nginx_connects_from_two_addresses_and_takes_no_port_for_itself_alone((): ()) 
         let peer: SocketAddr = peer.parse().with_context(|| text.clone())?;
         addresses.insert(peer.ip().to_string());
         // bind() to port 0 would take the odd ports first, connect() takes the even ones.
-        ensure!(peer.port() % 2 == 0, "{peer}");
+        ensure!(peer.port().is_multiple_of(2), "{peer}");
     }
     ensure!(
         addresses == ["127.0.0.1", "127.0.0.2"].map(str::to_owned).into(),

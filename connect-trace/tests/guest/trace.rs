@@ -31,6 +31,7 @@ pub fn config(mode: AttachMode) -> ProbeConfig {
         phases: false,
         stacks_hertz: None,
         max_connections: None,
+        mitigation: None,
     }
 }
 

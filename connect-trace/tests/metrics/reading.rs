@@ -8,12 +8,17 @@ use connect_trace::{
     },
     metrics::{
         Format, Reading, Totals, exposition,
-        reading::{LocalPorts, NamedRoute, Process, Routes},
+        reading::{LocalPorts, MitigationReading, NamedRoute, Process, Routes},
         totals::MOST_LABEL_SETS,
     },
     overhead::{ProgramRuns, limiter::Level},
-    stats::accounting::Accounting,
+    stats::{
+        accounting::Accounting,
+        arms::{Arm, Arms, SECONDS_FOR_A_VERDICT},
+        mitigation::RouteNumbers,
+    },
 };
+use connect_trace_common::MitigationCounters;
 
 /// Returns a successful connect() with a search of half its time that found this port as the `scanned`th.
 pub fn connect(connect_ns: u64, port: u16, scanned: u32) -> Connect {
@@ -112,6 +117,7 @@ pub fn ordinary() -> Reading {
             listening_in_range: Some(1),
         }),
         programs: Vec::new(),
+        mitigation: None,
         level: Level::Full,
         process: Process {
             cpu: Duration::from_millis(1_500),
@@ -164,7 +170,44 @@ pub fn everything() -> Reading {
         })
         .collect();
     reading.level = Level::Sampled(8);
+    reading.mitigation = Some(mitigation());
     reading
+}
+
+/// Returns a mitigation with a verdict.
+fn mitigation() -> MitigationReading {
+    let mut arms = Arms::default();
+    for call in 0..10 * (SECONDS_FOR_A_VERDICT + 1) {
+        for (arm, us) in Arm::ALL.into_iter().zip([20, 2_000]) {
+            let of = Connect {
+                start_ns: call * 100_000_000,
+                ..connect(us * 1_000 + call, 32_769, 1)
+            };
+            arms.record(arm, &of, 1_000.0);
+        }
+    }
+    arms.record(Arm::Unmitigated, &exhausted(), 1_000.0);
+    let verdict = arms.verdict();
+    assert!(verdict.ratio.is_some(), "{verdict:?}");
+    MitigationReading {
+        decisions: MitigationCounters {
+            calls: 700,
+            applied: 310,
+            other_share: 311,
+            no_route: 79,
+            tested: 400,
+            taken: 90,
+            acting_ns: 310_000,
+            ..MitigationCounters::default()
+        },
+        routes: RouteNumbers {
+            known: 2,
+            acting: 1,
+            ..RouteNumbers::default()
+        },
+        arms: arms.totals(),
+        verdict: Some(verdict),
+    }
 }
 
 /// Returns the text of a reading.

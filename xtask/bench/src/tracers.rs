@@ -47,6 +47,16 @@ macro_rules! ours {
     };
 }
 
+/// Expands to the command of a mitigation of the cgroup that guest.sh makes.
+macro_rules! mitigate {
+    ($strategy:literal) => {
+        concat!(
+            "connect-trace mitigate --attach fentry --cgroup /bench ",
+            $strategy
+        )
+    };
+}
+
 const HISTOGRAM: &str = "bpftrace -e 'kprobe:tcp_v4_connect { @start[tid] = nsecs; } \
     kretprobe:tcp_v4_connect /@start[tid]/ { @ns = hist(nsecs - @start[tid]); delete(@start[tid]); }'";
 
@@ -128,6 +138,25 @@ const TRACERS: &[Tracer] = &[
         "kprobe, serve",
         Rounds(1),
         "connect-trace serve --attach kprobe --min-latency 1s",
+    ),
+    (
+        "fentry, mitigate, idle",
+        Rounds(1),
+        concat!(mitigate!("select-test-repeat"), " --when-above 100%"),
+    ),
+    // Random ports need another number of tries in each run.
+    (
+        "fentry, mitigate, select-test-repeat",
+        Rounds(12),
+        concat!(mitigate!("select-test-repeat"), " --when-above 0%"),
+    ),
+    (
+        "fentry, mitigate, addresses",
+        Rounds(1),
+        concat!(
+            mitigate!("addresses --addresses 127.0.0.1"),
+            " --when-above 0%"
+        ),
     ),
     (KPROBE, Rounds(2), ours!("kprobe", "off")),
     (

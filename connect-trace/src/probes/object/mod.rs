@@ -25,9 +25,10 @@ use self::{
 };
 use crate::filter::Filters;
 use crate::kernel::{
-    cast, layout::Layout, limits, port_tables::PortTables, requirement::MissingRequirement,
+    cast, layout::Layout, limits, mitigation::MitigationFields, port_tables::PortTables,
+    requirement::MissingRequirement,
 };
-use crate::probes::ends::Following;
+use crate::probes::{ends::Following, mitigation::MitigationConfig};
 
 /// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
@@ -59,6 +60,8 @@ pub(crate) struct Options<'a> {
     pub(crate) takes_stacks: bool,
     /// Settings of following connections after their connect(), if they are.
     pub(crate) following: Option<Following>,
+    /// Settings of the mitigation, if there is one.
+    pub(crate) mitigation: Option<(&'a MitigationConfig, MitigationFields)>,
 }
 
 /// Creates the maps; no program is loaded yet.
@@ -114,6 +117,9 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         || options.following.is_some()
         || !layout.has(Field::TaskComm);
     params.has_options = has_options.into();
+    if let Some((mitigation, fields)) = options.mitigation {
+        mitigation.link(fields, &mut params)?;
+    }
     let mut object = include_bytes_aligned!(env!("CONNECT_TRACE_BPF_OBJECT_PATH")).to_vec();
     fields::place(&mut object, &layout.offsets)?;
     let function = Extern {
@@ -150,6 +156,9 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         loader
             .map_max_entries("CONNECTIONS", following.max_connections)
             .map_max_entries("ENDS", options.ring_buffer_bytes);
+    }
+    if let Some((mitigation, _)) = options.mitigation {
+        mitigation.size(&mut loader);
     }
     for (map, size) in filters::sizes(options.filters, options.service) {
         loader.map_max_entries(map, u32::try_from(size.max(1))?);
@@ -244,6 +253,7 @@ pub(crate) fn unload(program: &mut Program) -> Result<(), ProgramError> {
         Program::KProbe(program) => program.unload(),
         Program::RawTracePoint(program) => program.unload(),
         Program::PerfEvent(program) => program.unload(),
+        Program::CgroupSockAddr(program) => program.unload(),
         _ => Ok(()),
     };
     match unloaded {

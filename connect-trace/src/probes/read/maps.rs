@@ -16,6 +16,7 @@ use aya::{
 use bytemuck::{Pod, Zeroable};
 use connect_trace_common::{
     CheckEstablished, Control, Counters, EndCounters, FastGroup, FastSums, InFlight,
+    MitigationCounters,
     counters::{COPIES, PerCpu, TimeWaitCounts},
     record::{IDLE, PLACES},
 };
@@ -192,6 +193,16 @@ impl Maps {
         let mut sum = EndCounters::default();
         for PerCpu { ends, .. } in self.per_cpu() {
             sum.add(&ends);
+        }
+        sum
+    }
+
+    /// Returns the decisions of a mitigation, summed over all CPUs.
+    #[must_use]
+    pub fn mitigation(&self) -> MitigationCounters {
+        let mut sum = MitigationCounters::default();
+        for PerCpu { mitigation, .. } in self.per_cpu() {
+            sum.add(&mitigation);
         }
         sum
     }

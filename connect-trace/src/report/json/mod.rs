@@ -16,7 +16,7 @@ use self::{
     overhead::{Budget, Overhead},
     phases::{EventPhases, ReportPhases},
 };
-use super::{names, time_wait, warnings::warnings};
+use super::{mitigation, names, time_wait, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
 use crate::{
@@ -175,6 +175,7 @@ struct ReportLine<'a> {
     overhead: Option<Overhead<'a>>,
     budget: Option<Budget>,
     ends: Option<Ends>,
+    mitigation: Option<mitigation::Object<'a>>,
     warnings: Vec<Warning>,
 }
 
@@ -260,6 +261,7 @@ impl<'a> ReportLine<'a> {
                 .map(|overhead| Overhead::of(overhead, report.elapsed)),
             budget: report.budget.as_ref().map(Budget::of),
             ends: Ends::of(report),
+            mitigation: report.mitigation.as_ref().map(mitigation::Object::of),
             warnings: warnings(report)
                 .into_iter()
                 .map(|warning| Warning {

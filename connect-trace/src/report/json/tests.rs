@@ -13,6 +13,7 @@ use crate::{
     fixtures::{any_connect, connect_from, connection_event},
     report::{
         example::{of_groups, parity},
+        mitigation::tests::example as mitigation_example,
         overhead::tests::example as overhead_example,
         time_wait::tests::example as time_wait_example,
     },
@@ -315,6 +316,35 @@ fn the_cost_and_the_budget_are_told() {
 }
 
 #[test]
+fn a_mitigation_is_told() {
+    let report = report(&mitigation_example());
+    assert_valid(&report);
+    let mitigation = &report["mitigation"];
+    assert_eq!(mitigation["last_errno"], "EADDRNOTAVAIL");
+    let parts = [
+        "applied",
+        "exhausted",
+        "refused",
+        "other_share",
+        "idle",
+        "no_route",
+        "bound",
+        "own_range",
+    ];
+    let decided: u64 = parts
+        .iter()
+        .map(|part| mitigation[part].as_u64().unwrap())
+        .sum();
+    assert_eq!(mitigation["calls"], decided);
+    let [mitigated, unmitigated] = [0, 1].map(|arm| &mitigation["arms"][arm]);
+    assert_eq!(mitigated["arm"], "mitigated");
+    assert_eq!(mitigated["connect"]["count"], 10);
+    assert_eq!(unmitigated["connect"]["count"], 9);
+    assert_eq!(unmitigated["failed_without_port"], 1);
+    assert_eq!(mitigation["verdict"]["outcome"], "faster");
+}
+
+#[test]
 fn percentiles_without_the_fast_connects_are_null() {
     let mut slow = parity();
     slow.summary.merge_fast(&crate::fixtures::below_minimum(3));
@@ -382,6 +412,7 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
     let mut everything = of_groups(groups);
     let costs = overhead_example();
     (everything.overhead, everything.budget) = (costs.overhead, costs.budget);
+    everything.mitigation = mitigation_example().mitigation;
     let mut ends = Ends::default();
     ends.record(&connection_event(Fate::Established));
     ends.record(&connection_event(Fate::Reset));

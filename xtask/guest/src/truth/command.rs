@@ -15,6 +15,7 @@ use super::exhaust::{Summary, exhaust, exhaust_waiting};
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
+use super::steady::Steady;
 use super::udp::UdpRecord;
 use super::{all, cases, crowd, dies, lifetime, mptcp, udp, ways};
 
@@ -142,6 +143,24 @@ enum Case {
         #[arg(long, default_value_t = 1000)]
         count: usize,
     },
+    /// A number of ports in use, while threads connect to the same destination and close by a reset: prints what `rate`
+    /// prints, of the threads
+    Steady {
+        #[command(flatten)]
+        range: RangeOptions,
+        /// Number of connections that are held
+        #[arg(long)]
+        hold: usize,
+        /// Number of threads that connect
+        #[arg(long, default_value_t = 8)]
+        threads: usize,
+        /// Microseconds between two connections of a thread
+        #[arg(long, default_value_t = 10_000)]
+        pause_us: u64,
+        /// Duration in seconds, once the ports are in use
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// As many connections as possible, closed by a reset, or refused: prints only "calls", "connected", "errno N",
     /// "seconds" and "per second", each with its number
     Rate {
@@ -232,6 +251,22 @@ impl Truth {
                 let totals = rate(ends, threads, Duration::from_secs(seconds))?;
                 write!(io::stdout(), "{totals}").context("printing the totals")
             }
+            Case::Steady {
+                range,
+                hold,
+                threads,
+                pause_us,
+                seconds,
+            } => {
+                let steady = Steady {
+                    range: range.ready()?,
+                    held: hold,
+                    threads,
+                    pause: Duration::from_micros(pause_us),
+                    duration: Duration::from_secs(seconds),
+                };
+                write!(io::stdout(), "{}", steady.run()?).context("printing the totals")
+            }
             Case::Crowd { threads, count } => {
                 let ns = crowd::mean_of_least_ns(threads, count)?;
                 writeln!(io::stdout(), "{:.3}", ns / 1e3).context("printing the mean")
@@ -310,7 +345,7 @@ impl Case {
             Self::Rate { .. } | Self::Crowd { .. } | Self::Lifetime { .. } | Self::Exhaust(_) => {
                 Ok(Vec::new())
             }
-            Self::Udp { .. } | Self::UdpLeast { .. } => Ok(Vec::new()),
+            Self::Udp { .. } | Self::UdpLeast { .. } | Self::Steady { .. } => Ok(Vec::new()),
         }
     }
 }

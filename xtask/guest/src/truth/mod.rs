@@ -19,6 +19,7 @@ mod range;
 mod rate;
 mod record;
 mod socket;
+mod steady;
 mod turns;
 mod udp;
 mod ways;

@@ -14,8 +14,8 @@ use super::socket::{Socket, loopback};
 
 /// Number of calls that ended with each errno, 0 being success, and the duration.
 pub(super) struct Totals {
-    calls: BTreeMap<i32, u64>,
-    elapsed: Duration,
+    pub(super) calls: BTreeMap<i32, u64>,
+    pub(super) elapsed: Duration,
 }
 
 /// Outcome of each connect() call.

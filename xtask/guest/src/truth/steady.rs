@@ -1,0 +1,75 @@
+//! Load for comparisons: a range of which a fixed number of ports is in use towards one destination, while threads
+//! connect to it and close by a reset, so that no port stays in TIME_WAIT.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::limit::make_room_for;
+use super::listener::Listener;
+use super::range::PortRange;
+use super::rate::Totals;
+use super::record::Family;
+use super::socket::Socket;
+use super::witness::Witness;
+
+/// A steady load.
+pub(super) struct Steady {
+    /// The range of ports.
+    pub(super) range: PortRange,
+    /// Number of connections that are held.
+    pub(super) held: usize,
+    /// Number of threads that connect.
+    pub(super) threads: usize,
+    /// Pause of a thread between two connections.
+    pub(super) pause: Duration,
+    /// Time after the ports are in use.
+    pub(super) duration: Duration,
+}
+
+impl Steady {
+    /// Runs the load, and returns the calls of its threads.
+    pub(super) fn run(&self) -> Result<Totals> {
+        let listener = Listener::outside(Some(self.range), Family::V4, self.held + self.threads)?;
+        make_room_for(self.held + 2 * self.threads)?;
+        let mut witness = Witness::new("steady")?;
+        witness.connect_and_hold(Family::V4, self.held, listener.address())?;
+        let start = Instant::now();
+        let end = start + self.duration;
+        let mut calls = BTreeMap::new();
+        thread::scope(|scope| {
+            let running: Vec<_> = (0..self.threads)
+                .map(|_| scope.spawn(|| self.connect_until(end, &listener)))
+                .collect();
+            for thread in running {
+                let made = thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                for (errno, count) in made {
+                    *calls.entry(errno).or_default() += count;
+                }
+            }
+            anyhow::Ok(())
+        })?;
+        Ok(Totals {
+            calls,
+            elapsed: start.elapsed(),
+        })
+    }
+
+    fn connect_until(&self, end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u64>> {
+        let mut calls = BTreeMap::new();
+        while Instant::now() < end {
+            let mut socket = Socket::new(Family::V4)?;
+            socket.reset_on_close()?;
+            let attempt = socket.connect(listener.address());
+            *calls.entry(attempt.errno).or_default() += 1;
+            drop(socket);
+            listener.empty()?;
+            thread::sleep(self.pause);
+        }
+        Ok(calls)
+    }
+}
