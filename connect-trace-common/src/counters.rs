@@ -133,7 +133,7 @@ pub struct PerCpu {
     /// Decisions of a mitigation.
     pub mitigation: MitigationCounters,
     /// Padding to whole cache lines, and beyond a size that would be taken for a distance of fields: see [`crate::Field`].
-    pub unused: [u64; 10],
+    pub unused: [u64; 9],
 }
 
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(128));

@@ -53,8 +53,9 @@ pub struct Claim {
 pub const MOST_CLAIMS: u32 = 16_384;
 
 /// Time for which a port is one call's alone: longer than a call takes from its test of the port until the kernel knows
-/// its connection, after which every test finds the port taken.
-pub const CLAIM_NS: u64 = 10_000_000;
+/// its connection, after which every test finds the port taken. A thread can be preempted meanwhile, or use up the CPU
+/// quota of its cgroup, whose period is 100 ms by default.
+pub const CLAIM_NS: u64 = 200_000_000;
 
 /// Maximum number of routes.
 pub const MOST_ROUTES: u32 = 4_096;
@@ -150,6 +151,8 @@ pub struct MitigationCounters {
     pub other_share: u64,
     /// The mitigation chose the port, address or range.
     pub applied: u64,
+    /// The part of `applied` whose port was in TIME_WAIT, because no tested port was free.
+    pub reused: u64,
     /// Left to the kernel after [`MOST_TRIES`] ports that were taken, busy or reserved.
     pub exhausted: u64,
     /// Left to the kernel, because it refused a step.
@@ -202,6 +205,7 @@ impl MitigationCounters {
             idle,
             other_share,
             applied,
+            reused,
             exhausted,
             refused,
             tested,
@@ -226,6 +230,7 @@ impl MitigationCounters {
             idle,
             other_share,
             applied,
+            reused,
             exhausted,
             refused,
             tested,

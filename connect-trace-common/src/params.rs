@@ -104,6 +104,8 @@ params! {
     mitigation_sources,
     /// Offset of `net.ipv4.sysctl_local_reserved_ports`, a pointer to a bitmap; 0 if the kernel lacks it.
     reserved_ports,
+    /// Offset of `tcp_timewait_sock.tw_ts_recent_stamp`.
+    time_wait_stamp,
     /// Offset of `task_struct.pid`.
     task_pid,
 }

@@ -1,14 +1,18 @@
 //! The method select-test-repeat: random ports of the namespace's range are tested, and the first one that is free for
 //! this destination is bound.
 //!
-//! Ports that the kernel binds by itself, for whatever destination, are taken off the ports that a search may use for
-//! others (`fastreuse` of a bucket); a bound port with `SO_REUSEADDR` may be bound again for another destination.
+//! The kernel's own search skips each port that is bound, for all destinations and until its last TIME_WAIT has ended
+//! (`fastreuse` of a bucket). So a port in TIME_WAIT, which the search might have reused, is reused here if no tested port
+//! is free.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple},
+    bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock, bpf_sock_tuple},
     helpers::{
         bpf_ktime_get_ns, bpf_probe_read_kernel,
-        generated::{bpf_get_prandom_u32, bpf_getsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
+        generated::{
+            bpf_get_prandom_u32, bpf_getsockopt, bpf_sk_release, bpf_skc_lookup_tcp,
+            bpf_skc_to_tcp_timewait_sock,
+        },
     },
 };
 use connect_trace_common::{
@@ -19,6 +23,7 @@ use connect_trace_common::{
 use super::{Call, Outcome, counter, member, steps::Errno};
 use crate::{
     maps::{CLAIMS, ROUTE_COUNTS},
+    params::param,
     shared::{add, count},
     sock::AF_INET,
 };
@@ -29,8 +34,16 @@ const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
 /// `EOPNOTSUPP`
 const NOT_SUPPORTED: Errno = Errno(95);
-/// State of a socket that listens, include/net/tcp_states.h.
+/// States of a socket, include/net/tcp_states.h.
+const TCP_TIME_WAIT: u32 = 6;
 const TCP_LISTEN: u32 = 10;
+
+/// No connection has the port.
+const FREE: u32 = 0;
+/// A connection has the port.
+const TAKEN: u32 = 1;
+/// A connection in TIME_WAIT has the port, and the kernel lets a bound socket take it over.
+const REUSABLE: u32 = 2;
 
 /// The ports to choose from.
 #[derive(Clone, Copy)]
@@ -112,6 +125,7 @@ impl Call {
     fn bind_first_free(self, key: &RouteKey, source: [u32; 4], ports: Ports) -> Outcome {
         let mut tested = 0;
         let mut taken = 0;
+        let mut waiting = 0;
         let mut outcome = Outcome::Exhausted;
         for _ in 0..MOST_TRIES {
             let port = ports.random();
@@ -120,8 +134,12 @@ impl Call {
                 continue;
             }
             tested += 1;
-            if self.is_taken(key, source, port) {
+            let found = self.look_up(key, source, port);
+            if found != FREE {
                 taken += 1;
+                if found == REUSABLE {
+                    waiting = port;
+                }
                 continue;
             }
             if !is_claimed(key, port) {
@@ -138,6 +156,16 @@ impl Call {
             }
             break;
         }
+        if matches!(outcome, Outcome::Exhausted) && waiting != 0 && is_claimed(key, waiting) {
+            match self.bind(key.family, source, waiting) {
+                Ok(()) => {
+                    count(counter!(self.counters, reused));
+                    outcome = Outcome::Applied;
+                }
+                Err(Errno::ADDRESS_IN_USE) => count(counter!(self.counters, busy)),
+                Err(error) => outcome = Outcome::Refused(error),
+            }
+        }
         add(counter!(self.counters, tested), tested);
         add(counter!(self.counters, taken), taken);
         if let Some(counts) = ROUTE_COUNTS.get_ptr_mut(key) {
@@ -147,9 +175,9 @@ impl Call {
         outcome
     }
 
-    /// Returns true if there is a connection from this source to the destination, in TIME_WAIT too.
+    /// Looks up the connection from this source to the destination: [`FREE`], [`TAKEN`] or [`REUSABLE`].
     #[inline(always)]
-    fn is_taken(self, key: &RouteKey, source: [u32; 4], port: u16) -> bool {
+    fn look_up(self, key: &RouteKey, source: [u32; 4], port: u16) -> u32 {
         /// The connection as the destination's packets name it.
         #[repr(C)]
         struct Reply<Address> {
@@ -161,14 +189,14 @@ impl Call {
         let source_port = key.destination_port.to_be();
         let destination_port = port.to_be();
         if key.family == AF_INET {
-            return self.finds(&mut Reply {
+            return self.find(&mut Reply {
                 source: key.destination[0],
                 destination: source[0],
                 source_port,
                 destination_port,
             });
         }
-        self.finds(&mut Reply {
+        self.find(&mut Reply {
             source: key.destination,
             destination: source,
             source_port,
@@ -176,10 +204,9 @@ impl Call {
         })
     }
 
-    /// Returns true if the socket's namespace has a socket, other than a listener, that takes packets with these
-    /// addresses and ports.
+    /// Looks up the socket of the same namespace that takes packets with these addresses and ports.
     #[inline(always)]
-    fn finds<Tuple>(self, tuple: &mut Tuple) -> bool {
+    fn find<Tuple>(self, tuple: &mut Tuple) -> u32 {
         let tuple: *mut Tuple = tuple;
         // The namespace is the socket's: see `bpf_sock_addr_skc_lookup_tcp`.
         // SAFETY: the addresses and ports of one of the families, whole and initialized, which the helper reads.
@@ -193,12 +220,16 @@ impl Call {
             )
         };
         if found.is_null() {
-            return false;
+            return FREE;
         }
-        let state = member!(found, state);
+        let result = match member!(found, state) {
+            TCP_LISTEN => FREE,
+            TCP_TIME_WAIT if is_reusable(found) => REUSABLE,
+            _ => TAKEN,
+        };
         // SAFETY: the socket that the helper returned, which is not used any more.
         unsafe { bpf_sk_release(found.cast()) };
-        state != TCP_LISTEN
+        result
     }
 
     /// Returns true if the socket has `SO_REUSEADDR`.
@@ -225,6 +256,26 @@ impl Call {
     fn reuse_address(self, reuse: bool) -> Result<(), Errno> {
         self.set_option(SOL_SOCKET, SO_REUSEADDR, reuse.into())
     }
+}
+
+/// Returns true if a bound socket may take over a connection in TIME_WAIT: one with timestamps (`tcp_twsk_unique`), of which
+/// the last came a second ago, so that the peer sees a later one (as `net.ipv4.tcp_tw_reuse` has it).
+#[inline(always)]
+fn is_reusable(found: *mut bpf_sock) -> bool {
+    const SECOND_NS: u64 = 1_000_000_000;
+    // SAFETY: the verifier knows that this is a socket.
+    let waiting = unsafe { bpf_skc_to_tcp_timewait_sock(found.cast()) };
+    if waiting.is_null() {
+        return false;
+    }
+    let stamp = waiting
+        .cast::<u8>()
+        .wrapping_add(param!(time_wait_stamp) as usize);
+    // SAFETY: the verifier checks the load against the type of the socket.
+    let seconds = u64::from(unsafe { stamp.cast::<u32>().read_volatile() });
+    // SAFETY: a helper without preconditions.
+    let now = unsafe { bpf_ktime_get_ns() } / SECOND_NS;
+    seconds != 0 && now > seconds + 1
 }
 
 /// Claims a port for the running call; returns false if another call has claimed it just now. Sockets with `SO_REUSEADDR`

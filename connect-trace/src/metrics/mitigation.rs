@@ -48,11 +48,12 @@ impl MitigationReading {
             ("tested", made.tested),
             ("taken", made.taken),
             ("busy", made.busy),
+            ("reused", made.reused),
             ("reserved", made.reserved),
         ];
         writer.counters(
             "mitigation_ports",
-            "Ports that the mitigation looked up, those of them that were taken or busy with other sockets, and reserved ports that it skipped",
+            "Ports that the mitigation looked up, those of them that were taken, busy with other sockets or reused in TIME_WAIT, and reserved ports that it skipped",
             None,
             ports.map(|(result, count)| ([("result", result)], count)),
         )?;

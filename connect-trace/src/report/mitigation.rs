@@ -127,6 +127,9 @@ fn cost(mitigation: &Mitigation) -> String {
     if made.busy > 0 {
         let _ = write!(words, "; {} busy with other sockets", made.busy);
     }
+    if made.reused > 0 {
+        let _ = write!(words, "; {} chosen in TIME_WAIT", made.reused);
+    }
     if made.reserved > 0 {
         let _ = write!(words, "; {} reserved ports skipped", made.reserved);
     }
@@ -169,6 +172,7 @@ pub(super) struct Object<'a> {
     settings: &'a str,
     calls: u64,
     applied: u64,
+    reused: u64,
     exhausted: u64,
     refused: u64,
     last_errno: Option<String>,
@@ -220,6 +224,7 @@ impl<'a> Object<'a> {
             settings: &mitigation.settings,
             calls: made.calls,
             applied: made.applied,
+            reused: made.reused,
             exhausted: made.exhausted,
             refused: made.refused,
             last_errno: (last_errno != 0).then(|| errno::name(last_errno)),
@@ -309,6 +314,7 @@ pub(super) mod tests {
                     tested: 20,
                     taken: 11,
                     busy: 2,
+                    reused: 1,
                     reserved: 3,
                     acting_ns: 12_340,
                     ..MitigationCounters::default()
@@ -354,7 +360,8 @@ pub(super) mod tests {
     with enough ports + 2 on unknown routes + 1 bound by the program + 1 with a
     range of the program; last refused with EADDRNOTAVAIL
   cost: 1.234 us a call before connect() begins; 2 ports tested a call, 55 %
-    taken; 2 busy with other sockets; 3 reserved ports skipped
+    taken; 2 busy with other sockets; 1 chosen in TIME_WAIT; 3 reserved ports
+    skipped
   routes: 4 known, active on 1; never on 1 whose source address changes; 2
     connections on routes for which there was no room
   verdict: mitigated calls are faster: 1.2 % of the time of unmitigated calls,

@@ -28,6 +28,7 @@ use self::{
 use crate::{
     clock,
     kernel::access,
+    overhead::process_usage::give_back_memory,
     term::message::say,
     trace::{priority::without_huge_pages, signals::Signals},
 };
@@ -49,6 +50,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         let default = args.mitigates.is_none();
         let listeners = Listeners::open(&args.listen, default)?;
         let mut service = Service::start(args)?;
+        give_back_memory();
         clock::read_time_zone();
         let sandbox = privileges::give_up(args, service.probes(), &listeners)?;
         if !args.quiet {

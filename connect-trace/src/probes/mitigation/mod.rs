@@ -168,6 +168,7 @@ impl MitigationConfig {
         params.mitigation_by_cgroup = (self.share_by == ShareBy::Cgroup).into();
         params.mitigation_sources = self.method.sources()?.numbers.to_word();
         params.reserved_ports = fields.reserved_ports.into();
+        params.time_wait_stamp = fields.time_wait_stamp.into();
         params.task_pid = fields.task_pid.into();
         Ok(())
     }
