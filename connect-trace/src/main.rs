@@ -65,7 +65,7 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Compare(args)) => return compare::run(&args),
         Some(Command::Try(args)) => return supervise::run(&args),
         Some(Command::TryPrice { to, results }) => supervise::price::run(to, results)?,
-        Some(Command::TryStandby) => supervise::standby::run()?,
+        Some(Command::TryStandby { work }) => supervise::standby::run(&work)?,
         Some(Command::LoadRunner) => load::runner::run()?,
         Some(Command::Completions { shell }) => {
             stdout().write_all(completions::script(shell).as_bytes())?;

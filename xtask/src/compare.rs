@@ -197,13 +197,13 @@ mod tests {
         ];
         let text = table(&columns);
         let expected = "\
-mean us, even / odd ports            5.10         6.1
-  default                        87 / 363    87 / 363
-  full-range                      refused    87 / 363
+mean us, even / odd ports             5.10         6.1
+  default                         87 / 363    87 / 363
+  full-range                       refused    87 / 363
 
-candidate ports, mean                5.10         6.1
-  default                           251.2       251.2
-  full-range                      refused       251.2
+candidate ports, mean                 5.10         6.1
+  default                            251.2       251.2
+  full-range                       refused       251.2
 ";
         assert!(text.starts_with(expected), "{text}");
     }

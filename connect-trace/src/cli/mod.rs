@@ -194,7 +194,10 @@ pub enum Command {
     Try(Box<TryArgs>),
     /// The process that goes on if the supervisor of `try` ends; connect-trace starts it by itself
     #[command(hide = true)]
-    TryStandby,
+    TryStandby {
+        /// Work to go on with, as JSON
+        work: String,
+    },
     /// The process that measures the price of `try`; connect-trace starts it by itself
     #[command(hide = true)]
     TryPrice {

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, Read as _, Write as _},
+    io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
@@ -61,6 +61,8 @@ impl Standby {
         let mut command = Command::new(OURSELVES);
         command
             .arg(COMMAND)
+            // As an argument, it is there even if the supervisor ends at once.
+            .arg(serde_json::to_string(&shared.work)?)
             .stdin(Stdio::piped())
             // A reader of the program's output need not wait for this process.
             .stdout(Stdio::null())
@@ -79,10 +81,7 @@ impl Standby {
             })
         };
         let mut child = command.spawn().with_context(context)?;
-        let mut input = child.stdin.take().context("its stdin is a pipe")?;
-        let mut line = serde_json::to_vec(&shared.work)?;
-        line.push(b'\n');
-        input.write_all(&line).with_context(context)?;
+        let input = child.stdin.take().context("its stdin is a pipe")?;
         Ok(Self {
             pid: child.id().cast_signed(),
             _input: input,
@@ -99,20 +98,17 @@ impl Standby {
 ///
 /// # Errors
 /// If it was not started by a supervisor.
-pub fn run() -> Result<()> {
+pub fn run(work: &str) -> Result<()> {
     const FOREIGN: &str = "connect-trace try starts this process by itself";
     // SAFETY: the name is a text that ends with a zero.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"ct-standby".as_ptr()) };
-    let mut input = io::stdin().lock();
-    let mut line = String::new();
-    input.read_line(&mut line)?;
-    let work: Work = serde_json::from_str(&line).context(FOREIGN)?;
+    let work: Work = serde_json::from_str(work).context(FOREIGN)?;
     // SAFETY: the process was started with these descriptors, which nothing else uses.
     let (listener, memory) = unsafe { (OwnedFd::from_raw_fd(LISTENER), File::from_raw_fd(MEMORY)) };
     let slots = Slots::of(memory).context(FOREIGN)?;
     let shared = Shared::new(work, Listener::new(listener), slots);
-    let mut nothing = [0];
-    while !matches!(input.read(&mut nothing), Ok(0)) {}
+    // Nothing is written; an error means that the supervisor has ended as well.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
     for slot in 0..SLOTS {
         // A call that does not wait any more needs no answer.
         let _ = supervisor::take_over(&shared, slot);
