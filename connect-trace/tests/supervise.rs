@@ -171,13 +171,13 @@ fn the_full_range_has_odd_ports_from_the_start_in_every_family() -> Option<Strin
 }
 
 fn a_window_without_a_free_port_is_another_one_and_every_port_is_found() -> Option<String> {
-    if let Some(why) = refused("window-20") {
+    if let Some(why) = refused("window-retry-20") {
         return Some(why);
     }
     for family in ["-", "v6", "nonblocking"] {
         // One more than there are ports.
         let client = format!("hold 201 {family}");
-        let output = supervised("window-20 --format json", &client).output();
+        let output = supervised("window-retry-20 --format json", &client).output();
         let output = output.expect("it can be run");
         let out = text(&output.stdout);
         let last = out.lines().last().expect("it prints");
@@ -220,7 +220,7 @@ fn addresses_take_turns_where_they_reach_the_destination() -> Option<String> {
 }
 
 fn a_socket_that_has_chosen_for_itself_is_left_alone_and_counted() -> Option<String> {
-    for strategy in ["full-range", "window-20"] {
+    for strategy in ["full-range", "window-retry-20"] {
         if let Some(why) = refused(strategy) {
             return Some(why);
         }
@@ -263,7 +263,7 @@ fn a_call_that_connects_by_sending_is_set() -> Option<String> {
     if let Some(why) = refused("full-range") {
         return Some(why);
     }
-    for strategy in ["full-range", "window-20"] {
+    for strategy in ["full-range", "window-retry-20"] {
         let (output, report) = run(strategy, "fast-open");
         assert_eq!(text(&output.stdout).lines().count(), 50);
         assert_eq!(report["supervision"]["set"], 50, "{report}");
@@ -316,11 +316,11 @@ fn run_other(strategy: &str, command: &[&str]) -> Result<(Output, Value), String
 }
 
 fn a_jvm_is_supervised() -> Option<String> {
-    if let Some(why) = refused("window-20") {
+    if let Some(why) = refused("window-retry-20") {
         return Some(why);
     }
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/supervise/Client.java");
-    let (output, report) = match run_other("window-20", &["java", source]) {
+    let (output, report) = match run_other("window-retry-20", &["java", source]) {
         Ok(ran) => ran,
         Err(why) => return Some(why),
     };
@@ -420,7 +420,7 @@ fn an_ordinary_user_needs_no_privileges() -> Option<String> {
     if unsafe { libc::geteuid() } != 0 {
         return Some("all tests are run by an ordinary user".to_owned());
     }
-    if let Some(why) = refused("window-20") {
+    if let Some(why) = refused("window-retry-20") {
         return Some(why);
     }
     // A folder that this user may enter: that of the build may be another's.
@@ -440,7 +440,7 @@ fn an_ordinary_user_needs_no_privileges() -> Option<String> {
         assert!(output.status.success(), "{}", text(&output.stderr));
         output
     };
-    for strategy in ["full-range", "window-20"] {
+    for strategy in ["full-range", "window-retry-20"] {
         let client = [this, "client", "hold", "50", "-"];
         let output = as_nobody(&[&[strategy, "--format", "json", "--"], &client[..]].concat());
         assert_eq!(addresses(&output).len(), 50);
@@ -527,11 +527,11 @@ fn is_running(pid: u32) -> bool {
 }
 
 fn a_killed_supervisor_costs_no_call() -> Option<String> {
-    if let Some(why) = refused("window-20") {
+    if let Some(why) = refused("window-retry-20") {
         return Some(why);
     }
     let both = "addresses --addresses 127.0.0.2,127.0.0.3";
-    for options in ["full-range", "window-20", both] {
+    for options in ["full-range", "window-retry-20", both] {
         let mut child = started(options, "load 600");
         let standby = the_standby(child.id());
         thread::sleep(Duration::from_millis(200));
@@ -643,7 +643,7 @@ fn strategies_are_compared_with_their_price() -> Option<String> {
     if let Some(why) = refused("full-range") {
         return Some(why);
     }
-    let options = "--against --no-trace default full-range window-20 --repeats 2";
+    let options = "--against --no-trace default full-range window-retry-20 --repeats 2";
     let (_, report) = run(options, "hold 195 -");
     assert_eq!(report["type"], "comparison");
     let strategies = report["strategies"].as_array().expect("an array");
@@ -669,7 +669,7 @@ fn strategies_are_compared_with_their_price() -> Option<String> {
                 "{strategy}"
             );
         }
-        if strategy["strategy"] == "window-20" {
+        if strategy["strategy"] == "window-retry-20" {
             assert!(runs[0]["before_odd"].as_u64() < Some(40), "{strategy}");
         }
     }
@@ -716,8 +716,8 @@ fn wrong_usage_is_one_message_and_exit_status_2() -> Option<String> {
         "try -- true",
         "try default -- true",
         "try windows -- true",
-        "try window-1 -- true",
-        "try full-range window-20 -- true",
+        "try window-retry-1 -- true",
+        "try full-range window-retry-20 -- true",
         "try --against full-range -- true",
         "try addresses -- true",
         "try full-range --addresses 127.0.0.1 -- true",

@@ -128,20 +128,12 @@ impl Strategy {
                 socket.set_port_range(low, low + (width - 1))?;
             }
             Self::WindowRetry(width) | Self::WindowCursor(width) => {
-                // Windows at any position would overlap in the middle of the range, and fill it up before its ends.
-                let width = widened(width, failed, range);
-                let side_by_side = range.ports().div_ceil(width.into()) as u16;
-                let low = match self {
+                let first = match self {
                     Self::WindowCursor(_) if failed == 0 => ports.cursor.next(0),
                     _ => None,
                 };
-                let low =
-                    low.unwrap_or_else(|| range.low + width * ports.random.u16(..side_by_side));
-                let high = low.saturating_add(width - 1).min(range.high);
-                // Linux before 6.8 goes through the ports of the lowest one's parity first: let both parities fill up alike.
-                let parity = u16::from(u32::from(width) < range.ports() && ports.random.bool());
-                let low = (low + parity).min(high);
-                socket.set_port_range(low, high)?;
+                let window = window(width, failed, range, first, &mut ports.random);
+                socket.set_port_range(window.low, window.high)?;
             }
             Self::FullRange => socket.set_port_range(range.low, range.high)?,
         }
@@ -174,6 +166,28 @@ impl Strategy {
     /// bound to it.
     pub(super) fn keeps_socket(self) -> bool {
         !self.binds_ports()
+    }
+}
+
+/// Returns the window of a try after `failed` others: one of those that lie side by side in the range, at random or the one
+/// that begins with `first`. Each is twice as wide as the one before; the last is the whole range.
+pub(crate) fn window(
+    width: u16,
+    failed: u32,
+    range: PortRange,
+    first: Option<u16>,
+    random: &mut Rng,
+) -> PortRange {
+    // Windows at any position would overlap in the middle of the range, and fill it up before its ends.
+    let width = widened(width, failed, range);
+    let side_by_side = range.ports().div_ceil(width.into()) as u16;
+    let low = first.unwrap_or_else(|| range.low + width * random.u16(..side_by_side));
+    let high = low.saturating_add(width - 1).min(range.high);
+    // Linux before 6.8 goes through the ports of the lowest one's parity first: let both parities fill up alike.
+    let parity = u16::from(u32::from(width) < range.ports() && random.bool());
+    PortRange {
+        low: (low + parity).min(high),
+        high,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::options::{Format, values::duration};
 /// `connect-trace try`
 #[derive(Args, Clone, Debug)]
 pub struct TryArgs {
-    /// How source ports are chosen for the command: full-range, window-PORTS (window alone has 500 ports), addresses; with
+    /// How source ports are chosen for the command: full-range, window-retry-PORTS (window-retry alone has 32 ports), addresses; with
     /// --against, two or more of them, and default
     #[arg(value_name = "STRATEGY", required = true)]
     pub strategies: Vec<Strategy>,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::strategy::Strategy as OfLoad;
 
-/// Default number of ports of a window, as in `connect-trace load`.
-const WINDOW: u16 = 500;
+/// Default number of ports of the first window, as in `connect-trace load`.
+const WINDOW: u16 = 32;
 
 /// A strategy, with the name that `load` and `compare` use.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -16,9 +16,9 @@ pub enum Strategy {
     Default,
     /// `IP_LOCAL_PORT_RANGE` with all ports.
     FullRange,
-    /// `IP_LOCAL_PORT_RANGE` with this number of ports at a random position, another position if all of them are taken,
-    /// and at last the full range.
-    Window(u16),
+    /// `IP_LOCAL_PORT_RANGE` with a window of this number of ports, one twice as wide if all of them are taken, and so on up
+    /// to the whole range.
+    WindowRetry(u16),
     /// Source addresses in turn.
     Addresses,
 }
@@ -29,7 +29,7 @@ impl Strategy {
         match self {
             Self::Default => OfLoad::Default,
             Self::FullRange => OfLoad::FullRange,
-            Self::Window(ports) => OfLoad::Window(ports),
+            Self::WindowRetry(ports) => OfLoad::WindowRetry(ports),
             Self::Addresses => OfLoad::Addresses,
         }
     }
@@ -49,14 +49,14 @@ impl FromStr for Strategy {
             "default" => Ok(Self::Default),
             "full-range" => Ok(Self::FullRange),
             "addresses" => Ok(Self::Addresses),
-            "window" => Ok(Self::Window(WINDOW)),
+            "window-retry" => Ok(Self::WindowRetry(WINDOW)),
             _ => text
-                .strip_prefix("window-")
+                .strip_prefix("window-retry-")
                 .and_then(|ports| ports.parse().ok())
                 .filter(|&ports| ports >= 2)
-                .map(Self::Window)
+                .map(Self::WindowRetry)
                 .ok_or_else(|| {
-                    "must be full-range, window-PORTS with 2 ports or more, addresses, or default"
+                    "must be full-range, window-retry-PORTS with 2 ports or more, addresses, or default"
                         .to_owned()
                 }),
         }
@@ -69,15 +69,16 @@ mod tests {
 
     #[test]
     fn names_are_those_that_are_printed() {
-        for name in ["default", "full-range", "window-500", "addresses"] {
+        for name in ["default", "full-range", "window-retry-32", "addresses"] {
             assert_eq!(name.parse::<Strategy>().unwrap().to_string(), name);
         }
-        assert_eq!("window".parse(), Ok(Strategy::Window(500)));
+        assert_eq!("window-retry".parse(), Ok(Strategy::WindowRetry(32)));
         for wrong in [
             "",
-            "window-1",
-            "window-",
-            "window-65536",
+            "window-500",
+            "window-retry-1",
+            "window-retry-",
+            "window-retry-65536",
             "select-test-repeat",
         ] {
             assert!(wrong.parse::<Strategy>().is_err(), "{wrong}");

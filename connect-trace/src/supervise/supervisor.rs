@@ -30,10 +30,7 @@ use super::{
     socket::{ALL_PORTS, Destination, Socket, reaches},
     strategy::Strategy,
 };
-use crate::connect::PortRange;
-
-/// Number of windows that a connect() tries before the full range.
-const WINDOWS: u32 = 4;
+use crate::{connect::PortRange, load::strategy::window};
 
 /// Maximum number of threads that finish calls whose window had no free port.
 const FINISHERS: usize = 4;
@@ -51,7 +48,7 @@ pub(super) struct Work {
 impl Work {
     /// Returns true if the supervisor makes the program's connect() calls.
     fn connects(&self) -> bool {
-        self.measures || matches!(self.strategy, Strategy::Window(_))
+        self.measures || matches!(self.strategy, Strategy::WindowRetry(_))
     }
 }
 
@@ -211,8 +208,8 @@ struct Worker {
 
 impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
-        let finishers =
-            matches!(shared.work.strategy, Strategy::Window(_)).then(|| Finishers::start(&shared));
+        let finishers = matches!(shared.work.strategy, Strategy::WindowRetry(_))
+            .then(|| Finishers::start(&shared));
         Self {
             shared,
             reach: Reach::new(),
@@ -331,8 +328,8 @@ impl Worker {
             Strategy::Default => {}
             Strategy::FullRange => set_all_ports(&socket)?,
             // A call that connects by sending cannot be made by the supervisor, so it gets no second window.
-            Strategy::Window(_) if !is_connect => set_all_ports(&socket)?,
-            Strategy::Window(_) => {
+            Strategy::WindowRetry(_) if !is_connect => set_all_ports(&socket)?,
+            Strategy::WindowRetry(_) => {
                 if !matches!(socket.port_range(), 0 | ALL_PORTS) {
                     return Err(Done::Left(LeftAlone::OwnRange));
                 }
@@ -448,14 +445,13 @@ fn bind_next(
 impl Attempt {
     /// Calls connect() with a window, or with all ports once enough windows had no free port.
     fn connect(&mut self, shared: &Shared, random: &mut Rng) -> i32 {
-        if let (Some(range), Strategy::Window(ports)) = (self.range, shared.work.strategy) {
-            let is_window = self.tries < WINDOWS && u32::from(ports) < range.ports();
-            let both = if is_window {
-                let low = random.u16(range.low..=range.high - (ports - 1));
-                u32::from(low + (ports - 1)) << 16 | u32::from(low)
-            } else {
+        if let (Some(range), Strategy::WindowRetry(ports)) = (self.range, shared.work.strategy) {
+            let window = window(ports, self.tries, range, None, random);
+            let both = if window == range {
                 self.range = None;
                 ALL_PORTS
+            } else {
+                u32::from(window.high) << 16 | u32::from(window.low)
             };
             // Without its window, the socket chooses from all ports.
             let _ = self.socket.set_port_range(both);
@@ -486,7 +482,7 @@ impl Attempt {
         // First of all: the peer may reset the connection at any time.
         let is_established = self.blocks && is_under_way && self.socket.is_established();
         // A call that succeeds at once has put off its search: TCP_FASTOPEN_CONNECT.
-        if errno != 0 && matches!(shared.work.strategy, Strategy::Window(_)) {
+        if errno != 0 && matches!(shared.work.strategy, Strategy::WindowRetry(_)) {
             let _ = self.socket.set_port_range(0);
         }
         if errno != 0 && !is_under_way {
@@ -584,7 +580,7 @@ pub(super) fn take_over(shared: &Shared, slot: usize) -> io::Result<()> {
             // Made already: a second connect() would say so.
             answer = Answer::Result(libc::EINPROGRESS);
         }
-        if !socket.is_under_way() && matches!(shared.work.strategy, Strategy::Window(_)) {
+        if !socket.is_under_way() && matches!(shared.work.strategy, Strategy::WindowRetry(_)) {
             let _ = socket.set_port_range(0);
         }
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Width of the column with the names of the strategies.
-const NAME: usize = 12;
+const NAME: usize = 15;
 
 /// A column: its title, its value for a run, and the format of the value.
 type Column = (&'static str, fn(&Sample) -> Option<f64>, fn(f64) -> String);

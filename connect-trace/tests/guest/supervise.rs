@@ -1,13 +1,13 @@
 //! `connect-trace try` on every kernel: unmodified programs use a strategy, and notice nothing of it.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use connect_trace_guest::truth::Record;
 use serde_json::Value;
 
 use crate::{
-    Test,
+    Lacking, Test,
     load::FullRange,
     nginx::{self, Nginx},
     process::{Ended, Process},
@@ -24,6 +24,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     OldestAndNewest: [
         nginx_as_a_proxy_connects_from_ports_of_both_parities,
         curl_wrk_and_asyncio_are_supervised,
+        wrk_on_an_exhausted_range_is_cured_without_root,
     ],
 ];
 
@@ -40,7 +41,9 @@ const ADDRESSES: &str = "addresses --addresses 127.0.0.2,127.0.0.3,::1";
 fn strategies() -> Result<&'static [&'static str]> {
     Ok(match FullRange::here()? {
         FullRange::Refused => &[ADDRESSES],
-        FullRange::KeepsStep | FullRange::RemovesStep => &[ADDRESSES, "full-range", "window-7"],
+        FullRange::KeepsStep | FullRange::RemovesStep => {
+            &[ADDRESSES, "full-range", "window-retry-7"]
+        }
     })
 }
 
@@ -116,7 +119,7 @@ fn an_exhausted_range_is_cured_in_a_traced_comparison((): ()) -> Result<()> {
     let effect = FullRange::here()?;
     let compared: &[&str] = match effect {
         FullRange::Refused => &["addresses"],
-        FullRange::KeepsStep | FullRange::RemovesStep => &["full-range", "window-50"],
+        FullRange::KeepsStep | FullRange::RemovesStep => &["full-range", "window-retry-50"],
     };
     let addresses = if effect == FullRange::Refused {
         "--addresses 127.0.0.2,127.0.0.3"
@@ -155,7 +158,7 @@ fn an_exhausted_range_is_cured_in_a_traced_comparison((): ()) -> Result<()> {
         let before_odd = run["before_odd"].as_u64();
         match *name {
             "full-range" => effect.assert_first_pass(before_odd.unwrap_or(0), PORTS, &report),
-            "window-50" => assert!(before_odd < Some(50), "{report}"),
+            "window-retry-50" => assert!(before_odd < Some(50), "{report}"),
             // Each of the two addresses has half of the ports.
             _ => assert_eq!(before_odd, None, "{report}"),
         }
@@ -244,6 +247,39 @@ fn nginx_as_a_proxy_connects_from_ports_of_both_parities((): ()) -> Result<()> {
         assert_eq!(ended.stdout, "", "{ended}");
         assert_eq!(read_report()?["supervision"]["set"], REQUESTS);
     }
+    Ok(())
+}
+
+fn wrk_on_an_exhausted_range_is_cured_without_root((): ()) -> Result<()> {
+    /// A user without privileges.
+    const NOBODY: u32 = 65_534;
+    let effect = FullRange::here()?;
+    if effect == FullRange::Refused {
+        return Err(Lacking("IP_LOCAL_PORT_RANGE").into());
+    }
+    let _nginx = Nginx::start()?;
+    let _range = Range::read()?.set(20_000, 20_499)?;
+    let _ = fs::remove_file(REPORT);
+    let url = format!("http://127.0.0.1:{}/kept", nginx::PORT);
+    // Ports in TIME_WAIT are reused on the loopback after a second.
+    let mut line = supervised(
+        "--against --no-trace --pause 3s default full-range",
+        &["wrk", "-t2", "-c400", "-d1s", &url],
+    );
+    line.uid(NOBODY).gid(NOBODY);
+    let ended = Process::start(line)?.end()?.successful()?;
+    let report = read_report()?;
+    // Root may not write to the file of another user there.
+    fs::remove_file(REPORT)?;
+    let [default, full_range] = [0, 1].map(|number| &report["strategies"][number]["runs"][0]);
+    assert_eq!(default["before_odd"], 250, "{report}");
+    for run in [default, full_range] {
+        assert_eq!(run["failed"], 0, "{report}");
+        assert!(run["connections"].as_u64() >= Some(400), "{report}");
+    }
+    let before_odd = full_range["before_odd"].as_u64().context("before_odd")?;
+    effect.assert_first_pass(before_odd, 500, &report);
+    assert!(!ended.stdout.contains("Socket errors"), "{ended}");
     Ok(())
 }
 
