@@ -38,8 +38,10 @@ pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Newest: [
         each_two_filters_let_pass_what_belongs_to_both,
+    ],
+    OldestAndNewest: [
         all_filters_at_once_let_pass_what_belongs_to_all,
     ],
 ];

@@ -66,6 +66,8 @@ const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 
 /// Variable that is 1 on a kernel between the oldest and the newest of a run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN";
+/// Variable that is 1 on all kernels of a run but the newest.
+const OLDER: &str = "CONNECT_TRACE_KERNEL_OLDER";
 
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
@@ -206,12 +208,19 @@ enum Kernels {
     /// The oldest and the newest kernel of a run: the outcome depends only on the daemon's code, which sees the same
     /// records on every kernel. Tests on all kernels check that the records are the same.
     OldestAndNewest,
+    /// The newest kernel of a run: the outcome depends on no kernel, or the older ones lack what is tested.
+    Newest,
 }
 
 impl Kernels {
     /// Returns true if the running kernel is one of them.
     fn have_this(self) -> bool {
-        self == Self::All || env::var_os(BETWEEN).is_none_or(|value| value != "1")
+        let is_set = |variable| env::var_os(variable).is_some_and(|value| value == "1");
+        match self {
+            Self::All => true,
+            Self::OldestAndNewest => !is_set(BETWEEN),
+            Self::Newest => !is_set(OLDER),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
         a_program_finds_odd_ports_before_the_even_ones_are_used_up,
         addresses_are_used_in_turn,
     ],
-    OldestAndNewest: [
+    Newest: [
         a_share_acts_for_the_threads_that_it_has,
         the_metrics_are_those_of_the_report,
         a_mitigation_goes_on_if_its_reports_are_refused,

@@ -41,7 +41,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
         addresses_are_bound_in_turn,
         a_full_range_is_refused_with_the_reason,
     ],
-    OldestAndNewest: [
+    Newest: [
         other_calls_are_left_alone,
         reserved_ports_are_never_bound,
         each_namespace_has_its_own_range,

@@ -27,7 +27,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
 /// Variable of the duration in seconds.
 const VARIABLE: &str = "CONNECT_TRACE_SOAK_SECONDS";
 /// Seconds of the short form.
-const SHORT: u64 = 30;
+const SHORT: u64 = 15;
 /// Rounds after which the service has touched all the memory that it needs.
 const WARM_UP: usize = 4;
 /// Largest growth of the memory after that.

@@ -16,12 +16,14 @@ use crate::{
 
 pub const TESTS: &[Test<()>] = crate::tests![
     All: [
-        a_program_has_the_results_that_it_has_without_supervision,
         an_exhausted_range_is_cured_in_a_traced_comparison,
         a_strategy_that_the_kernel_refuses_is_named_with_the_kernels_that_have_it,
         threads_are_supervised_on_every_kernel,
     ],
     OldestAndNewest: [
+        a_program_has_the_results_that_it_has_without_supervision,
+    ],
+    Newest: [
         nginx_as_a_proxy_connects_from_ports_of_both_parities,
         curl_wrk_and_asyncio_are_supervised,
         wrk_on_an_exhausted_range_is_cured_without_root,

@@ -43,6 +43,8 @@ const PACKAGES: [&str; 3] = [
 
 /// Variable for the test program on kernels between the oldest and the newest of this run.
 const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
+/// Variable for the test program on all kernels of this run but the newest.
+const OLDER: &str = "CONNECT_TRACE_KERNEL_OLDER=1";
 
 /// Variable of the soak test, which is passed into guests.
 const SOAK_SECONDS: &str = "CONNECT_TRACE_SOAK_SECONDS";
@@ -57,6 +59,8 @@ pub(super) struct Part<'a> {
     pub(super) name: String,
     /// True for a kernel between the oldest and the newest, which runs no test of those two only.
     between: bool,
+    /// True for all kernels but the newest, which run no test of the newest only.
+    older: bool,
     /// Seconds that it usually takes.
     pub(super) usual: u64,
     /// Arguments for the test program.
@@ -100,12 +104,14 @@ fn crowded() -> Hardware {
 pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
-        let between = index > 0 && index + 1 < kernels.len();
+        let older = index + 1 < kernels.len();
+        let between = index > 0 && older;
         let mut add = |name: &str, usual, system: bool, arguments: Vec<String>| {
             parts.push(Part {
                 kernel,
                 name: format!("{}{name}", kernel.name),
                 between,
+                older,
                 usual,
                 crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
                 prometheus: !system && !between && ["", OTHERS].contains(&name),
@@ -270,6 +276,7 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
         kernel,
         name,
         between,
+        older,
         arguments,
         crowd,
         prometheus,
@@ -281,7 +288,11 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
     let server = server.map(|path| (path.clone(), SERVER.to_owned()));
     let packages = built.packages.iter().filter(|_| *system).cloned();
     let soak = env::var(SOAK_SECONDS).map(|seconds| format!("{SOAK_SECONDS}={seconds}"));
-    let variables = [between.then_some(BETWEEN), soak.as_deref().ok()];
+    let variables = [
+        between.then_some(BETWEEN),
+        older.then_some(OLDER),
+        soak.as_deref().ok(),
+    ];
     let variables = variables.into_iter().flatten();
     // One at a time: tests change settings of the whole system.
     let tests = [PROGRAM, "--test-threads=1", "--color=never"];
@@ -403,6 +414,10 @@ mod tests {
         assert_eq!(between(&kernels), shares);
         assert!(between(&kernels[..2]).is_empty());
         assert!(between(&kernels[..1]).is_empty());
+        let all = parts(&kernels, &[]);
+        let newest = all.iter().filter(|part| !part.older);
+        assert!(newest.clone().count() > 0);
+        assert!(newest.into_iter().all(|part| part.name.starts_with("7.3")));
         let chosen = parts(&kernels, &["records".to_owned()]);
         let names: Vec<_> = chosen.iter().map(|part| part.name.as_str()).collect();
         assert_eq!(names, ["5.10", "6.12", "6.12 system", "7.3", "7.3 system"]);
