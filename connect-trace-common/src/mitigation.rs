@@ -172,6 +172,30 @@ pub struct MitigationCounters {
     pub acting_ns: u64,
 }
 
+/// Calls a macro with all fields of [`MitigationCounters`] that are counts.
+macro_rules! of_counts {
+    ($call:ident) => {
+        $call!(
+            calls,
+            not_tcp,
+            bound,
+            own_range,
+            no_route,
+            idle,
+            other_share,
+            applied,
+            reused,
+            exhausted,
+            refused,
+            tested,
+            taken,
+            busy,
+            reserved,
+            acting_ns
+        )
+    };
+}
+
 impl MitigationCounters {
     /// Returns the sums of decisions, which is [`calls`](Self::calls) unless a decision is missing.
     #[must_use]
@@ -196,49 +220,15 @@ impl MitigationCounters {
                 }
             };
         }
-        differences!(
-            calls,
-            not_tcp,
-            bound,
-            own_range,
-            no_route,
-            idle,
-            other_share,
-            applied,
-            reused,
-            exhausted,
-            refused,
-            tested,
-            taken,
-            busy,
-            reserved,
-            acting_ns
-        )
+        of_counts!(differences)
     }
 
     /// Adds the counters of another CPU.
     pub fn add(&mut self, more: &Self) {
         macro_rules! sums {
-            ($($field:ident),*) => { $(self.$field += more.$field;)* };
+            ($($field:ident),*) => {{ $(self.$field += more.$field;)* }};
         }
-        sums!(
-            calls,
-            not_tcp,
-            bound,
-            own_range,
-            no_route,
-            idle,
-            other_share,
-            applied,
-            reused,
-            exhausted,
-            refused,
-            tested,
-            taken,
-            busy,
-            reserved,
-            acting_ns
-        );
+        of_counts!(sums);
         if more.last_errno != 0 {
             self.last_errno = more.last_errno;
         }

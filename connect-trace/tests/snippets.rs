@@ -14,6 +14,7 @@ use std::{
     thread,
 };
 
+use connect_trace::load::namespace;
 use libtest_mimic::{Arguments, Trial};
 use socket2::{Domain, Socket, Type};
 
@@ -371,7 +372,7 @@ fn inside_of(range: (u16, u16), words: &[String]) -> String {
 
 /// Enters a namespace, opens a server there that tells each client its address, and runs a command.
 fn inside(low: &str, high: &str, command: &[&str]) -> ExitCode {
-    enter().expect("connect-trace load could make a namespace");
+    namespace::enter().expect("connect-trace load could make a namespace");
     fs::write(
         "/proc/sys/net/ipv4/ip_local_port_range",
         format!("{low} {high}"),
@@ -403,41 +404,6 @@ fn listen() -> io::Result<TcpListener> {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER)).into())?;
     socket.listen(4096)?;
     Ok(socket.into())
-}
-
-/// Moves this process to a network namespace whose loopback is up.
-fn enter() -> io::Result<()> {
-    // SAFETY: these calls take no pointers.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    // SAFETY: the call takes no pointers.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        // SAFETY: the call takes no pointers.
-        if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-        fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
-    }
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // SAFETY: all fields of an ifreq are plain numbers, for which zero is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the request is an ifreq, which is what SIOCSIFFLAGS reads, and outlives the call.
-    let result = unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as libc::Ioctl,
-            &raw const request,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Opens connections with a snippet in Rust, and prints the source port of each.

@@ -544,7 +544,7 @@ fn a_killed_supervisor_costs_no_call() -> Option<String> {
         assert_eq!(failed, "[]\n", "{options}: {out}");
         child.wait().expect("it has ended");
         while is_running(standby) {
-            // It ends by itself: else this never does.
+            // The process ends by itself: else this never does.
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -19,7 +19,7 @@ mod json;
 mod limits;
 mod listener;
 pub mod log;
-mod namespace;
+pub mod namespace;
 pub(crate) mod occupancy;
 mod order;
 pub(crate) mod plan;

@@ -30,7 +30,7 @@ struct Ifreq6 {
 ///
 /// # Errors
 /// If the kernel does not allow this process to create one.
-pub(super) fn enter() -> Result<()> {
+pub fn enter() -> Result<()> {
     // SAFETY: the call takes no pointers.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         enter_as_user()?;

@@ -33,7 +33,7 @@ pub enum Strategy {
     FullRange,
 }
 
-/// What a strategy chooses the ports of a connection from.
+/// The choices from which a strategy takes the ports of a connection.
 pub(super) struct Ports<'a> {
     /// Protocol of the socket.
     pub(super) protocol: Protocol,

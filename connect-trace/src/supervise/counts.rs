@@ -12,7 +12,7 @@ use super::reach::Unreachable;
 pub(super) enum LeftAlone {
     /// Neither TCP, nor UDP with `addresses`.
     Protocol,
-    /// It has a port: the program has bound it, or has called connect() on it before.
+    /// The socket has a port: the program has bound it, or has called connect() on it before.
     Port,
     /// The program has bound an address.
     Address,

@@ -93,7 +93,7 @@ impl Reach {
 
     fn open(&mut self, tid: libc::pid_t) -> Result<Thread, Unreachable> {
         if tid == 0 {
-            // Of a namespace of processes that is not below this one.
+            // The process is in a PID namespace that is not below this one.
             return Err(Unreachable::Forbidden);
         }
         let process = |pidfd| Thread {

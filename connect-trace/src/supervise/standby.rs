@@ -1,6 +1,6 @@
 //! A process that goes on where a supervisor ends: without one, every connect() of the program would fail with ENOSYS.
 //!
-//! It holds the listener too, and shares the memory with the notifications under way. It does nothing while the supervisor
+//! The standby holds the listener too, and shares the memory with the notifications under way. It does nothing while the supervisor
 //! lives, and ends with the last process that has the filter.
 
 use std::{

@@ -551,7 +551,7 @@ fn a_socket_whose_connect_failed_can_be_used_again((): ()) -> Result<()> {
     assert_eq!(refused, Err(Some(libc::ECONNREFUSED)));
     let counted = counters(&mut probes);
     assert_eq!((counted.calls, counted.applied), (1, 1), "{counted:?}");
-    // It keeps the port that it was given.
+    // The socket keeps the port that it was given.
     let port = local(&used)?.port();
     assert_ne!(port, 0);
     used.connect(&to.into())?;
@@ -573,7 +573,7 @@ fn a_bound_address_outlives_a_full_range((): ()) -> Result<()> {
     for family in FAMILIES {
         let before = counters(&mut probes);
         let (_listener, to, source) = listen(family)?;
-        // What the socket is bound to, without a port: for IPv4 another address than the route's source.
+        // Bound to an address without a port: for IPv4 another one than the route's source.
         let from: IpAddr = match family {
             Family::V4 => [127, 0, 0, 5].into(),
             Family::V6 => Ipv6Addr::LOCALHOST.into(),

@@ -49,7 +49,7 @@ pub(in crate::probes) fn try_method(
         Err(error) => return Ok(Some(untried(&format!("{error:#}")))),
     };
     let config = &ProbeConfig {
-        // Of the smallest size: nothing is traced.
+        // The smallest size: nothing is traced.
         ring_buffer_bytes: page_bytes(),
         mitigation: Some(MitigationConfig {
             cgroups: vec![cgroup.folder.clone()],

@@ -14,8 +14,8 @@ use super::socket::{Socket, loopback};
 
 /// Number of calls that ended with each errno, 0 being success, and the duration.
 pub(super) struct Totals {
-    pub(super) calls: BTreeMap<i32, u64>,
-    pub(super) elapsed: Duration,
+    calls: BTreeMap<i32, u64>,
+    elapsed: Duration,
 }
 
 /// Outcome of each connect() call.
@@ -35,27 +35,36 @@ pub(super) fn rate(ends: Ends, threads: usize, duration: Duration) -> Result<Tot
         .collect::<Result<Vec<_>>>()?;
     let start = Instant::now();
     let end = start + duration;
-    let mut totals = Totals {
-        calls: BTreeMap::new(),
-        elapsed: Duration::ZERO,
-    };
-    thread::scope(|scope| {
-        let running: Vec<_> = destinations
-            .iter()
-            .map(|destination| scope.spawn(move || destination.connect_until(end)))
-            .collect();
-        for thread in running {
-            let calls = thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            for (errno, count) in calls {
-                *totals.calls.entry(errno).or_default() += count;
+    let threads = destinations
+        .iter()
+        .map(|destination| move || destination.connect_until(end));
+    Totals::of(start, threads)
+}
+
+impl Totals {
+    /// Runs each function in a thread of its own, and adds up the calls that they return by errno.
+    pub(super) fn of<F>(start: Instant, threads: impl Iterator<Item = F>) -> Result<Self>
+    where
+        F: FnOnce() -> Result<BTreeMap<i32, u64>> + Send,
+    {
+        let mut calls = BTreeMap::new();
+        thread::scope(|scope| {
+            let running: Vec<_> = threads.map(|thread| scope.spawn(thread)).collect();
+            for thread in running {
+                let made = thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                for (errno, count) in made {
+                    *calls.entry(errno).or_default() += count;
+                }
             }
-        }
-        anyhow::Ok(())
-    })?;
-    totals.elapsed = start.elapsed();
-    Ok(totals)
+            anyhow::Ok(())
+        })?;
+        Ok(Self {
+            calls,
+            elapsed: start.elapsed(),
+        })
+    }
 }
 
 /// Destination of a thread.

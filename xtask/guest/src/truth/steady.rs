@@ -38,25 +38,8 @@ impl Steady {
         witness.connect_and_hold(Family::V4, self.held, listener.address())?;
         let start = Instant::now();
         let end = start + self.duration;
-        let mut calls = BTreeMap::new();
-        thread::scope(|scope| {
-            let running: Vec<_> = (0..self.threads)
-                .map(|_| scope.spawn(|| self.connect_until(end, &listener)))
-                .collect();
-            for thread in running {
-                let made = thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                for (errno, count) in made {
-                    *calls.entry(errno).or_default() += count;
-                }
-            }
-            anyhow::Ok(())
-        })?;
-        Ok(Totals {
-            calls,
-            elapsed: start.elapsed(),
-        })
+        let thread = || self.connect_until(end, &listener);
+        Totals::of(start, (0..self.threads).map(|_| thread))
     }
 
     fn connect_until(&self, end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u64>> {
