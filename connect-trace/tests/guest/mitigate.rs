@@ -13,10 +13,11 @@ use serde_json::Value;
 
 use crate::{
     Lacking, Test,
+    nginx::{self, Nginx},
     output::Lines,
     process::{Ended, Process, until},
     service::{Metrics, get, temporary},
-    truth::Truth,
+    truth::{Range, Truth},
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
@@ -26,6 +27,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     ],
     Newest: [
         a_share_acts_for_the_threads_that_it_has,
+        wrk_in_a_cgroup_is_mitigated,
         the_metrics_are_those_of_the_report,
         a_mitigation_goes_on_if_its_reports_are_refused,
         full_range_is_refused_or_helps,
@@ -99,6 +101,11 @@ const CALLS: usize = 20;
 /// Waits until a mitigation that listens on a Unix socket knows the route of `truth`.
 fn known(cgroup: &Cgroup, socket: &Path) -> Result<()> {
     cgroup.truth("exhaust 19000-19019 --set-range")?;
+    acting(socket)
+}
+
+/// Waits until a mitigation that listens on a Unix socket acts on a route.
+fn acting(socket: &Path) -> Result<()> {
     until("the route is known", || {
         let metrics = Metrics::parse(&get(socket, "/metrics")?.body)?;
         let acting = metrics.sum("connect_trace_mitigation_routes", &[r#"state="acting""#]);
@@ -211,6 +218,41 @@ fn a_share_acts_for_the_threads_that_it_has((): ()) -> Result<()> {
         "{mitigation:#}"
     );
     assert_eq!(mitigation["verdict"]["outcome"], "too-little");
+    Ok(())
+}
+
+/// Runs wrk with this number of connections in a cgroup, against nginx.
+fn wrk(cgroup: &Cgroup, connections: u32) -> Result<Ended> {
+    let mut line = Command::new("sh");
+    let url = format!("http://127.0.0.1:{}/kept", nginx::PORT);
+    line.arg("-c").arg(format!(
+        "echo $$ > {}/cgroup.procs; exec wrk -t2 -c{connections} -d1s {url}",
+        cgroup.0.display()
+    ));
+    let ended = Process::start(line)?.end()?.successful()?;
+    ensure!(!ended.stdout.contains("Socket errors"), "{ended}");
+    Ok(ended)
+}
+
+fn wrk_in_a_cgroup_is_mitigated((): ()) -> Result<()> {
+    let cgroup = Cgroup::create("wrk")?;
+    let _nginx = Nginx::start()?;
+    let _range = Range::read()?.set(20_000, 20_999)?;
+    let socket = temporary("mitigate");
+    let process = select(&cgroup, &always(&socket))?;
+    wrk(&cgroup, 10)?;
+    acting(&socket)?;
+    wrk(&cgroup, 800)?;
+    let (report, _) = ended(process)?;
+    let mitigation = &report["mitigation"];
+    assert_eq!(mitigation["refused"], 0, "{mitigation:#}");
+    assert!(mitigation["applied"].as_u64() > Some(700), "{mitigation:#}");
+    let bound = report["strategies"].as_array().into_iter().flatten();
+    let bound = bound.filter(|one| one["strategy"] == "explicit-port");
+    let calls: u64 = bound
+        .filter_map(|one| one["connect"]["count"].as_u64())
+        .sum();
+    assert_eq!(Some(calls), mitigation["applied"].as_u64(), "{report:#}");
     Ok(())
 }
 
