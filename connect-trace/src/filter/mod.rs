@@ -7,8 +7,9 @@ mod user;
 mod words;
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     time::Duration,
 };
@@ -65,6 +66,14 @@ pub struct Cgroup {
     pub id: u64,
     /// Directory of the cgroup; empty if only the id is known, from a recording.
     pub folder: PathBuf,
+}
+
+impl Cgroup {
+    /// Returns true if the directory is still that of this cgroup.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        fs::metadata(&self.folder).is_ok_and(|folder| folder.ino() == self.id)
+    }
 }
 
 /// A network, in IPv6 notation: IPv4 is v4-mapped.

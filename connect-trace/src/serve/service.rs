@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::{
     sync::mpsc::Receiver,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     connect::{CheckMode, Protocols},
-    filter::{Filters, filter_words},
+    filter::{Cgroup, Filters, filter_words},
     kernel::{self, sysctls},
     metrics::{
         Reading, Totals, exposition,
@@ -33,7 +33,7 @@ use crate::{
     recording::Recorder,
     report::json,
     stats::{Collection, Traced, mitigation::Mitigation, report::Report},
-    term::message::say,
+    term::{message::say, printable::printable},
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
         signals::Signals,
@@ -67,6 +67,8 @@ pub(super) struct Service {
     started: SystemTime,
     /// Set if connections are mitigated.
     mitigator: Option<Mitigator>,
+    /// The cgroups whose connections are mitigated.
+    mitigated: Vec<Cgroup>,
     /// The reports on stdout, if they are printed.
     printer: Option<Printer>,
 }
@@ -108,6 +110,10 @@ impl Service {
             filters: filter_words(&config.filters),
         };
         recording.begin(&traced.attached, &config.filters);
+        let mitigated = match mitigates {
+            Some(_) => config.filters.cgroups.clone(),
+            None => Vec::new(),
+        };
         if !args.quiet {
             say!(
                 "Attached by {}: {}.",
@@ -131,6 +137,7 @@ impl Service {
                 .mitigates
                 .as_ref()
                 .map(|mitigates| Mitigator::new(mitigates.settings.clone())),
+            mitigated,
             printer: args
                 .mitigates
                 .as_ref()
@@ -286,8 +293,18 @@ impl Service {
     }
 
     /// Looks at the decisions of a mitigation.
+    ///
+    /// # Errors
+    /// If a cgroup was removed: its programs went with it.
     fn look_at_routes(&mut self) -> Result<()> {
         let probes = self.session.tracer().probes();
+        if let Some(gone) = self.mitigated.iter().find(|cgroup| !cgroup.is_there()) {
+            bail!(
+                "cgroup {} was removed, and with it the programs of the mitigation, also if it was made again: start \
+                 connect-trace again, or name the cgroup above it",
+                printable(&gone.folder)
+            );
+        }
         if let (Some(mitigator), Some(mitigation)) = (&mut self.mitigator, probes.mitigation()) {
             let routes = mitigation.routes()?.into_iter();
             let found: Vec<_> = routes.map(|(key, _, counts)| (key, counts)).collect();

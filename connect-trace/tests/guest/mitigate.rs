@@ -31,6 +31,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
         the_metrics_are_those_of_the_report,
         a_mitigation_goes_on_if_its_reports_are_refused,
         full_range_is_refused_or_helps,
+        a_mitigation_ends_with_its_cgroup,
     ],
 ];
 
@@ -355,5 +356,17 @@ fn full_range_is_refused_or_helps((): ()) -> Result<()> {
     assert_eq!(ended.status.code(), Some(1), "{ended}");
     assert!(ended.stderr.contains("IP_LOCAL_PORT_RANGE"), "{ended}");
     assert!(ended.stderr.contains("connect-trace try"), "{ended}");
+    Ok(())
+}
+
+fn a_mitigation_ends_with_its_cgroup((): ()) -> Result<()> {
+    let cgroup = Cgroup::create("short-lived")?;
+    let mut process = select(&cgroup, "")?;
+    fs::remove_dir(&cgroup.0)?;
+    fs::create_dir(&cgroup.0)?;
+    process.wait_for_stderr("/short-lived was removed")?;
+    let ended = process.end()?;
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    assert_eq!(Lines::of(&ended)?.reports.len(), 1, "{ended}");
     Ok(())
 }

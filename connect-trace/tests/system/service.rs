@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = crate::tests![
     a_bad_configuration_is_named_and_the_old_one_stays,
     a_service_that_hangs_is_restarted_and_leaves_nothing,
     it_takes_the_socket_that_systemd_passes,
+    a_mitigation_is_a_unit_beside_it,
 ];
 
 /// The capabilities of `docs/service.md`, as the kernel's bit set: CAP_PERFMON and CAP_BPF.
@@ -226,4 +227,25 @@ fn it_takes_the_socket_that_systemd_passes() -> Result<()> {
     passed?;
     assert!(at_default.is_err(), "it listens on the default too");
     Ok(())
+}
+
+/// The command of docs/mitigate.md, with another cgroup.
+fn a_mitigation_is_a_unit_beside_it() -> Result<()> {
+    installed()?;
+    let before = programs_in_kernel()?;
+    // Of this type, the unit is started once the service manager is told that the programs are attached.
+    output(
+        "systemd-run --unit connect-trace-mitigate --service-type notify connect-trace mitigate --cgroup /system.slice \
+         --quiet select-test-repeat",
+    )?;
+    assert_eq!(
+        output("systemctl is-active connect-trace-mitigate")?,
+        "active\n"
+    );
+    let during = programs_in_kernel()?;
+    ensure!(during > before, "{during:?} after {before:?}");
+    output("systemctl stop connect-trace-mitigate")?;
+    until("the programs are gone", || {
+        Ok((programs_in_kernel()? == before).then_some(()))
+    })
 }
