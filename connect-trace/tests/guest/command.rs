@@ -34,7 +34,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
         a_process_whose_end_the_programs_missed_does_not_keep_the_trace,
         a_cgroup_that_is_made_again_is_traced_again,
     ],
-    OldestAndNewest: [
+    Oldest: [
         the_exit_status_of_the_command_is_passed_on,
         the_signal_of_the_command_is_passed_on,
         a_signal_is_passed_on_to_the_command,

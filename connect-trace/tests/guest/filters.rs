@@ -38,7 +38,7 @@ pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    Newest: [
+    Oldest: [
         each_two_filters_let_pass_what_belongs_to_both,
     ],
     OldestAndNewest: [

@@ -64,10 +64,8 @@ use libtest_mimic::{Arguments, Completion, Trial};
 /// Variable that is 1 if the tests may take the whole machine for themselves.
 const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 
-/// Variable that is 1 on a kernel between the oldest and the newest of a run.
-const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN";
-/// Variable that is 1 on all kernels of a run but the newest.
-const OLDER: &str = "CONNECT_TRACE_KERNEL_OLDER";
+/// Variable with the place of the running kernel among those of a run: oldest, between, newest or only.
+const PLACE: &str = "CONNECT_TRACE_KERNEL_PLACE";
 
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
@@ -205,21 +203,25 @@ enum Kernels {
     /// All kernels: the outcome depends on the kernel, on the tracer's reading of the kernel, or on programs that each
     /// kernel's verifier accepts and runs in its own way.
     All,
-    /// The oldest and the newest kernel of a run: the outcome depends only on the daemon's code, which sees the same
-    /// records on every kernel. Tests on all kernels check that the records are the same.
+    /// The oldest and the newest kernel of a run: the outcome depends on the daemon's code and on what kernels have only since
+    /// some time, or only until then. Tests on all kernels check that the records are the same.
     OldestAndNewest,
-    /// The newest kernel of a run: the outcome depends on no kernel, or the older ones lack what is tested.
+    /// The oldest kernel of a run, on which programs are attached in the least time: the outcome depends only on the daemon's
+    /// code, which sees the same records on every kernel.
+    Oldest,
+    /// The newest kernel of a run: the outcome does not depend on the kernel, but the oldest lacks what is tested.
     Newest,
 }
 
 impl Kernels {
     /// Returns true if the running kernel is one of them.
     fn have_this(self) -> bool {
-        let is_set = |variable| env::var_os(variable).is_some_and(|value| value == "1");
-        match self {
-            Self::All => true,
-            Self::OldestAndNewest => !is_set(BETWEEN),
-            Self::Newest => !is_set(OLDER),
+        let place = env::var(PLACE).unwrap_or_default();
+        match (self, place.as_str()) {
+            (Self::All, _) => true,
+            (Self::OldestAndNewest, place) => place != "between",
+            (Self::Oldest, place) => !["between", "newest"].contains(&place),
+            (Self::Newest, place) => !["oldest", "between"].contains(&place),
         }
     }
 }

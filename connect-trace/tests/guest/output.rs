@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         json_is_valid_and_agrees_with_truth,
         groups_add_up_to_all_connects,
         groups_by_destination_are_those_of_truth,

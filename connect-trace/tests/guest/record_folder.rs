@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         a_folder_keeps_its_bound_and_the_newest_calls_of_a_flood,
         a_full_disk_ends_the_recordings_of_a_folder_and_not_the_trace,
         a_kill_cuts_the_last_file_and_the_next_trace_goes_on_in_the_folder,

@@ -27,14 +27,14 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         a_recording_has_what_truth_says_and_gives_the_report_of_its_trace,
         a_killed_recording_has_what_was_written_before,
     ],
 ];
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         a_full_disk_ends_the_recording_and_not_the_trace,
         a_limit_of_file_size_ends_the_recording_and_not_the_trace,
         a_recording_that_cannot_be_created_is_said_before_tracing,

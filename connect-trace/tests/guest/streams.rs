@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         a_stderr_that_cannot_be_written_costs_a_trace_its_messages_alone,
         a_stdout_that_is_full_costs_a_trace_its_report_and_not_its_recording,
         a_full_stdout_is_printed_to_again_once_there_is_room,

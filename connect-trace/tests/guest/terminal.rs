@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{Test, program::connect_trace};
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [the_status_line_fits_a_terminal_of_20_columns],
+    Oldest: [the_status_line_fits_a_terminal_of_20_columns],
 ];
 
 /// Returns the output of a program on a terminal with this number of columns, until the program's end.

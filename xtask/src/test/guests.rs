@@ -41,10 +41,39 @@ const PACKAGES: [&str; 3] = [
     "/root/daemonset.yaml",
 ];
 
-/// Variable for the test program on kernels between the oldest and the newest of this run.
-const BETWEEN: &str = "CONNECT_TRACE_KERNEL_BETWEEN=1";
-/// Variable for the test program on all kernels of this run but the newest.
-const OLDER: &str = "CONNECT_TRACE_KERNEL_OLDER=1";
+/// Variable that tells the test program the place of its kernel among those of this run.
+const PLACE: &str = "CONNECT_TRACE_KERNEL_PLACE";
+
+/// The place of a kernel among those of a run, which decides which of the tests run on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Oldest,
+    Between,
+    Newest,
+    /// The only kernel, on which all tests run.
+    Only,
+}
+
+impl Place {
+    fn of(index: usize, kernels: usize) -> Self {
+        match index {
+            _ if kernels == 1 => Self::Only,
+            0 => Self::Oldest,
+            last if last + 1 == kernels => Self::Newest,
+            _ => Self::Between,
+        }
+    }
+
+    /// Returns the value of [`PLACE`].
+    fn name(self) -> &'static str {
+        match self {
+            Self::Oldest => "oldest",
+            Self::Between => "between",
+            Self::Newest => "newest",
+            Self::Only => "only",
+        }
+    }
+}
 
 /// Variable of the soak test, which is passed into guests.
 const SOAK_SECONDS: &str = "CONNECT_TRACE_SOAK_SECONDS";
@@ -57,10 +86,7 @@ pub(super) struct Part<'a> {
     kernel: &'a Kernel,
     /// Prefix of its output lines.
     pub(super) name: String,
-    /// True for a kernel between the oldest and the newest, which runs no test of those two only.
-    between: bool,
-    /// True for all kernels but the newest, which run no test of the newest only.
-    older: bool,
+    place: Place,
     /// Seconds that it usually takes.
     pub(super) usual: u64,
     /// Arguments for the test program.
@@ -104,17 +130,15 @@ fn crowded() -> Hardware {
 pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
-        let older = index + 1 < kernels.len();
-        let between = index > 0 && older;
+        let place = Place::of(index, kernels.len());
         let mut add = |name: &str, usual, system: bool, arguments: Vec<String>| {
             parts.push(Part {
                 kernel,
                 name: format!("{}{name}", kernel.name),
-                between,
-                older,
+                place,
                 usual,
                 crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
-                prometheus: !system && !between && ["", OTHERS].contains(&name),
+                prometheus: !system && place != Place::Between && ["", OTHERS].contains(&name),
                 system,
                 arguments,
             });
@@ -122,7 +146,10 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
         if arguments.is_empty() {
             for share in &SHARES {
                 let [with_all_tests, of_between] = share.usual;
-                let usual = if between { of_between } else { with_all_tests };
+                let usual = match place {
+                    Place::Between => of_between,
+                    _ => with_all_tests,
+                };
                 let arguments = share.arguments.iter().map(|&of| of.to_owned());
                 add(share.name, usual, false, arguments.collect());
             }
@@ -275,8 +302,7 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
     let Part {
         kernel,
         name,
-        between,
-        older,
+        place,
         arguments,
         crowd,
         prometheus,
@@ -288,11 +314,8 @@ fn test_guest(built: &Built, part: &Part<'_>, silence: Duration, durations: &Dur
     let server = server.map(|path| (path.clone(), SERVER.to_owned()));
     let packages = built.packages.iter().filter(|_| *system).cloned();
     let soak = env::var(SOAK_SECONDS).map(|seconds| format!("{SOAK_SECONDS}={seconds}"));
-    let variables = [
-        between.then_some(BETWEEN),
-        older.then_some(OLDER),
-        soak.as_deref().ok(),
-    ];
+    let place = format!("{PLACE}={}", place.name());
+    let variables = [Some(&*place), soak.as_deref().ok()];
     let variables = variables.into_iter().flatten();
     // One at a time: tests change settings of the whole system.
     let tests = [PROGRAM, "--test-threads=1", "--color=never"];
@@ -392,16 +415,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_between_are_those_that_are_neither_the_oldest_nor_the_newest() {
+    fn each_kernel_has_its_place() {
         let kernel = |name: &str| Kernel {
             name: name.to_owned(),
             image: PathBuf::new(),
             modules: None,
         };
-        let between = |kernels: &[Kernel]| -> Vec<String> {
+        let at = |place: Place, kernels: &[Kernel]| -> Vec<String> {
             let parts = parts(kernels, &[]);
-            let between = parts.iter().filter(|part| part.between);
-            between.map(|part| part.name.clone()).collect()
+            let there = parts.iter().filter(|part| part.place == place);
+            there.map(|part| part.name.clone()).collect()
         };
         let kernels = ["5.10", "6.12", "7.3"].map(kernel);
         let shares = [
@@ -411,13 +434,15 @@ mod tests {
             "6.12 crowd",
             "6.12 system",
         ];
-        assert_eq!(between(&kernels), shares);
-        assert!(between(&kernels[..2]).is_empty());
-        assert!(between(&kernels[..1]).is_empty());
-        let all = parts(&kernels, &[]);
-        let newest = all.iter().filter(|part| !part.older);
-        assert!(newest.clone().count() > 0);
-        assert!(newest.into_iter().all(|part| part.name.starts_with("7.3")));
+        assert_eq!(at(Place::Between, &kernels), shares);
+        assert!(at(Place::Between, &kernels[..2]).is_empty());
+        let begins = |place, with: &str| {
+            let names = at(place, &kernels);
+            !names.is_empty() && names.iter().all(|name| name.starts_with(with))
+        };
+        assert!(begins(Place::Oldest, "5.10 ") && begins(Place::Newest, "7.3 "));
+        let only = at(Place::Only, &kernels[..1]);
+        assert_eq!(only.len(), parts(&kernels[..1], &[]).len());
         let chosen = parts(&kernels, &["records".to_owned()]);
         let names: Vec<_> = chosen.iter().map(|part| part.name.as_str()).collect();
         assert_eq!(names, ["5.10", "6.12", "6.12 system", "7.3", "7.3 system"]);
