@@ -2,7 +2,7 @@
 //!
 //! The nightly toolchain builds the object in one target folder that every build of the workspace shares. For packagers
 //! without a nightly, `CONNECT_TRACE_BPF_OBJECT` names a ready-made object. A source tarball brings one, as
-//! `bpf/ARCHITECTURE.o`.
+//! `bpf/connect-trace.o`. The object is the same for every architecture.
 
 use std::{
     env,
@@ -44,14 +44,10 @@ fn workspace() -> PathBuf {
         .to_owned()
 }
 
-/// Returns the object that came with the source, if there is one for this architecture.
+/// Returns the object that came with the source, if there is one.
 fn object_of_tarball() -> Option<PathBuf> {
-    let name = format!("connect-trace/bpf/{}.o", architecture());
-    Some(workspace().join(name)).filter(|path| path.is_file())
-}
-
-fn architecture() -> String {
-    env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo")
+    let path = workspace().join("connect-trace/bpf/connect-trace.o");
+    Some(path).filter(|path| path.is_file())
 }
 
 fn build() -> PathBuf {
@@ -59,7 +55,6 @@ fn build() -> PathBuf {
     for source in ["connect-trace-ebpf", "connect-trace-common", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
-    let arch = architecture();
     // The daemon puts offsets into instructions of this byte order (probes/object/fields.rs).
     let target = "bpfel-unknown-none";
     let folder = root.join("target/bpf");
@@ -90,7 +85,9 @@ fn build() -> PathBuf {
                 "-Cdebuginfo=2",
                 "-Clink-arg=--btf",
                 "-Clink-arg=--export=bpf_rdonly_cast,PER_CPU,THREADS,CONTROL",
-                &format!("--cfg=bpf_target_arch=\"{arch}\""),
+                // aya-ebpf compiles for one architecture only. The programs read nothing of what differs by it: the
+                // registers of a function are fields that the daemon finds (attach/registers.rs).
+                "--cfg=bpf_target_arch=\"x86_64\"",
                 // The names of files go into the BTF, which does not depend on where it was built.
                 &format!(
                     "--remap-path-prefix={}=~",

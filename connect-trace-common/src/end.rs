@@ -51,7 +51,7 @@ pub struct EndCounters {
     pub followed: u64,
     /// Connections that found the map full.
     pub map_full: u64,
-    /// Connections whose end was not seen: another one began with the same socket.
+    /// Connections whose end was not seen: another one began with the same socket, on either side.
     pub replaced: u64,
     /// Connections in the map that were established.
     pub established: u64,

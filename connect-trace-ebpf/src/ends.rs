@@ -83,6 +83,12 @@ pub fn state_changed(sock: *const u8, old: u32, new: u32) {
         connection.syn_retransmits = read(sock, param!(total_retransmits));
     }
     if is_established {
+        if connection.established_ns != 0 {
+            // Established before: the end of that connection was not seen, and its socket has become one that was accepted.
+            count(counter!(replaced));
+            let _ = CONNECTIONS.remove(&key);
+            return;
+        }
         connection.established_ns = now;
         count(counter!(established));
         if !is_written(connection) {

@@ -5,8 +5,9 @@
 //! (counts connections in bounded memory) → [`report`] (text and JSON), [`recording`] (a file with every connection)
 //! and [`figures`] (a page and charts). [`flame`] joins connections with kernel stacks.
 //!
-//! The commands are [`trace`], [`serve`] (a trace without an end, with [`metrics`] over HTTP), [`replay`]
-//! (`connect-trace report`), [`check`] (the requirements on this host), [`explain`] (the port search for one destination),
+//! The commands are [`trace`], [`serve`] (a trace without an end, with [`metrics`] over HTTP), `top` (a trace on a
+//! terminal), [`replay`] (`connect-trace report`), [`check`] (the requirements on this host), [`explain`] (the port search
+//! for one destination), [`ports`] (the ports in use, and who holds them),
 //! [`load`] (a workload of connections with a strategy), [`compare`] (several strategies), [`supervise`]
 //! (`connect-trace try`: a strategy for a program, which stays as it is) and [`mitigate`] (a service that chooses the
 //! source of connections). [`cli`] is the command line,
@@ -31,17 +32,24 @@ pub mod filter;
 mod fixtures;
 pub mod flame;
 pub mod kernel;
+mod live;
 pub mod load;
 pub mod metrics;
 pub mod mitigate;
 mod options;
 pub mod overhead;
+pub mod ports;
 pub mod probes;
 pub mod recording;
 pub mod replay;
 pub mod report;
+mod routes;
+pub mod rules;
 pub mod serve;
+pub mod sockets;
 pub mod stats;
 pub mod supervise;
 pub mod term;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod trace;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use connect_trace::{
     check,
     cli::{Cli, Command, completions, man},
-    compare, explain, figures, load, replay, serve, supervise,
+    compare, explain, figures, load, ports, replay, serve, supervise,
     term::{
         self, message,
         stdout::{Refused, stdout, unless_closed},
@@ -56,11 +56,12 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Report(args)) => return replay::run(&args),
         Some(Command::Flame(args)) => return trace::run(&Config::of_flame(*args)?),
         Some(Command::Serve(args)) => return serve::run(&args),
-        Some(Command::Mitigate(args)) => {
-            return serve::run(&args.service());
-        }
+        #[cfg(feature = "top")]
+        Some(Command::Top(args)) => return connect_trace::top::run(&args),
+        Some(Command::Mitigate(args)) => return serve::run(&args.service()),
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Explain(args)) => return explain::run(&args),
+        Some(Command::Ports(args)) => return ports::run(&args),
         Some(Command::Load(args)) => return load::run(&args),
         Some(Command::Compare(args)) => return compare::run(&args),
         Some(Command::Try(args)) => return supervise::run(&args),

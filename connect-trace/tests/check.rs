@@ -15,7 +15,7 @@ use self::{
 };
 
 /// Names of all findings.
-const FINDINGS: [&str; 25] = [
+const FINDINGS: [&str; 30] = [
     "capabilities",
     "lockdown",
     "process_ids",
@@ -37,10 +37,15 @@ const FINDINGS: [&str; 25] = [
     "range",
     "first_pass",
     "reserved",
+    "listeners",
+    "services",
     "tw_reuse",
+    "time_wait_buckets",
+    "conntrack",
     "step_width",
     "socket_range",
     "socket_range_step",
+    "other_ranges",
 ];
 
 fn check(arguments: &[&str]) -> Output {
@@ -73,6 +78,31 @@ fn the_object_has_every_finding_and_the_exit_status_is_its_verdict() {
             && (finding["state"] == "missing" || finding["state"] == "unknown")
     };
     assert_eq!(findings.iter().find(blocks).is_none(), works, "{object}");
+}
+
+#[test]
+fn a_window_is_compared_with_the_range() {
+    let (_, object) = object();
+    let all = object["findings"].as_array().expect("a list");
+    let range = all.iter().find(|finding| finding["name"] == "range");
+    let (first, last) = range
+        .map(|range| (&range["data"]["first"], &range["data"]["last"]))
+        .expect("it has a range");
+    for (window, state) in [
+        (format!("{first}-{last}"), "ok"),
+        ("1-2".to_owned(), "limited"),
+    ] {
+        let output = check(&["--format", "json", "--window", &window]);
+        let object: Value = serde_json::from_slice(&output.stdout).expect("an object");
+        let findings = object["findings"].as_array().expect("a list");
+        let found = findings.last().expect("there are findings");
+        assert_eq!(
+            (&found["name"], &found["state"]),
+            (&"window".into(), &state.into())
+        );
+        assert_eq!(&found["data"]["first"], first, "{found}");
+    }
+    assert_eq!(check(&["--window", "2-1"]).status.code(), Some(2));
 }
 
 #[test]

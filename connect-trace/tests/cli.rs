@@ -101,6 +101,9 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["--by", "colour"],
         &["--top", "0"],
         &["--format", "xml"],
+        &["--expect", "strategy != binds"],
+        &["--junit", "file"],
+        &["report", "--expect", "pid > 0", "--html", "page", "file"],
         &["report"],
         &["--events", "report", "file"],
         &["completions", "tcsh"],
@@ -111,6 +114,9 @@ fn wrong_usage_is_one_message_and_exit_status_2() {
         &["explain", "10.0.0.7", "--start", "0"],
         &["explain", "10.0.0.7", "--local-range", "9-8"],
         &["explain", "10.0.0.7", "--source", "here"],
+        &["ports", "10.0.0.7:0"],
+        &["ports", "--top", "0"],
+        &["ports", "--service", "here"],
         &["man", "load", "--output-dir", "man1"],
     ] {
         let output = connect_trace(wrong);
@@ -245,9 +251,12 @@ fn the_help_is_as_it_was_last_looked_at() {
         ("report", &["report", "--help"]),
         ("flame", &["flame", "--help"]),
         ("serve", &["serve", "--help"]),
+        #[cfg(feature = "top")]
+        ("top", &["top", "--help"]),
         ("mitigate", &["mitigate", "--help"]),
         ("check", &["check", "--help"]),
         ("explain", &["explain", "--help"]),
+        ("ports", &["ports", "--help"]),
         ("load", &["load", "--help"]),
         ("compare", &["compare", "--help"]),
         ("try", &["try", "--help"]),
@@ -303,9 +312,12 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         ("connect-trace-report.1", Some("report"), "from\\-load"),
         ("connect-trace-flame.1", Some("flame"), "speedscope"),
         ("connect-trace-serve.1", Some("serve"), "listen"),
+        #[cfg(feature = "top")]
+        ("connect-trace-top.1", Some("top"), "no\\-ports"),
         ("connect-trace-mitigate.1", Some("mitigate"), "when\\-above"),
         ("connect-trace-check.1", Some("check"), "format"),
         ("connect-trace-explain.1", Some("explain"), "local\\-range"),
+        ("connect-trace-ports.1", Some("ports"), "netns"),
         ("connect-trace-load.1", Some("load"), "until\\-occupancy"),
         ("connect-trace-compare.1", Some("compare"), "repeats"),
         ("connect-trace-try.1", Some("try"), "against"),
@@ -323,7 +335,12 @@ fn each_subcommand_has_a_manual_page_with_its_options() {
         let printed = connect_trace(&arguments);
         assert_eq!(&text(&printed.stdout), written, "{page}");
     }
-    assert_eq!(pages.len(), 12, "{:?}", pages.keys());
+    assert_eq!(
+        pages.len(),
+        13 + usize::from(cfg!(feature = "top")),
+        "{:?}",
+        pages.keys()
+    );
 }
 
 #[test]

@@ -78,6 +78,11 @@ fn main() -> ExitCode {
         ),
         ("threads_share_the_ports", threads_share_the_ports, true),
         (
+            "a_rate_begins_no_connection_before_its_turn",
+            a_rate_begins_no_connection_before_its_turn,
+            true,
+        ),
+        (
             "many_threads_have_their_attempts_in_the_order_in_which_these_ended",
             many_threads_have_their_attempts_in_the_order_in_which_these_ended,
             true,
@@ -420,6 +425,24 @@ fn several_strategies_are_runs_of_one_log_each_in_a_fresh_namespace() {
         let of_run = attempts.iter().filter(|attempt| attempt.run == run);
         assert_eq!(of_run.filter(|attempt| attempt.errno == 0).count(), 200);
     }
+}
+
+fn a_rate_begins_no_connection_before_its_turn() {
+    for threads in ["1", "4"] {
+        let (_, attempts) = attempts_of("rate", &["--rate", "1000", "--threads", threads]);
+        let mut starts: Vec<u64> = attempts.iter().map(|attempt| attempt.start_ns).collect();
+        starts.sort_unstable();
+        assert_eq!(starts.len(), 200);
+        for (turn, start_ns) in (0..).zip(starts) {
+            assert!(start_ns >= turn * 1_000_000, "{turn}: {start_ns}");
+        }
+    }
+    let output = connect_trace(&["load", "--range", RANGE, "--rate", "4000000000"]);
+    let text = text(&output.stdout);
+    assert!(
+        text.contains("4000000000 connections per second were asked"),
+        "{text}"
+    );
 }
 
 fn threads_share_the_ports() {

@@ -11,6 +11,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, PipeWriter},
+    net::{TcpListener, TcpStream},
     os::unix::ffi::OsStrExt as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -47,6 +48,8 @@ fn printing(folder: &Folder) -> Vec<(String, i32)> {
         ("explain 127.0.0.1".to_owned(), 0),
         ("explain 127.0.0.1 --format json".to_owned(), 0),
         ("explain 127.0.0.1 --svg -".to_owned(), 0),
+        ("ports".to_owned(), 0),
+        ("ports --format json".to_owned(), 0),
         (format!("report {whole}"), 0),
         (format!("report {whole} --events"), 0),
         (format!("report {whole} --events --format json"), 0),
@@ -100,6 +103,10 @@ fn no_panic(line: &str, output: &Output) {
 #[test]
 fn a_full_disk_behind_stdout_is_one_message_and_exit_status_1() {
     let folder = Folder::new("full-stdout");
+    // The subcommand `ports` prints lines of connections.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("it can listen");
+    let to = listener.local_addr().expect("it has an address");
+    let _client = TcpStream::connect(to).expect("it can connect");
     for (line, _) in printing(&folder) {
         let output = run(&line).stdout(full()).output().expect("it runs");
         no_panic(&line, &output);
@@ -250,6 +257,9 @@ fn no_name_moves_the_cursor_of_a_terminal() {
         ("@", name.as_ref()),
         ("check @", name.as_ref()),
         ("explain @", name.as_ref()),
+        ("ports @", name.as_ref()),
+        ("ports --netns @", name.as_ref()),
+        ("ports --service @", name.as_ref()),
         ("explain 127.0.0.1 --svg @", folder.path("").as_ref()),
         ("completions @", name.as_ref()),
         ("-- @", name.as_ref()),

@@ -171,13 +171,14 @@ fn the_full_range_has_odd_ports_from_the_start_in_every_family() -> Option<Strin
 }
 
 fn a_window_without_a_free_port_is_another_one_and_every_port_is_found() -> Option<String> {
-    if let Some(why) = refused("window-retry-20") {
+    if let Some(why) = refused("window-retry-2") {
         return Some(why);
     }
+    // Windows of two ports have none that is free long before the last port.
     for family in ["-", "v6", "nonblocking"] {
         // One more than there are ports.
         let client = format!("hold 201 {family}");
-        let output = supervised("window-retry-20 --format json", &client).output();
+        let output = supervised("window-retry-2 --format json", &client).output();
         let output = output.expect("it can be run");
         let out = text(&output.stdout);
         let last = out.lines().last().expect("it prints");

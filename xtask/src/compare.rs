@@ -41,12 +41,12 @@ const LOG: &str = "/tmp/log.csv";
 
 pub(crate) fn compare(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernels = get_kernels(&options.kernels.choices)?;
+    let kernels = get_kernels(&options.kernels.choices, options.kernels.arch)?;
     if let Some(folder) = &options.csv {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    let kit = Kit::prepare(true)?;
+    let kit = Kit::prepare(options.kernels.arch, true)?;
     let mut columns = Vec::new();
     for kernel in &kernels {
         eprintln!("comparing on {}", kernel.release());

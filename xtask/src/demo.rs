@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::guest::{Kit, Task};
 use crate::tools;
 use crate::tools::kernels::{Kernel, Series};
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// Series of the kernel to boot
     #[arg(long, value_name = "SERIES", default_value = "6.12")]
     kernel: Series,
+    /// Architecture of the machine
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
     /// Number of ports in the range; half of them are odd
     #[arg(long, value_name = "N", default_value_t = 6000, value_parser = clap::value_parser!(u16).range(100..=28_000))]
     ports: u16,
@@ -32,8 +36,8 @@ pub(crate) struct Options {
 
 pub(crate) fn demo(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernel = Kernel::of(options.kernel)?;
-    let kit = Kit::prepare(true)?;
+    let kernel = Kernel::of(options.kernel, options.arch)?;
+    let kit = Kit::prepare(options.arch, true)?;
     let last_port = FIRST_PORT + options.ports - 1;
     eprintln!(
         "Kernel {}: connecting to one destination from each of the {} ports\n\

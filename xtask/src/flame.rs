@@ -35,8 +35,8 @@ pub(crate) struct Options {
 
 pub(crate) fn flame(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernels = get_kernels(&options.kernels.choices)?;
-    let kit = Kit::prepare(true)?;
+    let kernels = get_kernels(&options.kernels.choices, options.kernels.arch)?;
+    let kit = Kit::prepare(options.kernels.arch, true)?;
     let range = format!("{FIRST_PORT}-{}", FIRST_PORT + options.ports - 1);
     let extra = options.ports / 10;
     let truth = format!("truth exhaust --quiet --set-range {range} --extra {extra}");

@@ -20,21 +20,29 @@ use self::machine::Limits;
 pub use self::machine::{Hardware, Outcome, Stream};
 pub use self::run_folder::RunFolder;
 use self::system::System;
+use crate::arch::Arch;
 use crate::tools::guest_clients::GuestClients;
 use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::Kernel;
 use crate::tools::peers::Peers;
 use crate::tools::qemu;
+use crate::tools::tmux::Tmux;
 
 /// Folder of the workspace's programs in a guest. It comes first on the PATH.
 pub(crate) const PROGRAMS: &str = "/usr/local/bin";
 
+/// The smallest locale with UTF-8, on the machine and in a guest.
+const UTF_8: &str = "/usr/lib/locale/C.utf8";
+
 /// The programs and tools of all guests of one run.
 pub struct Kit {
+    arch: Arch,
     programs: Vec<PathBuf>,
     tools: GuestTools,
+    /// The host's own busybox, which decompresses modules.
+    busybox: PathBuf,
     /// Present only if requested.
-    clients: Option<GuestClients>,
+    clients: Option<(GuestClients, Tmux)>,
     /// Present only if requested.
     peers: Option<Peers>,
     /// Present only if requested.
@@ -67,36 +75,39 @@ impl Kit {
     ///
     /// # Errors
     /// If a part cannot be fetched or built.
-    pub fn prepare(build: bool) -> Result<Self> {
-        Self::with_programs(if build {
-            binaries::build()?
+    pub fn prepare(arch: Arch, build: bool) -> Result<Self> {
+        let programs = if build {
+            binaries::build(arch)?
         } else {
-            binaries::built()?
-        })
+            binaries::built(arch)?
+        };
+        Self::with_programs(arch, programs)
     }
 
     /// Gets what is missing of QEMU and the guests' tools.
     ///
     /// # Errors
     /// Says what cannot be fetched.
-    pub(crate) fn with_programs(programs: Vec<PathBuf>) -> Result<Self> {
-        qemu::ensure()?;
+    pub(crate) fn with_programs(arch: Arch, programs: Vec<PathBuf>) -> Result<Self> {
+        qemu::ensure(arch)?;
         Ok(Self {
+            arch,
             programs,
-            tools: GuestTools::ensure()?,
+            tools: GuestTools::ensure(arch)?,
+            busybox: GuestTools::ensure(Arch::HOST)?.busybox(),
             clients: None,
             peers: None,
             system: None,
         })
     }
 
-    /// Adds the clients that tests compare with: curl, wrk, nginx and Python.
+    /// Adds the clients that tests compare with, curl, wrk, nginx and Python, and tmux.
     ///
     /// # Errors
     /// If a client cannot be fetched.
     pub fn with_clients(self) -> Result<Self> {
         Ok(Self {
-            clients: Some(GuestClients::ensure()?),
+            clients: Some((GuestClients::ensure(self.arch)?, Tmux::ensure(self.arch)?)),
             ..self
         })
     }
@@ -107,7 +118,7 @@ impl Kit {
     /// If a tracer cannot be fetched.
     pub fn with_peers(self) -> Result<Self> {
         Ok(Self {
-            peers: Some(Peers::ensure()?),
+            peers: Some(Peers::ensure(self.arch)?),
             ..self
         })
     }
@@ -178,14 +189,13 @@ impl Kit {
             .find(is_init)
             .context("init was not built")?;
         let programs = self.programs.iter().filter(|path| !is_init(path));
-        let busybox = self.tools.busybox();
         let mut job = Job {
             command: task.command.iter().map(Into::into).collect(),
             outputs: task.outputs.iter().map(Into::into).collect(),
             ..Job::default()
         };
         let mut modules = Vec::new();
-        for module in modules::of(kernel, &task.modules, &busybox)? {
+        for module in modules::of(kernel, &task.modules, &self.busybox)? {
             let path = format!("/lib/modules/{}.ko", module.name);
             job.modules.push(path.clone().into());
             modules.push((path, module.content));
@@ -196,10 +206,12 @@ impl Kit {
             return system.image(init, &programs, &task.inputs, &modules, job);
         }
 
-        let mut libraries = self.tools.libraries().to_vec();
-        libraries.extend(self.clients.iter().flat_map(GuestClients::libraries));
+        let mut libraries = self.tools.libraries();
+        if let Some((clients, tmux)) = &self.clients {
+            libraries.extend(clients.libraries().into_iter().chain(tmux.libraries()));
+        }
         libraries.extend(self.peers.iter().flat_map(Peers::libraries));
-        let mut image = image::Image::new(init, &libraries)?;
+        let mut image = image::Image::new(self.arch, init, &libraries)?;
         for (source, path) in &task.inputs {
             image.add_file(path, source)?;
         }
@@ -210,14 +222,18 @@ impl Kit {
         for program in self.tools.programs().into_iter().chain(peers) {
             image.add_file(&in_folder("/usr/sbin", &program), &program)?;
         }
-        if let Some(clients) = &self.clients {
+        if let Some((clients, tmux)) = &self.clients {
+            let tmux = tmux.program();
+            image.add_file(&in_folder("/usr/bin", &tmux), &tmux)?;
+            // tmux takes characters apart by the C library of the machine.
+            image.add_tree(UTF_8, Path::new(UTF_8), &[])?;
             for (program, path) in clients.programs() {
                 image.add_file(&path, &program)?;
             }
             let (modules, path) = clients.python_modules();
             image.add_tree(&path, &modules, GuestClients::python_leaves_out())?;
         }
-        image.add_busybox(&busybox)?;
+        image.add_busybox(&self.tools.busybox(), &self.busybox)?;
         for (path, content) in &modules {
             image.add_content(path, content);
         }

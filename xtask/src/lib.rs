@@ -3,6 +3,7 @@
 //! One module per command; `tools` fetches the tools that a command needs, `guest` runs virtual machines. The
 //! benchmarks are a crate of their own (`xtask/bench`), which uses the public part of this one.
 
+pub mod arch;
 mod bench;
 mod compare;
 mod demo;
@@ -49,6 +50,9 @@ enum Command {
     /// Measure the instructions that connect-trace and other tracers add to a connect()
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
+    /// Compare forecasts of the end of a route's ports with the time at which they end
+    #[command(disable_help_flag = true)]
+    BenchForecast(bench::Options),
     /// Connect as fast as a virtual machine can, with the tracer and without
     #[command(disable_help_flag = true)]
     BenchLoad(bench::Options),
@@ -71,7 +75,10 @@ pub fn main() -> ExitCode {
         Command::Lint(options) => lint::lint(&options),
         Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Package(options) => package::package(&options),
-        Command::Bench(_) | Command::BenchLoad(_) | Command::BenchParts(_) => bench::bench(),
+        Command::Bench(_)
+        | Command::BenchForecast(_)
+        | Command::BenchLoad(_)
+        | Command::BenchParts(_) => bench::bench(),
     })
 }
 

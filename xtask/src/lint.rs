@@ -44,6 +44,20 @@ pub(crate) fn failures() -> Result<Vec<&'static str>> {
                 "warnings",
             ]),
         ),
+        (
+            "clippy without the default features",
+            cargo(&[
+                "clippy",
+                "--package",
+                "connect-trace",
+                "--lib",
+                "--bins",
+                "--no-default-features",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
         ("clippy of the eBPF programs", clippy_of_ebpf()),
         ("documentation", documentation()),
         ("licences, bans and sources", {

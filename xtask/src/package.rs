@@ -11,6 +11,7 @@ mod source;
 mod tarball;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod tree;
 
 use std::fs;
@@ -22,6 +23,8 @@ use clap::ValueEnum;
 
 use self::commit::Commit;
 use self::program::Program;
+use self::texts::Texts;
+use crate::arch::Arch;
 use crate::tools::checkers::Checkers;
 use crate::{stdout, workspace};
 
@@ -31,7 +34,7 @@ const NAME: &str = "connect-trace";
 /// Version of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Build packages: a .deb, a static tarball, a container image, a source tarball and lists of all crates
+/// Build packages for each architecture: a .deb, a static tarball, a container image; a source tarball and lists of crates
 ///
 /// They are written to target/package/. The same program and commit give the same .deb, tarball and image; times in them
 /// are that of the commit, or `SOURCE_DATE_EPOCH`.
@@ -41,7 +44,11 @@ pub(crate) struct Options {
     #[arg(value_enum)]
     kinds: Vec<Kind>,
 
-    /// Package this program, which must be static, instead of building one
+    /// Build for this architecture; can be repeated [default: both]
+    #[arg(long, value_enum, value_name = "ARCH", conflicts_with = "program")]
+    arch: Vec<Arch>,
+
+    /// Package this program, which must be static, for its architecture, instead of building any
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 
@@ -91,37 +98,62 @@ pub(crate) fn package(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
-    let program = match &options.program {
-        Some(file) => Program::open(file)?,
-        None => {
-            let program = Program::build()?;
-            let audited = audit::crates(program.path())?;
-            if let Some([sbom, _]) = &sboms {
-                sbom::check(sbom, &audited)?;
-            }
-            program
-        }
+    let programs = match &options.program {
+        Some(file) => vec![Program::open(file)?],
+        None => build(
+            &options.arch,
+            sboms.as_ref().map(|[of_program, _]| &**of_program),
+        )?,
     };
-    if wanted(Kind::Deb) {
-        let package = deb::write(&program, &commit, folder)?;
-        print(&package)?;
-        if options.check {
-            let checkers = Checkers::ensure()?;
-            eprint!("{}", checkers.lintian(&package)?);
-            checkers.verify(&workspace::root().join("packaging/connect-trace.service"))?;
+    if wanted(Kind::Deb) || wanted(Kind::Tarball) {
+        let texts = Texts::of(&programs, folder)?;
+        for program in &programs {
+            if wanted(Kind::Deb) {
+                let package = deb::write(program, &texts, &commit, folder)?;
+                print(&package)?;
+                if options.check {
+                    eprint!("{}", Checkers::ensure()?.lintian(&package)?);
+                }
+            }
+            if wanted(Kind::Tarball) {
+                print(&tarball::write(program, &texts, &commit, folder)?)?;
+            }
         }
     }
-    if wanted(Kind::Tarball) {
-        print(&tarball::write(&program, &commit, folder)?)?;
+    if wanted(Kind::Deb) && options.check {
+        Checkers::ensure()?.verify(&workspace::root().join("packaging/connect-trace.service"))?;
     }
     if wanted(Kind::Image) {
-        let image = image::write(&program, &commit, folder)?;
-        print(&image)?;
-        if options.check {
-            eprint!("{}", image::inspect(&image)?);
+        let of_all = (programs.len() > 1).then_some(&*programs);
+        for programs in programs.chunks(1).chain(of_all) {
+            let image = image::write(programs, &commit, folder)?;
+            print(&image)?;
+            for program in programs.iter().filter(|_| options.check) {
+                eprint!("{}", image::inspect(&image, program.arch())?);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the programs for these architectures, or for all, and checks what they have inside: the same eBPF programs, and
+/// no crate that the list of crates lacks.
+fn build(archs: &[Arch], sbom: Option<&Path>) -> Result<Vec<Program>> {
+    let all = Arch::ALL.into_iter();
+    let archs: Vec<_> = all
+        .filter(|arch| archs.is_empty() || archs.contains(arch))
+        .collect();
+    let programs = Program::build(&archs)?;
+    let object = source::object();
+    let object = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    for program in &programs {
+        program.check_object(&object)?;
+        let audited = audit::crates(program.path())?;
+        if let Some(sbom) = sbom {
+            sbom::check(sbom, &audited)?;
+        }
+    }
+    Ok(programs)
 }
 
 /// Packages of a program that is built already, and the files that they are run with, for tests in guests.
@@ -139,9 +171,10 @@ impl ForTests {
     pub(crate) fn write(program: &Path, folder: &Path) -> Result<Self> {
         create(folder)?;
         let (program, commit) = (Program::open(program)?, Commit::current()?);
+        let texts = Texts::printed_by(program.path(), folder)?;
         Ok(Self {
-            deb: deb::write(&program, &commit, folder)?,
-            image: image::write(&program, &commit, folder)?,
+            deb: deb::write(&program, &texts, &commit, folder)?,
+            image: image::write(&[program], &commit, folder)?,
             daemon_set: workspace::root().join("packaging/kubernetes/daemonset.yaml"),
         })
     }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::arch::Arch;
 use crate::guest::system::System;
 use crate::tools::cargo_tool::{CARGO_AUDITABLE, CARGO_CYCLONEDX, CARGO_DENY};
 use crate::tools::checkers::Checkers;
@@ -12,6 +13,7 @@ use crate::tools::guest_tools::GuestTools;
 use crate::tools::kernels::{self, Kernel};
 use crate::tools::musl::Musl;
 use crate::tools::prometheus::Prometheus;
+use crate::tools::tmux::Tmux;
 use crate::tools::{self, browser, duckdb, libfuzzer, qemu, report, shells, skopeo};
 
 /// Get the tools that the build needs
@@ -32,12 +34,19 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
     report("rust-src", "present");
     report("bpf-linker", build.bpf_linker);
     if options.all {
-        qemu::ensure()?;
-        report("qemu", "present");
-        GuestTools::ensure()?;
-        report("guest tools", "present");
-        GuestClients::ensure()?;
-        report("clients", "present");
+        for arch in Arch::ALL {
+            qemu::ensure(arch)?;
+            report(&arch.named("qemu"), "present");
+            GuestTools::ensure(arch)?;
+            GuestClients::ensure(arch)?;
+            Tmux::ensure(arch)?;
+            report(&arch.named("guest tools"), "present");
+            Musl::ensure(arch)?;
+            for series in kernels::tested(arch) {
+                let kernel = Kernel::of(series, arch)?;
+                report("kernel", &format!("{}: {}", kernel.name, kernel.release()));
+            }
+        }
         System::ensure()?;
         report("system", "present");
         browser::ensure()?;
@@ -48,17 +57,12 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
         report("prometheus", "present");
         duckdb::ensure()?;
         report("duckdb", "present");
-        for series in kernels::tested() {
-            let kernel = Kernel::of(series)?;
-            report("kernel", &format!("{series}: {}", kernel.release()));
-        }
         for tool in [CARGO_DENY, CARGO_AUDITABLE, CARGO_CYCLONEDX] {
             tool.ensure()?;
             report(tool.name, "present");
         }
         libfuzzer::ensure()?;
         report("libfuzzer", "present");
-        Musl::ensure()?;
         Checkers::ensure()?;
         skopeo::command()?;
         report("packages", "tools present");

@@ -18,6 +18,7 @@ use anyhow::Result;
 use self::durations::{Durations, Earlier};
 use self::libtest::Log;
 use self::tally::Tally;
+use crate::arch::Arch;
 use crate::tools::kernels::{self, Kernel};
 use crate::vm::{KernelChoice, get_kernels};
 use crate::{lint, tools};
@@ -32,9 +33,13 @@ const QUICK: &str = "6.12";
 /// the tests of the other kernels.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Kernel to test on: a series such as 6.12, or a file; repeatable [default: all of 5.10, 6.1, 6.12, 6.18 and 7.3]
+    /// Kernel to test on: a series such as 6.12, or a file; repeatable [default: 5.10, 6.1, 6.12, 6.18 and 7.3 on amd64, and
+    /// 6.1, 6.12 and 7.3 on arm64]
     #[arg(long = "kernel", value_name = "KERNEL")]
     kernels: Vec<KernelChoice>,
+    /// Architecture of the kernels [default: amd64 if kernels are given, else each]
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
     /// Test on this machine and on 6.12 only, as before a commit
     #[arg(long, conflicts_with = "kernels")]
     quick: bool,
@@ -47,7 +52,7 @@ pub(crate) struct Options {
     /// Run only the tests in virtual machines
     #[arg(long)]
     guests_only: bool,
-    /// Number of virtual machines that run at the same time [default: one for each CPU]
+    /// Number of virtual machines that run at the same time [default: one more than CPUs, since tests wait at times]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: Option<u32>,
     /// Stop a virtual machine after this time without output from its tests; they count as failed
@@ -62,20 +67,29 @@ impl Options {
     fn jobs(&self) -> usize {
         match self.jobs {
             Some(jobs) => jobs as usize,
-            None => thread::available_parallelism().map_or(1, NonZero::get),
+            None => thread::available_parallelism().map_or(1, NonZero::get) + 1,
         }
     }
 
+    /// Returns true if neither an architecture nor a kernel was asked for.
+    fn is_for_each_arch(&self) -> bool {
+        self.arch.is_none() && self.kernels.is_empty()
+    }
+
     fn kernels(&self) -> Result<Vec<Kernel>> {
+        let arch = self.arch.unwrap_or_default();
         if self.quick {
-            return get_kernels(&[KernelChoice::Series(
-                QUICK.parse().map_err(anyhow::Error::msg)?,
-            )]);
+            let quick = QUICK.parse().map_err(anyhow::Error::msg)?;
+            return get_kernels(&[KernelChoice::Series(quick)], arch);
         }
-        if self.kernels.is_empty() {
-            return kernels::tested().map(Kernel::of).collect();
+        if !self.kernels.is_empty() {
+            return get_kernels(&self.kernels, arch);
         }
-        get_kernels(&self.kernels)
+        let all = Arch::ALL
+            .into_iter()
+            .filter(|&arch| self.arch.is_none_or(|only| arch == only));
+        let all = all.flat_map(|arch| kernels::tested(arch).map(move |series| (series, arch)));
+        all.map(|(series, arch)| Kernel::of(series, arch)).collect()
     }
 }
 
@@ -89,6 +103,19 @@ struct Ran {
 }
 
 impl Ran {
+    /// Returns the result of tests that this machine cannot build: they are counted as one that was skipped.
+    fn skipped(origin: &str, reason: &anyhow::Error) -> Self {
+        let line = format!("test every test on this kernel ... ignored ({reason})");
+        print_line(origin, &line, None);
+        let mut log = Log::default();
+        log.line(&line);
+        Self {
+            origin: origin.to_owned(),
+            log,
+            error: None,
+        }
+    }
+
     /// Returns the result of tests that could not start.
     fn not(origin: &str, error: &anyhow::Error) -> Self {
         eprintln!("error: {error:#}");

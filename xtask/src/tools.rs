@@ -19,6 +19,7 @@ pub(crate) mod qemu;
 pub(crate) mod rust_src;
 pub(crate) mod shells;
 pub(crate) mod skopeo;
+pub(crate) mod tmux;
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::guest::{Hardware, Kit, Outcome, PROGRAMS, Stream, Task, in_folder};
 use crate::tools::kernels::{self, Kernel, Series};
 use crate::{stdout, tools};
@@ -75,6 +76,9 @@ pub(crate) struct Kernels {
     /// Kernel to boot: a series such as 6.12, `all` (5.10, 6.1, 6.12, 6.18, 7.3) or a file; repeatable
     #[arg(long = "kernel", value_name = "KERNEL", default_value = "6.12")]
     choices: Vec<KernelChoice>,
+    /// Architecture of the kernel
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) arch: Arch,
 }
 
 /// The kernels of a command that compares kernels.
@@ -88,6 +92,9 @@ pub struct AllKernels {
         hide_default_value = true
     )]
     pub choices: Vec<KernelChoice>,
+    /// Architecture of the kernels; of arm64, `all` are 6.1, 6.12 and 7.3
+    #[arg(long, value_enum, default_value_t)]
+    pub arch: Arch,
 }
 
 /// A kernel as given on the command line.
@@ -122,17 +129,17 @@ impl FromStr for KernelChoice {
 ///
 /// # Errors
 /// If a kernel cannot be fetched.
-pub fn get_kernels(choices: &[KernelChoice]) -> Result<Vec<Kernel>> {
+pub fn get_kernels(choices: &[KernelChoice], arch: Arch) -> Result<Vec<Kernel>> {
     let mut kernels = Vec::new();
     for choice in choices {
         match choice {
             KernelChoice::All => {
-                for series in kernels::tested() {
-                    kernels.push(Kernel::of(series)?);
+                for series in kernels::tested(arch) {
+                    kernels.push(Kernel::of(series, arch)?);
                 }
             }
-            KernelChoice::Series(series) => kernels.push(Kernel::of(*series)?),
-            KernelChoice::File(path) => kernels.push(Kernel::at(path)?),
+            KernelChoice::Series(series) => kernels.push(Kernel::of(*series, arch)?),
+            KernelChoice::File(path) => kernels.push(Kernel::at(path, arch)?),
         }
     }
     Ok(kernels)
@@ -160,11 +167,18 @@ impl FromStr for CopyOut {
 
 pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
     let task = task(options)?;
+    if options.kernels.arch != Arch::HOST
+        && (options.kvm || options.bare || options.clients || options.system)
+    {
+        bail!(
+            "--kvm, --bare, --clients and --system are for guests of this machine's architecture"
+        );
+    }
     if !options.no_build {
         tools::ensure_for_build()?;
     }
-    let kernels = get_kernels(&options.kernels.choices)?;
-    let mut kit = Kit::prepare(!options.no_build)?;
+    let kernels = get_kernels(&options.kernels.choices, options.kernels.arch)?;
+    let mut kit = Kit::prepare(options.kernels.arch, !options.no_build)?;
     if options.clients {
         kit = kit.with_clients()?;
     }

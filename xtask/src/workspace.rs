@@ -8,9 +8,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 
-/// Target triple of all programs for guests. Named explicitly, even if it is the host's own, to keep a build's flags
-/// away from its build scripts.
-pub(crate) const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::arch::Arch;
 
 /// Finds the workspace of the current folder. The path is not known at compile time: a program that was built in one
 /// tree may be run in a copy of it.
@@ -49,6 +47,14 @@ pub(crate) fn root() -> &'static Path {
 /// Returns the folder for fetched tools; it survives `cargo clean`.
 pub(crate) fn tools() -> PathBuf {
     root().join(".tools")
+}
+
+/// Returns the folder for what was fetched for machines of an architecture.
+pub(crate) fn tools_of(arch: Arch) -> PathBuf {
+    match arch {
+        Arch::HOST => tools(),
+        other => tools().join(other.debian()),
+    }
 }
 
 /// Returns the build folder for guests' programs, apart from the host's so that neither build blocks the other.

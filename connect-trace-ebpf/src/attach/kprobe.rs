@@ -10,6 +10,7 @@ use aya_ebpf::{
 
 use connect_trace_common::Flags;
 
+use super::registers::{self, argument};
 use crate::{
     address::Address,
     cast, check_established,
@@ -34,9 +35,8 @@ fn entered(function: Function, ctx: &ProbeContext) -> u32 {
 /// Handles an entry, and keeps the arguments that the kretprobe does not see. `protocol` is one of [`Flags::PROTOCOL`].
 #[inline(always)]
 pub(super) fn entered_by(protocol: Flags, function: Function, ctx: &ProbeContext) -> u32 {
-    let (Some(sock), Some(address)) = (ctx.arg(CONNECT_SOCK), ctx.arg(CONNECT_ADDRESS)) else {
-        return 0;
-    };
+    let sock: *const u8 = argument(ctx, CONNECT_SOCK);
+    let address: *const u8 = argument(ctx, CONNECT_ADDRESS);
     let call = if cast::is_possible() {
         connect::entered(function, Sock(Cast::sock(sock)), Address(address))
     } else {
@@ -60,7 +60,7 @@ impl<M: Memory> Return for Returned<'_, M> {
 
     #[inline(always)]
     fn value(&self) -> i32 {
-        self.0.ret()
+        registers::returned(self.0)
     }
 
     #[inline(always)]
@@ -106,13 +106,13 @@ fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
-    if let (Some(sock), Some(port_offset)) = (ctx.arg(SEARCH_SOCK), ctx.arg(SEARCH_PORT_OFFSET)) {
-        let death_row = || ctx.arg(SEARCH_DEATH_ROW).unwrap_or(0);
-        if cast::is_possible() {
-            connect::search_entered(Sock(Cast::sock(sock)), port_offset, death_row);
-        } else {
-            connect::search_entered(Sock(Untyped(sock)), port_offset, death_row);
-        }
+    let sock = argument(&ctx, SEARCH_SOCK);
+    let port_offset = argument(&ctx, SEARCH_PORT_OFFSET);
+    let death_row = || argument(&ctx, SEARCH_DEATH_ROW);
+    if cast::is_possible() {
+        connect::search_entered(Sock(Cast::sock(sock)), port_offset, death_row);
+    } else {
+        connect::search_entered(Sock(Untyped(sock)), port_offset, death_row);
     }
     0
 }
@@ -165,6 +165,6 @@ fn kretprobe_check_established6(_ctx: RetProbeContext) -> u32 {
 
 #[kretprobe]
 fn kretprobe_twsk_unique(ctx: RetProbeContext) -> u32 {
-    time_wait::returned(ctx.ret::<i32>() != 0);
+    time_wait::returned(registers::returned::<i32>(&ctx) != 0);
     0
 }

@@ -8,5 +8,6 @@ mod kprobe;
 mod mitigate;
 mod phases;
 mod process;
+mod registers;
 mod stacks;
 mod udp;

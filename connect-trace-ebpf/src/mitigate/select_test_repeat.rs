@@ -142,7 +142,7 @@ impl Call {
                 }
                 continue;
             }
-            if !is_claimed(key, port) {
+            if !claim(key, port) {
                 count(counter!(self.counters, busy));
                 continue;
             }
@@ -156,7 +156,7 @@ impl Call {
             }
             break;
         }
-        if matches!(outcome, Outcome::Exhausted) && waiting != 0 && is_claimed(key, waiting) {
+        if matches!(outcome, Outcome::Exhausted) && waiting != 0 && claim(key, waiting) {
             match self.bind(key.family, source, waiting) {
                 Ok(()) => {
                     count(counter!(self.counters, reused));
@@ -281,7 +281,7 @@ fn is_reusable(found: *mut bpf_sock) -> bool {
 /// Claims a port for the running call; returns false if another call has claimed it just now. Sockets with `SO_REUSEADDR`
 /// may all bind the same port, and of two that connect from it to the same destination one fails.
 #[inline(always)]
-fn is_claimed(route: &RouteKey, port: u16) -> bool {
+fn claim(route: &RouteKey, port: u16) -> bool {
     let claim = Claim {
         route: *route,
         port: port.into(),

@@ -111,6 +111,12 @@ fn not_tried(why: &str, remedy: &'static str) -> MissingRequirement {
 }
 
 const GROUP: Group = Group::Attach;
+/// The first version of Linux that attaches programs by fentry/fexit.
+const FENTRY_SINCE: &str = if cfg!(target_arch = "aarch64") {
+    "6.4"
+} else {
+    "5.5"
+};
 /// Remedy for a finding that was not tried, if nothing better is known.
 const PREREQUISITES: &str = "see what is missing above";
 
@@ -120,7 +126,7 @@ pub(super) fn findings(reading: &Reading) -> (Vec<Finding>, Option<AttachMode>) 
     let (mode, chosen) = mode(reading);
     let findings = vec![
         preemption(&reading.preemption),
-        fentry(reading).since("5.5"),
+        fentry(reading).since(FENTRY_SINCE),
         loaded("kprobe", trials.map(|trials| &trials.kprobe)),
         mode.required(),
         return_slots(trials.map(|trials| &trials.return_events)).since("4.12"),

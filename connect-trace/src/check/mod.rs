@@ -8,10 +8,14 @@ mod attach;
 mod configuration;
 mod finding;
 mod json;
+mod limits;
+mod namespaces;
 mod ports;
 mod privileges;
+mod services;
 mod text;
 mod types;
+mod window;
 
 use std::{
     io::{self, Write as _},
@@ -24,6 +28,7 @@ use clap::{Args as _, FromArgMatches as _};
 pub use self::finding::{Finding, Group, State};
 use crate::{
     check::args::CheckArgs,
+    connect::PortRange,
     kernel,
     options::Format,
     probes::{ProbeConfig, attach::AttachMode},
@@ -51,7 +56,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     if let Some(file) = &args.config {
         return configuration::run(file, args.format);
     }
-    let check = Check::of_this_host()?;
+    let check = Check::of_this_host(args.window)?;
     // The exit status is the verdict, even if the reader of the output has gone.
     unless_closed(print(&check, args.format).map_err(Into::into))?;
     Ok(if check.works() {
@@ -71,15 +76,16 @@ fn print(check: &Check, format: Format) -> io::Result<()> {
 }
 
 impl Check {
-    /// Checks this host. If the privileges allow it, the programs are loaded; none is attached.
+    /// Checks this host, and a range of sockets if there is one. If the privileges allow it, the programs are loaded; none
+    /// is attached.
     ///
     /// # Errors
     /// No property of this host causes an error: something that cannot be checked is a finding.
-    pub fn of_this_host() -> Result<Self> {
+    pub fn of_this_host(window: Option<PortRange>) -> Result<Self> {
         let privileges = privileges::Reading::of_this_process();
         let types = types::Reading::of_running_kernel();
         let attach = attach::Reading::of_running_kernel(&defaults()?, &privileges, &types);
-        let ports = ports::Reading::of_this_namespace(types.layout());
+        let ports = ports::Reading::of_this_namespace(types.layout(), window);
         Ok(Self::of(&privileges, &types, &attach, &ports))
     }
 

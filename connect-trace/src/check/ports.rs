@@ -1,9 +1,14 @@
 //! The settings of the port search, in the network namespace of this process. Tracing does not need them, but they
 //! explain its results.
 
-use std::io;
+use std::{collections::BTreeSet, fs, io};
 
-use super::finding::{Finding, Group, State};
+use super::{
+    finding::{Finding, Group, State},
+    limits::{self, Conntrack},
+    namespaces::{self, Other},
+    services, window,
+};
 use crate::{
     connect::{
         PortRange,
@@ -12,6 +17,7 @@ use crate::{
         },
     },
     kernel::layout::Layout,
+    sockets,
 };
 
 /// The facts behind this group of findings. A setting is its text; an error of the kind `NotFound` is a setting that
@@ -31,10 +37,22 @@ pub(super) struct Reading {
     pub(super) socket_range: io::Result<bool>,
     /// True if a socket with that option searches by steps of one; `None` without BTF.
     pub(super) socket_range_by_one: Option<bool>,
+    /// Ports of sockets that listen.
+    pub(super) listeners: io::Result<BTreeSet<u16>>,
+    /// Contents of /etc/services
+    pub(super) services: io::Result<String>,
+    /// net.ipv4.tcp_max_tw_buckets
+    pub(super) time_wait_buckets: io::Result<String>,
+    /// Limits of connection tracking.
+    pub(super) conntrack: Conntrack,
+    /// Other network namespaces.
+    pub(super) others: io::Result<Vec<Other>>,
+    /// Range of a socket that is tried, `--window`.
+    pub(super) window: Option<PortRange>,
 }
 
 impl Reading {
-    pub(super) fn of_this_namespace(layout: Option<&Layout>) -> Self {
+    pub(super) fn of_this_namespace(layout: Option<&Layout>, window: Option<PortRange>) -> Self {
         Self {
             range: setting("ip_local_port_range"),
             reserved: setting("ip_local_reserved_ports"),
@@ -43,6 +61,12 @@ impl Reading {
             step_width: setting("ip_local_port_step_width"),
             socket_range: has_socket_range(),
             socket_range_by_one: layout.map(|layout| layout.socket_range_has_no_parity),
+            listeners: sockets::listening_ports(),
+            services: fs::read_to_string(services::SERVICES),
+            time_wait_buckets: setting("tcp_max_tw_buckets"),
+            conntrack: Conntrack::of_this_namespace(),
+            others: namespaces::others(),
+            window,
         }
     }
 }
@@ -51,15 +75,42 @@ const GROUP: Group = Group::Ports;
 
 pub(super) fn findings(reading: &Reading) -> Vec<Finding> {
     let span = parsed("ip_local_port_range", &reading.range, the_range);
-    vec![
+    let spans = parsed(
+        "ip_local_reserved_ports",
+        &reading.reserved,
+        reserved_ranges,
+    );
+    let within = |name, finding: &dyn Fn(PortRange, &[PortRange]) -> Finding| match (&span, &spans)
+    {
+        (Ok(span), Ok(reserved)) => finding(*span, reserved),
+        (Err(error), _) | (_, Err(error)) => unreadable(name, error),
+    };
+    let mut findings = vec![
         range(&span),
         first_pass(&span),
-        reserved(&reading.reserved, &span),
+        within("reserved", &reserved),
+        within("listeners", &|span, reserved| {
+            services::listeners(&reading.listeners, span, reserved)
+        }),
+        within("services", &|span, reserved| {
+            services::services(&reading.services, span, reserved)
+        }),
         tw_reuse(&reading.tw_reuse, &reading.timestamps),
+        within("time_wait_buckets", &|span, _| {
+            limits::time_wait_buckets(&reading.time_wait_buckets, span)
+        }),
+        within("conntrack", &|span, _| reading.conntrack.finding(span)),
         step_width(&reading.step_width),
         socket_range(&reading.socket_range).since("6.3"),
         socket_range_step(reading).since("6.8"),
-    ]
+        within("other_ranges", &|span, _| {
+            namespaces::finding(&reading.others, span)
+        }),
+    ];
+    if let Some(tried) = reading.window {
+        findings.push(within("window", &|span, _| window::window(tried, span)));
+    }
+    findings
 }
 
 fn range(span: &Result<PortRange, String>) -> Finding {
@@ -73,9 +124,16 @@ fn range(span: &Result<PortRange, String>) -> Finding {
         high: last,
     } = span;
     let ports = span.ports();
-    Finding::ok(GROUP, NAME, format!("{first}-{last}: {ports} ports")).data(serde_json::json!({
+    let value = format!("{first}-{last}: {ports} ports");
+    let finding = Finding::ok(GROUP, NAME, value).data(serde_json::json!({
         "first": first, "last": last, "ports": ports,
-    }))
+    }));
+    if ports > 1 && !ports.is_multiple_of(2) {
+        return finding
+            .note("an odd number: a search by parity leaves one of them out")
+            .remedy("sysctl net.ipv4.ip_local_port_range with ends of different parity");
+    }
+    finding
 }
 
 fn first_pass(span: &Result<PortRange, String>) -> Finding {
@@ -98,16 +156,8 @@ fn first_pass(span: &Result<PortRange, String>) -> Finding {
     .data(first.into())
 }
 
-fn reserved(reserved: &io::Result<String>, span: &Result<PortRange, String>) -> Finding {
+fn reserved(span: PortRange, spans: &[PortRange]) -> Finding {
     const NAME: &str = "reserved";
-    let spans = match parsed("ip_local_reserved_ports", reserved, reserved_ranges) {
-        Ok(spans) => spans,
-        Err(error) => return unreadable(NAME, &error),
-    };
-    let span = match span {
-        Ok(span) => *span,
-        Err(error) => return unreadable(NAME, error),
-    };
     let within = spans.iter().map(|reserved| {
         let low = reserved.low.max(span.low);
         let high = reserved.high.min(span.high);
@@ -244,6 +294,12 @@ pub(super) mod tests {
             step_width: Ok("0\n".to_owned()),
             socket_range: Ok(true),
             socket_range_by_one: Some(true),
+            listeners: Ok(BTreeSet::from([22, 443])),
+            services: Ok("ssh 22/tcp\n".to_owned()),
+            time_wait_buckets: Ok("262144\n".to_owned()),
+            conntrack: limits::tests::conntrack(262_144, 17),
+            others: Ok(Vec::new()),
+            window: None,
         }
     }
 
@@ -284,6 +340,39 @@ pub(super) mod tests {
             found(&reading, "first_pass").value,
             "the 2 odd ports, then the even ones"
         );
+    }
+
+    #[test]
+    fn an_odd_number_of_ports_is_noted() {
+        let note = |text| {
+            let reading = Reading {
+                range: setting(text),
+                ..defaults()
+            };
+            found(&reading, "range").note
+        };
+        assert!(
+            note("1024 1026")
+                .unwrap()
+                .contains("leaves one of them out")
+        );
+        assert_eq!(note("1024 1025"), None);
+        assert_eq!(note("1024 1024"), None);
+    }
+
+    #[test]
+    fn a_window_is_tried_only_if_it_is_asked_for() {
+        let names = |window| {
+            let reading = Reading {
+                window,
+                ..defaults()
+            };
+            let names = findings(&reading).into_iter().map(|finding| finding.name);
+            names.collect::<Vec<_>>()
+        };
+        let window = PortRange { low: 1, high: 2 };
+        assert_eq!(names(Some(window)).last(), Some(&"window"));
+        assert!(!names(None).contains(&"window"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The completion scripts of `connect-trace completions`.
 
-use clap::{Command, CommandFactory as _};
+use clap::{ArgGroup, Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::{Cli, NAME};
@@ -32,14 +32,19 @@ pub fn script(shell: Shell) -> String {
 /// would offer, and the COMMAND after `--`: the script for zsh would expect a subcommand in its place.
 fn completed() -> Command {
     let all = Cli::command();
-    let arguments = all
-        .get_arguments()
-        .filter(|argument| !argument.is_last_set());
+    let arguments = all.get_arguments();
+    let arguments = arguments.filter(|argument| !argument.is_last_set());
+    let arguments: Vec<_> = arguments.cloned().collect();
     let subcommands = all
         .get_subcommands()
         .filter(|command| !command.is_hide_set());
+    let is_whole = |group: &&ArgGroup| {
+        let mut of_group = group.get_args();
+        of_group.all(|id| arguments.iter().any(|argument| argument.get_id() == id))
+    };
     Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
-        .args(arguments.cloned())
+        .groups(all.get_groups().filter(is_whole).cloned())
+        .args(&arguments)
         .subcommands(subcommands.cloned())
 }

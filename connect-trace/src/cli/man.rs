@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command, CommandFactory as _, builder::PossibleValuesParser};
 use clap_mangen::{
     Man,
     roff::{Roff, bold, roman},
@@ -20,13 +20,16 @@ use crate::term::{printable::printable, stdout::stdout};
 const SECTION: &str = "1";
 
 /// Subcommands that have a page.
-const PAGES: [&str; 11] = [
+const PAGES: &[&str] = &[
     "report",
     "serve",
+    #[cfg(feature = "top")]
+    "top",
     "mitigate",
     "flame",
     "check",
     "explain",
+    "ports",
     "load",
     "compare",
     "try",
@@ -38,7 +41,7 @@ const PAGES: [&str; 11] = [
 #[derive(Args, Clone, Debug)]
 pub struct ManArgs {
     /// Print the page of this subcommand [default: the page of connect-trace itself]
-    #[arg(value_parser = PAGES)]
+    #[arg(value_parser = PossibleValuesParser::new(PAGES))]
     subcommand: Option<String>,
 
     /// Write all pages into this folder instead, such as /usr/local/share/man/man1
@@ -182,7 +185,10 @@ mod tests {
     fn every_subcommand_that_is_not_hidden_has_a_page() {
         let pages = pages();
         let names: Vec<&str> = pages.iter().map(|page| page.name.as_str()).collect();
-        let expected = PAGES.map(|subcommand| page_name(Some(subcommand)));
+        let subcommands = PAGES.iter();
+        let expected: Vec<_> = subcommands
+            .map(|subcommand| page_name(Some(subcommand)))
+            .collect();
         assert_eq!(names[0], page_name(None));
         assert_eq!(names[1..], expected);
     }

@@ -10,6 +10,8 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 pub use self::man::ManArgs;
+#[cfg(feature = "top")]
+use crate::top::args::TopArgs;
 use crate::{
     check::args::CheckArgs,
     compare::args::CompareArgs,
@@ -17,6 +19,7 @@ use crate::{
     files::is_standard,
     load::args::LoadArgs,
     options::Format,
+    ports::args::PortsArgs,
     replay::args::ReportArgs,
     serve::{args::ServeArgs, mitigate::MitigateArgs},
     stats::by::By,
@@ -34,8 +37,11 @@ Examples:
   connect-trace -- curl URL        calls of a command and of its children
   connect-trace --events --min-latency 1ms
                                    a line for each connect() of 1 ms or more
+  connect-trace top                watch them on the terminal
   connect-trace --dport 443 --daddr 10.0.0.0/8 --by destination
                                    which destinations take the most time
+  connect-trace --expect strategy!=bind -- curl URL
+                                   fail if the command binds before connect()
   connect-trace -i 1 --oneline     one line per second, with the time of day
   connect-trace --format json      JSON for programs; see docs/output.md
   connect-trace --record FILE      write every connect() to a file; then
@@ -50,6 +56,7 @@ Examples:
                                    choose ports for programs that cannot
   connect-trace explain 10.0.0.7:5432
                                    how a port for that destination is found
+  connect-trace ports              which ports are in use, and who holds them
 
 Reading the report:
   The kernel first searches source ports of one parity: that of the lowest port
@@ -61,8 +68,9 @@ Reading the report:
   Linux 6.8 on, IP_LOCAL_PORT_RANGE set to the full range.
 
 Exit status:
-  0 on success, 1 on failure, 2 on wrong usage. With a COMMAND: its own exit
-  status or signal, or 0 if --duration ended it.
+  0 on success, 1 on failure, 2 on wrong usage, 3 if a rule of --expect is
+  broken or cannot be proven. With a COMMAND that fails: its own exit status or
+  signal, unless --duration ended it.
 
 Environment:
   RUST_LOG sets what is logged on stderr: info is -v, debug is -vv.";
@@ -145,6 +153,8 @@ impl Cli {
             Some(Command::Report(report)) => (&report.filters, &report.output),
             Some(Command::Flame(flame)) => return flame.contradiction(),
             Some(Command::Serve(serve)) => return serve.contradiction(),
+            #[cfg(feature = "top")]
+            Some(Command::Top(top)) => return top.filters.contradiction(),
             Some(Command::Mitigate(mitigate)) => return mitigate.contradiction(),
             Some(Command::Load(load)) => return load.contradiction(),
             Some(Command::Compare(compare)) => return compare.contradiction(),
@@ -166,7 +176,7 @@ impl Cli {
         if output.oneline && (self.trace.overhead || self.trace.max_overhead.is_some()) {
             return Some("--oneline cannot show the measurements of --overhead".to_owned());
         }
-        let recording = self.trace.recording.contradiction();
+        let recording = self.trace.recording.contradiction(self.trace.ports);
         recording.or_else(|| filters.contradiction())
     }
 }
@@ -178,6 +188,9 @@ pub enum Command {
     Report(Box<ReportArgs>),
     /// Trace without an end, for a fleet's monitoring: metrics, reports and a page over HTTP
     Serve(Box<ServeArgs>),
+    /// Show live which connect() calls are slow, on a terminal
+    #[cfg(feature = "top")]
+    Top(Box<TopArgs>),
     /// Choose source ports or addresses for the programs of a cgroup, without touching them
     Mitigate(Box<MitigateArgs>),
     /// Draw a flame graph of the kernel stacks of threads inside connect()
@@ -186,6 +199,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show how the kernel searches a source port for one destination on this host now; needs no eBPF
     Explain(ExplainArgs),
+    /// Show which ports of the fullest routes are in use on this host now, and who holds them; needs no eBPF
+    Ports(Box<PortsArgs>),
     /// Open connections with a strategy for choosing source ports, and measure each one; needs no eBPF
     Load(Box<LoadArgs>),
     /// Compare strategies for choosing source ports on this kernel, and recommend one
@@ -226,6 +241,8 @@ impl Command {
             Self::Report(_) => Some("report"),
             Self::Flame(_) => Some("flame"),
             Self::Serve(_) => Some("serve"),
+            #[cfg(feature = "top")]
+            Self::Top(_) => Some("top"),
             Self::Mitigate(_) => Some("mitigate"),
             Self::Load(_) => Some("load"),
             Self::Compare(_) => Some("compare"),

@@ -51,6 +51,8 @@ pub(super) fn effort(strategy: Strategy) -> u8 {
         Strategy::Addresses => 5,
         Strategy::SelectTestRepeat => 6,
         Strategy::Cursor => 7,
+        // The setting takes root, and is for all programs of the host.
+        Strategy::StepWidth(_) => 8,
     }
 }
 
@@ -59,18 +61,16 @@ pub(super) fn effort(strategy: Strategy) -> u8 {
 pub(super) fn words(comparison: &Comparison) -> Vec<String> {
     let mut words = vec![recommendation(comparison)];
     words.extend(comparison.rows.iter().filter_map(|row| of(comparison, row)));
-    if !comparison.left_out.is_empty() {
-        let names: Vec<String> = comparison
-            .left_out
-            .iter()
-            .map(Strategy::to_string)
-            .collect();
-        words.push(format!(
-            "Left out: {}, because this kernel refuses IP_LOCAL_PORT_RANGE (available from Linux 6.3, and from \
-             6.1.32 in 6.1). From 6.8 on, use full-range.",
-            names.join(", ")
-        ));
-    }
+    words.extend(left_out(
+        comparison,
+        |strategy| strategy.needs_port_range(),
+        "refuses IP_LOCAL_PORT_RANGE (available from Linux 6.3, and from 6.1.32 in 6.1). From 6.8 on, use full-range.",
+    ));
+    words.extend(left_out(
+        comparison,
+        |strategy| strategy.step_width().is_some(),
+        "lacks net.ipv4.ip_local_port_step_width (available from Linux 7.1).",
+    ));
     words.push(
         "Limits: one destination over the loopback, all connections kept open, no other user of the ports. \
          Ports that other programs bind, with port 0 too, are skipped by every search, and bind() without \
@@ -79,6 +79,21 @@ pub(super) fn words(comparison: &Comparison) -> Vec<String> {
             .to_owned(),
     );
     words
+}
+
+/// Returns the strategies that are left out for one reason.
+fn left_out(
+    comparison: &Comparison,
+    is_of: impl Fn(&Strategy) -> bool,
+    why: &str,
+) -> Option<String> {
+    let strategies = comparison
+        .left_out
+        .iter()
+        .filter(|strategy| is_of(strategy));
+    let names: Vec<String> = strategies.map(Strategy::to_string).collect();
+    (!names.is_empty())
+        .then(|| format!("Left out: {}, because this kernel {why}", names.join(", ")))
 }
 
 fn recommendation(comparison: &Comparison) -> String {
@@ -115,6 +130,9 @@ fn recommendation(comparison: &Comparison) -> String {
         Strategy::Window(_) => "a short search at a random position; expect errors near exhaustion",
         Strategy::FullRange => {
             "it searches even and odd ports together, and fails only if all are in use"
+        }
+        Strategy::StepWidth(_) => {
+            "a setting of the host (net.ipv4.ip_local_port_step_width): random steps lead out of ports in use"
         }
     };
     let mean = best.mean_ns().unwrap_or(0.0);
@@ -207,6 +225,12 @@ fn of(comparison: &Comparison, row: &StrategyResult) -> Option<String> {
                 percent(share)
             )
         }),
+        Strategy::StepWidth(_) => Some(format!(
+            "{name}: {mean} us with {} errors, but no remedy by itself: random steps find free ports sooner where those in \
+             use lie in a row, and the ports of one parity still come before the others, so that the step at half of \
+             them stays.",
+            errors(row)
+        )),
         Strategy::FullRange if !comparison.features.mixed && comparison.protocol == Protocol::Tcp => {
             Some(format!(
                 "{name}: cannot help on this kernel, which searches one parity first even with that option; \
@@ -303,6 +327,21 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_of_the_host_is_chosen_last_and_said_to_be_no_remedy() {
+        let mut all = comparison();
+        all.rows[1].strategy = Strategy::StepWidth(128);
+        for sample in &mut all.rows[1].samples {
+            (sample.errors, sample.mean_ns) = (0, Some(20_000.0));
+        }
+        assert_eq!(best(&all).unwrap().strategy, Strategy::FullRange);
+        let text = words(&all).join("\n");
+        assert!(
+            text.contains("step-width-128: 20.0 us with 0 errors, but no remedy by itself"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn where_all_fail_that_is_said() {
         let mut all = comparison();
         for row in &mut all.rows {
@@ -321,8 +360,14 @@ mod tests {
                 .join("\n")
                 .contains("cannot help on this kernel")
         );
-        old.left_out = vec![Strategy::Window(500), Strategy::FullRange];
+        old.left_out = vec![
+            Strategy::Window(500),
+            Strategy::FullRange,
+            Strategy::StepWidth(128),
+        ];
         let text = words(&old).join("\n");
+        let setting = "Left out: step-width-128, because this kernel lacks net.ipv4.";
+        assert!(text.contains(setting), "{text}");
         assert!(
             text.contains("Left out: window-500, full-range, because"),
             "{text}"

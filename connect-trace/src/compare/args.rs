@@ -49,17 +49,16 @@ impl CompareArgs {
         let ports = self.common.range.ports();
         let of = |&name: &StrategyName| {
             let windows: &[u16] = match name {
-                _ if !self.common.windows.is_empty() => &[],
                 StrategyName::Window => &WINDOWS,
                 StrategyName::WindowRetry | StrategyName::WindowCursor => &[FIRST_WINDOW],
-                _ => &[],
+                _ => return self.common.strategies(name),
             };
-            if windows.is_empty() {
-                return self.common.strategies(name);
-            }
             // A window as wide as the range would be the same as full-range.
-            let fit = windows.iter().filter(|&&window| u32::from(window) < ports);
-            fit.filter_map(|&window| name.with_window(window)).collect()
+            let fit = windows
+                .iter()
+                .copied()
+                .filter(|&window| u32::from(window) < ports);
+            self.common.of_windows(name, &fit.collect::<Vec<_>>())
         };
         names.iter().flat_map(of).collect()
     }

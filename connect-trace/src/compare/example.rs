@@ -35,6 +35,7 @@ pub(crate) fn comparison() -> Comparison {
             port_range: true,
             mixed: true,
             udplite: true,
+            step_width: true,
         },
         left_out: Vec::new(),
         rows: strategies.map(row).into(),

@@ -28,6 +28,14 @@ pub enum Language {
     Curl,
 }
 
+impl Language {
+    /// Returns the name as it is typed.
+    pub(super) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 /// The strategy of a snippet; its name is that of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -77,7 +85,8 @@ const RANGE: PortRange = PortRange {
 /// Returns the kind of snippet for a strategy: that of the better strategy if two are similar.
 fn kind(strategy: Strategy) -> Option<Kind> {
     match strategy {
-        Strategy::Default => None,
+        // A setting of the host, which no program makes.
+        Strategy::Default | Strategy::StepWidth(_) => None,
         Strategy::FullRange => Some(Kind::FullRange),
         Strategy::Window(_) | Strategy::WindowRetry(_) | Strategy::WindowCursor(_) => {
             Some(Kind::WindowRetry)

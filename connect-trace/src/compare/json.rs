@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use clap::ValueEnum as _;
 use serde::Serialize;
 
 use super::{Comparison, Sample, StrategyResult, advice, how};
@@ -110,7 +109,7 @@ impl<'a> Line<'a> {
             how: comparison.language.and_then(|language| {
                 let (strategy, lines) = how::lines(comparison, language)?;
                 Some(How {
-                    language: language.to_possible_value()?.get_name().to_owned(),
+                    language: language.name(),
                     strategy: strategy.to_string(),
                     lines,
                 })

@@ -233,6 +233,7 @@ mod tests {
             port_range: false,
             mixed: false,
             udplite: true,
+            step_width: false,
         };
         let names = |of: Vec<Strategy>| of.iter().map(|one| format!("{one} ")).collect::<String>();
         choose(&args, old).map(|(left_out, strategies)| (names(left_out), names(strategies)))
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn a_strategy_that_is_refused_is_left_out_unless_it_is_named() {
         let all = chosen(&["--window", "500"]).unwrap();
-        let left_out = "window-500 window-retry-500 window-cursor-500 full-range ";
+        let left_out = "window-500 window-retry-500 window-cursor-500 full-range step-width-128 ";
         let run = "default addresses select-test-repeat cursor ";
         assert_eq!(all, (left_out.to_owned(), run.to_owned()));
         let error = chosen(&["default", "full-range"]).unwrap_err().to_string();

@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Write as _};
 
-use clap::ValueEnum as _;
-
 use super::{Comparison, Sample, StrategyResult, advice, how};
 use crate::{
     load::{occupancy::Step, strategy::Strategy},
@@ -72,15 +70,9 @@ fn sections(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Re
 
 /// Writes how the recommended strategy is used.
 fn instructions(text: &mut String, comparison: &Comparison, paint: Paint) -> fmt::Result {
-    if let Some(language) = comparison
-        .language
-        .and_then(|language| language.to_possible_value())
-    {
-        let found = comparison
-            .language
-            .and_then(|language| how::lines(comparison, language));
-        let name = language.get_name();
-        return match found {
+    if let Some(language) = comparison.language {
+        let name = language.name();
+        return match how::lines(comparison, language) {
             Some((strategy, lines)) => {
                 write!(
                     text,

@@ -24,6 +24,8 @@ pub struct Decoder {
     latest: Connect,
     /// Order of the search in `latest`, if the start and the port that was found tell the length of the search.
     order: Option<Order>,
+    /// True once a program was named whose range for its sockets the kernel ignores.
+    has_warned: bool,
 }
 
 /// The properties of the kernel that decide what a record means.
@@ -64,6 +66,7 @@ impl Decoder {
             shared: *none.shared(),
             latest: kernel.shared(&none),
             order: None,
+            has_warned: false,
         }
     }
 
@@ -87,9 +90,25 @@ impl Decoder {
             self.shared = *record.shared();
             self.latest = self.kernel.shared(record);
             self.order = self.latest.range.and_then(|range| order(record, range));
+            self.warn_of_ignored_range(record);
         }
         self.latest.take_own(record, self.order);
         Some(&self.latest)
+    }
+
+    /// Logs the first socket with a range of its own that the kernel ignores.
+    fn warn_of_ignored_range(&mut self, record: &ConnectRecord) {
+        let ignored = self.latest.range.and_then(|_| ignored_range(record));
+        if let Some(own) = ignored.filter(|_| !self.has_warned) {
+            self.has_warned = true;
+            log::warn!(
+                "{} (pid {}) set IP_LOCAL_PORT_RANGE {own}, outside of net.ipv4.ip_local_port_range {}: the kernel \
+                 ignores it",
+                Comm(bytemuck::cast(record.comm)),
+                record.pid_tgid >> 32,
+                PortRange::from(record.netns_range),
+            );
+        }
     }
 
     /// Decodes one entry of the ring buffer of the ends; `None` if it is no record of ours.
@@ -220,20 +239,12 @@ impl Shown {
         }
     }
 
-    /// Returns the range of the namespace, narrowed by the socket's own range as in `inet_sk_get_local_port_range`: an
-    /// end that lies outside counts as not set.
+    /// Returns the range of the namespace, narrowed by the socket's own range.
     fn range(&self, record: &ConnectRecord) -> SearchRange {
-        let [mut low, mut high] = record.netns_range;
-        let [socket_low, socket_high] = record.socket_range;
-        if (low..=high).contains(&socket_low) {
-            low = socket_low;
-        }
-        if (low..=high).contains(&socket_high) {
-            high = socket_high;
-        }
+        let [netns, socket] = [record.netns_range, record.socket_range].map(PortRange::from);
         let own = record.socket_range != [0; 2];
         SearchRange {
-            ports: PortRange { low, high },
+            ports: netns.narrowed(socket),
             by_parity: !(kind(record.flags).protocol.is_udp()
                 || own && self.socket_range_has_no_parity),
         }
@@ -259,6 +270,14 @@ impl Decoder {
     pub(crate) fn example() -> Self {
         Self::of(Shown::EXAMPLE)
     }
+}
+
+/// Returns the socket's own range if both of its ends lie outside of the namespace's range, so that the kernel ignores it.
+fn ignored_range(record: &ConnectRecord) -> Option<PortRange> {
+    let [netns, own] = [record.netns_range, record.socket_range].map(PortRange::from);
+    let is_ignored = record.socket_range != [0; 2]
+        && ![own.low, own.high].iter().any(|&end| netns.contains(end));
+    is_ignored.then_some(own)
 }
 
 /// Returns the owner, from the bit of `sk_kern_sock`.
@@ -402,6 +421,22 @@ mod tests {
         });
         let phases = unseen.decode(bytes).unwrap().phases.unwrap();
         assert_eq!(phases.lock_waits, None);
+    }
+
+    #[test]
+    fn a_range_of_a_socket_outside_of_the_namespaces_is_ignored() {
+        let ignored = |low, high| {
+            let mut record = ConnectRecord::zeroed();
+            record.netns_range = [20_000, 21_999];
+            record.socket_range = [low, high];
+            ignored_range(&record).map(|own| (own.low, own.high))
+        };
+        for (low, high) in [(1_000, 2_000), (22_000, 23_000), (1_000, 65_535), (0, 80)] {
+            assert_eq!(ignored(low, high), Some((low, high)));
+        }
+        for (low, high) in [(0, 0), (20_000, 20_100), (1_000, 20_000), (0, 20_010)] {
+            assert_eq!(ignored(low, high), None, "{low}-{high}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use serde::{Deserialize, Serialize};
+
 /// One connect() call; of UDP also a bind() or send() for which the kernel chose a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect {
@@ -142,7 +144,7 @@ impl SourcePort {
 }
 
 /// How the source port of a connect() was chosen, from the calls on the socket before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Deserialize, Serialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PortChoice {
     /// bind() to a port by its number.
     ExplicitPort,
@@ -191,16 +193,22 @@ impl PortChoice {
 }
 
 /// Name of a thread: up to 15 bytes, of any value.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Deserialize, Serialize, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Comm(pub [u8; 16]);
 
 impl Comm {
     /// Creates the name in the kernel's form: 15 bytes.
     #[must_use]
     pub fn of(name: &str) -> Self {
+        Self::of_bytes(name.as_bytes())
+    }
+
+    /// Creates the name in the kernel's form from any bytes.
+    #[must_use]
+    pub fn of_bytes(name: &[u8]) -> Self {
         let mut comm = [0; 16];
         let length = name.len().min(15);
-        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+        comm[..length].copy_from_slice(&name[..length]);
         Self(comm)
     }
 }

@@ -21,6 +21,20 @@ impl PortRange {
         (u32::from(self.high) + 1).saturating_sub(self.low.into())
     }
 
+    /// Returns this range of a network namespace, narrowed by a socket's own range as in `inet_sk_get_local_port_range`:
+    /// an end that lies outside counts as not set.
+    #[must_use]
+    pub fn narrowed(self, own: Self) -> Self {
+        let mut range = self;
+        if range.contains(own.low) {
+            range.low = own.low;
+        }
+        if range.contains(own.high) {
+            range.high = own.high;
+        }
+        range
+    }
+
     /// Returns whether the port is in the range.
     #[must_use]
     pub fn contains(self, port: u16) -> bool {

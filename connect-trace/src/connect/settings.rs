@@ -17,6 +17,29 @@ pub(crate) fn setting(name: &str) -> io::Result<String> {
     fs::read_to_string(Path::new(SYSCTLS).join(name))
 }
 
+/// The ports from which the kernel chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalPortSettings {
+    /// net.ipv4.ip_local_port_range
+    pub(crate) range: PortRange,
+    /// net.ipv4.ip_local_reserved_ports
+    pub(crate) reserved: Vec<PortRange>,
+}
+
+impl LocalPortSettings {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Names a setting that cannot be read.
+    pub(crate) fn of_this_namespace() -> Result<Self, String> {
+        let [range, reserved] = ["ip_local_port_range", "ip_local_reserved_ports"];
+        Ok(Self {
+            range: parsed(range, &setting(range), the_range)?,
+            reserved: parsed(reserved, &setting(reserved), reserved_ranges)?,
+        })
+    }
+}
+
 /// The settings that decide whether a port in TIME_WAIT is reused for the same destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeWaitSettings {

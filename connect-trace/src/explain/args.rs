@@ -1,13 +1,16 @@
 //! The options of `connect-trace explain`.
 
 use std::{
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
 use clap::Args;
 
-use crate::{connect::PortRange, options::Format, term::printable::printable};
+use crate::{
+    connect::PortRange,
+    options::{Format, host},
+};
 
 /// The port of a destination that has none.
 const DEFAULT_PORT: u16 = 443;
@@ -65,44 +68,16 @@ impl Destination {
     /// # Errors
     /// If the name is unknown.
     pub(super) fn address(&self) -> Result<SocketAddr, String> {
-        let found = (self.host.as_str(), self.port).to_socket_addrs();
-        let host = printable(&self.host);
-        let found = found.map_err(|error| format!("{host}: {error}"))?;
-        found
-            .into_iter()
-            .next()
-            .ok_or_else(|| format!("{host}: the name has no address"))
+        Ok(SocketAddr::new(host::address(&self.host)?, self.port))
     }
 }
 
-/// Parses a host with or without a port. An IPv6 address with a port stands in brackets.
+/// Parses a host with or without a port.
 fn destination(text: &str) -> Result<Destination, String> {
-    let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
-        Some(None) => return Err("a bracket is not closed".to_owned()),
-        Some(Some((host, ""))) => (host, None),
-        Some(Some((host, rest))) => match rest.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None => return Err(format!("{rest:?} follows the bracket")),
-        },
-        None => match text.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') => (host, Some(port)),
-            _ => (text, None),
-        },
-    };
-    if host.is_empty() {
-        return Err("there is no address".to_owned());
-    }
-    let port = match port {
-        None => DEFAULT_PORT,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|&port| port > 0)
-            .ok_or_else(|| format!("{text:?} is not a port from 1 to 65535"))?,
-    };
+    let (host, port) = host::and_port(text)?;
     Ok(Destination {
-        host: host.to_owned(),
-        port,
+        host,
+        port: port.unwrap_or(DEFAULT_PORT),
     })
 }
 

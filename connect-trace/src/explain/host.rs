@@ -12,7 +12,6 @@ use anyhow::{Context as _, Error, Result, bail};
 use super::{
     args::ExplainArgs,
     search::{Search, State},
-    sockets::{self, Kind, Socket},
 };
 use crate::{
     connect::{
@@ -23,9 +22,13 @@ use crate::{
         },
     },
     kernel::{btf::Btf, layout::Layout},
+    sockets::{PortUse, Query, Socket},
 };
 
 const STEP_WIDTH: &str = "ip_local_port_step_width";
+
+/// `TCP_TIMEWAIT_LEN` of net/tcp.h.
+const TIME_WAIT_LENGTH: Duration = Duration::from_secs(60);
 
 /// The connect() calls that are explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +60,11 @@ impl Explained {
             _ => Some(read(STEP_WIDTH, number)?).filter(|&width| width > 0),
         };
         let time_wait = TimeWaitSettings::of_this_namespace().map_err(Error::msg)?;
-        let sockets = sockets::of_this_namespace()?;
+        let sockets = Query::between(route.source, route.destination).collect(Vec::push);
+        let sockets: Vec<Socket> = sockets.context(
+            "the sockets of this network namespace cannot be read (sock_diag): run it where sockets of netlink are \
+             allowed, on a kernel with CONFIG_INET_DIAG",
+        )?;
         let search = search(range, &reserved, &sockets, route, time_wait);
         Ok(Self {
             route,
@@ -85,12 +92,12 @@ fn search(
     for socket in sockets {
         let source = SocketAddr::new(route.source, socket.local.port());
         let is_same = (socket.local, socket.remote) == (source, route.destination);
-        let state = match socket.kind {
-            Kind::Listener => State::Bound,
+        let state = match PortUse::of(socket.state) {
+            PortUse::Listener => State::Bound,
             _ if !is_same => continue,
-            Kind::Connection => State::Taken,
-            Kind::TimeWait(age) if reuses(time_wait, route, age) => State::TimeWaitReused,
-            Kind::TimeWait(_) => State::TimeWait,
+            PortUse::TimeWait if reuses(time_wait, route, age(socket)) => State::TimeWaitReused,
+            PortUse::TimeWait => State::TimeWait,
+            _ => State::Taken,
         };
         let known = used.entry(socket.local.port()).or_insert(state);
         *known = state.max(*known);
@@ -101,6 +108,11 @@ fn search(
         }
         used.get(&port).copied().unwrap_or(State::Free)
     })
+}
+
+/// Returns how long a connection has been in TIME_WAIT.
+fn age(socket: &Socket) -> Duration {
+    TIME_WAIT_LENGTH.saturating_sub(socket.expires.unwrap_or_default())
 }
 
 /// Returns whether the kernel reuses a port that has been in TIME_WAIT for this long, by the rules of
@@ -160,27 +172,15 @@ fn range(own: Option<PortRange>) -> Result<SearchRange> {
     let layout =
         layout.with_context(|| format!("{}: the order of its search is not known", option()))?;
     Ok(SearchRange {
-        ports: narrowed(namespace, own),
+        ports: namespace.narrowed(own),
         by_parity: !layout.socket_range_has_no_parity,
     })
-}
-
-/// Returns the range of a socket with a range of its own: the kernel ignores an end that is not within the range of the
-/// namespace.
-fn narrowed(namespace: PortRange, own: PortRange) -> PortRange {
-    let mut range = namespace;
-    if range.contains(own.low) {
-        range.low = own.low;
-    }
-    if range.contains(own.high) {
-        range.high = own.high;
-    }
-    range
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sockets;
 
     const RANGE: PortRange = PortRange {
         low: 20_000,
@@ -195,11 +195,15 @@ mod tests {
         }
     }
 
-    fn socket(local: &str, remote: &str, kind: Kind) -> Socket {
+    fn socket(local: &str, remote: &str, state: sockets::State, left_ms: u64) -> Socket {
         Socket {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
-            kind,
+            state,
+            uid: 0,
+            inode: 0,
+            cgroup_id: None,
+            expires: Some(Duration::from_millis(left_ms)),
         }
     }
 
@@ -213,18 +217,19 @@ mod tests {
     #[test]
     fn only_the_same_four_addresses_take_a_port_and_a_bound_one_is_skipped_by_all() {
         let to = "10.0.0.2:80";
-        let old = Kind::TimeWait(Duration::from_secs(2));
-        let new = Kind::TimeWait(Duration::from_millis(500));
+        let connection = |local, remote| socket(local, remote, sockets::State::Established, 0);
+        let ended = |local, left_ms| socket(local, to, sockets::State::TimeWait, left_ms);
+        let listener = |local, remote| socket(local, remote, sockets::State::Listen, 0);
         let sockets = [
-            socket("10.0.0.1:20000", to, Kind::Connection),
-            socket("10.0.0.1:20001", "10.0.0.2:81", Kind::Connection),
-            socket("10.0.0.1:20002", "10.0.0.3:80", Kind::Connection),
-            socket("10.0.0.9:20003", to, Kind::Connection),
-            socket("[::]:20004", "[::]:0", Kind::Listener),
-            socket("10.0.0.1:20004", to, Kind::Connection),
-            socket("10.0.0.1:20005", to, old),
-            socket("10.0.0.1:20006", to, new),
-            socket("10.0.0.1:20008", to, Kind::Connection),
+            connection("10.0.0.1:20000", to),
+            connection("10.0.0.1:20001", "10.0.0.2:81"),
+            connection("10.0.0.1:20002", "10.0.0.3:80"),
+            connection("10.0.0.9:20003", to),
+            listener("[::]:20004", "[::]:0"),
+            connection("10.0.0.1:20004", to),
+            ended("10.0.0.1:20005", 58_000),
+            ended("10.0.0.1:20006", 59_500),
+            connection("10.0.0.1:20008", to),
         ];
         let reserved = [PortRange {
             low: 20_008,
@@ -262,7 +267,7 @@ mod tests {
 
     #[test]
     fn an_end_out_of_the_range_of_the_namespace_is_ignored() {
-        let range = |low, high| narrowed(RANGE, PortRange { low, high });
+        let range = |low, high| RANGE.narrowed(PortRange { low, high });
         assert_eq!(
             range(20_002, 20_004),
             PortRange {

@@ -167,6 +167,7 @@ mod tests {
         },
         *,
     };
+    use crate::fixtures::field_names;
 
     const SCHEMA_TEXT: &str = include_str!("../../../docs/explain.schema.json");
     const DOCS: &str = include_str!("../../../docs/explain.md");
@@ -200,20 +201,7 @@ mod tests {
         assert_eq!(random["step_width"], 4);
         assert_eq!(random["walk"], Value::Null);
 
-        fn names(value: &Value, found: &mut Vec<String>) {
-            match value {
-                Value::Object(fields) => {
-                    for (name, value) in fields {
-                        found.push(name.clone());
-                        names(value, found);
-                    }
-                }
-                Value::Array(values) => values.iter().for_each(|value| names(value, found)),
-                _ => {}
-            }
-        }
-        let mut fields = Vec::new();
-        names(&object, &mut fields);
+        let fields = field_names(&object);
         assert!(fields.len() > 40, "{fields:?}");
         for field in fields {
             assert!(

@@ -1,6 +1,6 @@
 //! `connect-trace explain`: the port search of connect() to one destination on this host, step by step.
 //!
-//! `host` reads the facts (the settings, the kernel's order, the `sockets`), and `search` goes through the range from
+//! `host` reads the facts (the settings, the kernel's order, the sockets), and `search` goes through the range from
 //! every start that a search can have: the start of a real one is a secret of the kernel. `text`, `json` and `svg`
 //! write the result.
 
@@ -8,7 +8,6 @@ pub(crate) mod args;
 mod host;
 mod json;
 mod search;
-mod sockets;
 mod svg;
 mod text;
 

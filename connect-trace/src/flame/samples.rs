@@ -26,8 +26,8 @@ const UNKNOWN: &str = "[unknown]";
 /// Root frame of the stacks that do not reach down to connect().
 const NOT_UNWOUND: &str = "[not unwound]";
 
-/// Functions by which the kernel offers its CPU, since 5.11 and before.
-const YIELDS: [&str; 2] = ["__cond_resched", "_cond_resched"];
+/// Functions by which the kernel offers its CPU: since 5.11, on arm64 if the model of preemption can change, and before.
+const YIELDS: [&str; 3] = ["__cond_resched", "dynamic_cond_resched", "_cond_resched"];
 
 /// Beginnings of the names of our own tracepoint's frames, above the scheduler.
 const OF_TRACEPOINT: [&str; 5] = [
@@ -38,8 +38,22 @@ const OF_TRACEPOINT: [&str; 5] = [
     "__traceiter_",
 ];
 
-/// Beginnings of the names of the kernel's outermost functions: of system calls, and of kernel threads.
-const ENTRIES: [&str; 2] = ["entry_", "ret_from_fork"];
+/// Beginnings of the names of the kernel's outermost functions: of system calls, on x86-64 and on arm64, and of kernel
+/// threads.
+const ENTRIES: [&str; 3] = ["entry_", "el0", "ret_from_fork"];
+
+/// Beginning of the names of arm64's outermost functions of system calls.
+const ENTRY_OF_ARM64: &str = "el0";
+
+/// Beginnings of the names of functions that run for a probe, beside those of [`OF_PROBES`].
+const OF_PROGRAMS: [&str; 6] = [
+    "bpf_prog_",
+    "bpf_skc_",
+    "bpf_ktime_",
+    "__bpf_prog",
+    "update_prog_stats",
+    "el1",
+];
 
 /// Code to which a function with a kretprobe returns, since 6.1 and before: that return address is its first byte.
 const RETURNS: [&str; 3] = [
@@ -61,14 +75,17 @@ const PROBED: [&str; 9] = [
     UDP[2].symbol,
 ];
 
-/// Beginnings of the names of the code that calls a probe from a function.
-const OF_PROBES: [&str; 6] = [
+/// Beginnings of the names of the code that calls a probe from a function; the last four are handlers of a breakpoint, on
+/// x86-64 and on arm64.
+const OF_PROBES: [&str; 8] = [
     "bpf_trampoline",
     "ftrace_",
     "kprobe_",
     "optimized_callback",
     "asm_exc_int3",
     "asm_int3",
+    "el1h_64_sync",
+    "el1_sync",
 ];
 
 /// Account of the samples that arrived, each of which is counted once.
@@ -331,6 +348,7 @@ impl Samples {
         names.reverse();
         self.complete(&mut names, header.flags);
         self.lift_probes(&mut names);
+        self.restore_search(&mut names, header.flags);
         for name in names {
             node = self.tree.child(node, name);
         }
@@ -353,11 +371,13 @@ impl Samples {
             _ => &[dgram],
         };
         // inet_dgram_connect is in no stack if it ends with the jump to the next function.
-        let is_whole = outermost_first.first().is_some_and(|&name| {
-            let name = self.tree.name(name);
-            ENTRIES.iter().any(|entry| name.starts_with(entry))
-        });
-        if is_whole || self.has_any(outermost_first, outermost) {
+        let search = if is_tcp { search } else { search_of_udp };
+        let is_in_search = flags.has(Flags::SEARCH_ENTERED) && !flags.has(Flags::SEARCH_TIMED);
+        let entry = outermost_first.first().map(|&name| self.tree.name(name));
+        let is_whole =
+            entry.is_some_and(|name| ENTRIES.iter().any(|entry| name.starts_with(entry)));
+        let is_reached = self.has_any(outermost_first, outermost);
+        if is_whole || is_reached {
             return;
         }
         let mut known = vec![NOT_UNWOUND];
@@ -369,8 +389,6 @@ impl Samples {
             Flags::BIND => {}
             _ => known.push(dgram),
         }
-        let search = if is_tcp { search } else { search_of_udp };
-        let is_in_search = flags.has(Flags::SEARCH_ENTERED) && !flags.has(Flags::SEARCH_TIMED);
         if is_in_search && !self.has_any(outermost_first, &[search, autobind]) {
             known.push(search);
         }
@@ -379,6 +397,29 @@ impl Samples {
             .map(|name| self.tree.number(name))
             .collect();
         outermost_first.splice(..0, known);
+    }
+
+    /// Puts the port search of TCP back that called the innermost function: arm64's stacks lack the caller of a function
+    /// without a frame of its own.
+    fn restore_search(&mut self, outermost_first: &mut Vec<Name>, header_flags: u64) {
+        let flags = Flags(header_flags as u16);
+        let [v4, v6, search] = CONNECT.map(|function| function.symbol);
+        let is_in_search = flags.has(Flags::SEARCH_ENTERED) && !flags.has(Flags::SEARCH_TIMED);
+        let entry = outermost_first.first().map(|&name| self.tree.name(name));
+        let is_of_arm64 = entry.is_some_and(|name| name.starts_with(ENTRY_OF_ARM64));
+        let is_of_probe = outermost_first.iter().any(|&name| {
+            let name = self.tree.name(name);
+            OF_PROGRAMS.iter().any(|start| name.starts_with(start))
+        });
+        if is_of_arm64
+            && is_in_search
+            && !is_of_probe
+            && self.has_any(outermost_first, &[v4, v6])
+            && !self.has_any(outermost_first, &[search])
+        {
+            let search = self.tree.number(search);
+            outermost_first.insert(outermost_first.len() - 1, search);
+        }
     }
 
     /// Puts our own probes beside the functions that they are attached to, and not on them. A probe is called by the first
@@ -455,7 +496,7 @@ mod tests {
 
     /// Addresses of the functions of [`samples`], the size of each.
     const SIZE: u64 = 0x100;
-    const FUNCTIONS: [&str; 9] = [
+    const FUNCTIONS: [&str; 11] = [
         "entry_SYSCALL_64",
         "tcp_v4_connect",
         "__inet_hash_connect",
@@ -465,6 +506,8 @@ mod tests {
         "__schedule",
         "__cond_resched",
         "__traceiter_sched_switch",
+        "el0t_64_sync",
+        "el1h_64_sync",
     ];
     const PERIOD_NS: u64 = 1_000;
 
@@ -613,6 +656,11 @@ mod tests {
             one_stack(&probe, SampleKind::RUNNING),
             "tcp_v4_connect;bpf_trampoline;bpf_prog_1_fentry_inet"
         );
+        let breakpoint = ["tcp_v4_connect", "__inet_hash_connect", "el1h_64_sync"];
+        assert_eq!(
+            one_stack(&breakpoint, SampleKind::RUNNING),
+            "tcp_v4_connect;el1h_64_sync"
+        );
         let rest = [
             "entry_SYSCALL_64",
             "tcp_v4_connect",
@@ -626,6 +674,34 @@ mod tests {
         assert_eq!(
             one_stack(&rest, SampleKind::RUNNING),
             "entry_SYSCALL_64;tcp_v4_connect;__inet_hash_connect;__inet_check_established"
+        );
+    }
+
+    #[test]
+    fn the_search_is_put_back_that_arm64_leaves_out_of_a_stack() {
+        let leaf = ["el0t_64_sync", "tcp_v4_connect", "__inet_check_established"];
+        assert_eq!(
+            one_stack(&leaf, SampleKind::RUNNING),
+            "el0t_64_sync;tcp_v4_connect;__inet_hash_connect;__inet_check_established"
+        );
+        let probe = [
+            "el0t_64_sync",
+            "tcp_v4_connect",
+            "bpf_trampoline_1",
+            "bpf_prog_1_fentry_inet",
+        ];
+        assert_eq!(
+            one_stack(&probe, SampleKind::RUNNING),
+            "el0t_64_sync;bpf_trampoline;bpf_prog_1_fentry_inet"
+        );
+        let of_x86_64 = [
+            "entry_SYSCALL_64",
+            "tcp_v4_connect",
+            "__inet_check_established",
+        ];
+        assert_eq!(
+            one_stack(&of_x86_64, SampleKind::RUNNING),
+            "entry_SYSCALL_64;tcp_v4_connect;__inet_check_established"
         );
     }
 
@@ -661,11 +737,10 @@ mod tests {
         let bind = Flags(Flags::UDP.0 | Flags::BIND.0);
         assert_eq!(stack(bind), format!("{NOT_UNWOUND};{search}"));
         // A function that jumps to the next one leaves no frame.
-        let whole = one_stack(
-            &["entry_SYSCALL_64", "no such function"],
-            SampleKind::RUNNING,
-        );
-        assert_eq!(whole, format!("entry_SYSCALL_64;{UNKNOWN}"));
+        for entry in ["entry_SYSCALL_64", "el0t_64_sync"] {
+            let whole = one_stack(&[entry, "no such function"], SampleKind::RUNNING);
+            assert_eq!(whole, format!("{entry};{UNKNOWN}"));
+        }
     }
 
     #[test]

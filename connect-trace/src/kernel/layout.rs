@@ -8,6 +8,7 @@ use super::{
     btf::{Btf, Kind, VOID},
     cast::Cast,
     port_tables::PortTables,
+    registers,
     requirement::MissingRequirement,
 };
 
@@ -154,6 +155,7 @@ impl Layout {
             layout.find(btf, TASK_MEMBERS)?;
         }
         layout.find_udp(btf)?;
+        layout.offsets.extend(registers::of(btf)?);
         let kind =
             |structure, path| anyhow::Ok(btf.member(structure, path)?.map(|found| found.kind));
         layout.port_range_is_pair = kind("net", "ipv4.ip_local_ports.range")? == Some(Kind::Array);

@@ -21,16 +21,8 @@ impl Process {
     /// With `ESRCH` if there is none; with `EINVAL`, or `ENOENT` on newer kernels, if the id is that of a thread which
     /// is not the first of its process.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
-        // SAFETY: the system call takes two numbers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self {
-            pid,
-            // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
-            fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) },
-        })
+        let fd = pidfd_open(pid, 0)?;
+        Ok(Self { pid, fd })
     }
 
     /// Opens the process that `--pid` asks for.
@@ -80,10 +72,30 @@ pub(crate) fn is_running(pid: u32) -> bool {
 }
 
 /// Returns the id of the process that a thread belongs to.
-fn process_of_thread(tid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    group?.trim().parse().ok()
+pub(crate) fn process_of_thread(tid: u32) -> Option<u32> {
+    status_number(&tid.to_string(), "Tgid:")
+}
+
+/// Returns a number of `/proc/PROCESS/status`, where the process is an id or `self`; `None` if there is no such process or
+/// line.
+pub(crate) fn status_number(process: &str, name: &str) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    value?.trim().parse().ok()
+}
+
+/// Opens a process, or what the flags say.
+///
+/// # Errors
+/// See pidfd_open(2).
+pub(crate) fn pidfd_open(pid: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the system call takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 #[cfg(test)]

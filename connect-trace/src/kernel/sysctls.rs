@@ -5,12 +5,13 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::requirement::MissingRequirement;
+use super::{requirement::MissingRequirement, symbols::Symbols};
 
 /// Contains 0 if every kprobe is disarmed (Documentation/trace/kprobes.rst). Readable by root only, and only with
 /// debugfs.
 const KPROBES: &str = "/sys/kernel/debug/kprobes/enabled";
-/// Contains 0 if everything that enters functions by ftrace is off: fentry, and kprobes at the entry of a function.
+/// Contains 0 if everything that enters functions by ftrace is off: fentry, and on kernels with [`HANDLER`] kprobes at the
+/// entry of a function.
 const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 
 /// Checks that kprobes are not turned off.
@@ -25,6 +26,10 @@ pub(crate) fn kprobes() -> Result<()> {
     )
 }
 
+/// The function of kernels whose kprobes enter functions by ftrace (`CONFIG_KPROBES_ON_FTRACE`): those for x86-64, but not
+/// those for arm64.
+const HANDLER: &str = "kprobe_ftrace_handler";
+
 /// Checks that ftrace is not turned off.
 ///
 /// # Errors
@@ -35,6 +40,22 @@ pub(crate) fn ftrace() -> Result<()> {
         || "ftrace is turned off (kernel.ftrace_enabled is 0)".to_owned(),
         "turn it on (sysctl kernel.ftrace_enabled=1)",
     )
+}
+
+/// Checks that ftrace is not turned off if kprobes enter functions by it.
+///
+/// # Errors
+/// As of [`ftrace`].
+pub(crate) fn ftrace_of_kprobes() -> Result<()> {
+    let Err(off) = ftrace() else {
+        return Ok(());
+    };
+    let symbols = Symbols::of_running_kernel(&[HANDLER])?;
+    // The kernel's types, from which it takes the functions if it hides the symbols, need not have this one.
+    match symbols.functions.is_empty() && symbols.note.is_none() {
+        true => Ok(()),
+        false => Err(off),
+    }
 }
 
 /// Contains 1 if the kernel counts the runs of every eBPF program (Linux 5.1).

@@ -66,8 +66,10 @@ impl KernelText {
                 continue;
             };
             let name = symbol.name;
-            // Bytes before a function that only hold a hash or padding have a symbol too.
-            if !symbol.is_function() || name.starts_with(b"__pfx_") || name.starts_with(b"__cfi_") {
+            // Bytes before a function that only hold a hash or padding have a symbol too, and so have instructions and data
+            // within functions of modules for arm64.
+            let is_none = [&b"__pfx_"[..], b"__cfi_", b"$"];
+            if !symbol.is_function() || is_none.iter().any(|start| name.starts_with(start)) {
                 continue;
             }
             let start = hexadecimal(symbol.address);
@@ -130,7 +132,7 @@ mod tests {
     fn an_address_has_the_name_of_the_function_that_begins_before_it() {
         let text = text(
             "ffffffff81000100 t second\nffffffff81000000 T first\nffffffff81000080 d a_variable\n\
-             ffffffff810000f0 t __pfx_second\nffffffffc0000000 t of_module\t[ipv6]\n",
+             ffffffff810000f0 t __pfx_second\nffffffffc0000100 t $x\t[ipv6]\nffffffffc0000000 t of_module\t[ipv6]\n",
         );
         assert_eq!(text.name(0xffff_ffff_8100_0000), Some("first"));
         assert_eq!(text.name(0xffff_ffff_8100_00ff), Some("first"));

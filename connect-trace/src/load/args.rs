@@ -35,6 +35,10 @@ pub struct LoadArgs {
     #[arg(long)]
     pub close: bool,
 
+    /// Begin this many connections per second, at even intervals, instead of each when the one before has ended
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+
     /// Connect to this server from the host's own network, with its port range, instead of within a private namespace.
     /// This can use up the source ports to that server, so it asks for confirmation
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["range", "ipv4", "ipv6"])]
@@ -72,6 +76,10 @@ pub struct WorkloadArgs {
     /// for several runs [default: 500, for the strategies that try again 32]
     #[arg(long = "window", value_name = "PORTS", value_parser = clap::value_parser!(u16).range(2..))]
     pub windows: Vec<u16>,
+
+    /// Longest step of a search with the strategy step-width: net.ipv4.ip_local_port_step_width of the private namespace
+    #[arg(long, value_name = "NUMBER", default_value_t = STEP_WIDTH, value_parser = clap::value_parser!(u16).range(1..))]
+    pub step_width: u16,
 
     /// Maximum number of ports or windows that a strategy tries per connection [default: twice the number of ports in
     /// the range; windows end with the whole range]
@@ -129,6 +137,8 @@ pub enum StrategyName {
     WindowCursor,
     /// IP_LOCAL_PORT_RANGE with the whole range; allowed from Linux 6.3 or 6.1.32, helps from 6.8
     FullRange,
+    /// no socket option: searches by random steps of up to --step-width (a setting of the host); from Linux 7.1
+    StepWidth,
 }
 
 /// `--protocol`
@@ -159,6 +169,10 @@ pub(crate) const WINDOW: u16 = 500;
 /// Default number of ports of the first window if others follow: a short search, and in most cases a port.
 pub(crate) const FIRST_WINDOW: u16 = 32;
 
+/// Default of net.ipv4.ip_local_port_step_width for the strategy that sets it: long steps lead out of a run of ports that
+/// are in use, and a range has many of them.
+pub(crate) const STEP_WIDTH: u16 = 128;
+
 impl StrategyName {
     /// Returns the strategy with a window of this number of ports; `None` if it has no windows.
     pub(crate) fn with_window(self, ports: u16) -> Option<Strategy> {
@@ -177,7 +191,10 @@ impl LoadArgs {
     /// # Errors
     /// Names the options that contradict each other.
     pub fn plans(&self) -> Result<Vec<Plan>, String> {
-        let workload = self.common.workload(self.close, self.target)?;
+        let workload = Workload {
+            rate: self.rate,
+            ..self.common.workload(self.close, self.target)?
+        };
         let mut plans = Vec::new();
         for name in &self.strategies {
             for strategy in self.common.strategies(*name) {
@@ -234,6 +251,7 @@ impl WorkloadArgs {
             protocol: self.protocol.into(),
             v6,
             tries: self.tries,
+            rate: None,
             target,
         })
     }
@@ -247,6 +265,7 @@ impl WorkloadArgs {
             StrategyName::SelectTestRepeat => vec![Strategy::SelectTestRepeat],
             StrategyName::Cursor => vec![Strategy::Cursor],
             StrategyName::FullRange => vec![Strategy::FullRange],
+            StrategyName::StepWidth => vec![Strategy::StepWidth(self.step_width)],
             StrategyName::Window => self.of_windows(name, &[WINDOW]),
             StrategyName::WindowRetry | StrategyName::WindowCursor => {
                 self.of_windows(name, &[FIRST_WINDOW])

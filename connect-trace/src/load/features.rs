@@ -1,5 +1,7 @@
 //! Features of this kernel that the strategies need, found by trying them in a private namespace.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ pub struct Features {
     pub mixed: bool,
     /// UDP-Lite sockets can be opened.
     pub udplite: bool,
+    /// A namespace has net.ipv4.ip_local_port_step_width.
+    pub step_width: bool,
 }
 
 impl Features {
@@ -46,6 +50,11 @@ impl Features {
              available from Linux 6.3, and from 6.1.32 in 6.1"
         );
         ensure!(
+            self.step_width || strategy.step_width().is_none(),
+            "the strategy {strategy} sets net.ipv4.ip_local_port_step_width, which this kernel ({release}) lacks: it is \
+             available from Linux 7.1"
+        );
+        ensure!(
             self.udplite || protocol != Protocol::UdpLite,
             "this kernel ({release}) has no UDP-Lite, which Linux had up to 7.0"
         );
@@ -55,6 +64,9 @@ impl Features {
     /// A note for a strategy that can be used on this kernel but does not help there.
     #[must_use]
     pub fn caveat(self, strategy: Strategy, protocol: Protocol) -> Option<&'static str> {
+        if strategy.step_width().is_some() && protocol != Protocol::Tcp {
+            return Some("step-width changes nothing here: the setting is for TCP");
+        }
         (strategy == Strategy::FullRange && protocol == Protocol::Tcp && !self.mixed).then_some(
             "full-range cannot help on this kernel: even with IP_LOCAL_PORT_RANGE, it searches all ports of one \
              parity before the others; Linux 6.8 and later do not",
@@ -74,6 +86,7 @@ pub(super) fn of_this_kernel() -> Result<Features> {
         mixed: port_range
             && is_mixed().context("trying how a search with IP_LOCAL_PORT_RANGE goes")?,
         udplite: Socket::open(Protocol::UdpLite, false).is_ok(),
+        step_width: Path::new(namespace::STEP_WIDTH).exists(),
     })
 }
 
@@ -106,7 +119,12 @@ mod tests {
             port_range: false,
             mixed: false,
             udplite: true,
+            step_width: false,
         };
+        let why = old
+            .check(Strategy::StepWidth(8), Protocol::Tcp)
+            .unwrap_err();
+        assert!(why.to_string().contains("7.1"), "{why}");
         for strategy in [
             Strategy::Window(500),
             Strategy::WindowRetry(500),
@@ -133,7 +151,11 @@ mod tests {
             port_range: true,
             mixed: false,
             udplite: true,
+            step_width: true,
         };
+        let step_width = |protocol| between.caveat(Strategy::StepWidth(8), protocol);
+        assert_eq!(step_width(Protocol::Tcp), None);
+        assert!(step_width(Protocol::Udp).is_some());
         let caveat = between.caveat(Strategy::FullRange, Protocol::Tcp);
         assert!(caveat.unwrap().contains("6.8"));
         assert_eq!(between.caveat(Strategy::Window(500), Protocol::Tcp), None);

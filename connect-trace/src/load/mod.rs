@@ -26,7 +26,7 @@ pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub mod runner;
-mod socket;
+pub(crate) mod socket;
 pub(crate) mod strategy;
 pub(crate) mod target;
 mod text;
@@ -59,6 +59,9 @@ use crate::{
     options::Format,
     term::{message::Stderr, stdout::stdout, terminal},
 };
+
+/// Least share of a rate that was asked for at which no warning is given.
+const LEAST_OF_RATE: f64 = 0.99;
 
 /// A completed run.
 #[derive(Clone, Debug)]
@@ -113,6 +116,14 @@ impl Done {
                  times: more per second are possible"
                     .to_owned(),
             );
+        }
+        if let Some(rate) = self.plan.rate
+            && self.figures.attempts as f64 / self.seconds() < f64::from(rate) * LEAST_OF_RATE
+        {
+            warnings.push(format!(
+                "{rate} connections per second were asked for, and {:.0} attempts per second were made",
+                self.figures.attempts as f64 / self.seconds()
+            ));
         }
         if self.plan.close_above.is_some() && self.figures.failed.contains_key(&libc::EADDRNOTAVAIL)
         {
@@ -190,8 +201,12 @@ fn print(done: &Done, is_first: bool, args: &WorkloadArgs) -> io::Result<()> {
 /// # Errors
 /// If the kernel does not support a plan.
 pub fn features_for(plans: &[Plan]) -> Result<Option<Features>> {
-    let needed =
-        |plan: &Plan| plan.strategy.needs_port_range() || plan.protocol == Protocol::UdpLite;
+    let needed = |plan: &Plan| {
+        let strategy = plan.strategy;
+        strategy.needs_port_range()
+            || strategy.step_width().is_some()
+            || plan.protocol == Protocol::UdpLite
+    };
     if !plans.iter().any(needed) {
         return Ok(None);
     }

@@ -14,6 +14,7 @@ use super::{plan::Protocol, socket::Socket};
 use crate::connect::PortRange;
 
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+pub(super) const STEP_WIDTH: &str = "/proc/sys/net/ipv4/ip_local_port_step_width";
 const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const FIRST_UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 const BACKLOG: &str = "/proc/sys/net/core/somaxconn";
@@ -67,7 +68,7 @@ fn raise_loopback() -> Result<()> {
     // SAFETY: all fields of an ifreq are plain numbers, for which zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: the request is an ifreq, which is what SIOCSIFFLAGS reads, and outlives the call.
@@ -89,14 +90,6 @@ fn raise_loopback() -> Result<()> {
 /// # Errors
 /// If a file cannot be written, as in a container whose `/proc/sys` is read-only.
 pub(super) fn set_port_range(range: PortRange) -> Result<()> {
-    let write = |file: &str, text: String| {
-        fs::write(file, &text).with_context(|| {
-            format!(
-                "cannot write {text:?} to {file} of a private network namespace; in a container, /proc/sys must \
-                 be writable"
-            )
-        })
-    };
     if range.low < 1024 {
         // The kernel refuses a range that begins among the privileged ports.
         write(FIRST_UNPRIVILEGED, range.low.to_string())?;
@@ -104,11 +97,27 @@ pub(super) fn set_port_range(range: PortRange) -> Result<()> {
     write(PORT_RANGE, format!("{} {}", range.low, range.high))
 }
 
+/// Sets the longest step of searches in this network namespace.
+///
+/// # Errors
+/// As for [`set_port_range`].
+pub(super) fn set_step_width(width: u16) -> Result<()> {
+    write(STEP_WIDTH, width.to_string())
+}
+
+fn write(file: &str, text: String) -> Result<()> {
+    fs::write(file, &text).with_context(|| {
+        format!(
+            "cannot write {text:?} to {file} of a private network namespace; in a container, /proc/sys must be writable"
+        )
+    })
+}
+
 /// Returns the range of ports of this network namespace.
 ///
 /// # Errors
 /// If it cannot be read.
-pub(super) fn port_range() -> Result<PortRange> {
+pub(crate) fn port_range() -> Result<PortRange> {
     let text =
         fs::read_to_string(PORT_RANGE).with_context(|| format!("cannot read {PORT_RANGE}"))?;
     let mut ports = text.split_whitespace().map(str::parse);

@@ -76,6 +76,8 @@ pub struct Plan {
     pub repeat: u32,
     /// Maximum number of ports or windows that a strategy tries for a connection.
     pub tries: u32,
+    /// Number of connections to begin per second; `None` for each when the one before has ended.
+    pub rate: Option<u32>,
     /// Destination and network.
     pub network: Network,
 }

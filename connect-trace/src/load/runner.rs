@@ -103,6 +103,9 @@ fn make(plan: &Plan) -> Result<Outcome> {
     if private {
         namespace::enter()?;
         namespace::set_port_range(plan.range)?;
+        if let Some(width) = plan.strategy.step_width() {
+            namespace::set_step_width(width)?;
+        }
         namespace::add_addresses(&plan.sources)?;
     }
     check_sources(plan)?;

@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Type};
 use super::plan::Protocol;
 
 /// `IP_LOCAL_PORT_RANGE` of linux/in.h: highest port << 16 | lowest port.
-const IP_LOCAL_PORT_RANGE: c_int = 51;
+pub(crate) const IP_LOCAL_PORT_RANGE: c_int = 51;
 
 /// A socket that is not connected yet.
 pub(super) struct Socket {
@@ -35,20 +35,7 @@ impl Socket {
 
     /// Sets an option. Options of `IPPROTO_IP` decide how ports are chosen for IPv6 sockets too.
     pub(super) fn set(&self, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
-        // SAFETY: the pointer and the length are those of `value`, which outlives the call.
-        let result = unsafe {
-            libc::setsockopt(
-                self.inner.as_raw_fd(),
-                level,
-                option,
-                (&raw const value).cast(),
-                size_of_val(&value) as socklen_t,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        set_option(&self.inner, level, option, value)
     }
 
     /// Narrows the ports that connect() and bind() choose from.
@@ -117,4 +104,30 @@ impl Socket {
 /// Returns the address in the form that the kernel takes.
 pub(super) fn raw(address: IpAddr, port: u16) -> SockAddr {
     SocketAddr::new(address, port).into()
+}
+
+/// Sets an option that is a number.
+///
+/// # Errors
+/// See setsockopt(2).
+pub(crate) fn set_option(
+    socket: &socket2::Socket,
+    level: c_int,
+    option: c_int,
+    value: c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of `value`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

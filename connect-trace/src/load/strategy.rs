@@ -31,6 +31,9 @@ pub enum Strategy {
     WindowCursor(u16),
     /// `IP_LOCAL_PORT_RANGE` with all ports of the range.
     FullRange,
+    /// No socket option: the kernel searches by random steps of up to this number, or twice it, of ports
+    /// (net.ipv4.ip_local_port_step_width of the private namespace).
+    StepWidth(u16),
 }
 
 /// The choices from which a strategy takes the ports of a connection.
@@ -54,6 +57,15 @@ impl Strategy {
         self.window().is_some() || self == Self::FullRange
     }
 
+    /// Returns the setting of net.ipv4.ip_local_port_step_width that it needs, if it needs one.
+    #[must_use]
+    pub fn step_width(self) -> Option<u16> {
+        match self {
+            Self::StepWidth(width) => Some(width),
+            _ => None,
+        }
+    }
+
     /// Returns the number of ports of its windows, if it has windows.
     #[must_use]
     pub fn window(self) -> Option<u16> {
@@ -68,7 +80,10 @@ impl Strategy {
     /// Returns true if the kernel searches the whole range, so that the kernel decides the order of the ports.
     #[must_use]
     pub fn searches_all(self) -> bool {
-        matches!(self, Self::Default | Self::Addresses | Self::FullRange)
+        matches!(
+            self,
+            Self::Default | Self::Addresses | Self::FullRange | Self::StepWidth(_)
+        )
     }
 
     /// Returns true if it binds ports itself, together with an address.
@@ -112,7 +127,7 @@ impl Strategy {
         let range = ports.range;
         match self {
             Self::Default => return Ok(()),
-            Self::Addresses => {}
+            Self::Addresses | Self::StepWidth(_) => {}
             Self::SelectTestRepeat => {
                 let port = ports.random.u16(range.low..=range.high);
                 return bind_port(socket, ports, port);
@@ -228,6 +243,7 @@ impl fmt::Display for Strategy {
             Self::WindowRetry(ports) => write!(f, "window-retry-{ports}"),
             Self::WindowCursor(ports) => write!(f, "window-cursor-{ports}"),
             Self::FullRange => f.write_str("full-range"),
+            Self::StepWidth(width) => write!(f, "step-width-{width}"),
         }
     }
 }

@@ -103,8 +103,12 @@ fn setting(done: &Done) -> String {
         None => "all kept open".to_owned(),
         Some(open) => format!("{open} kept open, the oldest closed"),
     };
+    let rate = match plan.rate {
+        None => String::new(),
+        Some(rate) => format!(", {rate} begun per second"),
+    };
     format!(
-        "{} {}, ports {}, {}, {}, {held}, seed {}, {to}, Linux {}",
+        "{} {}, ports {}, {}, {}{rate}, {held}, seed {}, {to}, Linux {}",
         plan.protocol,
         if plan.v6 { "IPv6" } else { "IPv4" },
         plan.range,
@@ -147,6 +151,7 @@ mod tests {
         done.figures.tries = 1_000_000_000_000;
         done.figures.most_tries = u32::MAX;
         done.plan.seed = u64::MAX;
+        done.plan.rate = Some(u32::MAX);
         for line in render(&done, Paint(false)).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }

@@ -35,6 +35,9 @@ const MOST_WAITING: usize = 1 << 15;
 /// Time that a thread sleeps if too many attempts are waiting, before it checks again.
 const WAIT: Duration = Duration::from_millis(1);
 
+/// Maximum time that a thread sleeps before it looks if the run has failed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
 /// Maximum time for an answer from another machine.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
@@ -200,6 +203,7 @@ impl<'a> Work<'a> {
             let Some(asked) = self.take() else {
                 return Ok(false);
             };
+            self.wait_for_turn(asked, journal);
             let (attempt, socket) = self.attempt(asked, thread)?;
             if attempt.errno == 0 {
                 self.held.fetch_add(1, Ordering::Relaxed);
@@ -223,6 +227,22 @@ impl<'a> Work<'a> {
             self.held_back.store(true, Ordering::Relaxed);
             lock(journal).until_ns = self.elapsed_ns();
             thread::sleep(WAIT);
+        }
+    }
+
+    /// Waits until an attempt is due, if the plan has a rate. A late attempt does not move those that follow.
+    fn wait_for_turn(&self, asked: u32, journal: &Mutex<Journal>) {
+        let Some(rate) = self.plan.rate else {
+            return;
+        };
+        let due = Duration::from_secs(1) * asked / rate;
+        loop {
+            let left = due.saturating_sub(self.begin.elapsed());
+            if left.is_zero() || self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            lock(journal).until_ns = self.elapsed_ns();
+            thread::sleep(left.min(LONGEST_SLEEP));
         }
     }
 

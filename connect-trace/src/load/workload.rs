@@ -42,6 +42,8 @@ pub struct Workload {
     /// Maximum number of ports or windows that a strategy tries for a connection; `None` for twice the ports of the
     /// range.
     pub tries: Option<u32>,
+    /// Number of connections to begin per second; `None` for each when the one before has ended.
+    pub rate: Option<u32>,
     /// Server to connect to from the present network; `None` for a private network.
     pub target: Option<SocketAddr>,
 }
@@ -56,6 +58,12 @@ impl Workload {
     /// Names the settings that contradict each other.
     pub fn plan(&self, strategy: Strategy, repeat: u32) -> Result<Plan, String> {
         let (range, reserved) = self.ports()?;
+        if let (Some(target), Some(width)) = (self.target, strategy.step_width()) {
+            return Err(format!(
+                "the strategy {strategy} is a setting of the network, and --target {target} uses the host's own, which \
+                 load does not change: set net.ipv4.ip_local_port_step_width to {width} and use the strategy default"
+            ));
+        }
         if let Some(ports) = strategy.window()
             && u32::from(ports) > range.ports()
         {
@@ -93,6 +101,7 @@ impl Workload {
             seed: self.seed.wrapping_add(u64::from(repeat) - 1),
             repeat,
             tries: self.tries.unwrap_or(range.ports() * 2),
+            rate: self.rate,
             network: self.network(range)?,
             sources,
         })
@@ -186,6 +195,7 @@ pub(crate) mod tests {
             protocol: Protocol::Tcp,
             v6: false,
             tries: None,
+            rate: None,
             target: None,
         }
     }

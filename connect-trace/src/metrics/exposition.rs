@@ -13,6 +13,7 @@ use prometheus_client::{
 use super::native;
 use super::{
     Reading,
+    reading::RouteEnd,
     totals::{self, CANDIDATES},
     writer::Writer,
 };
@@ -89,6 +90,7 @@ impl Collector for Reading {
         self.connects(&mut writer)?;
         self.searches(&mut writer)?;
         self.routes(&mut writer)?;
+        self.route_ends(&mut writer)?;
         self.local_ports(&mut writer)?;
         if let Some(mitigation) = &self.mitigation {
             mitigation.encode(&mut writer)?;
@@ -214,6 +216,52 @@ impl Reading {
                 ([("source", source.as_str()), ("destination", destination.as_str())], *ratio)
             }),
         )
+    }
+
+    fn route_ends(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let addresses = |end: &RouteEnd| (end.source.to_string(), end.destination.to_string());
+        let ends: Vec<_> = (self.routes.ends.iter())
+            .map(|end| (addresses(end), end))
+            .collect();
+        type Value = fn(&RouteEnd) -> Option<f64>;
+        let metrics: [(&str, &str, Value); 4] = [
+            (
+                "route_opens_per_second",
+                "Connections that took a port of a route that fills up, per second; only with --ports and --metrics-routes",
+                |end| Some(end.opens_per_s),
+            ),
+            (
+                "route_closes_per_second",
+                "Connections of a route that fills up that ended, per second; only with --ports and --metrics-routes",
+                |end| Some(end.closes_per_s),
+            ),
+            (
+                "route_seconds_until_second_pass",
+                "Seconds until searches on a route find ports in the second pass only, if that is predicted; only with --ports and --metrics-routes",
+                |end| end.second_pass_s,
+            ),
+            (
+                "route_seconds_until_exhausted",
+                "Seconds until connect() finds no port on a route any more, if that is predicted; only with --ports and --metrics-routes",
+                |end| end.exhausted_s,
+            ),
+        ];
+        for (name, help, value) in metrics {
+            let values: Vec<_> = ends
+                .iter()
+                .filter_map(|((source, destination), end)| {
+                    let labels = [
+                        ("source", source.as_str()),
+                        ("destination", destination.as_str()),
+                    ];
+                    Some((labels, value(end)?))
+                })
+                .collect();
+            if !values.is_empty() {
+                writer.gauges(name, help, None, values)?;
+            }
+        }
+        Ok(())
     }
 
     fn local_ports(&self, writer: &mut Writer<'_>) -> fmt::Result {

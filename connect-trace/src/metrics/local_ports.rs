@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    connect::{
-        PortRange,
-        settings::{parsed, reserved_ranges, setting, the_range},
-    },
-    kernel::listeners,
+    connect::{PortRange, settings::LocalPortSettings},
+    sockets,
 };
 
 /// Numbers of ports.
@@ -25,16 +22,13 @@ impl LocalPorts {
     /// Reads them; `None` if the settings cannot be read.
     #[must_use]
     pub fn of_this_namespace() -> Option<Self> {
-        let refused = |error: &String| log::debug!("{error}");
-        let name = "ip_local_port_range";
-        let range = parsed(name, &setting(name), the_range);
-        let name = "ip_local_reserved_ports";
-        let reserved = parsed(name, &setting(name), reserved_ranges);
-        let listeners = listeners::ports();
+        let settings = LocalPortSettings::of_this_namespace();
+        let settings = settings.inspect_err(|error| log::debug!("{error}")).ok()?;
+        let listeners = sockets::listening_ports();
         let listeners = listeners.inspect_err(|error| log::debug!("sock_diag: {error}"));
         Some(Self::of(
-            range.inspect_err(refused).ok()?,
-            &reserved.inspect_err(refused).ok()?,
+            settings.range,
+            &settings.reserved,
             listeners.ok().as_ref(),
         ))
     }

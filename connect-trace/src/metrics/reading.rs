@@ -10,7 +10,12 @@ pub use super::{local_ports::LocalPorts, mitigation::MitigationReading, process:
 use super::Totals;
 use crate::{
     overhead::{ProgramRuns, limiter::Level},
-    stats::{accounting::Accounting, exhaustion::Exhausted},
+    stats::{
+        accounting::Accounting,
+        exhaustion::Exhausted,
+        filling::{Filling, FillingRoute},
+        forecast::Outlook,
+    },
 };
 
 /// The routes whose ports run out, as of the last interval.
@@ -24,6 +29,25 @@ pub struct Routes {
     pub warnings: u64,
     /// The fullest routes by their addresses, as many as were asked for.
     pub named: Vec<NamedRoute>,
+    /// The ends of the routes that fill up, as many as were asked for.
+    pub ends: Vec<RouteEnd>,
+}
+
+/// When the ports of a route end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouteEnd {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination.
+    pub destination: SocketAddr,
+    /// Connections that took a port, per second.
+    pub opens_per_s: f64,
+    /// Connections that ended, per second.
+    pub closes_per_s: f64,
+    /// Seconds until the second pass begins; `None` if nobody can say.
+    pub second_pass_s: Option<f64>,
+    /// Seconds until connect() fails; `None` if nobody can say.
+    pub exhausted_s: Option<f64>,
 }
 
 /// A route by its addresses.
@@ -52,15 +76,39 @@ impl Routes {
         // Routes that differ only in the network namespace or the socket's own range have the same labels.
         let mut seen = BTreeSet::new();
         let distinct = routes
-            .filter(|found| seen.insert((found.route.source, found.route.destination)))
+            .filter(|found| {
+                seen.insert((
+                    found.searched.route.source,
+                    found.searched.route.destination,
+                ))
+            })
             .take(named);
         self.named = distinct
             .map(|found| NamedRoute {
-                source: found.route.source,
-                destination: found.route.destination,
+                source: found.searched.route.source,
+                destination: found.searched.route.destination,
                 used_ratio: ratio(found.evidence.percent_taken),
             })
             .collect();
+    }
+
+    /// Takes the routes that fill up now, and names the fullest `named` of them.
+    pub fn see_filling(&mut self, filling: &Filling, named: usize) {
+        let mut seen = BTreeSet::new();
+        let routes = filling.routes.iter();
+        let distinct = routes.filter(|filling| {
+            let route = filling.ports.route;
+            seen.insert((route.source, route.destination))
+        });
+        let end = |filling: &FillingRoute| RouteEnd {
+            source: filling.ports.route.source,
+            destination: filling.ports.route.destination,
+            opens_per_s: filling.forecast.opens_per_s,
+            closes_per_s: filling.forecast.closes_per_s,
+            second_pass_s: filling.forecast.second_pass.and_then(Outlook::seconds),
+            exhausted_s: filling.forecast.exhausted.seconds(),
+        };
+        self.ends = distinct.take(named).map(end).collect();
     }
 }
 

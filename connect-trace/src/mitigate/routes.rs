@@ -109,9 +109,13 @@ impl Routes {
     }
 
     /// Looks at what the programs found on the routes, and returns what changes. To be called regularly.
-    pub(crate) fn look(&mut self, found: &[(RouteKey, RouteCounts)], now: Instant) -> Vec<Change> {
+    pub(crate) fn look(
+        &mut self,
+        found: &[(RouteKey, RouteState, RouteCounts)],
+        now: Instant,
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (key, counts) in found {
+        for (key, _, counts) in found {
             let Some(route) = self.all.get_mut(key) else {
                 continue;
             };
@@ -228,12 +232,12 @@ mod tests {
     fn it_ends_when_few_of_the_tested_ports_are_taken() {
         let now = Instant::now();
         let mut routes = Routes::new(50);
-        let Some(Change::Set(key, _)) = routes.saw(&finding(1_500), now) else {
+        let Some(Change::Set(key, state)) = routes.saw(&finding(1_500), now) else {
             panic!("a new route");
         };
         let mut look = |tested, taken| {
             let found = RouteCounts { tested, taken };
-            routes.look(&[(key, found)], now)
+            routes.look(&[(key, state, found)], now)
         };
         assert_eq!(look(99, 0), [], "too few");
         assert_eq!(look(200, 100), []);

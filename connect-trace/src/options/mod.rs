@@ -1,5 +1,7 @@
 //! Options that several commands share, and the values that options take.
 
+pub(crate) mod address;
+pub(crate) mod host;
 pub(crate) mod values;
 
 use clap::ValueEnum;

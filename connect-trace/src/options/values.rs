@@ -92,6 +92,16 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a share of ports in whole percent.
+pub(crate) fn whole_percent(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|percent| *percent <= 100)
+        .ok_or_else(|| "must be a whole percentage such as 50%, up to 100%".to_owned())
+}
+
 /// Parses the number of groups that a report shows.
 pub(crate) fn number_of_groups(text: &str) -> Result<usize, String> {
     text.parse()

@@ -9,6 +9,14 @@ use crate::{
 /// Default size of the ring buffer in bytes.
 pub const RING_BUFFER_BYTES: u32 = 8 << 20;
 
+/// Returns the size of the smallest ring buffer in bytes: a page, which some kernels for arm64 have of 16 or 64 KiB.
+#[must_use]
+pub fn smallest_ring_buffer_bytes() -> u32 {
+    // SAFETY: sysconf has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(bytes).unwrap_or(1 << 16)
+}
+
 /// Default limit of calls in flight.
 pub const MAX_IN_FLIGHT: u32 = 16_384;
 

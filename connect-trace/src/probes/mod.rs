@@ -22,7 +22,7 @@ pub(crate) mod trial;
 
 pub use self::{
     attach::AttachMode,
-    config::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES},
+    config::{MAX_IN_FLIGHT, ProbeConfig, RING_BUFFER_BYTES, smallest_ring_buffer_bytes},
     ends::MAX_CONNECTIONS,
 };
 

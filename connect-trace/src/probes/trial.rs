@@ -1,5 +1,5 @@
-//! Loading the programs without attaching them: shows whether the kernel's verifier accepts them, at no cost to any
-//! connect().
+//! Loading the programs without attaching them to the functions that they are made for: shows whether the kernel's
+//! verifier accepts them, and whether the kernel attaches programs in this way, at no cost to any connect().
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -49,6 +49,7 @@ pub(crate) fn load_all(
     let all = [functions.connect(), functions.checks()].concat();
     match mode {
         AttachMode::Fentry => {
+            fentry::try_out(&mut ebpf)?;
             let btf = fentry::kernel_types(&all)?;
             for function in all {
                 let entry = format!("fentry_{}", function.program);

@@ -10,8 +10,10 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
+    connect::Connect,
     files::is_standard,
-    options::values::{duration, file_size, latency},
+    options::values::{duration, file_size, latency, whole_percent},
+    rules::Condition,
     term::printable::printable,
 };
 
@@ -25,6 +27,9 @@ const DEFAULT_TIME: Duration = Duration::from_hours(1);
 const FEWEST_FILES: u64 = 4;
 /// Number of files for which a folder has room if only that room was chosen.
 const USUAL_FILES: u64 = 16;
+
+/// Condition for which a recording is kept, unless others are chosen.
+const DEFAULT_CONDITION: &str = "errno == EADDRNOTAVAIL";
 
 /// Recording.
 #[derive(Args, Clone, Debug, Default)]
@@ -48,6 +53,23 @@ pub struct RecordArgs {
     #[arg(long, value_name = "SIZE", requires = "record", value_parser = file_size)]
     pub record_keep: Option<u64>,
 
+    /// With a folder, hold the last TIME in memory, up to --record-size, and write it as a file only when --keep-when holds
+    #[arg(long, value_name = "TIME", requires = "record", value_parser = duration)]
+    pub keep: Option<Duration>,
+
+    /// Write what --keep holds when a call meets this condition, such as 'latency > 10ms' or 'taken >= 50%'; docs/rules.md
+    /// has them. Can be repeated [default: errno == EADDRNOTAVAIL]
+    #[arg(long, value_name = "CONDITION", requires = "keep", value_parser = condition)]
+    pub keep_when: Vec<Condition>,
+
+    /// With --ports, write what --keep holds, too, when the connections of a route hold more than PERCENT of its ports
+    #[arg(long, value_name = "PERCENT", requires = "keep", value_parser = whole_percent)]
+    pub keep_above: Option<u32>,
+
+    /// Write at most one file in TIME because of --keep-when [default: the TIME of --keep]
+    #[arg(long, value_name = "TIME", requires = "keep", value_parser = duration)]
+    pub keep_every: Option<Duration>,
+
     /// Record only calls of this time or more, and failed ones; the others are summed up at the end of the file
     #[arg(long, value_name = "TIME", requires = "record", value_parser = latency)]
     pub record_min_latency: Option<Duration>,
@@ -68,6 +90,39 @@ pub(super) struct Limits {
     pub keep: u64,
 }
 
+/// A recording that is held in memory until a condition holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Keep {
+    /// Time that is held.
+    pub time: Duration,
+    /// Any of these conditions on a call.
+    pub when: Vec<Condition>,
+    /// Share of its range that a route may hold, in percent; `None` for any.
+    pub above: Option<u32>,
+    /// Minimum time between two files.
+    pub every: Duration,
+}
+
+impl Keep {
+    /// Returns a condition that holds for a connection, in words.
+    pub(super) fn condition(
+        &self,
+        connect: &Connect,
+        percent_in_use: impl FnOnce() -> Option<f64>,
+    ) -> Option<String> {
+        let mut conditions = self.when.iter();
+        if let Some(condition) = conditions.find(|condition| condition.holds_for(connect)) {
+            return Some(condition.to_string());
+        }
+        let above = self.above?;
+        (percent_in_use()? > f64::from(above)).then(|| format!("ports in use > {above}%"))
+    }
+}
+
+fn condition(text: &str) -> Result<Condition, String> {
+    Condition::parse_for_call(text).map_err(|error| error.to_string())
+}
+
 impl RecordArgs {
     /// Returns true if the recording is written to stdout.
     #[must_use]
@@ -75,9 +130,14 @@ impl RecordArgs {
         self.record.as_deref().is_some_and(is_standard)
     }
 
-    /// Returns a message if the options do not fit together.
-    pub(crate) fn contradiction(&self) -> Option<String> {
-        self.limits().err().map(|error| error.to_string())
+    /// Returns a message if the options do not fit together. `has_ports` is true with `--ports`.
+    pub(crate) fn contradiction(&self, has_ports: bool) -> Option<String> {
+        if self.keep_above.is_some() && !has_ports {
+            return Some("--keep-above needs --ports, which counts the ports of routes".to_owned());
+        }
+        let limits = self.limits().err();
+        let error = limits.or_else(|| self.kept().err())?;
+        Some(error.to_string())
     }
 
     /// Returns the folder for one file after another, if one is named.
@@ -118,6 +178,35 @@ impl RecordArgs {
             size,
             time: self.record_time.unwrap_or(DEFAULT_TIME),
             keep,
+        }))
+    }
+
+    /// Returns how the recording is held in memory; `None` if it is written at once.
+    ///
+    /// # Errors
+    /// If there is no folder for it, or options contradict each other.
+    pub(super) fn kept(&self) -> Result<Option<Keep>> {
+        let Some(time) = self.keep else {
+            return Ok(None);
+        };
+        ensure!(
+            self.folder().is_some(),
+            "--keep writes a file for each time that a condition holds: put a / at the end of --record's name"
+        );
+        ensure!(
+            self.record_time.is_none(),
+            "--keep and --record-time contradict each other: a file has the TIME of --keep"
+        );
+        let when = if self.keep_when.is_empty() {
+            vec![Condition::parse_for_call(DEFAULT_CONDITION)?]
+        } else {
+            self.keep_when.clone()
+        };
+        Ok(Some(Keep {
+            time,
+            when,
+            above: self.keep_above,
+            every: self.keep_every.unwrap_or(time),
         }))
     }
 }

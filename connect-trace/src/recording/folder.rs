@@ -73,6 +73,13 @@ impl Folder {
         self.limits.size
     }
 
+    /// Returns the maximum number of bytes of the batches of a file: the last one is written whole, and is no larger than
+    /// a file.
+    pub(super) fn most_bytes(&self) -> u64 {
+        let size = self.limits.size;
+        size + size.min(frames::MOST_FRAME as u64)
+    }
+
     /// Returns true if another file is to begin: the time of the current one is over, its date has passed, or the clock
     /// was set.
     pub(super) fn is_over(&self) -> bool {
@@ -90,16 +97,16 @@ impl Folder {
         }
     }
 
-    /// Removes the oldest files until another one fits, and creates it.
+    /// Removes the oldest files until another one fits whose batches have this number of bytes, and creates it.
     ///
     /// # Errors
     /// If a file cannot be removed or created.
-    pub(super) fn next_file(&mut self) -> io::Result<(PathBuf, File)> {
+    pub(super) fn next_file(&mut self, bytes: u64) -> io::Result<(PathBuf, File)> {
         // A process that was forked meanwhile has the descriptor too: closing it would not end the lock.
         if let Some(before) = self.locked.take() {
             let _ = before.unlock();
         }
-        self.make_room()?;
+        self.make_room(bytes + NOTES)?;
         loop {
             let (date, time) = date_and_time(self.clock.time());
             let folder = self.host.join(format!("date={date}"));
@@ -124,11 +131,9 @@ impl Folder {
         }
     }
 
-    /// Removes the oldest files of this host until there is room for another one.
-    fn make_room(&self) -> io::Result<()> {
-        let Limits { size, keep, .. } = self.limits;
-        // A batch is written whole, and is no larger than a file.
-        let most = size + size.min(frames::MOST_FRAME as u64) + NOTES;
+    /// Removes the oldest files of this host until there is room for another one of this number of bytes.
+    fn make_room(&self, most: u64) -> io::Result<()> {
+        let keep = self.limits.keep;
         let files = self.files()?;
         let mut sum: u64 = files.iter().map(|(_, bytes)| bytes).sum();
         for (path, bytes) in files {
@@ -346,12 +351,16 @@ mod tests {
         names.iter().map(name).collect()
     }
 
+    fn next_file(folder: &mut Folder) -> io::Result<(PathBuf, File)> {
+        folder.next_file(folder.most_bytes())
+    }
+
     #[test]
     fn a_file_lies_in_partitions_of_host_and_date() {
         let scratch = Scratch::new();
         let mut folder = Folder::create(&scratch.0, "web1", LIMITS).unwrap();
         folder.clock = Clock::fixed(0);
-        let (path, _) = folder.next_file().unwrap();
+        let (path, _) = next_file(&mut folder).unwrap();
         let inner = printable(path.strip_prefix(&scratch.0).unwrap()).to_string();
         // The host has been up for less than a year.
         assert!(inner.starts_with("host=web1/date=197"), "{inner}");
@@ -359,7 +368,7 @@ mod tests {
             has_shape(path.file_name(), "000000-000000.csv.zst"),
             "{inner}"
         );
-        let (other, _) = folder.next_file().unwrap();
+        let (other, _) = next_file(&mut folder).unwrap();
         assert!(path < other, "{inner}");
         let mode = |path: &Path| {
             use std::os::unix::fs::PermissionsExt as _;
@@ -390,7 +399,7 @@ mod tests {
     fn another_file_begins_by_time_by_date_and_after_a_step_of_the_clock() {
         let scratch = Scratch::new();
         let mut folder = Folder::create(&scratch.0, "web1", LIMITS).unwrap();
-        folder.next_file().unwrap();
+        next_file(&mut folder).unwrap();
         assert!(!folder.is_over() || folder.date != date_and_time(Clock::now().time()).0);
         folder.limits.time = Duration::ZERO;
         assert!(folder.is_over());
@@ -423,7 +432,7 @@ mod tests {
         fs::write(&foreign, "of somebody else").unwrap();
         let writing = File::open(&locked).unwrap();
         writing.lock().unwrap();
-        let (current, file) = folder.next_file().unwrap();
+        let (current, file) = next_file(&mut folder).unwrap();
         assert!(!oldest.exists());
         for kept in others.iter().chain([&foreign, &locked, &newest, &current]) {
             assert!(kept.exists(), "{}", printable(kept));
@@ -436,11 +445,11 @@ mod tests {
             .unwrap()
             .set_len(200_000)
             .unwrap();
-        let error = folder.next_file().unwrap_err().to_string();
+        let error = next_file(&mut folder).unwrap_err().to_string();
         assert!(error.contains("take the room of --record-keep"), "{error}");
         assert!(locked.exists() && current.exists() && !newest.exists() && !too_much.exists());
         drop((writing, file));
-        folder.next_file().unwrap();
+        next_file(&mut folder).unwrap();
         assert!(!locked.exists() && !locked.parent().unwrap().exists());
     }
 

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use zstd::zstd_safe;
 
 use super::{
+    batch::BATCH_EVENTS,
     columns::{HEADER, LONGEST_LINE},
-    writer::BATCH_EVENTS,
 };
 
 /// First bytes of a frame with contents.
@@ -20,8 +20,8 @@ const NOTE_HEAD: usize = 8;
 pub(super) const MOST_CONTENTS: usize = BATCH_EVENTS * LONGEST_LINE;
 /// Maximum number of bytes of a frame: compression never adds more than this.
 pub(super) const MOST_FRAME: usize = MOST_CONTENTS + MOST_CONTENTS / 128 + 1024;
-/// Maximum number of bytes of a note.
-const MOST_NOTE: usize = 64 << 10;
+/// Maximum number of bytes of a note: that on the ports of a route has a letter for each of 65,535 ports, and its holders.
+const MOST_NOTE: usize = 1 << 20;
 
 /// Minimum number of bytes to read at once.
 const PIECE: usize = 256 << 10;
@@ -106,6 +106,12 @@ impl<R: Read> Frames<R> {
         self.fill(length)?;
         let ahead = &self.buffer[self.used..];
         Ok(&ahead[..ahead.len().min(length)])
+    }
+
+    /// Returns true if the next frame is a note with this title.
+    pub(super) fn is_note_next(&mut self, title: &str) -> Result<bool, Fault> {
+        let beginning = self.peek(NOTE_HEAD + title.len())?;
+        Ok(beginning.starts_with(&NOTE) && beginning.ends_with(title.as_bytes()))
     }
 
     /// Returns the next frame; `None` at the end of the file.

@@ -83,7 +83,7 @@ fn read(mut recording: Recording<&[u8]>) {
 
 /// Returns a recording made of texts that are separated by zero bytes: notes, whose checksums are right, and contents.
 pub(crate) fn framed(text: &[u8]) -> Vec<u8> {
-    let mut compressor = super::writer::compressor().unwrap();
+    let mut compressor = super::batch::compressor().unwrap();
     let mut file = frames::head();
     for piece in text.split(|&byte| byte == 0) {
         if piece.starts_with(b"connect-trace ") {

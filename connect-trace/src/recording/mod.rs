@@ -4,9 +4,11 @@
 //! other readers ignore, describe the trace.
 
 mod args;
+mod batch;
 mod batches;
 mod choice;
 mod columns;
+mod flight;
 mod folder;
 mod frames;
 #[cfg(test)]
@@ -22,11 +24,12 @@ use crate::connect::{Connect, ConnectionEvent};
 
 pub use self::{
     args::RecordArgs,
+    batch::BATCH_EVENTS,
     columns::HEADER,
-    notes::{End, Start},
+    notes::{End, Kept, Start},
     reader::{Broken, Ending, Recording},
     recorder::Recorder,
-    writer::{BATCH_EVENTS, Writer},
+    writer::Writer,
 };
 pub(crate) use self::{batches::each_batch, folder::named_files};
 

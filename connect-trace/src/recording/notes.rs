@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
+    fmt::{self, Write as _},
+    net::SocketAddr,
     str::FromStr,
     time::{Duration, SystemTime},
 };
@@ -12,19 +13,22 @@ use connect_trace_common::{BUCKETS, CheckEstablished, Counters, EndCounters, Fas
 
 use super::FORMAT;
 use crate::{
-    connect::CheckMode,
+    clock::Clock,
+    connect::{CheckMode, Connect},
     kernel::prototypes::CHECKS,
     stats::{
         BelowMinimum, EndsAccount,
         accounting::Accounting,
         report::{Checks, KernelSide},
+        route_ports::RoutePorts,
     },
-    term::printable::printable,
+    term::{numbers::counted, printable::printable},
 };
 
 /// First lines of the notes. The first line of the start is the same in recordings of every format.
 pub(super) const START: &str = "connect-trace recording";
 const END: &str = "connect-trace end";
+pub(super) const KEPT: &str = "connect-trace kept";
 
 /// The note at the start of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,25 @@ pub struct End {
     pub kernel_side: KernelSide,
 }
 
+/// The note at the start of a recording that was in memory until a condition held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The condition.
+    pub condition: String,
+    /// Number of connections for which a condition held, since the file before.
+    pub held: u64,
+    /// Start of the first of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// Its thread's name, printable.
+    pub comm: String,
+    /// Its destination, if it has one.
+    pub destination: Option<SocketAddr>,
+    /// The ports of its route when the recording was written, if they could be read.
+    pub ports: Option<RoutePorts>,
+}
+
 /// Reason why a note cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoteError {
@@ -76,6 +99,22 @@ impl Start {
         let since = monotonic_ns.saturating_sub(self.monotonic_ns);
         let wall = Duration::from_nanos(self.wall_ns.saturating_add(since));
         SystemTime::UNIX_EPOCH + wall
+    }
+
+    /// Returns the same start at another moment, with the time of day by this clock.
+    pub(super) fn at(&self, monotonic_ns: u64, clock: Clock) -> Self {
+        let wall_ns = i128::from(monotonic_ns) + i128::from(clock.offset_ns());
+        Self {
+            wall_ns: u64::try_from(wall_ns).unwrap_or(0),
+            monotonic_ns,
+            ..self.clone()
+        }
+    }
+
+    /// Returns whether both starts give a moment the same time of day.
+    pub(super) fn has_clock_of(&self, other: &Self) -> bool {
+        self.wall_ns.wrapping_sub(self.monotonic_ns)
+            == other.wall_ns.wrapping_sub(other.monotonic_ns)
     }
 
     /// Returns the text of the note.
@@ -265,6 +304,85 @@ impl End {
             monotonic_ns: lines.number(ENDED)?,
             kernel_side,
         })
+    }
+}
+
+impl Kept {
+    /// Returns the note on a connection for which a condition held.
+    pub(super) fn of(condition: String, connect: &Connect) -> Self {
+        Self {
+            condition,
+            held: 1,
+            at_ns: connect.start_ns,
+            pid: connect.pid,
+            comm: connect.comm.to_string(),
+            destination: connect.destination,
+            ports: None,
+        }
+    }
+
+    /// Returns the text of the note.
+    pub(super) fn text(&self) -> String {
+        let mut note = Note::new(KEPT);
+        note.line("condition", &self.condition);
+        note.line("held", self.held);
+        note.line("at_monotonic_ns", self.at_ns);
+        note.line("pid", self.pid);
+        note.line("comm", &self.comm);
+        if let Some(destination) = self.destination {
+            note.line("destination", destination);
+        }
+        // Numbers and texts can always be written as JSON.
+        if let Some(Ok(ports)) = self.ports.as_ref().map(serde_json::to_string) {
+            note.line("ports", ports);
+        }
+        note.finish()
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
+        if !bytes.starts_with(KEPT.as_bytes()) {
+            return Err(NoteError::Foreign);
+        }
+        let lines = checked(bytes).ok_or(NoteError::Damaged)?;
+        let kept = || {
+            Some(Self {
+                condition: lines.text("condition")?,
+                held: lines.number("held")?,
+                at_ns: lines.number("at_monotonic_ns")?,
+                pid: lines.number("pid")?,
+                comm: lines.text("comm")?,
+                destination: lines.number("destination"),
+                // A later version may have other fields.
+                ports: lines
+                    .text("ports")
+                    .and_then(|ports| serde_json::from_str(&ports).ok()),
+            })
+        };
+        kept().ok_or(NoteError::Damaged)
+    }
+}
+
+impl fmt::Display for Kept {
+    /// Writes the reason as the end of a sentence.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            condition,
+            held,
+            pid,
+            comm,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "{condition} held for {}",
+            counted(*held, "call", "calls")
+        )?;
+        let first = if *held == 1 { "" } else { ", at first" };
+        write!(formatter, "{first}: pid {pid} ({comm})")?;
+        match self.destination {
+            Some(destination) => write!(formatter, " to {destination}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -12,16 +12,17 @@ use zstd::bulk::Decompressor;
 
 use super::{
     FORMAT, Row,
+    batch::BATCH_EVENTS,
     columns::{self, Origin},
     frames::{self, Fault, Frame, Frames, MOST_CONTENTS},
-    notes::{End, NoteError, Start},
-    writer::BATCH_EVENTS,
+    notes::{self, End, Kept, NoteError, Start},
 };
 use crate::{files::open, term::printable::printable};
 
 /// A recording that is being read.
 pub struct Recording<R = File> {
     start: Start,
+    kept: Option<Kept>,
     origin: Origin,
     frames: Frames<R>,
     decompressor: Decompressor<'static>,
@@ -94,9 +95,11 @@ impl<R: Read> Recording<R> {
     pub fn new(source: R) -> Result<Self> {
         let mut frames = Frames::new(source);
         let start = start(&mut frames)?;
+        let kept = kept(&mut frames)?;
         Ok(Self {
             origin: Origin::of(&start),
             start,
+            kept,
             frames,
             decompressor: Decompressor::new().context("set zstd up")?,
             lines: Vec::with_capacity(MOST_CONTENTS),
@@ -110,6 +113,12 @@ impl<R: Read> Recording<R> {
     #[must_use]
     pub fn start(&self) -> &Start {
         &self.start
+    }
+
+    /// Returns the reason why it was kept, if it was in memory until a condition held.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
     }
 
     /// Returns the next rows, at most a batch; empty at the end.
@@ -228,6 +237,22 @@ fn start(frames: &mut Frames<impl Read>) -> Result<Start> {
         ),
         Err(NoteError::Foreign) => bail!(FOREIGN),
         Ok(_) | Err(NoteError::Damaged) => bail!("is damaged: its beginning has changed"),
+    }
+}
+
+/// Reads the note that may follow the start: why the recording was kept.
+fn kept(frames: &mut Frames<impl Read>) -> Result<Option<Kept>> {
+    let Ok(true) = frames.is_note_next(notes::KEPT) else {
+        // A fault is found again by the first batch.
+        return Ok(None);
+    };
+    match frames.next() {
+        Ok(Some(Frame::Note(note))) => match Kept::parse(note) {
+            Ok(kept) => Ok(Some(kept)),
+            Err(_) => bail!("is damaged: the note on why it was kept has changed"),
+        },
+        Err(Fault::Unreadable(error)) => Err(unreadable(error)),
+        _ => bail!("was cut before its first connect(); there is nothing in it to report"),
     }
 }
 

@@ -1,18 +1,23 @@
 //! The recording of a trace, if requested. An error does not end the trace: it is reported once, and the
 //! recording ends.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+};
 
 use anyhow::{Result, ensure};
 
-use super::{End, RecordArgs, Start, Writer, choice::Choice, folder::Folder};
+use super::{
+    End, RecordArgs, Start, Writer, args::Limits, choice::Choice, flight::Flight, folder::Folder,
+};
 use crate::{
     clock::{self, Clock},
     connect::{Connect, ConnectionEvent},
     filter::{Filters, filter_words},
     kernel,
-    stats::report::KernelSide,
-    term::{message::say, printable::printable},
+    stats::{report::KernelSide, route_ports::RoutePorts},
+    term::{message::say, numbers::counted, printable::printable},
 };
 
 /// Writes the recording of a trace until an error occurs.
@@ -21,15 +26,28 @@ pub struct Recorder {
     failed: bool,
 }
 
-/// A recording: a single file, or one after another in a folder.
+/// A recording.
 struct Current {
+    choice: Choice,
+    /// The start of the trace, or of the current file.
+    start: Start,
+    target: Target,
+}
+
+/// The place of a recording.
+enum Target {
+    /// Files that are written as calls come.
+    Files(Box<Files>),
+    /// Memory, which is written if a condition holds.
+    Flight(Box<Flight>),
+}
+
+/// A single file, or one after another in a folder.
+struct Files {
     writer: Writer,
     /// Set if the files are in a folder.
     folder: Option<Folder>,
-    choice: Choice,
-    /// The start of the current file.
-    start: Start,
-    /// Counters at that start.
+    /// Counters at the start of the current file.
     before: KernelSide,
     /// Connections in the files before.
     kept_before: u64,
@@ -56,8 +74,13 @@ impl Recorder {
         self.set_filters(filters);
         self.with(|recording| {
             attached.clone_into(&mut recording.start.attached);
-            recording.start_now();
-            recording.writer.begin(&recording.start)
+            match &mut recording.target {
+                Target::Files(files) => files.begin(&mut recording.start),
+                Target::Flight(flight) => {
+                    flight.begin(&recording.start);
+                    Ok(())
+                }
+            }
         });
     }
 
@@ -70,14 +93,19 @@ impl Recorder {
         }
     }
 
-    /// Writes a connection.
-    pub fn connect(&mut self, connect: &Connect) {
+    /// Writes a connection. `percent_in_use` returns the share of its range that its route holds, if it is known.
+    pub fn connect(&mut self, connect: &Connect, percent_in_use: impl FnOnce() -> Option<f64>) {
         self.with(|recording| {
-            if recording.choice.takes(connect) {
-                recording.writer.connect(connect)
-            } else {
+            if let Target::Flight(flight) = &mut recording.target {
+                flight.saw(connect, percent_in_use);
+            }
+            if !recording.choice.takes(connect) {
                 recording.choice.leave_out(connect);
-                Ok(())
+                return Ok(());
+            }
+            match &mut recording.target {
+                Target::Files(files) => files.writer.connect(connect),
+                Target::Flight(flight) => flight.connect(connect),
             }
         });
     }
@@ -85,24 +113,36 @@ impl Recorder {
     /// Writes an event of a connection.
     pub fn ended(&mut self, event: &ConnectionEvent) {
         self.with(|recording| {
-            if recording.choice.takes(&event.connect) {
-                recording.writer.ended(event)
-            } else {
-                Ok(())
+            if !recording.choice.takes(&event.connect) {
+                return Ok(());
+            }
+            match &mut recording.target {
+                Target::Files(files) => files.writer.ended(event),
+                Target::Flight(flight) => flight.ended(event),
             }
         });
     }
 
     /// Writes a batch that is due, and begins another file in a folder if that is due. Must be called many times per
-    /// second. `counted` returns the counters since the start of the trace.
+    /// second. `counted` returns the counters since the start of the trace, `ports_of` the ports of a connection's route.
     ///
     /// # Errors
     /// If the counters cannot be read.
-    pub fn tick(&mut self, counted: impl FnOnce() -> Result<KernelSide>) -> Result<()> {
-        self.with(|recording| recording.writer.flush_if_due());
+    pub fn tick(
+        &mut self,
+        counted: impl FnOnce() -> Result<KernelSide>,
+        ports_of: impl FnOnce(&Connect) -> Option<RoutePorts>,
+    ) -> Result<()> {
+        self.with(|recording| match &mut recording.target {
+            Target::Files(files) => files.writer.flush_if_due(),
+            Target::Flight(flight) => {
+                flight.add_ports(ports_of);
+                Ok(())
+            }
+        });
         if self.recording.as_ref().is_some_and(Current::is_due) {
             let counted = counted()?;
-            self.with(|recording| recording.rotate(&counted));
+            self.with(|recording| recording.go_on(&counted));
         }
         Ok(())
     }
@@ -119,43 +159,55 @@ impl Recorder {
         self.failed
     }
 
+    #[cfg(test)]
+    pub(super) fn flight(&mut self) -> Option<&mut Flight> {
+        match &mut self.recording.as_mut()?.target {
+            Target::Files(_) => None,
+            Target::Flight(flight) => Some(flight),
+        }
+    }
+
     fn with(&mut self, act: impl FnOnce(&mut Current) -> io::Result<()>) {
         let Some(recording) = &mut self.recording else {
             return;
         };
-        if let Err(error) = act(recording) {
-            let kept = recording.kept_before + recording.writer.kept();
-            say!(
-                "connect-trace: --record {}: {error}: the recording has stopped after {kept} connect() call{}; the \
-                 report has all",
-                printable(recording.writer.path()),
-                if kept == 1 { "" } else { "s" },
-            );
-            self.recording = None;
-            self.failed = true;
+        let Err(error) = act(recording) else {
+            return;
+        };
+        self.failed = true;
+        match &recording.target {
+            Target::Files(files) => {
+                let kept = files.kept_before + files.writer.kept();
+                say!(
+                    "connect-trace: --record {}: {error}: the recording has stopped after {}; the report has all",
+                    printable(files.writer.path()),
+                    counted(kept, "connect() call", "connect() calls"),
+                );
+                self.recording = None;
+            }
+            // A file that is refused today may be accepted tomorrow.
+            Target::Flight(_) => say!(
+                "connect-trace: --keep: {error}: nothing was written; what is in memory stays there for the next time"
+            ),
         }
     }
 }
 
 impl Current {
     fn create(args: &RecordArgs) -> Result<Option<Self>> {
-        let limits = args.limits()?;
+        let (limits, keep) = (args.limits()?, args.kept()?);
         let Some(path) = &args.record else {
             return Ok(None);
         };
         let host = kernel::hostname();
-        let (writer, folder) = match limits {
-            None => (Writer::create(path)?, None),
-            Some(limits) => {
-                let mut folder = Folder::create(path, &host, limits)?;
-                let (path, file) = folder.next_file()?;
-                let writer = Writer::limited(path, file, folder.size())?;
-                (writer, Some(folder))
+        let target = match (limits, keep) {
+            (Some(limits), Some(keep)) => {
+                let folder = Folder::create(path, &host, limits)?;
+                Target::Flight(Box::new(Flight::new(keep, folder)?))
             }
+            (limits, _) => Target::Files(Box::new(Files::create(path, &host, limits)?)),
         };
         Ok(Some(Self {
-            writer,
-            folder,
             choice: Choice::new(args),
             start: Start {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,18 +218,62 @@ impl Current {
                 wall_ns: 0,
                 monotonic_ns: 0,
             },
-            before: KernelSide::default(),
-            kept_before: 0,
+            target,
         }))
     }
 
-    /// Sets the time of the start. All files of a folder have the same clock until it is set.
-    fn start_now(&mut self) {
+    /// Returns true if it is to [go on](Self::go_on).
+    fn is_due(&self) -> bool {
+        match &self.target {
+            Target::Files(files) => files.is_due(),
+            Target::Flight(flight) => flight.is_due(),
+        }
+    }
+
+    /// Goes on in another file, or with another part of the time.
+    fn go_on(&mut self, counted: &KernelSide) -> io::Result<()> {
+        match &mut self.target {
+            Target::Files(files) => files.rotate(&mut self.start, &self.choice, counted),
+            Target::Flight(flight) => flight.go_on(&self.start, &self.choice, counted),
+        }
+    }
+
+    fn finish(&mut self, counted: &KernelSide) -> io::Result<()> {
+        match &mut self.target {
+            Target::Files(files) => files.finish(&mut self.start, &self.choice, counted),
+            Target::Flight(flight) => flight.finish(&self.choice, counted),
+        }
+    }
+}
+
+impl Files {
+    fn create(path: &Path, host: &str, limits: Option<Limits>) -> Result<Self> {
+        let (writer, folder) = match limits {
+            None => (Writer::create(path)?, None),
+            Some(limits) => {
+                let mut folder = Folder::create(path, host, limits)?;
+                let (path, file) = folder.next_file(folder.most_bytes())?;
+                let writer = Writer::limited(path, file, folder.size())?;
+                (writer, Some(folder))
+            }
+        };
+        Ok(Self {
+            writer,
+            folder,
+            before: KernelSide::default(),
+            kept_before: 0,
+        })
+    }
+
+    fn begin(&mut self, start: &mut Start) -> io::Result<()> {
+        *start = self.starting_now(start);
+        self.writer.begin(start)
+    }
+
+    /// Returns the start with the present time. All files of a folder have the same clock until it is set.
+    fn starting_now(&self, start: &Start) -> Start {
         let clock = self.folder.as_ref().map_or_else(Clock::now, Folder::clock);
-        let monotonic_ns = clock::monotonic_ns();
-        let wall_ns = i128::from(monotonic_ns) + i128::from(clock.offset_ns());
-        self.start.monotonic_ns = monotonic_ns;
-        self.start.wall_ns = u64::try_from(wall_ns).unwrap_or(0);
+        start.at(clock::monotonic_ns(), clock)
     }
 
     /// Returns true if another file is to begin.
@@ -187,44 +283,59 @@ impl Current {
     }
 
     /// Goes on in another file, or in several if more came than one takes.
-    fn rotate(&mut self, counted: &KernelSide) -> io::Result<()> {
+    fn rotate(
+        &mut self,
+        start: &mut Start,
+        choice: &Choice,
+        counted: &KernelSide,
+    ) -> io::Result<()> {
         self.writer.flush()?;
         // Batches that wait have the clock of their time.
         while self.writer.is_full() {
-            self.next_file(counted)?;
+            self.next_file(start, choice, counted)?;
         }
         if self.is_due() {
             if let Some(folder) = &mut self.folder {
                 folder.follow_clock();
             }
-            self.next_file(counted)?;
+            self.next_file(start, choice, counted)?;
         }
         Ok(())
     }
 
-    fn finish(&mut self, counted: &KernelSide) -> io::Result<()> {
+    fn finish(
+        &mut self,
+        start: &mut Start,
+        choice: &Choice,
+        counted: &KernelSide,
+    ) -> io::Result<()> {
         self.writer.flush()?;
         while self.writer.waiting() > 0 {
-            self.next_file(counted)?;
+            self.next_file(start, choice, counted)?;
         }
-        self.end_file(counted)
+        self.end_file(choice, counted)
     }
 
     /// Ends the current file and begins another one.
-    fn next_file(&mut self, counted: &KernelSide) -> io::Result<()> {
-        self.end_file(counted)?;
+    fn next_file(
+        &mut self,
+        start: &mut Start,
+        choice: &Choice,
+        counted: &KernelSide,
+    ) -> io::Result<()> {
+        self.end_file(choice, counted)?;
         self.kept_before += self.writer.kept();
-        self.start_now();
+        *start = self.starting_now(start);
         let Some(folder) = &mut self.folder else {
             return Ok(());
         };
-        let (path, file) = folder.next_file()?;
-        self.writer.next_file(path, file, &self.start)
+        let (path, file) = folder.next_file(folder.most_bytes())?;
+        self.writer.next_file(path, file, start)
     }
 
     /// Writes the end of the current file, with what was counted since its start.
-    fn end_file(&mut self, counted: &KernelSide) -> io::Result<()> {
-        let mut counted = self.choice.applied_to(counted);
+    fn end_file(&mut self, choice: &Choice, counted: &KernelSide) -> io::Result<()> {
+        let mut counted = choice.applied_to(counted);
         // Calls that wait for the next file were not read yet, as far as this file knows.
         counted.accounting.decoded -= self.writer.waiting();
         let part = counted.since(&self.before);
@@ -294,13 +405,14 @@ mod tests {
                 accounting.decoded += 1;
                 accounting.kernel.reported = accounting.decoded;
                 let mut random = || self.random.u64(1..1 << 40);
-                self.recorder.connect(&Connect {
+                let connect = Connect {
                     start_ns: accounting.decoded,
                     connect_ns: random(),
                     search_ns: Some(random()),
                     cgroup_id: random(),
                     ..connect_from(20_000)
-                });
+                };
+                self.recorder.connect(&connect, || None);
             }
             let accounting = &mut self.counted.accounting;
             accounting.in_flight = 1;
@@ -310,7 +422,7 @@ mod tests {
 
         fn tick(&mut self) {
             let counted = self.counted.clone();
-            self.recorder.tick(|| Ok(counted)).unwrap();
+            self.recorder.tick(|| Ok(counted), |_| None).unwrap();
         }
 
         fn finish(&mut self) {

@@ -48,7 +48,7 @@ fn recorded(connects: &[Connect]) -> Vec<u8> {
 /// Returns the bytes of a recording with a batch for each connection.
 fn recorded_in_small_batches(connects: &[Connect]) -> Vec<u8> {
     let mut bytes = [frames::head(), frames::note(&start().text())].concat();
-    let mut compressor = super::writer::compressor().unwrap();
+    let mut compressor = super::batch::compressor().unwrap();
     for connect in connects {
         let mut line = Vec::new();
         columns::write(&mut line, &columns::Origin::of(&start()), connect);
@@ -194,7 +194,7 @@ fn a_frame_that_unpacks_to_more_than_a_batch_is_damage() {
     let mut line = Vec::new();
     columns::write(&mut line, &columns::Origin::of(&start()), &connect_from(1));
     for contents in [vec![b'x'; 256 << 20], line.repeat(BATCH_EVENTS + 1)] {
-        let frame = super::writer::compressor().unwrap().compress(&contents);
+        let frame = super::batch::compressor().unwrap().compress(&contents);
         let (connects, end) = read(&[&*beginning, &frame.unwrap()].concat()).unwrap();
         assert!(connects.is_empty());
         let broken = end.unwrap_err();

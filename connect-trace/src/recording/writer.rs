@@ -5,28 +5,19 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use zstd::{bulk::Compressor, zstd_safe::CParameter};
+use anyhow::Result;
 
 use super::{
-    columns::{self, Origin},
-    frames::{self, MOST_CONTENTS},
-    notes::{End, Start},
+    batch::{Batch, Filling},
+    frames,
+    notes::{End, Kept, Start},
 };
 use crate::{
     connect::{Connect, ConnectionEvent},
     files,
 };
-
-/// Maximum number of rows in a batch.
-pub const BATCH_EVENTS: usize = 8192;
-/// Maximum time that a connection waits for its batch to be written.
-const BATCH_TIME: Duration = Duration::from_secs(1);
-/// Compression level of zstd: higher levels take longer and hardly reduce the size.
-const LEVEL: i32 = 1;
 
 /// Mode of new files: names of processes and addresses are private.
 pub(super) const OWNER_ONLY: u32 = 0o600;
@@ -40,29 +31,14 @@ pub struct Writer {
     created: bool,
     /// Number of bytes at which the file is full.
     limit: u64,
-    origin: Origin,
+    filling: Filling,
     /// Batches that the file did not take, because it is full.
     waiting: VecDeque<Batch>,
-    compressor: Compressor<'static>,
-    /// Lines of the batch, and their number in `events`, and of those the events of connections.
-    lines: Vec<u8>,
-    events: usize,
-    ends: usize,
-    /// Time of the first connection of the batch.
-    since: Instant,
     /// Connections in the file, and events of connections.
     kept: u64,
     kept_ends: u64,
     /// Bytes of the file that are complete frames.
     whole: u64,
-}
-
-/// A compressed batch.
-struct Batch {
-    frame: Vec<u8>,
-    /// Number of connections in it, and of events of connections.
-    connects: u64,
-    ends: u64,
 }
 
 impl Writer {
@@ -79,20 +55,15 @@ impl Writer {
     }
 
     /// Writes to a new file. Beyond `limit`, batches wait for the [`next_file`](Self::next_file).
-    pub(super) fn limited(path: PathBuf, file: File, limit: u64) -> Result<Self> {
+    pub(super) fn limited(path: PathBuf, file: File, limit: u64) -> io::Result<Self> {
         Ok(Self {
             path,
             file,
             regular: true,
             created: true,
             limit,
-            origin: Origin::default(),
+            filling: Filling::new()?,
             waiting: VecDeque::new(),
-            compressor: compressor().context("set zstd up")?,
-            lines: Vec::new(),
-            events: 0,
-            ends: 0,
-            since: Instant::now(),
             kept: 0,
             kept_ends: 0,
             whole: 0,
@@ -104,8 +75,27 @@ impl Writer {
     /// # Errors
     /// If the file cannot be written.
     pub fn begin(&mut self, start: &Start) -> io::Result<()> {
-        self.origin = Origin::of(start);
+        self.filling.begin(start);
         self.write(&[frames::head(), frames::note(&start.text())].concat())
+    }
+
+    /// Writes why this recording was kept.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn kept_because(&mut self, kept: &Kept) -> io::Result<()> {
+        self.write(&frames::note(&kept.text()))
+    }
+
+    /// Writes a batch of another recording with the same host and clock.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn batch(&mut self, batch: &Batch) -> io::Result<()> {
+        self.write(&batch.frame)?;
+        self.kept += batch.connects;
+        self.kept_ends += batch.ends;
+        Ok(())
     }
 
     /// Adds a connection.
@@ -113,7 +103,8 @@ impl Writer {
     /// # Errors
     /// If a batch is full and cannot be written.
     pub fn connect(&mut self, connect: &Connect) -> io::Result<()> {
-        self.add(|lines, origin| columns::write(lines, origin, connect))
+        self.filling.connect(connect);
+        self.flush_if_full()
     }
 
     /// Adds an event of a connection.
@@ -121,18 +112,13 @@ impl Writer {
     /// # Errors
     /// If a batch is full and cannot be written.
     pub fn ended(&mut self, event: &ConnectionEvent) -> io::Result<()> {
-        self.ends += 1;
-        self.add(|lines, origin| columns::write_event(lines, origin, event))
+        self.filling.ended(event);
+        self.flush_if_full()
     }
 
-    fn add(&mut self, line: impl FnOnce(&mut Vec<u8>, &Origin)) -> io::Result<()> {
-        if self.events == 0 {
-            self.since = Instant::now();
-        }
-        line(&mut self.lines, &self.origin);
-        self.events += 1;
+    fn flush_if_full(&mut self) -> io::Result<()> {
         // A batch is never larger than a file.
-        if self.events == BATCH_EVENTS || self.lines.len() as u64 >= self.limit {
+        if self.filling.is_full(self.limit) {
             self.flush()?;
         }
         Ok(())
@@ -143,7 +129,7 @@ impl Writer {
     /// # Errors
     /// If the file cannot be written.
     pub fn flush_if_due(&mut self) -> io::Result<()> {
-        if self.events > 0 && self.since.elapsed() >= BATCH_TIME {
+        if self.filling.is_due() {
             self.flush()?;
         }
         Ok(())
@@ -204,20 +190,10 @@ impl Writer {
     /// # Errors
     /// If the file cannot be written.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        if self.events == 0 {
+        let Some(batch) = self.filling.take()? else {
             return Ok(());
-        }
-        debug_assert!(self.lines.len() <= MOST_CONTENTS);
-        let frame = self.compressor.compress(&self.lines)?;
-        let ends = self.ends as u64;
-        self.waiting.push_back(Batch {
-            frame,
-            connects: self.events as u64 - ends,
-            ends,
-        });
-        self.lines.clear();
-        self.events = 0;
-        self.ends = 0;
+        };
+        self.waiting.push_back(batch);
         self.write_waiting()
     }
 
@@ -227,9 +203,7 @@ impl Writer {
         while !self.is_full()
             && let Some(batch) = self.waiting.pop_front()
         {
-            self.write(&batch.frame)?;
-            self.kept += batch.connects;
-            self.kept_ends += batch.ends;
+            self.batch(&batch)?;
         }
         Ok(())
     }
@@ -255,11 +229,4 @@ impl Drop for Writer {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// Creates a compressor for frames with a checksum.
-pub(super) fn compressor() -> io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::new(LEVEL)?;
-    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-    Ok(compressor)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{filter::FilterArgs, report::OutputArgs};
+use crate::{filter::FilterArgs, report::OutputArgs, rules::RuleArgs};
 
 /// `connect-trace report`
 #[derive(Args, Clone, Debug)]
@@ -36,6 +36,10 @@ pub struct ReportArgs {
     /// Options of the output.
     #[command(flatten)]
     pub output: OutputArgs,
+
+    /// Rules.
+    #[command(flatten)]
+    pub rules: RuleArgs,
 }
 
 /// Figures instead of text.
@@ -43,11 +47,11 @@ pub struct ReportArgs {
 #[command(next_help_heading = "Figures")]
 pub struct PictureArgs {
     /// Write a self-contained HTML page with the figures to this file, or - for stdout. An existing file is replaced
-    #[arg(long, value_name = "FILE", conflicts_with = "OutputArgs")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["OutputArgs", "RuleArgs"])]
     pub html: Option<PathBuf>,
 
     /// Write each figure as an SVG file into this folder
-    #[arg(long, value_name = "FOLDER", conflicts_with = "OutputArgs")]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["OutputArgs", "RuleArgs"])]
     pub svg: Option<PathBuf>,
 }
 

@@ -38,7 +38,15 @@ fn printed(file: &[u8], options: &str) -> String {
     let out = Box::new(printed.clone());
     let output = |traced| Output::to(out, Paint(false), &args, traced);
     // The inner error describes the damage.
-    let _damage = replay(recording, &Filters::default(), output, args.interval, None).unwrap();
+    let _damage = replay(
+        recording,
+        &Filters::default(),
+        output,
+        args.interval,
+        None,
+        |_| {},
+    )
+    .unwrap();
     String::from_utf8(printed.0.take()).unwrap()
 }
 

@@ -7,6 +7,7 @@ mod fuzz;
 mod json;
 
 use std::{
+    collections::HashMap,
     io::{self, Read, Write as _},
     mem,
     path::Path,
@@ -25,16 +26,19 @@ use crate::{
     options::Format,
     recording::{self, End, Ending, Recording, Start, each_batch, named_files},
     replay::args::ReportArgs,
-    report::output::Output,
+    report::{junit::JunitFile, output::Output, route_ports},
+    rules::{Findings, Verdict},
     stats::{
         BelowMinimum, Traced,
         accounting::{Accounting, Unknown},
         report::{Checks, KernelSide},
     },
     term::{
+        characters::Characters,
         message::say,
         printable::printable,
         stdout::{stdout, unless_closed},
+        terminal::paint,
     },
 };
 
@@ -44,14 +48,51 @@ use crate::{
 /// # Errors
 /// If a filter cannot be resolved, or stdout cannot be written.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
-    let mut status = ExitCode::SUCCESS;
+    let mut junit = JunitFile::of(&args.rules)?;
+    let mut found = Found::default();
     // If the reader of stdout has gone, the status found before is kept.
-    unless_closed(reports(args, &mut status))?;
-    Ok(status)
+    unless_closed(reports(args, junit.as_mut(), &mut found))?;
+    if let Some(junit) = junit {
+        junit.write()?;
+    }
+    Ok(match found {
+        Found { rules, .. } if rules != Verdict::Held => ExitCode::from(Findings::EXIT_STATUS),
+        Found {
+            has_problem: true, ..
+        } => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
 }
 
-/// Prints the reports. The status becomes a failure with the first recording that has a problem.
-fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
+/// The findings that decide on the exit status.
+struct Found {
+    /// True if a recording has a problem.
+    has_problem: bool,
+    /// The worst result of a rule.
+    rules: Verdict,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            has_problem: false,
+            rules: Verdict::Held,
+        }
+    }
+}
+
+impl Found {
+    /// Adds the results of rules on a recording.
+    fn judged(&mut self, name: &str, findings: &Findings, junit: Option<&mut JunitFile>) {
+        self.rules = self.rules.max(findings.verdict());
+        if let Some(junit) = junit {
+            junit.add(name, findings);
+        }
+    }
+}
+
+/// Prints the reports, and keeps in `found` what decides on the exit status.
+fn reports(args: &ReportArgs, mut junit: Option<&mut JunitFile>, found: &mut Found) -> Result<()> {
     let filters = filters_of_recording(&args.filters)?;
     let files = named_files(&args.files);
     let mut comparison =
@@ -62,7 +103,13 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
             Ok(opened) => opened,
             Err(error) => {
                 say!("connect-trace: {error:#}");
-                *status = ExitCode::FAILURE;
+                found.has_problem = true;
+                let findings = Findings::unproven(&args.rules.expect, &format!("{error:#}"));
+                found.judged(
+                    "a recording that cannot be read",
+                    &findings,
+                    junit.as_deref_mut(),
+                );
                 continue;
             }
         };
@@ -77,19 +124,24 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
             .is_some()
             .then(|| Row::new(&path, recording.start()));
         match args.output.format {
-            Format::Text => heading(row.is_some().then_some(path.as_path()), recording.start())?,
-            Format::Json => json::write_recording(&mut stdout(), &path, recording.start())?,
+            Format::Text => heading(row.is_some().then_some(path.as_path()), &recording)?,
+            Format::Json => {
+                json::write_recording(&mut stdout(), &path, recording.start(), recording.kept())?;
+            }
         }
-        let output = |traced| Output::new(&args.output, traced);
-        if let Err(message) = replay(
-            recording,
-            &filters,
-            output,
-            args.output.interval,
-            row.as_mut(),
-        )? {
+        let output = |traced| Output::new(&args.output, traced).with_rules(&args.rules.expect);
+        let interval = args.output.interval;
+        let judge = |findings: &Findings| {
+            found.judged(
+                &printable(&path).to_string(),
+                findings,
+                junit.as_deref_mut(),
+            );
+        };
+        let replayed = replay(recording, &filters, output, interval, row.as_mut(), judge)?;
+        if let Err(message) = replayed {
             say!("connect-trace: {}: {message}", printable(&path));
-            *status = ExitCode::FAILURE;
+            found.has_problem = true;
         }
         if let (Some(comparison), Some(row)) = (&mut comparison, row) {
             comparison.rows.push(row);
@@ -102,23 +154,42 @@ fn reports(args: &ReportArgs, status: &mut ExitCode) -> Result<()> {
     Ok(())
 }
 
-/// Prints host and time of a recording, and its name if there are several.
-fn heading(path: Option<&Path>, start: &Start) -> io::Result<()> {
-    let mut out = stdout();
+/// Prints host and time of a recording, its name if there are several, and why it was kept if it was in memory.
+fn heading(path: Option<&Path>, recording: &Recording) -> io::Result<()> {
+    let (mut out, start) = (stdout(), recording.start());
     if let Some(path) = path {
         writeln!(out, "=== {} ===", printable(path))?;
     }
     let began = Time::from(start.wall_clock(start.monotonic_ns));
-    writeln!(out, "{}, {}", start.host, began.date_and_time())
+    writeln!(out, "{}, {}", start.host, began.date_and_time())?;
+    let Some(kept) = recording.kept() else {
+        return Ok(());
+    };
+    writeln!(out, "Kept because {kept}")?;
+    if let Some(ports) = &kept.ports {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = route_ports::write(
+            &mut text,
+            paint(),
+            Characters::of_locale(),
+            ports,
+            &HashMap::new(),
+        );
+        write!(out, "{text}")?;
+    }
+    Ok(())
 }
 
-/// Prints the reports of one recording. The inner error describes a problem with its end.
+/// Prints the reports of one recording, and passes the results of rules to `judge` before it prints them. The inner error
+/// describes a problem with the recording's end.
 fn replay<R: Read + Send>(
     recording: Recording<R>,
     filters: &Filters,
     output: impl FnOnce(Traced) -> Output,
     interval: Option<Duration>,
     mut row: Option<&mut Row>,
+    judge: impl FnMut(&Findings),
 ) -> Result<Result<(), String>> {
     let start = recording.start().clone();
     let offset_ns = i128::from(start.wall_ns) - i128::from(start.monotonic_ns);
@@ -161,24 +232,25 @@ fn replay<R: Read + Send>(
     })?;
     match ending {
         Ending::Whole(mut end) => {
-            leave_out_fast(&mut end, filters);
+            let unfiltered = leave_out_fast(&mut end, filters);
             end.kernel_side.fast = end.kernel_side.fast.and(&intervals.fast);
             if let Some(row) = row {
                 row.end(&end.kernel_side);
             }
-            intervals.end(*end)?;
+            intervals.end(*end, unfiltered, judge)?;
             Ok(Ok(()))
         }
         Ending::Broken(broken) => {
-            intervals.cut()?;
+            intervals.cut(judge)?;
             Ok(Err(broken.to_string()))
         }
     }
 }
 
 /// Leaves out the calls below the trace's `--min-latency` if there are other filters: only sums are known of
-/// these calls, so a filter cannot be applied to them. Another `--min-latency` still counts them.
-fn leave_out_fast(end: &mut End, filters: &Filters) {
+/// these calls, so a filter cannot be applied to them. Another `--min-latency` still counts them. Returns the number of
+/// calls that are left out.
+fn leave_out_fast(end: &mut End, filters: &Filters) -> u64 {
     let fast = mem::take(&mut end.kernel_side.fast);
     let others = Filters {
         min_latency: None,
@@ -186,12 +258,15 @@ fn leave_out_fast(end: &mut End, filters: &Filters) {
     };
     if filter_words(&others).is_empty() {
         end.kernel_side.fast = fast;
-    } else if fast.count() > 0 {
+        return 0;
+    }
+    if fast.count() > 0 {
         say!(
             "{} connect() calls below the trace's --min-latency were only counted: the filters leave them out",
             fast.count()
         );
     }
+    fast.count()
 }
 
 /// The reports of a recording: one for each interval of the events' own time, or a single one.
@@ -265,17 +340,35 @@ impl Intervals {
         Ok(())
     }
 
-    /// Prints the last report.
-    fn end(&mut self, end: End) -> Result<()> {
+    /// Prints the last report, and the results of rules.
+    fn end(&mut self, end: End, unfiltered: u64, judge: impl FnMut(&Findings)) -> Result<()> {
         let now = end.monotonic_ns.max(self.last_ns);
         // An interval that ends together with the recording is the last report.
         self.pass_until(now.saturating_sub(1))?;
-        self.report(now, end.kernel_side)
+        self.last(now, end.kernel_side, unfiltered, judge)
     }
 
-    /// Prints the last report of a recording without an end.
-    fn cut(&mut self) -> Result<()> {
-        self.report(self.last_ns, self.unknown(Unknown::Cut))
+    /// Prints the last report of a recording without an end, and the results of rules.
+    fn cut(&mut self, judge: impl FnMut(&Findings)) -> Result<()> {
+        self.last(self.last_ns, self.unknown(Unknown::Cut), 0, judge)
+    }
+
+    fn last(
+        &mut self,
+        until_ns: u64,
+        kernel_side: KernelSide,
+        unfiltered: u64,
+        mut judge: impl FnMut(&Findings),
+    ) -> Result<()> {
+        let findings = self.output.judge(&kernel_side, unfiltered);
+        if let Some(findings) = &findings {
+            judge(findings);
+        }
+        self.report(until_ns, kernel_side)?;
+        match findings {
+            Some(findings) => self.output.findings(&findings),
+            None => Ok(()),
+        }
     }
 
     fn report(&mut self, until_ns: u64, kernel_side: KernelSide) -> Result<()> {

@@ -82,6 +82,7 @@ pub(crate) fn parity() -> Report {
         overhead: None,
         budget: None,
         mitigation: None,
+        filling: None,
         summary,
         checks: Checks {
             mode: CheckMode::Sampled,

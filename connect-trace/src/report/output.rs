@@ -11,7 +11,8 @@ use crate::{
     clock::{Clock, Time},
     connect::{Connect, ConnectionEvent},
     options::Format,
-    report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, text},
+    report::{OutputArgs, event_line::EventLines, json, one_line::ReportLines, rules, text},
+    rules::{Condition, Findings, Rules},
     stats::{
         Collection, Traced,
         exhaustion::Exhaustion,
@@ -30,6 +31,8 @@ pub struct Output {
     /// Change of the clock since the last report.
     clock_step_ns: Option<i128>,
     collection: Collection,
+    /// The rules that are evaluated on all connections, if there are any.
+    rules: Option<Rules>,
     /// True to log an exhaustion when it is first seen.
     is_live: bool,
     /// Lines of events; `None` before the first event.
@@ -55,6 +58,7 @@ impl Output {
             clock: Clock::now(),
             clock_step_ns: None,
             collection: Collection::new(traced, args.by, args.top),
+            rules: None,
             is_live: true,
             lines: None,
             report_lines: args.oneline.then(|| {
@@ -91,6 +95,15 @@ impl Output {
         Self { clock, ..self }
     }
 
+    /// Evaluates these rules on all connections.
+    #[must_use]
+    pub fn with_rules(self, rules: &[Condition]) -> Self {
+        Self {
+            rules: Rules::new(rules),
+            ..self
+        }
+    }
+
     /// Adds a connection. Its event may be printed only at the next [`flush`](Self::flush).
     ///
     /// # Errors
@@ -98,6 +111,9 @@ impl Output {
     pub fn connect(&mut self, connect: &Connect) -> Result<()> {
         if let Some(found) = self.collection.connect(connect) {
             self.warn(&found);
+        }
+        if let Some(rules) = &mut self.rules {
+            rules.record(connect);
         }
         if self.args.events {
             return self.write_event(connect);
@@ -184,6 +200,30 @@ impl Output {
         match self.args.format {
             Format::Json => json::write_report(&mut self.out, &report)?,
             Format::Text => self.write_text(&report)?,
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Ends the evaluation of the rules, if there are any. `kernel_side` is that of the whole trace, and `unfiltered` the
+    /// number of calls to which the filters cannot be applied.
+    pub fn judge(&mut self, kernel_side: &KernelSide, unfiltered: u64) -> Option<Findings> {
+        let filters = self.collection.traced.filters.clone();
+        let rules = self.rules.take()?;
+        Some(rules.finish(filters, kernel_side, unfiltered))
+    }
+
+    /// Prints the results of the rules.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn findings(&mut self, findings: &Findings) -> Result<()> {
+        match self.args.format {
+            Format::Json => json::write_rules(&mut self.out, findings)?,
+            Format::Text => {
+                let text = rules::text(findings, self.paint);
+                self.out.write_all(text.as_bytes())?;
+            }
         }
         self.out.flush()?;
         Ok(())

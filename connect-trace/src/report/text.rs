@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    account, ends, groups_text, histogram, mitigation, names, overhead, phases, port_choices,
+    account, ends, filling, groups_text, histogram, mitigation, names, overhead, phases,
+    port_choices,
     table::{rows, scanned},
     time_wait,
     warnings::warnings,
@@ -62,6 +63,7 @@ fn sections(text: &mut String, report: &Report, paint: Paint) -> fmt::Result {
     time_wait::write(text, report)?;
     account::accounting(text, paint, &report.accounting)?;
     ends::write(text, paint, report)?;
+    filling::write(text, paint, report)?;
     mitigation::write(text, paint, report)?;
     overhead::write(text, paint, report)?;
     for (number, warning) in warnings(report).iter().enumerate() {

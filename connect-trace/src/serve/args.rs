@@ -4,11 +4,14 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args};
 
-use super::{config::Values, listen::Address, mitigate::Mitigates};
+use super::{config::Values, mitigate::Mitigates};
 use crate::{
     filter::FilterArgs,
     metrics::totals::MOST_LABEL_SETS,
-    options::values::{duration, number_of_groups, percent},
+    options::{
+        address::Address,
+        values::{duration, number_of_groups, percent},
+    },
     recording::RecordArgs,
     stats::by::By,
     trace::args::ProbeArgs,
@@ -48,6 +51,11 @@ pub struct ServeArgs {
     /// named
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=MOST_LABEL_SETS as i64), help_heading = "Service")]
     pub metrics_routes: u8,
+
+    /// Tell who holds the ports of the fullest routes, TIME_WAIT included, and when they run out: in /report, in
+    /// /ports, on the page, and in the metrics of the routes that --metrics-routes names. Makes a record of each call, and follows connections to their end
+    #[arg(long, conflicts_with_all = ["min_latency", "failed"], help_heading = "Service")]
+    pub ports: bool,
 
     /// The connections to trace.
     #[command(flatten)]
@@ -90,7 +98,7 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// Returns a message if options exclude each other.
     pub(crate) fn contradiction(&self) -> Option<String> {
-        let recording = self.recording.contradiction();
+        let recording = self.recording.contradiction(self.ports);
         recording.or_else(|| self.filters.contradiction())
     }
 }

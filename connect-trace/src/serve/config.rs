@@ -598,9 +598,11 @@ mod tests {
             let lines = in_packages(key);
             assert_eq!(lines.len(), 1, "the option {key}: {lines:?}");
             // An option of recordings needs the recording.
-            let needed = match key.starts_with("record-") {
-                true => "record = \"records/\"\n",
-                false => "",
+            let needed = match key.split_once('-').map_or(key, |(first, _)| first) {
+                "record" if key != "record" => "record = \"records/\"\n",
+                "keep" if key != "keep" => "record = \"records/\"\nkeep = \"10m\"\nports = true\n",
+                "keep" => "record = \"records/\"\n",
+                _ => "",
             };
             let file = format!("{needed}{}\n", lines[0]);
             let args = with(&file, "").unwrap_or_else(|error| panic!("{file}: {error}"));

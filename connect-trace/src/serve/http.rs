@@ -148,7 +148,10 @@ async fn answer<B>(
             421,
             "this address is for localhost: ask for it by number or as localhost, not by another name",
         ),
-        (None, _) => Answer::text(404, "no such page: / /metrics /report /healthz /readyz"),
+        (None, _) => Answer::text(
+            404,
+            "no such page: / /metrics /report /ports /healthz /readyz",
+        ),
         (Some(wanted), &Method::GET | &Method::HEAD) => ask(wanted, requests).await,
         (Some(_), _) => Answer::text(405, "only GET and HEAD"),
     };
@@ -198,6 +201,7 @@ fn wanted<B>(request: &HttpRequest<B>) -> Option<Wanted> {
         "/" => Some(Wanted::Page { nonce: nonce() }),
         "/metrics" => Some(Wanted::Metrics(Format::accepted(accept))),
         "/report" => Some(Wanted::Report),
+        "/ports" => Some(Wanted::Ports),
         "/healthz" => Some(Wanted::Health),
         "/readyz" => Some(Wanted::Readiness),
         _ => None,

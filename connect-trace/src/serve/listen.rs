@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs, io,
-    net::{SocketAddr, TcpListener as StdTcpListener},
+    net::TcpListener as StdTcpListener,
     os::{
         fd::{FromRawFd as _, OwnedFd, RawFd},
         unix::{
@@ -11,55 +11,15 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::term::printable::printable;
-
-/// Address that is listened on if none is named and systemd passes no socket.
-const DEFAULT: &str = "127.0.0.1:19435";
+use crate::{options::address::Address, term::printable::printable};
 
 /// Permissions of a Unix socket: for the user and the group of the service.
 const MODE: u32 = 0o660;
-
-/// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// An IP address and a port.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    /// Reads `ADDRESS:PORT` or `unix:/PATH`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err("the path of a Unix socket must begin with /".to_owned())
-            };
-        }
-        text.parse().map(Self::Tcp).map_err(|_| {
-            format!("{text:?} is not an address such as 127.0.0.1:19435, [::]:19435 or unix:/run/connect-trace/http")
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(formatter, "http://{address}"),
-            Self::Unix(path) => write!(formatter, "unix:{}", printable(path)),
-        }
-    }
-}
 
 /// A socket that is listened on.
 #[derive(Debug)]
@@ -116,7 +76,7 @@ impl Listeners {
     pub(super) fn open(addresses: &[Address], with_default: bool) -> Result<Self> {
         let passed = sd_notify::listen_fds().context("take the sockets that systemd passes")?;
         let mut all: Vec<Listener> = passed.map(taken).collect::<Result<_>>()?;
-        let default = [DEFAULT.parse().map_err(|error: String| anyhow!(error))?];
+        let default = [Address::of_service()];
         let addresses = match (addresses, all.is_empty()) {
             ([], true) if with_default => &default[..],
             (addresses, _) => addresses,
@@ -186,21 +146,6 @@ impl Drop for Listener {
             && let Err(error) = fs::remove_file(path)
         {
             log::debug!("remove {}: {error}", printable(path));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_of_tcp_or_a_path() {
-        for right in ["127.0.0.1:19435", "[::1]:80", "0.0.0.0:1", "unix:/run/x"] {
-            assert!(right.parse::<Address>().is_ok(), "{right}");
-        }
-        for wrong in ["", "19435", "localhost:1", "unix:x", "/run/x", "[::1]"] {
-            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
         }
     }
 }

@@ -5,11 +5,15 @@ use std::{net::IpAddr, time::Duration};
 use clap::{ArgAction, Args, ValueEnum};
 use connect_trace_common::mitigation::{MOST_SOURCES, WHOLE};
 
-use super::{args::ServeArgs, listen::Address};
+use super::args::ServeArgs;
 use crate::{
     filter::FilterArgs,
     mitigate::settings::Settings,
-    options::{Format, values::duration},
+    options::{
+        Format,
+        address::Address,
+        values::{duration, whole_percent},
+    },
     probes::mitigation::{Method, ShareBy},
     recording::RecordArgs,
     stats::by::By,
@@ -189,6 +193,7 @@ impl MitigateArgs {
             top: 1,
             interval: self.interval,
             metrics_routes: 0,
+            ports: false,
             filters,
             recording: RecordArgs::default(),
             probes: self.probes,
@@ -204,16 +209,6 @@ impl MitigateArgs {
             }),
         }
     }
-}
-
-/// Parses a share of ports in whole percent.
-fn whole_percent(text: &str) -> Result<u32, String> {
-    let number = text.strip_suffix('%').unwrap_or(text);
-    number
-        .parse()
-        .ok()
-        .filter(|percent| *percent <= 100)
-        .ok_or_else(|| "must be a whole percentage such as 50%, up to 100%".to_owned())
 }
 
 /// Parses a share of threads, in parts of [`WHOLE`].

@@ -3,7 +3,6 @@
 
 pub mod args;
 pub mod config;
-mod history;
 mod http;
 mod listen;
 mod manager;
@@ -15,7 +14,6 @@ pub mod rehearsal;
 mod reload;
 mod request;
 mod service;
-mod verdict;
 
 use std::process::ExitCode;
 

@@ -3,35 +3,40 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{
-    history::{Column, History, Latest, SPAN, Strategy},
-    request::Answer,
-    verdict::{self, Severity, findings, last},
-};
+use super::request::Answer;
 use crate::{
     clock::Time,
-    connect::{Outcome, PortChoice},
+    connect::Outcome,
     figures::{
         charts::{
             Place,
-            heatmap::{HeatMap, heatmap, rows},
+            heatmap::{HeatMap, heatmap},
+            port_map,
             shares::{Shares, shares},
             timeline::{Line, MOST_LINES, Slot, Timeline, timeline},
         },
         html::filled,
         live::{SCRIPT, TEMPLATE, style},
     },
-    overhead::core_percent,
-    stats::exhaustion::{Exhaustion, Route},
+    live::{
+        history::{Column, History, SPAN, Strategy},
+        verdict::{self, Severity, findings, last},
+        view::{self, Fact, View, or_dash, percent},
+    },
+    report::filling::forecast_words,
+    stats::{exhaustion::Exhaustion, filling::FillingRoute, route_ports::HolderPorts},
     term::{
-        errno,
         escape::markup,
-        numbers::{count, plain, tenths, time},
+        numbers::{count, tenths},
     },
 };
 
 /// Maximum number of routes in the table.
 const MOST_ROUTES: usize = 20;
+/// Maximum number of maps of routes.
+const MOST_MAPS: usize = 3;
+/// Maximum number of holders of a route in the table.
+const MOST_HOLDERS: usize = 10;
 /// Limits of the time between two refreshes, in seconds.
 const PERIOD: (u64, u64) = (1, 60);
 /// Minutes before the end that have a tick.
@@ -50,7 +55,7 @@ fn html<'a>(history: &'a History, nonce: u128) -> String {
     let host = markup(history.host());
     let found = findings(history);
     let worst = &found[0];
-    let page = history.whole().map(|whole| Page::new(history, whole));
+    let page = View::of(history).map(Page::new);
     let of = |part: fn(&Page<'a>) -> String| page.as_ref().map_or_else(nothing, part);
     filled(TEMPLATE, |part| match part {
         "period" => period(history.interval()).to_string(),
@@ -68,6 +73,8 @@ fn html<'a>(history: &'a History, nonce: u128) -> String {
         "latency-table" => of(Page::latency_table),
         "routes" => of(Page::routes),
         "routes-table" => of(Page::routes_table),
+        "ports" => of(Page::ports),
+        "holders-table" => of(Page::holders_table),
         "strategies" => of(Page::strategies),
         "strategies-table" => of(Page::strategies_table),
         "losses" => of(Page::losses),
@@ -114,23 +121,20 @@ fn verdict(found: &[verdict::Finding]) -> String {
     html
 }
 
-/// The history, and what all parts of the page need of it.
+/// The view, and what all parts of the page need of it.
 struct Page<'a> {
-    history: &'a History,
-    columns: Vec<&'a Column>,
-    whole: Column,
-    latest: &'a Latest,
+    view: View<'a>,
     slots: Vec<Slot>,
     ticks: Vec<(f64, String)>,
 }
 
 impl<'a> Page<'a> {
-    fn new(history: &'a History, whole: Column) -> Self {
-        let columns: Vec<_> = history.columns().collect();
+    fn new(view: View<'a>) -> Self {
         // The span is the time axis. Positions are those of the monotonic clock, because the time of day can be set.
         let share = |before: Duration| 1.0 - before.as_secs_f64() / SPAN.as_secs_f64();
         let mut before = Duration::ZERO;
-        let mut slots: Vec<_> = columns
+        let mut slots: Vec<_> = view
+            .columns
             .iter()
             .rev()
             .map(|column| {
@@ -144,7 +148,7 @@ impl<'a> Page<'a> {
             })
             .collect();
         slots.reverse();
-        let end = Time::from(whole.at);
+        let end = Time::from(view.whole.at);
         let ticks = TICKS
             .into_iter()
             .map(|minutes| {
@@ -154,60 +158,37 @@ impl<'a> Page<'a> {
                 (share(before), label)
             })
             .collect();
-        let latest = history.latest().expect("there is a column");
-        Self {
-            history,
-            columns,
-            whole,
-            latest,
-            slots,
-            ticks,
-        }
+        Self { view, slots, ticks }
     }
 
     fn at(&self) -> String {
-        Time::from(self.whole.at).date_and_time()
+        Time::from(self.view.whole.at).date_and_time()
     }
 
     fn heat(&self) -> String {
-        let of = |outcome: Outcome| -> Vec<_> {
-            let counts = self.columns.iter();
-            counts
-                .map(|column| column.times[outcome.index()].buckets)
-                .collect()
-        };
-        let all: Vec<_> = Outcome::ALL.into_iter().flat_map(of).collect();
-        let rows = rows(all.iter());
-        let shown = |outcome: &Outcome| {
-            matches!(outcome, Outcome::Even | Outcome::Odd)
-                || self.whole.times[outcome.index()].count > 0
-        };
+        let rows = self.view.buckets();
         let map = |outcome: Outcome| {
-            let times = &self.whole.times[outcome.index()];
+            let times = &self.view.whole.times[outcome.index()];
             let map = HeatMap {
                 outcome,
                 slots: &self.slots,
-                counts: of(outcome),
+                counts: self
+                    .view
+                    .course(|column| column.times[outcome.index()].buckets),
                 rows,
             };
-            let title = match outcome {
-                Outcome::Even => "Even ports",
-                Outcome::Odd => "Odd ports",
-                Outcome::Bound => "No search: the socket had a port",
-                Outcome::Failed => "Failed",
-            };
             format!(
-                "<figure><figcaption>{title}: {}</figcaption>{}</figure>",
+                "<figure><figcaption>{}: {}</figcaption>{}</figure>",
+                view::title(outcome),
                 count(times.count),
                 heatmap(Place::Page, &map, &self.ticks)
             )
         };
-        Outcome::ALL.into_iter().filter(shown).map(map).collect()
+        self.view.outcomes().into_iter().map(map).collect()
     }
 
     fn latency_table(&self) -> String {
-        let slow = time(self.history.slow_ns() as f64);
-        let slow = format!("{slow} or more");
+        let slow = self.view.slow_words();
         let heads = [
             "until",
             "even",
@@ -224,46 +205,26 @@ impl<'a> Page<'a> {
             let [even, odd, bound, failed] = &column.times;
             let mut cells = Vec::new();
             for times in [even, odd] {
-                let slow = self.history.slow(times);
+                let slow = self.view.history.slow(times);
                 cells.extend([count(times.count), or_dash(times.mean_ns()), count(slow)]);
             }
-            let slowest = column.all_times();
-            let slowest = (slowest.count > 0).then_some(slowest.max_ns as f64);
+            let slowest = column.all_times().slowest_ns();
             cells.extend([count(bound.count), count(failed.count), or_dash(slowest)]);
             (Time::from(column.at).of_day(), cells)
         };
-        table(&heads, self.columns.iter().rev().map(row))
-    }
-
-    /// Returns the routes of the history: the fullest now, then the fullest before.
-    fn all_routes(&self) -> Vec<Exhaustion> {
-        let now = self.columns.last().map_or(&[][..], |column| &column.routes);
-        let is_now = |route: &Route| now.iter().any(|found| found.route == *route);
-        let mut routes = self.whole.routes.clone();
-        // The sort keeps the order of equal elements, which is by fullness.
-        routes.sort_by_key(|found| !is_now(&found.route));
-        routes
+        table(&heads, self.view.columns.iter().rev().map(row))
     }
 
     fn routes(&self) -> String {
-        let routes = self.all_routes();
+        let routes = self.view.routes();
         if routes.is_empty() {
-            return "<p>No search found half of its ports taken.</p>".to_owned();
+            return format!("<p>{}</p>", view::NO_ROUTE);
         }
         let taken = |found: &Exhaustion| Line {
-            name: format!(
-                "{} \u{2192} {}",
-                found.route.source, found.route.destination
-            ),
+            name: view::route_name(&found.searched.route),
             values: self
-                .columns
-                .iter()
-                .map(|column| {
-                    let mut all = column.routes.iter();
-                    let seen = all.find(|seen| seen.route == found.route)?;
-                    Some(f64::from(seen.evidence.percent_taken))
-                })
-                .collect(),
+                .view
+                .course(|column| column.percent_taken(&found.searched).map(f64::from)),
         };
         let lines: Vec<_> = routes.iter().take(MOST_LINES).map(taken).collect();
         let chart = Timeline {
@@ -279,8 +240,8 @@ impl<'a> Page<'a> {
             let _ = write!(
                 html,
                 "<p>Which ports are taken: <code>connect-trace explain {}</code>{}.</p>",
-                markup(&found.route.destination.to_string()),
-                match found.route.netns {
+                markup(&found.searched.route.destination.to_string()),
+                match found.searched.route.netns {
                     Some(_) => ", in the network namespace of the client",
                     None => "",
                 }
@@ -290,15 +251,10 @@ impl<'a> Page<'a> {
     }
 
     fn routes_table(&self) -> String {
-        let routes = self.all_routes();
-        let until = |route: &Route| {
-            let mut columns = self.columns.iter().rev();
-            let seen = |column: &&&Column| column.routes.iter().any(|found| found.route == *route);
-            let column = columns.find(seen);
-            column.map_or_else(|| "-".to_owned(), |column| Time::from(column.at).of_day())
-        };
-        let row = |Exhaustion { route, evidence }: &Exhaustion| {
-            let own = if route.own_range { " (own)" } else { "" };
+        let routes = self.view.routes();
+        let row = |Exhaustion { searched, evidence }: &Exhaustion| {
+            let route = &searched.route;
+            let own = if searched.own_range { " (own)" } else { "" };
             let cells = vec![
                 format!("{} %", evidence.percent_taken),
                 count(evidence.connects),
@@ -307,12 +263,11 @@ impl<'a> Page<'a> {
                 route
                     .netns
                     .map_or_else(|| "-".to_owned(), |netns| netns.to_string()),
-                until(route),
+                self.view
+                    .last_seen(searched)
+                    .map_or_else(|| "-".to_owned(), |at| Time::from(at).of_day()),
             ];
-            (
-                format!("{} \u{2192} {}", route.source, route.destination),
-                cells,
-            )
+            (view::route_name(route), cells)
         };
         let heads = [
             "route",
@@ -324,143 +279,130 @@ impl<'a> Page<'a> {
             "last seen",
         ];
         let mut html = table(&heads, routes.iter().take(MOST_ROUTES).map(row));
-        if self.whole.more_routes > 0 {
-            let _ = write!(
-                html,
-                "<p>And at least {} more.</p>",
-                count(self.whole.more_routes)
-            );
+        let more_routes = self.view.whole.more_routes;
+        if more_routes > 0 {
+            let _ = write!(html, "<p>And at least {} more.</p>", count(more_routes));
         }
         html
     }
 
-    /// Returns the strategies with calls, and their names.
-    fn all_strategies(&self) -> Vec<(&'static str, Strategy)> {
-        let names = PortChoice::ALL.map(PortChoice::name);
-        let names = names.into_iter().chain(["before the choice"]);
-        let all = names.zip(self.whole.strategies);
-        let mut all: Vec<_> = all.filter(|(_, strategy)| strategy.connects > 0).collect();
-        all.sort_by_key(|(_, strategy)| std::cmp::Reverse(strategy.connects));
-        all
+    /// Returns the maps of the fullest routes, with their holders and ends.
+    fn ports(&self) -> String {
+        let Some(filling) = &self.view.latest.filling else {
+            return "<p>Not known: the service runs without <code>--ports</code>.</p>".to_owned();
+        };
+        if filling.routes.is_empty() {
+            return "<p>No route holds a tenth of its ports.</p>".to_owned();
+        }
+        let mut html = String::new();
+        for route in filling.routes.iter().take(MOST_MAPS) {
+            let _ = write!(
+                html,
+                "<figure><figcaption>{}</figcaption>{}</figure><p>{}.</p>",
+                markup(&view::route_name(&route.ports.route)),
+                port_map(Place::Page, &route.ports),
+                markup(&forecast_words(&route.forecast))
+            );
+            if let Some(why) = &route.records_alone {
+                let _ = write!(
+                    html,
+                    "<p>Only connections since the start: {}.</p>",
+                    markup(why)
+                );
+            }
+        }
+        let more = filling.more + filling.routes.len().saturating_sub(MOST_MAPS) as u64;
+        if more > 0 {
+            let _ = write!(html, "<p>And {} more.</p>", count(more));
+        }
+        html
+    }
+
+    fn holders_table(&self) -> String {
+        let filling = self.view.latest.filling.as_ref();
+        let routes = filling.into_iter().flat_map(|filling| &filling.routes);
+        let row = |route: &FillingRoute, held: &HolderPorts| {
+            let holder = &held.holder;
+            let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+            let path = |id: u64| {
+                let path = filling.and_then(|filling| filling.cgroups.get(&id).cloned());
+                path.unwrap_or_else(|| format!("{id} (removed)"))
+            };
+            let cells = vec![
+                or_dash(holder.pid.map(|pid| pid.to_string())),
+                or_dash(holder.comm.map(|comm| comm.to_string())),
+                count(held.ports.open.into()),
+                count(held.ports.time_wait.into()),
+                or_dash(holder.port_choice.map(|choice| choice.name().to_owned())),
+                or_dash(holder.cgroup_id.map(path)),
+            ];
+            (view::route_name(&route.ports.route), cells)
+        };
+        let rows = routes.take(MOST_MAPS).flat_map(|route| {
+            let holders = route.ports.holders.iter().take(MOST_HOLDERS);
+            holders.map(move |held| row(route, held))
+        });
+        let heads = [
+            "route",
+            "process",
+            "name",
+            "open",
+            "TIME_WAIT",
+            "strategy",
+            "cgroup",
+        ];
+        table(&heads, rows)
     }
 
     fn strategies(&self) -> String {
-        let all = self.all_strategies();
+        let all = self.view.whole.strategies();
         if all.is_empty() {
-            return "<p>No connect() call.</p>".to_owned();
+            return format!("<p>{}</p>", view::NO_CALL);
         }
-        // The powers of ten of records from the first that is not below the minimum latency, in milliseconds.
-        let first = (self.history.slow_ns().ilog10()) as usize;
-        let edges = [first, first + 1].map(|power| time(10_f64.powi(power as i32)));
-        let minimum = time(self.history.min_latency().as_nanos() as f64);
-        let parts = [
-            format!("below {minimum}"),
-            format!("below {}", edges[0]),
-            format!("below {}", edges[1]),
-            format!("{} or more", edges[1]),
-        ];
-        let bar = |(name, strategy): &(&str, Strategy)| {
-            let recorded = &strategy.recorded;
-            let sum = |from: usize, to: usize| -> u64 {
-                let to = to.min(recorded.buckets.len());
-                recorded
-                    .buckets
-                    .get(from..to)
-                    .unwrap_or_default()
-                    .iter()
-                    .sum()
-            };
-            Shares {
-                name: (*name).to_owned(),
-                counts: vec![
-                    strategy.connects.saturating_sub(recorded.count),
-                    sum(0, first),
-                    sum(first, first + 1),
-                    sum(first + 1, usize::MAX),
-                ],
-            }
+        let bar = |(name, strategy): &(&str, Strategy)| Shares {
+            name: (*name).to_owned(),
+            counts: self.view.by_speed(strategy).into(),
         };
         let bars: Vec<_> = all.iter().map(bar).collect();
         let label = "Speed of connect() calls by strategy over the last quarter of an hour";
-        shares(Place::Page, label, &parts, &bars)
+        shares(Place::Page, label, &self.view.speeds(), &bars)
     }
 
     fn strategies_table(&self) -> String {
-        let slow = format!("{} or more", time(self.history.slow_ns() as f64));
+        let slow = self.view.slow_words();
         let heads = ["strategy", "calls", "calls/s", &slow, "failed", "slowest"];
-        let seconds = self.whole.elapsed.as_secs_f64();
         let row = |(name, strategy): (&str, Strategy)| {
             let recorded = &strategy.recorded;
-            let rate = strategy.connects as f64 / seconds.max(1e-9);
             let cells = vec![
                 count(strategy.connects),
-                tenths(rate),
-                percent(self.history.slow(recorded), strategy.connects),
+                tenths(self.view.whole.rate(strategy.connects)),
+                percent(self.view.history.slow(recorded), strategy.connects),
                 count(strategy.failed),
-                or_dash((recorded.count > 0).then_some(recorded.max_ns as f64)),
+                or_dash(recorded.slowest_ns()),
             ];
             (name.to_owned(), cells)
         };
-        table(&heads, self.all_strategies().into_iter().map(row))
+        table(&heads, self.view.whole.strategies().into_iter().map(row))
     }
 
     fn losses(&self) -> String {
-        let Self { whole, latest, .. } = self;
-        let mut list = List::default();
-        let errnos = whole.failures();
-        if errnos.is_empty() {
-            list.add("Failed", "none");
-        }
-        for (errno, failures) in errnos {
-            list.add(&format!("Failed, {}", errno::name(errno)), &count(failures));
-        }
-        list.of_zero("Lost", whole.lost);
-        list.of_zero("Lost since the start", latest.lost);
-        list.of_zero("Programs skipped by the kernel", whole.skipped);
-        if whole.unsampled > 0 {
-            list.add("Counted without a record", &count(whole.unsampled));
-        }
-        if !whole.blind.is_zero() {
-            let seconds = tenths(whole.blind.as_secs_f64());
-            list.add_bad("Probes detached", &format!("{seconds} s"));
-        }
-        match latest.adds_up {
-            true => list.add("Account", "every call is accounted for"),
-            false => list.add_bad("Account", "INCOMPLETE: it does not add up"),
-        }
-        list.add("Calls since the start", &count(latest.entered));
-        format!("<p>In the last {}.</p>{}", last(whole.elapsed), list.html())
+        format!(
+            "<p>In the last {}.</p>{}",
+            last(self.view.whole.elapsed),
+            list(&self.view.losses(&self.view.whole))
+        )
     }
 
     fn cost(&self) -> String {
-        let Self { whole, latest, .. } = self;
-        let mut list = List::default();
-        let of_core =
-            |cpu: Duration| format!("{} % of a core", plain(core_percent(cpu, whole.elapsed)));
-        list.add("connect-trace itself", &of_core(whole.own_cpu));
-        let programs = whole
-            .programs
-            .map_or_else(|| "not measured without --max-overhead".to_owned(), of_core);
-        list.add("Programs in the kernel", &programs);
-        list.add("Traced", &latest.level.to_string());
-        let mib = |bytes: u64| format!("{} MiB", tenths(bytes as f64 / 1_048_576.0));
-        list.add("Memory", &mib(latest.own.resident_bytes));
-        let of = |cpu: fn(&Column) -> Option<Duration>| -> Vec<_> {
-            let columns = self.columns.iter();
-            columns
-                .map(|column| cpu(column).map(|cpu| core_percent(cpu, column.elapsed)))
-                .collect()
-        };
-        let mut lines = vec![Line {
-            name: "connect-trace itself".to_owned(),
-            values: of(|column| Some(column.own_cpu)),
-        }];
-        if whole.programs.is_some() {
-            lines.push(Line {
-                name: "programs in the kernel".to_owned(),
-                values: of(|column| column.programs),
-            });
-        }
+        let lines: Vec<_> = self
+            .view
+            .costs()
+            .into_iter()
+            .map(|(name, values)| Line {
+                name: name.to_owned(),
+                values,
+            })
+            .collect();
         let values = lines.iter().flat_map(|line| line.values.iter().flatten());
         let chart = Timeline {
             label: "Cost of the tracer over the last quarter of an hour",
@@ -472,55 +414,25 @@ impl<'a> Page<'a> {
         };
         format!(
             "{}{}",
-            list.html(),
+            list(&self.view.cost(&self.view.whole)),
             timeline(Place::Page, &chart, &self.ticks)
         )
     }
 
     fn trace(&self) -> String {
-        let Latest {
-            kernel,
-            attached,
-            filters,
-            ..
-        } = self.latest;
-        let only = match filters.is_empty() {
-            true => String::new(),
-            false => format!("; only {}", filters.join(" ")),
-        };
-        markup(&format!("Linux {kernel}, attached by {attached}{only}."))
+        markup(&self.view.trace())
     }
 }
 
-/// Terms and values.
-#[derive(Default)]
-struct List(String);
-
-impl List {
-    fn add(&mut self, term: &str, value: &str) {
-        self.push(term, value, "");
-    }
-
-    fn add_bad(&mut self, term: &str, value: &str) {
-        self.push(term, value, r#" class="bad""#);
-    }
-
-    /// Adds a count that should be zero.
-    fn of_zero(&mut self, term: &str, value: u64) {
-        match value {
-            0 => self.add(term, "none"),
-            value => self.add_bad(term, &count(value)),
-        }
-    }
-
-    fn push(&mut self, term: &str, value: &str, class: &str) {
-        let (term, value) = (markup(term), markup(value));
-        let _ = write!(self.0, "<div><dt>{term}</dt><dd{class}>{value}</dd></div>");
-    }
-
-    fn html(&self) -> String {
-        format!("<dl>{}</dl>", self.0)
-    }
+/// Returns the list of these facts.
+fn list(facts: &[Fact]) -> String {
+    let item = |fact: &Fact| {
+        let class = if fact.is_bad { r#" class="bad""# } else { "" };
+        let (term, value) = (markup(&fact.term), markup(&fact.value));
+        format!("<div><dt>{term}</dt><dd{class}>{value}</dd></div>")
+    };
+    let items: String = facts.iter().map(item).collect();
+    format!("<dl>{items}</dl>")
 }
 
 /// Returns a table with a heading for each row.
@@ -536,30 +448,15 @@ fn table(heads: &[&str], rows: impl Iterator<Item = (String, Vec<String>)>) -> S
     format!("<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
 }
 
-fn or_dash(ns: Option<f64>) -> String {
-    ns.map_or_else(|| "-".to_owned(), time)
-}
-
-fn percent(part: u64, all: u64) -> String {
-    if all == 0 {
-        return "-".to_owned();
-    }
-    let share = part as f64 / all as f64 * 100.0;
-    // A share that is rounded to nothing is not nothing.
-    match part > 0 && share < 0.1 {
-        true => "below 0.1 %".to_owned(),
-        false => format!("{} %", tenths(share)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         connect::{Connect, SourcePort},
         fixtures::connect_from,
-        serve::{history::tests::on_full, rehearsal::Stage},
-        stats::{Collection, Traced, by::By},
+        live::{history::tests::on_full, stage::Stage},
+        report::filling::tests::example as filling_example,
+        stats::{Collection, Traced, by::By, filling::Filling},
     };
 
     fn page(made: &Stage) -> String {
@@ -583,6 +480,26 @@ mod tests {
         );
         assert!(html.contains("Even ports: 1</figcaption>"), "{html}");
         assert!(!html.contains("Failed: "), "{html}");
+    }
+
+    #[test]
+    fn the_fullest_route_has_a_map_its_holders_and_its_end() {
+        let mut made = Stage::new(Duration::from_secs(10));
+        made.add(&[connect_from(20_000)]);
+        assert!(page(&made).contains("runs without <code>--ports</code>"));
+        made.side.filling = filling_example().filling;
+        made.add(&[connect_from(20_000)]);
+        let html = page(&made);
+        for part in [
+            "<figcaption>10.0.0.1 → 10.0.0.7:5432</figcaption><svg",
+            "second pass in 20 s (19 to 22), EADDRNOTAVAIL not predicted: the rate varies.</p>",
+            "<td>812</td><td>api</td><td>0</td><td>400</td><td>default</td><td>/system.slice/api.service</td>",
+        ] {
+            assert!(html.contains(part), "{part} is not in {html}");
+        }
+        made.side.filling = Some(Filling::default());
+        made.add(&[connect_from(20_000)]);
+        assert!(page(&made).contains("No route holds a tenth of its ports."));
     }
 
     #[test]
@@ -644,7 +561,7 @@ mod tests {
         let mut collection = Collection::new(traced, By::Parity, 1);
         let at = std::time::SystemTime::UNIX_EPOCH;
         let report = collection.take(at, Duration::from_secs(10), None, made.side.clone());
-        made.history.add(&super::super::history::Ended {
+        made.history.add(&crate::live::history::Ended {
             report: &report,
             totals: &made.totals,
             min_latency: Duration::ZERO,
@@ -697,11 +614,5 @@ mod tests {
     fn a_refresh_comes_with_each_interval_but_once_a_minute_at_least() {
         let periods = [0.01, 1.0, 9.5, 3_600.0].map(|s| period(Duration::from_secs_f64(s)));
         assert_eq!(periods, [1, 1, 10, 60]);
-    }
-
-    #[test]
-    fn a_small_share_is_not_nothing() {
-        let shares = [(0, 10), (1, 3), (1, 100_000), (0, 0)].map(|(part, all)| percent(part, all));
-        assert_eq!(shares, ["0 %", "33.3 %", "below 0.1 %", "-"]);
     }
 }

@@ -53,7 +53,12 @@ impl Reload {
                 let args = args.clone();
                 none.insert(tokio::task::spawn_blocking(move || {
                     let read = config::read(&args)?;
-                    let filters = wanted(&read)?;
+                    // The option takes effect when the service starts, with all that it implies.
+                    let in_force = ServeArgs {
+                        ports: args.ports,
+                        ..read.clone()
+                    };
+                    let filters = wanted(&in_force)?;
                     Ok((read, filters))
                 }))
             }

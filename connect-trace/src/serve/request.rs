@@ -26,6 +26,8 @@ pub(super) enum Wanted {
     Metrics(Format),
     /// `/report`
     Report,
+    /// `/ports`
+    Ports,
     /// `/healthz`
     Health,
     /// `/readyz`

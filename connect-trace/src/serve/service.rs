@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tokio::{
     sync::mpsc::Receiver,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
@@ -11,7 +11,6 @@ use tokio::{
 use super::{
     args::ServeArgs,
     config,
-    history::{Ended, History},
     listen::Listeners,
     manager::Manager,
     page,
@@ -20,20 +19,23 @@ use super::{
     request::{Answer, Request, Wanted},
 };
 use crate::{
+    clock::monotonic_ns,
     connect::{CheckMode, Protocols},
-    filter::{Cgroup, Filters, filter_words},
+    filter::{Filters, filter_words},
     kernel::{self, sysctls},
+    live::history::{Ended, History},
     metrics::{
         Reading, Totals, exposition,
         reading::{LocalPorts, Process, Routes},
     },
-    mitigate::{Mitigator, routes::Change},
+    mitigate::Mitigator,
     overhead::process_usage::ProcessUsage,
-    probes::{ProbeConfig, Probes},
+    probes::{MAX_CONNECTIONS, ProbeConfig, Probes, mitigation::Mitigation as Programs},
     recording::Recorder,
     report::json,
-    stats::{Collection, Traced, mitigation::Mitigation, report::Report},
-    term::{message::say, printable::printable},
+    routes::RouteWatch,
+    stats::{Collection, Traced, filling::Filling, mitigation::Mitigation, report::Report},
+    term::message::say,
     trace::{
         session::{DRAIN_BUDGET, Drained, Session},
         signals::Signals,
@@ -42,7 +44,7 @@ use crate::{
 
 /// Minimum latency of calls that get a record, unless the filters have one.
 const MIN_LATENCY: Duration = Duration::from_micros(100);
-/// Pause between two looks at the decisions of a mitigation.
+/// Pause between two looks at the programs of a mitigation.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time after which the ring buffer must have been emptied: the service is then no longer healthy.
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
@@ -67,8 +69,8 @@ pub(super) struct Service {
     started: SystemTime,
     /// Set if connections are mitigated.
     mitigator: Option<Mitigator>,
-    /// The cgroups whose connections are mitigated.
-    mitigated: Vec<Cgroup>,
+    /// The routes that fill up, with `--ports`.
+    watch: Option<RouteWatch>,
     /// The reports on stdout, if they are printed.
     printer: Option<Printer>,
 }
@@ -96,7 +98,7 @@ impl Service {
             service: true,
             phases: false,
             stacks_hertz: None,
-            max_connections: None,
+            max_connections: args.ports.then_some(MAX_CONNECTIONS),
             mitigation,
         };
         let mut recording = Recorder::create(&args.recording)?;
@@ -110,10 +112,6 @@ impl Service {
             filters: filter_words(&config.filters),
         };
         recording.begin(&traced.attached, &config.filters);
-        let mitigated = match mitigates {
-            Some(_) => config.filters.cgroups.clone(),
-            None => Vec::new(),
-        };
         if !args.quiet {
             say!(
                 "Attached by {}: {}.",
@@ -133,14 +131,12 @@ impl Service {
             history: History::new(args.interval),
             drained_at: None,
             started: SystemTime::now(),
-            mitigator: args
-                .mitigates
-                .as_ref()
-                .map(|mitigates| Mitigator::new(mitigates.settings.clone())),
-            mitigated,
-            printer: args
-                .mitigates
-                .as_ref()
+            mitigator: mitigates.map(|mitigates| {
+                Mitigator::new(mitigates.settings.clone(), config.filters.cgroups)
+            }),
+            // The privileges to enter other network namespaces are given up.
+            watch: args.ports.then(|| RouteWatch::new(false)),
+            printer: mitigates
                 .and_then(|mitigates| mitigates.printed)
                 .map(Printer::new),
         })
@@ -189,7 +185,7 @@ impl Service {
                 due = self.session.next() => {
                     due?;
                     let is_empty = self.drain(DRAIN_BUDGET);
-                    self.recording.tick(|| self.session.counted())?;
+                    self.record()?;
                     self.session.drained(is_empty)?;
                     let probes = self.session.tracer().probes();
                     if !probes.filters().pids.is_empty() {
@@ -198,7 +194,11 @@ impl Service {
                     }
                     manager.drained(is_empty);
                 }
-                _ = look.tick(), if self.mitigator.is_some() => self.look_at_routes()?,
+                _ = look.tick(), if self.mitigator.is_some() => {
+                    if let Some((mitigator, programs)) = self.mitigator() {
+                        mitigator.look(programs)?;
+                    }
+                }
                 _ = report.tick() => {
                     if let Err(error) = self.end_interval() {
                         log::error!("no report of the last interval: {error:#}");
@@ -229,6 +229,7 @@ impl Service {
         Manager::ends();
         let stopped = self.session.stop();
         self.drain(Duration::MAX);
+        self.record()?;
         if self.printer.is_some() {
             self.end_interval()?;
         }
@@ -246,15 +247,20 @@ impl Service {
             recording,
             routes,
             mitigator,
+            watch,
             ..
         } = self;
+        let read_ns = monotonic_ns();
         let is_empty = session.drain(budget, |drained| match drained {
             Drained::Connect(connect) => {
                 totals.record(connect);
                 if let Some(mitigator) = mitigator {
                     mitigator.saw(connect);
                 }
-                recording.connect(connect);
+                if let Some(watch) = watch {
+                    watch.connect(connect);
+                }
+                recording.connect(connect, || watch.as_ref()?.percent_in_use(connect));
                 if let Some(found) = collection.connect(connect) {
                     log::warn!("{found}");
                     routes.warnings += 1;
@@ -263,61 +269,70 @@ impl Service {
             Drained::Ended(event) => {
                 recording.ended(event);
                 collection.ended(event);
+                if let Some(watch) = watch {
+                    watch.ended(event);
+                }
             }
         });
         if is_empty {
             self.drained_at = Some(Instant::now());
+            if let Some(watch) = watch {
+                watch.look(read_ns, session.coverage());
+            }
         }
-        self.name_routes();
+        if let Some((mitigator, programs)) = self.mitigator() {
+            mitigator.tell(programs);
+        }
         is_empty
     }
 
-    /// Tells the programs of a mitigation of changes of its routes.
-    fn name_routes(&mut self) {
-        let Some(mitigator) = &mut self.mitigator else {
-            return;
-        };
-        let changes = mitigator.changes();
-        let Some(mitigation) = self.session.tracer().probes().mitigation() else {
-            return;
-        };
-        for change in changes {
-            let changed = match &change {
-                Change::Set(key, state) => mitigation.set_route(*key, *state),
-                Change::Remove(key) => mitigation.remove_route(key),
-            };
-            if let Err(error) = changed {
-                log::error!("a route of the mitigation stays as it was: {error:#}");
-            }
-        }
+    /// Goes on with the recording.
+    fn record(&mut self) -> Result<()> {
+        let Self {
+            session,
+            recording,
+            watch,
+            ..
+        } = self;
+        recording.tick(
+            || session.counted(),
+            |connect| match watch {
+                Some(watch) => watch.ports_of(connect),
+                // Other network namespaces cannot be entered without privileges.
+                None => RouteWatch::new(false).ports_of(connect),
+            },
+        )
     }
 
-    /// Looks at the decisions of a mitigation.
-    ///
-    /// # Errors
-    /// If a cgroup was removed: its programs went with it.
-    fn look_at_routes(&mut self) -> Result<()> {
-        let probes = self.session.tracer().probes();
-        if let Some(gone) = self.mitigated.iter().find(|cgroup| !cgroup.is_there()) {
-            bail!(
-                "cgroup {} was removed, and with it the programs of the mitigation, also if it was made again: start \
-                 connect-trace again, or name the cgroup above it",
-                printable(&gone.folder)
-            );
-        }
-        if let (Some(mitigator), Some(mitigation)) = (&mut self.mitigator, probes.mitigation()) {
-            let routes = mitigation.routes()?.into_iter();
-            let found: Vec<_> = routes.map(|(key, _, counts)| (key, counts)).collect();
-            mitigator.look(&mitigation.counters(), &found);
-        }
-        self.name_routes();
-        Ok(())
+    /// Returns the mitigation with its programs, if there is one.
+    fn mitigator(&mut self) -> Option<(&mut Mitigator, &mut Programs)> {
+        let programs = self.session.tracer().probes().mitigation();
+        self.mitigator.as_mut().zip(programs)
     }
 
     /// Returns the mitigation since the last report, if there is one.
     fn mitigation(&mut self) -> Option<Mitigation> {
-        let counters = self.session.tracer().probes().mitigation()?.counters();
-        Some(self.mitigator.as_mut()?.report(counters))
+        let (mitigator, programs) = self.mitigator()?;
+        Some(mitigator.report(programs.counters()))
+    }
+
+    /// Returns the routes that fill up, with `--ports`.
+    fn filling(&mut self) -> Option<Filling> {
+        let watch = self.watch.as_mut()?;
+        Some(watch.report(monotonic_ns()))
+    }
+
+    /// Returns the holders of all ports, for other processes.
+    fn holders(&mut self) -> Result<Answer> {
+        self.drain(DRAIN_BUDGET);
+        let Some(watch) = &self.watch else {
+            return Ok(Answer::text(404, "the service runs without --ports"));
+        };
+        Ok(Answer {
+            status: 200,
+            content_type: "application/json",
+            body: serde_json::to_vec(&watch.known())?,
+        })
     }
 
     /// Makes the report of the interval, and begins the next one.
@@ -325,6 +340,7 @@ impl Service {
         self.drain(DRAIN_BUDGET);
         let mut kernel_side = self.session.kernel_side()?;
         kernel_side.mitigation = self.mitigation();
+        kernel_side.filling = self.filling();
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
         let report = self
@@ -380,6 +396,7 @@ impl Service {
                     body: exposition(self.reading()?, format),
                 }
             }
+            Wanted::Ports => self.holders()?,
             Wanted::Report if self.report.is_empty() => {
                 Answer::text(503, "the first interval has not ended")
             }
@@ -403,11 +420,18 @@ impl Service {
     }
 
     fn reading(&mut self) -> Result<Reading> {
+        let named = usize::from(self.args.metrics_routes);
+        if named > 0
+            && let Some(filling) = self.filling()
+        {
+            self.routes.see_filling(&filling, named);
+        }
         let level = self.session.level();
         let totals = self.totals();
+        let mitigation = self.mitigator();
+        let mitigation =
+            mitigation.map(|(mitigator, programs)| mitigator.reading(programs.counters()));
         let tracer = self.session.tracer();
-        let mitigation = tracer.probes().mitigation();
-        let decisions = mitigation.map(|mitigation| mitigation.counters());
         let programs = tracer.probes().runs()?;
         let accounting = tracer.accounting()?;
         Ok(Reading {
@@ -416,11 +440,7 @@ impl Service {
             routes: self.routes.clone(),
             local_ports: LocalPorts::of_this_namespace(),
             programs: programs.unwrap_or_default(),
-            mitigation: self
-                .mitigator
-                .as_ref()
-                .zip(decisions)
-                .map(|(mitigator, decisions)| mitigator.reading(decisions)),
+            mitigation,
             level,
             process: Process::now(self.started),
             kernel: self.collection.traced.kernel.clone(),
@@ -435,8 +455,13 @@ impl Service {
 /// If a filter names something that does not exist.
 pub(super) fn wanted(args: &ServeArgs) -> Result<Filters> {
     let given = config::resolve(args)?;
+    // The holder of a port is known from the record of its connect(), however fast that was.
+    let min_latency = match args.ports {
+        true => None,
+        false => Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+    };
     Ok(Filters {
-        min_latency: Some(given.min_latency.unwrap_or(MIN_LATENCY)),
+        min_latency,
         ..given
     })
 }

@@ -135,6 +135,7 @@ impl Collection {
             overhead: kernel_side.overhead,
             budget: kernel_side.budget,
             mitigation: kernel_side.mitigation,
+            filling: kernel_side.filling,
         }
     }
 }

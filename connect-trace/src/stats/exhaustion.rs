@@ -1,30 +1,25 @@
 //! Ranges of source ports that run out, noticed long before connect() fails: a search towards a destination that went
 //! through half of the ports, and found them all taken, shows that half of them are.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::HashMap, fmt};
 
-use super::distinct::{Distinct, Number};
+use super::{
+    distinct::{Distinct, Number},
+    route::Route,
+};
 use crate::connect::{Connect, Pass, PortChoice, SearchRange};
 
 /// Largest number of routes that are kept apart, a hundred bytes each.
 pub(crate) const MOST_ROUTES: usize = 1_024;
 
 /// The share of the ports that one search must have found taken, in percent.
-const SHARE: u32 = 50;
+pub(crate) const SHARE: u32 = 50;
 
-/// Source and destination of connections. Each route has its own ports.
+/// A route, and the kind of range that its ports come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Route {
-    /// Inode number of the network namespace.
-    pub netns: Option<u32>,
-    /// Source address.
-    pub source: IpAddr,
-    /// Destination.
-    pub destination: SocketAddr,
+pub struct SearchedRoute {
+    /// The route.
+    pub route: Route,
     /// True if the ports come from the sockets' own ranges, which can be narrow.
     pub own_range: bool,
 }
@@ -46,7 +41,7 @@ pub struct Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhaustion {
     /// The route.
-    pub route: Route,
+    pub searched: SearchedRoute,
     /// The evidence.
     pub evidence: Evidence,
 }
@@ -54,10 +49,10 @@ pub struct Exhaustion {
 /// The routes whose ports run out, in bounded memory: others are not kept, and of these only the latest.
 #[derive(Clone, Debug, Default)]
 pub struct Exhaustions {
-    routes: HashMap<Route, Kept>,
+    routes: HashMap<SearchedRoute, Kept>,
     /// The latest route, one of `routes`, with its evidence since another route was the latest: a look-up at each
     /// connect() would cost more than all other work here.
-    latest: Option<(Route, Evidence)>,
+    latest: Option<(SearchedRoute, Evidence)>,
     /// Incremented with each change of the route, to find the oldest one.
     turn: u64,
     /// Routes that were logged.
@@ -92,18 +87,18 @@ impl Exhaustions {
                 evidence.add(&seen);
                 None
             }
-            _ => self.record_other(Route::of(connect)?, seen),
+            _ => self.record_other(SearchedRoute::of(connect)?, seen),
         }
     }
 
     /// Adds the evidence of a search on a route that is not the latest one.
     #[cold]
-    fn record_other(&mut self, route: Route, seen: Evidence) -> Option<Exhaustion> {
+    fn record_other(&mut self, searched: SearchedRoute, seen: Evidence) -> Option<Exhaustion> {
         self.keep_latest();
         self.turn += 1;
-        if let Some(kept) = self.routes.get_mut(&route) {
+        if let Some(kept) = self.routes.get_mut(&searched) {
             kept.last = self.turn;
-            self.latest = Some((route, seen));
+            self.latest = Some((searched, seen));
             return None;
         }
         if self.routes.len() >= MOST_ROUTES {
@@ -113,14 +108,14 @@ impl Exhaustions {
             last: self.turn,
             evidence: None,
         };
-        self.routes.insert(route, kept);
-        self.latest = Some((route, seen));
-        if self.told.number().count >= MOST_ROUTES as u64 || self.told.contains(&route) {
+        self.routes.insert(searched, kept);
+        self.latest = Some((searched, seen));
+        if self.told.number().count >= MOST_ROUTES as u64 || self.told.contains(&searched) {
             return None;
         }
-        self.told.insert(&route);
+        self.told.insert(&searched);
         Some(Exhaustion {
-            route,
+            searched,
             evidence: seen,
         })
     }
@@ -131,15 +126,20 @@ impl Exhaustions {
         let mut routes: Vec<Exhaustion> = self
             .routes
             .iter_mut()
-            .filter_map(|(&route, kept)| {
+            .filter_map(|(&searched, kept)| {
                 let evidence = kept.evidence.take()?;
-                Some(Exhaustion { route, evidence })
+                Some(Exhaustion { searched, evidence })
             })
             .collect();
-        routes.sort_by_key(|found| (std::cmp::Reverse(found.evidence.percent_taken), found.route));
+        routes.sort_by_key(|found| {
+            (
+                std::cmp::Reverse(found.evidence.percent_taken),
+                found.searched,
+            )
+        });
         let mut dropped = std::mem::take(&mut self.dropped);
         for found in &routes {
-            dropped.remove(&found.route);
+            dropped.remove(&found.searched);
         }
         Exhausted {
             routes,
@@ -182,21 +182,17 @@ impl Evidence {
     }
 }
 
-impl Route {
+impl SearchedRoute {
     fn of(connect: &Connect) -> Option<Self> {
         Some(Self {
-            netns: connect.netns,
-            source: connect.source?,
-            destination: connect.destination?,
+            route: Route::of(connect)?,
             own_range: connect.port_choice == Some(PortChoice::Range),
         })
     }
 
-    /// Returns whether [`Route::of`] a connect() is this route.
+    /// Returns whether [`SearchedRoute::of`] a connect() is this route.
     fn is_of(&self, connect: &Connect) -> bool {
-        connect.destination == Some(self.destination)
-            && connect.source == Some(self.source)
-            && connect.netns == self.netns
+        self.route.is_of(connect)
             && (connect.port_choice == Some(PortChoice::Range)) == self.own_range
     }
 }
@@ -254,12 +250,18 @@ impl Taken {
     pub(crate) fn percent(&self) -> u32 {
         self.ports * 100 / self.all
     }
+
+    /// Returns the same as [`percent`](Self::percent), not rounded.
+    pub(crate) fn exact_percent(&self) -> f64 {
+        f64::from(self.ports) * 100.0 / f64::from(self.all)
+    }
 }
 
 impl fmt::Display for Exhaustion {
     /// Writes the finding as a sentence, without a line feed.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route, evidence } = self;
+        let Self { searched, evidence } = self;
+        let route = searched.route;
         write!(
             formatter,
             "ports are running out from {} to {}",
@@ -268,7 +270,7 @@ impl fmt::Display for Exhaustion {
         if let Some(netns) = route.netns {
             write!(formatter, " (network namespace {netns})")?;
         }
-        let whose = if route.own_range {
+        let whose = if searched.own_range {
             "the socket's own range"
         } else {
             "the range"

@@ -6,7 +6,7 @@ use connect_trace_common::CheckEstablished;
 
 use super::{
     BelowMinimum, Ends, EndsAccount, Precision, Summary, TimeWait, accounting::Accounting, by::By,
-    exhaustion::Exhausted, groups::Top, mitigation::Mitigation,
+    exhaustion::Exhausted, filling::Filling, groups::Top, mitigation::Mitigation,
 };
 use crate::{
     connect::CheckMode,
@@ -54,6 +54,8 @@ pub struct Report {
     pub budget: Option<LimitUse>,
     /// The mitigation in that time, if there is one.
     pub mitigation: Option<Mitigation>,
+    /// The fullest routes at its end, with `--ports`.
+    pub filling: Option<Filling>,
 }
 
 /// Data of the kernel's side for a report. Checks, account and fast calls count from the time at which the probes were
@@ -76,6 +78,8 @@ pub struct KernelSide {
     pub budget: Option<LimitUse>,
     /// The mitigation since the last report; `None` without one.
     pub mitigation: Option<Mitigation>,
+    /// The fullest routes now; `None` without `--ports`.
+    pub filling: Option<Filling>,
 }
 
 impl KernelSide {

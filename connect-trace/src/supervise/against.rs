@@ -17,6 +17,7 @@ use crate::{
     compare::traced::Traced,
     connect::{Connect, PortRange},
     kernel::access,
+    load::namespace,
     trace::signals::Signals,
 };
 
@@ -147,7 +148,7 @@ pub(super) fn compare(
         });
     }
     let mut measure = Measure::of(args);
-    let range = port_range();
+    let range = namespace::port_range().ok();
     let mut first = true;
     let mut status: Option<ExitStatus> = None;
     for repeat in 1..=args.repeats {
@@ -238,15 +239,6 @@ fn of_sockstat(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
     let mut words = line.split(' ').skip_while(|&word| word != "tw");
     words.nth(1)?.parse().ok()
-}
-
-fn port_range() -> Option<PortRange> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-    let mut ports = text.split_whitespace().map(str::parse);
-    match (ports.next(), ports.next()) {
-        (Some(Ok(low)), Some(Ok(high))) => Some(PortRange { low, high }),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -171,7 +171,8 @@ impl Made {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Counted {
     pub(super) set: u64,
-    pub(super) left: Vec<(LeftAlone, u64)>,
+    /// In the order of [`LeftAlone::TOLD`].
+    left: [u64; LeftAlone::TOLD.len()],
     pub(super) io_urings: u64,
     pub(super) retries: u64,
     pub(super) failed: u64,
@@ -220,12 +221,9 @@ impl Counts {
     }
 
     pub(super) fn get(&self) -> Counted {
-        let left = LeftAlone::TOLD.iter().zip(&self.left);
         Counted {
             set: self.set.load(Relaxed),
-            left: left
-                .map(|(told, count)| (told.0, count.load(Relaxed)))
-                .collect(),
+            left: self.left.each_ref().map(|count| count.load(Relaxed)),
             io_urings: self.io_urings.load(Relaxed),
             retries: self.retries.load(Relaxed),
             failed: self.failed.load(Relaxed),
@@ -241,7 +239,13 @@ impl Counts {
 impl Counted {
     /// Returns the number of sockets that were left alone.
     pub(super) fn left_alone(&self) -> u64 {
-        self.left.iter().map(|(_, count)| count).sum()
+        self.left.iter().sum()
+    }
+
+    /// Returns the reasons for that, each with its name in JSON, its words, and the number of sockets.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let counts = LeftAlone::TOLD.iter().zip(self.left);
+        counts.map(|(&(_, name, words), count)| (name, words, count))
     }
 
     /// Returns the mean time that a call took in the supervisor.

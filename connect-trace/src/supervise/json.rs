@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     against::{Comparison, Row, Sample},
-    counts::{Counted, LeftAlone},
+    counts::Counted,
     price::Price,
     strategy::Strategy,
 };
@@ -172,13 +172,13 @@ impl OfRun {
 
 impl Supervision {
     fn of(counted: &Counted) -> Self {
-        let left = LeftAlone::TOLD.iter().zip(&counted.left);
         Self {
             set: counted.set,
             retries: counted.retries,
             failed: counted.failed,
-            left_alone: left
-                .map(|((_, name, _), (_, count))| (*name, *count))
+            left_alone: counted
+                .reasons()
+                .map(|(name, _, count)| (name, count))
                 .collect(),
             io_urings: counted.io_urings,
             processes_with_filters: counted.filtered,

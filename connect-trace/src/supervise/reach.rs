@@ -3,11 +3,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use super::listener::Listener;
+use crate::kernel::process::{pidfd_open, process_of_thread, status_number};
 
 /// Maximum number of threads whose pidfds are kept.
 const KEPT: usize = 512;
@@ -100,7 +101,7 @@ impl Reach {
             pidfd,
             leader: None,
         };
-        match pidfd_open(tid, 0) {
+        match pidfd_open(tid.unsigned_abs(), 0) {
             Ok(pidfd) => {
                 if filters_of(&tid.to_string()).is_some_and(|filters| filters > self.usual_filters)
                 {
@@ -113,14 +114,13 @@ impl Reach {
             }
             Err(_) => {}
         }
-        if let Ok(pidfd) = pidfd_open(tid, PIDFD_THREAD) {
+        if let Ok(pidfd) = pidfd_open(tid.unsigned_abs(), PIDFD_THREAD) {
             return Ok(process(pidfd));
         }
-        let leader = status_field(&tid.to_string(), "Tgid:").ok_or(Unreachable::Gone)?;
-        let leader = leader as libc::pid_t;
+        let leader = process_of_thread(tid.unsigned_abs()).ok_or(Unreachable::Gone)?;
         Ok(Thread {
             pidfd: pidfd_open(leader, 0).map_err(|_| Unreachable::Gone)?,
-            leader: Some(leader),
+            leader: Some(leader as libc::pid_t),
         })
     }
 }
@@ -161,23 +161,7 @@ fn shares_files(leader: libc::pid_t, tid: libc::pid_t) -> Result<(), Unreachable
     }
 }
 
-fn pidfd_open(pid: libc::pid_t, flags: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
 /// Returns the number of seccomp filters of a process; `None` before Linux 5.9.
 fn filters_of(process: &str) -> Option<u32> {
-    status_field(process, "Seccomp_filters:")
-}
-
-fn status_field(process: &str, field: &str) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
-    value.trim().parse().ok()
+    status_number(process, "Seccomp_filters:")
 }

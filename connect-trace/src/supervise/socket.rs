@@ -9,8 +9,7 @@ use std::{
 use libc::{c_int, socklen_t};
 use socket2::{Domain, SockAddr};
 
-/// `IP_LOCAL_PORT_RANGE` of linux/in.h: highest port << 16 | lowest port.
-const IP_LOCAL_PORT_RANGE: c_int = 51;
+use crate::load::socket::{IP_LOCAL_PORT_RANGE, set_option};
 
 /// `SO_NETNS_COOKIE` of asm/socket.h, from Linux 5.14.
 const SO_NETNS_COOKIE: c_int = 71;
@@ -51,20 +50,7 @@ impl Socket {
     }
 
     fn set(&self, level: c_int, option: c_int, value: u32) -> io::Result<()> {
-        // SAFETY: the pointer and the length are those of `value`, which outlives the call.
-        let result = unsafe {
-            libc::setsockopt(
-                self.0.as_raw_fd(),
-                level,
-                option,
-                (&raw const value).cast(),
-                size_of::<u32>() as socklen_t,
-            )
-        };
-        match result {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        set_option(&self.0, level, option, value.cast_signed())
     }
 
     /// Returns the protocol, such as `IPPROTO_TCP`; sockets of other families have numbers of their own.

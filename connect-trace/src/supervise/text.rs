@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{
     against::{Comparison, Row, Sample},
-    counts::{Counted, LeftAlone},
+    counts::Counted,
     strategy::Strategy,
 };
 use crate::{
@@ -189,11 +189,10 @@ fn counts(text: &mut String, name: &str, counted: &Counted) -> fmt::Result {
         words.push(format!("{} failed", count(counted.failed)));
     }
     let mut left = format!("{} left alone", count(counted.left_alone()));
-    let of_each: Vec<String> = LeftAlone::TOLD
-        .iter()
-        .zip(&counted.left)
-        .filter(|(_, (_, number))| *number > 0)
-        .map(|((.., words), (_, number))| format!("{} {words}", count(*number)))
+    let of_each: Vec<String> = counted
+        .reasons()
+        .filter(|(.., number)| *number > 0)
+        .map(|(_, words, number)| format!("{} {words}", count(number)))
         .collect();
     if !of_each.is_empty() {
         write!(left, " ({})", of_each.join(", "))?;

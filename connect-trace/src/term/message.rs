@@ -1,14 +1,24 @@
 //! Messages on stderr. A message that cannot be written is dropped: a trace survives a full disk and a closed pipe.
 
 use std::{
+    collections::VecDeque,
     fmt,
     io::{self, Write as _},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::error::{ContextKind, ContextValue};
 
 use super::printable::{printable, printable_lines};
+
+/// Messages that are held; the later ones replace the earlier.
+const MOST_HELD: usize = 200;
+
+/// The messages that are held, and the number of those that were dropped; `None` if messages are printed at once.
+static HELD: Mutex<Option<(VecDeque<String>, u64)>> = Mutex::new(None);
 
 /// Prints a line on stderr, in the format of `println!`.
 macro_rules! say {
@@ -21,9 +31,63 @@ pub(crate) use say;
 /// Set while the terminal shows a status line, which the next message replaces.
 static STATUS_SHOWN: AtomicBool = AtomicBool::new(false);
 
+/// Holds messages while something else has the terminal. Prints them when it is dropped.
+#[cfg(feature = "top")]
+pub(crate) struct Held(());
+
+/// Begins to hold messages.
+#[cfg(feature = "top")]
+pub(crate) fn hold() -> Held {
+    held().get_or_insert_default();
+    Held(())
+}
+
+#[cfg(feature = "top")]
+impl Held {
+    /// Returns the messages that are held, the oldest first.
+    pub(crate) fn held(&self) -> Vec<String> {
+        let held = held();
+        let kept = held.iter().flat_map(|(messages, _)| messages);
+        kept.cloned().collect()
+    }
+}
+
+#[cfg(feature = "top")]
+impl Drop for Held {
+    fn drop(&mut self) {
+        print_held();
+    }
+}
+
+/// Prints the messages that are held, and holds no more.
+#[cfg(feature = "top")]
+pub(crate) fn print_held() {
+    let taken = held().take();
+    if let Some((messages, dropped)) = taken {
+        if dropped > 0 {
+            say!("connect-trace: {dropped} earlier messages were dropped");
+        }
+        for message in messages {
+            say!("{message}");
+        }
+    }
+}
+
+fn held() -> MutexGuard<'static, Option<(VecDeque<String>, u64)>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Prints a message; line feeds in it are kept.
 pub fn line(message: fmt::Arguments<'_>) {
     let message = message.to_string();
+    if let Some((messages, dropped)) = held().as_mut() {
+        if messages.len() == MOST_HELD {
+            messages.pop_front();
+            *dropped += 1;
+        }
+        messages.push_back(printable_lines(&message).to_string());
+        return;
+    }
     write(&format!("{}\n", printable_lines(&message)), false);
 }
 

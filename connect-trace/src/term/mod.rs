@@ -1,5 +1,6 @@
 //! The terminal: messages and log on stderr, errors of stdout, colours, numbers, and text that is safe to print.
 
+pub(crate) mod characters;
 pub(crate) mod errno;
 pub(crate) mod escape;
 mod log;

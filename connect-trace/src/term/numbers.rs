@@ -42,7 +42,10 @@ pub(crate) fn counted(count: u64, one: &str, more: &str) -> String {
 pub(crate) fn wrapped(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
     let mut column = strip_str(first).to_string().chars().count();
     write!(text, "{first}")?;
+    // A percent sign stays on the line of its number.
+    let words = words.replace(" %", "\u{a0}%");
     for word in words.split(' ') {
+        let word = word.replace('\u{a0}', " ");
         let length = word.chars().count();
         if column + 1 + length > WIDTH && column > indent.len() {
             write!(text, "\n{indent}{word}")?;

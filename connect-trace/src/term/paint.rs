@@ -19,6 +19,12 @@ impl Paint {
         self.with(AnsiColor::Yellow.on_default().bold(), text)
     }
 
+    /// Returns a text in a colour.
+    #[must_use]
+    pub(crate) fn colour(self, colour: AnsiColor, text: &str) -> String {
+        self.with(colour.on_default(), text)
+    }
+
     fn with(self, style: Style, text: &str) -> String {
         if self.0 {
             format!("{style}{text}{style:#}")

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 
 use crate::{
     connect::CheckMode,
@@ -12,6 +12,7 @@ use crate::{
     probes::{MAX_CONNECTIONS, MAX_IN_FLIGHT, attach::AttachMode},
     recording::RecordArgs,
     report::OutputArgs,
+    rules::RuleArgs,
 };
 
 /// The connections to trace.
@@ -54,6 +55,7 @@ pub struct ProbeArgs {
 
 /// Tracing.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("following").args(["ends", "ports"]).multiple(true))]
 pub struct TraceArgs {
     /// The connections to trace.
     #[command(flatten)]
@@ -63,6 +65,11 @@ pub struct TraceArgs {
     /// handshake took
     #[arg(long, help_heading = "What to trace")]
     pub ends: bool,
+
+    /// Tell who holds the ports of the fullest routes, TIME_WAIT included, and when they run out. Follows connections as
+    /// --ends does, and makes a record of each call
+    #[arg(long, conflicts_with_all = ["min_latency", "failed"], help_heading = "What to trace")]
+    pub ports: bool,
 
     /// Stop after this time, such as 10 (seconds), 1.5m or 2h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -75,6 +82,10 @@ pub struct TraceArgs {
     /// Options of a recording.
     #[command(flatten)]
     pub recording: RecordArgs,
+
+    /// Rules.
+    #[command(flatten)]
+    pub rules: RuleArgs,
 
     /// Draw a flame graph of the kernel stacks of threads inside connect() into this file at the end of the trace. Its
     /// ending is the format: .svg, .folded, or .json for speedscope. With -, write folded stacks to stdout
@@ -111,8 +122,8 @@ pub struct TraceArgs {
     #[arg(long, help_heading = "Probes")]
     pub time_wait: bool,
 
-    /// With --ends, maximum number of connections that are followed at once
-    #[arg(long, value_name = "NUMBER", default_value_t = MAX_CONNECTIONS, requires = "ends", value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
+    /// With --ends or --ports, maximum number of connections that are followed at once
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_CONNECTIONS, requires = "following", value_parser = clap::value_parser!(u32).range(1..=1 << 20), help_heading = "Probes")]
     pub max_connections: u32,
 
     /// Report the cost of the trace: the run time of the eBPF programs, and the CPU time and memory of connect-trace.

@@ -13,6 +13,7 @@ use crate::{
     probes::ProbeConfig,
     recording::RecordArgs,
     report::OutputArgs,
+    rules::RuleArgs,
 };
 
 /// The settings of a trace.
@@ -28,6 +29,8 @@ pub struct Config {
     pub output: OutputArgs,
     /// Settings of the recording.
     pub recording: RecordArgs,
+    /// The rules that the connections must keep.
+    pub rules: RuleArgs,
     /// True to print only errors and warnings on stderr.
     pub quiet: bool,
     /// The overhead limit in percent of one core. Above it, less is traced.
@@ -36,6 +39,8 @@ pub struct Config {
     pub flame: Option<FlameFiles>,
     /// False if no reports are printed.
     pub reports: bool,
+    /// True if the holders of ports are told.
+    pub ports: bool,
 }
 
 impl Config {
@@ -65,17 +70,19 @@ impl Config {
                 service: false,
                 phases: args.phases,
                 stacks_hertz: args.flame.is_some().then_some(HERTZ),
-                max_connections: args.ends.then_some(args.max_connections),
+                max_connections: (args.ends || args.ports).then_some(args.max_connections),
                 mitigation: None,
             },
             command: args.traced.command,
             duration: args.duration,
             output: args.output,
             recording: args.recording,
+            rules: args.rules,
             quiet: args.quiet,
             max_overhead: args.max_overhead,
             flame: args.flame.map(FlameFiles::by_ending),
             reports: true,
+            ports: args.ports,
         })
     }
 

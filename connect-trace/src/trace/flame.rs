@@ -15,6 +15,7 @@ use crate::{
     probes::MAX_CONNECTIONS,
     recording::RecordArgs,
     report::OutputArgs,
+    rules::RuleArgs,
     stats::by::By,
 };
 
@@ -97,9 +98,11 @@ impl Config {
             duration: args.duration,
             output: NO_REPORT,
             recording: RecordArgs::default(),
+            rules: RuleArgs::default(),
             flame: None,
             phases: false,
             ends: false,
+            ports: false,
             max_connections: MAX_CONNECTIONS,
             time_wait: false,
             quiet: args.quiet,

@@ -24,11 +24,14 @@ use anyhow::Result;
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::{
+    clock::monotonic_ns,
     filter::filter_words,
     flame::{Flame, Prepared},
     kernel::{self, access},
     recording::Recorder,
-    report::output::Output,
+    report::{junit::JunitFile, output::Output},
+    routes::RouteWatch,
+    rules::{Findings, Verdict},
     stats::Traced,
     term::{
         message::{self, say},
@@ -50,7 +53,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Time that a command has to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Traces until the end and prints the reports. The exit status is that of the command, if there is one.
+/// Traces until the end and prints the reports. The exit status is that of the command, if there is one that fails, and
+/// otherwise 3 if a rule does not hold.
 ///
 /// # Errors
 /// If tracing cannot start, or a report cannot be written.
@@ -65,6 +69,7 @@ pub fn run(config: &Config) -> Result<ExitCode> {
         Signals::catch()?
     };
     let recording = Recorder::create(&config.recording)?;
+    let junit = JunitFile::of(&config.rules)?;
     let flame_files = config.flame.as_ref().map(Prepared::new).transpose()?;
     let mut config = config.clone();
     let mut command = None;
@@ -91,6 +96,11 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     // The results are printed no matter what ended the trace.
     let last = daemon.finish();
     let kept = !daemon.recording.failed() && !daemon.refused;
+    let findings = daemon.findings.take();
+    if let (Some(mut junit), Some(findings)) = (junit, &findings) {
+        junit.add("connect-trace", findings);
+        junit.write()?;
+    }
     let mut status = None;
     if let Some(command) = &mut command {
         if timed_out {
@@ -105,6 +115,9 @@ pub fn run(config: &Config) -> Result<ExitCode> {
     unless_closed(ended.and(last))?;
     Ok(match status {
         Some(status) if !status.success() && !timed_out => exit_as(status),
+        _ if findings.is_some_and(|findings| findings.verdict() != Verdict::Held) => {
+            ExitCode::from(Findings::EXIT_STATUS)
+        }
         _ if kept => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
@@ -148,6 +161,10 @@ struct Daemon {
     refused: bool,
     /// Set if a flame graph is made.
     flame: Option<Flame>,
+    /// The routes that fill up, with `--ports`.
+    routes: Option<RouteWatch>,
+    /// Results of the rules, at the end of a trace with rules.
+    findings: Option<Findings>,
     /// False if only the flame graph is wanted.
     reports: bool,
     quiet: bool,
@@ -182,7 +199,7 @@ impl Daemon {
             attached: attached.clone(),
             filters: filter_words(filters),
         };
-        let output = Output::new(&config.output, traced);
+        let output = Output::new(&config.output, traced).with_rules(&config.rules.expect);
         let output = if config.uses_stdout() {
             output.on_stderr()
         } else {
@@ -201,6 +218,8 @@ impl Daemon {
             recording,
             refused: false,
             flame,
+            routes: config.ports.then(|| RouteWatch::new(true)),
+            findings: None,
             reports: config.reports,
             quiet: config.quiet,
         })
@@ -294,13 +313,18 @@ impl Daemon {
             output,
             recording,
             flame,
+            routes,
             ..
         } = self;
         let mut printed = Ok(());
+        let read_ns = monotonic_ns();
         let is_empty = session.drain(budget, |drained| {
             let taken = match drained {
                 Drained::Connect(connect) => {
-                    recording.connect(connect);
+                    if let Some(routes) = routes {
+                        routes.connect(connect);
+                    }
+                    recording.connect(connect, || routes.as_ref()?.percent_in_use(connect));
                     if let Some(flame) = flame {
                         flame.saw(connect);
                     }
@@ -308,6 +332,9 @@ impl Daemon {
                 }
                 Drained::Ended(event) => {
                     recording.ended(event);
+                    if let Some(routes) = routes {
+                        routes.ended(event);
+                    }
                     output.ended(event)
                 }
             };
@@ -315,7 +342,18 @@ impl Daemon {
                 printed = taken;
             }
         });
-        recording.tick(|| session.counted())?;
+        recording.tick(
+            || session.counted(),
+            |connect| match routes {
+                Some(routes) => routes.ports_of(connect),
+                None => RouteWatch::new(true).ports_of(connect),
+            },
+        )?;
+        if let Some(routes) = routes
+            && is_empty
+        {
+            routes.look(read_ns, session.coverage());
+        }
         if let Some(flame) = flame {
             flame.read(is_empty);
         }
@@ -362,15 +400,23 @@ impl Daemon {
         let drained = self.drain(DRAIN_BUDGET);
         let elapsed = self.since.elapsed();
         self.since = Instant::now();
-        let kernel_side = self.session.kernel_side()?;
+        let mut kernel_side = self.session.kernel_side()?;
+        let routes = self.routes.as_mut();
+        kernel_side.filling = routes.map(|routes| routes.report(monotonic_ns()));
         if is_last {
             self.recording.finish(&kernel_side);
+            self.findings = self.output.judge(&kernel_side, 0);
         }
         if !self.reports {
             return drained.map(drop);
         }
         let reported = self.output.report(SystemTime::now(), elapsed, kernel_side);
-        drained.and(self.printed(reported))
+        let reported = self.printed(reported);
+        let judged = match &self.findings {
+            Some(findings) => self.output.findings(findings),
+            None => Ok(()),
+        };
+        drained.and(reported).and(self.printed(judged))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
         ProbeConfig,
         checks::{Burst, Bursts},
     },
+    routes::Coverage,
     stats::{
         BelowMinimum, TimeWait,
         report::{Checks, KernelSide},
@@ -244,6 +245,38 @@ impl Session {
     /// The same as for [`Tracer::stop`].
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.tracer.stop()
+    }
+
+    /// Returns what the records do not tell of.
+    pub(crate) fn coverage(&mut self) -> Coverage {
+        let is_reduced = self.level() != Level::Full;
+        let probes = self.tracer.probes();
+        let filters = probes.filters();
+        let has_parts = !filters.pids.is_empty()
+            || !filters.cgroups.is_empty()
+            || !filters.uids.is_empty()
+            || !filters.comms.is_empty();
+        let is_filtered = has_parts
+            || !filters.netns.is_empty()
+            || !filters.dports.is_empty()
+            || !filters.daddrs.is_empty()
+            || filters.version.is_some();
+        let (calls, ends) = (probes.maps().counters(), probes.maps().ends());
+        // A kernel that cannot tell how often it skipped a program does not skip it.
+        let skipped = probes.ends().and_then(|ends| ends.skipped().ok().flatten());
+        Coverage {
+            is_filtered,
+            splits_routes: has_parts,
+            is_reduced,
+            missed: calls.ring_full
+                + calls.in_flight_full
+                + calls.return_missed
+                + calls.unsampled
+                + ends.map_full
+                + ends.replaced
+                + ends.ended_lost
+                + skipped.unwrap_or(0),
+        }
     }
 
     /// Returns what the kernel's side has counted since the start, for a report or a recording.

@@ -253,12 +253,14 @@ fn everything_that_can_be_used_can_be_reached_by_keyboard() -> Result<()> {
         "Routes as a table",
         "Strategies as a table",
         "Strategies as a table",
+        "Holders as a table",
+        "Holders as a table",
         "metrics",
         "the last interval as JSON",
         "health",
     ];
     ensure!(seen[1] == json!(names), "{seen}");
-    ensure!(seen[2] == "H1 H2 H2 H2 H2 H2", "{seen}");
+    ensure!(seen[2] == "H1 H2 H2 H2 H2 H2 H2", "{seen}");
     Ok(())
 }
 

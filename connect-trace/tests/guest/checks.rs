@@ -11,6 +11,7 @@ use crate::{
     Test,
     matching::{Extent, Pair, matched},
     process::until,
+    scan::starts_are_known,
     trace::{Session, config},
     truth::{Truth, truth},
 };
@@ -164,6 +165,7 @@ fn times_are_consistent(function: &CheckEstablished) {
 }
 
 fn a_burst_flags_the_connects_whose_checks_it_saw(mode: AttachMode) -> Result<()> {
+    starts_are_known()?;
     let mut session = watching(mode, CheckMode::Sampled)?;
     let bursts = session.tracer.probes().watcher().bursts();
     let bursts = bursts.context("no bursts although they are asked for")?;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    All: [
+    OldestAndNewest: [
         a_command_and_its_children_are_traced_and_nobody_else,
         two_at_once_see_the_same,
     ],

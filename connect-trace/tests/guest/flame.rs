@@ -18,17 +18,21 @@ use crate::{
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
         a_flame_graph_of_an_exhausted_range_gives_the_search_the_share_of_its_times,
-        a_flame_graph_has_all_times_with_and_without_a_cpu,
         a_flame_graph_of_udp_has_its_port_search,
+    ],
+    OldestAndNewest: [
+        a_flame_graph_has_all_times_with_and_without_a_cpu,
     ],
 ];
 
 pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![
-    All: [a_flame_graph_leaves_out_samples_of_calls_without_a_record],
-    OldestAndNewest: [
+    Oldest: [
         a_flame_graph_has_the_same_time_in_every_format,
         a_flame_graph_names_the_setting_that_hides_addresses,
         a_flame_graph_that_cannot_be_written_is_an_error_before_the_trace,
+    ],
+    OldestAndNewest: [
+        a_flame_graph_leaves_out_samples_of_calls_without_a_record,
     ],
 ];
 

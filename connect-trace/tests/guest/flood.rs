@@ -15,6 +15,8 @@ use crate::{
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
         every_call_of_a_flood_is_in_the_report,
+    ],
+    OldestAndNewest: [
         each_report_of_a_flood_adds_up_beyond_a_full_ring_buffer,
     ],
 ];

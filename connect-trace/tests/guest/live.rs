@@ -8,7 +8,9 @@ use connect_trace_guest::truth::Record;
 use crate::{Test, process::until, service::Service, truth::truth};
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [the_page_shows_a_range_that_runs_out_as_it_happens],
+    Oldest: [
+        the_page_shows_a_range_that_runs_out_as_it_happens,
+    ],
 ];
 
 /// Returns the page, after a check of its head.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use connect_trace::{
     connect::{Connect, Family},
     filter::Filters,
-    probes::{ProbeConfig, attach::AttachMode},
+    probes::{ProbeConfig, attach::AttachMode, smallest_ring_buffer_bytes},
 };
 
 use crate::{
@@ -26,12 +26,14 @@ use crate::{
 
 pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
-        calls_beyond_the_most_in_flight_are_counted_as_lost,
-        records_beyond_a_full_ring_buffer_are_counted_as_lost,
-        calls_of_other_processes_are_counted_as_filtered,
         calls_in_flight_when_the_probes_are_detached_are_in_the_trace,
         returns_that_another_tracer_takes_are_counted_as_lost,
         a_search_that_was_not_seen_is_counted,
+    ],
+    OldestAndNewest: [
+        calls_of_other_processes_are_counted_as_filtered,
+        records_beyond_a_full_ring_buffer_are_counted_as_lost,
+        calls_beyond_the_most_in_flight_are_counted_as_lost,
         nearly_every_thread_has_a_place_of_its_own,
     ],
 ];
@@ -91,7 +93,7 @@ fn calls_beyond_the_most_in_flight_are_counted_as_lost(mode: AttachMode) -> Resu
 
 fn records_beyond_a_full_ring_buffer_are_counted_as_lost(mode: AttachMode) -> Result<()> {
     let session = Session::start(&ProbeConfig {
-        ring_buffer_bytes: 4096,
+        ring_buffer_bytes: smallest_ring_buffer_bytes(),
         ..config(mode)
     })?;
     let calls = Truth::start("rate --threads 1 --seconds 1")?.calls()?;

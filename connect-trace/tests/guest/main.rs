@@ -15,6 +15,8 @@ mod faults;
 mod filters;
 mod flame;
 mod flood;
+mod holders;
+mod layout;
 mod live;
 mod load;
 mod losses;
@@ -27,6 +29,7 @@ mod output;
 mod overhead;
 mod peer;
 mod phases;
+mod ports;
 mod privileges;
 mod process;
 mod program;
@@ -34,11 +37,14 @@ mod prometheus;
 mod record_folder;
 mod recording;
 mod records;
+mod rules;
 mod scan;
 mod serve;
 mod service;
 mod soak;
 mod socket;
+#[path = "../ports/ss.rs"]
+mod ss;
 mod strategies;
 mod strategy;
 mod streams;
@@ -47,6 +53,9 @@ mod symbols;
 mod tcp;
 mod terminal;
 mod time_wait;
+#[path = "../tmux/mod.rs"]
+mod tmux;
+mod top;
 mod trace;
 mod truth;
 mod udp;
@@ -64,8 +73,13 @@ use libtest_mimic::{Arguments, Completion, Trial};
 /// Variable that is 1 if the tests may take the whole machine for themselves.
 const VARIABLE: &str = "CONNECT_TRACE_GUEST";
 
-/// Variable with the place of the running kernel among those of a run: oldest, between, newest or only.
+/// Variable with the place of the running kernel among those of a run: oldest, between, newest, only, or foreign and
+/// foreign-oldest for kernels of another architecture than that of the others.
 const PLACE: &str = "CONNECT_TRACE_KERNEL_PLACE";
+
+/// Places of kernels of another architecture, and of the oldest of them.
+const FOREIGN: &str = "foreign";
+const FOREIGN_OLDEST: &str = "foreign-oldest";
 
 const NOT_A_GUEST: &str = "takes root in a virtual machine of its own: run `cargo xtask test`";
 
@@ -121,6 +135,23 @@ const FOR_NO_MODE: &[&[Test<()>]] = &[
     privileges::TESTS,
 ];
 
+/// Tests that run on each kernel of another architecture: those of each way to attach in which a program reads arguments and
+/// return values from registers, or structures of the kernel. Other tests are about code of the daemon that is the same
+/// there, and sees the same records.
+const OF_ARCHITECTURES: &[&[Test<AttachMode>]] = &[
+    records::TESTS,
+    checks::TESTS,
+    scan::TESTS,
+    phases::TESTS,
+    udp::TESTS,
+    ends::TESTS_OF_MODES,
+];
+
+/// Tests that run on the oldest of them too: of stacks, of system calls that are stopped, of the programs of a mitigation, and
+/// of kernels without fentry.
+const OF_THE_OLDEST: &[&[Test<AttachMode>]] = &[flame::TESTS, time_wait::TESTS];
+const ROOMS_OF_THE_OLDEST: [&str; 4] = ["layout", "check", "mitigate", "supervise"];
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The connections of one test would be in the trace of another.
@@ -129,19 +160,35 @@ fn main() -> ExitCode {
         ("fentry", AttachMode::Fentry),
         ("kprobe", AttachMode::Kprobe),
     ];
+    let place = place();
+    let is_foreign = [FOREIGN, FOREIGN_OLDEST].contains(&&*place);
+    let (for_each_mode, rooms_here): (_, &[&str]) = match &*place {
+        FOREIGN => (OF_ARCHITECTURES.to_vec(), &["layout"]),
+        FOREIGN_OLDEST => {
+            let all = [OF_ARCHITECTURES, OF_THE_OLDEST].concat();
+            (all, &ROOMS_OF_THE_OLDEST)
+        }
+        _ => (FOR_EACH_MODE.to_vec(), &[]),
+    };
     let of_modes = modes.into_iter().flat_map(|(prefix, mode)| {
-        let tests = FOR_EACH_MODE.iter().copied().flatten();
+        let tests = for_each_mode.iter().copied().flatten();
         let tests = tests.filter(|test| test.kernels.have_this());
         tests.map(move |test| {
             let run = test.run;
-            trial(format!("{prefix}::{}", test.name), move || run(mode))
+            trial(format!("{prefix}::{}", test.name), move || {
+                offered(mode)?;
+                run(mode)
+            })
         })
     });
     let of_a_crowd = modes.into_iter().flat_map(|(prefix, mode)| {
         let tests = phases::TESTS_OF_A_CROWD.iter();
         tests.map(move |test| {
             let run = test.run;
-            trial(format!("crowd::{prefix}_{}", test.name), move || run(mode))
+            trial(format!("crowd::{prefix}_{}", test.name), move || {
+                offered(mode)?;
+                run(mode)
+            })
         })
     });
     let of_none = FOR_NO_MODE.iter().copied().flatten();
@@ -153,11 +200,19 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("soak", soak::TESTS),
         ("check", check::TESTS),
+        ("layout", layout::TESTS),
+        ("ports", ports::TESTS),
+        ("rules", rules::TESTS),
         ("supervise", supervise::TESTS),
         ("mitigation", mitigation::TESTS),
         ("mitigate", mitigate::TESTS),
+        ("top", top::TESTS),
+        ("holders", holders::TESTS),
     ];
-    let of_rooms = rooms.into_iter().flat_map(|(prefix, tests)| {
+    let rooms = rooms
+        .into_iter()
+        .filter(|(name, _)| !is_foreign || rooms_here.contains(name));
+    let of_rooms = rooms.flat_map(|(prefix, tests)| {
         let tests = tests.iter().filter(|test| test.kernels.have_this());
         tests.map(move |test| {
             let run = test.run;
@@ -178,12 +233,13 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let all = of_modes
-        .chain(of_a_crowd)
-        .chain(of_none)
-        .chain(of_rooms)
-        .chain([last])
-        .collect();
+    let of_modes = of_modes.collect::<Vec<_>>();
+    let all = if is_foreign {
+        of_modes.into_iter().chain(of_rooms).collect()
+    } else {
+        let of_modes = of_modes.into_iter().chain(of_a_crowd).chain(of_none);
+        of_modes.chain(of_rooms).chain([last]).collect()
+    };
     libtest_mimic::run(&arguments, all).exit_code()
 }
 
@@ -203,8 +259,9 @@ enum Kernels {
     /// All kernels: the outcome depends on the kernel, on the tracer's reading of the kernel, or on programs that each
     /// kernel's verifier accepts and runs in its own way.
     All,
-    /// The oldest and the newest kernel of a run: the outcome depends on the daemon's code and on what kernels have only since
-    /// some time, or only until then. Tests on all kernels check that the records are the same.
+    /// The oldest and the newest kernel of a run: the outcome depends on the daemon's code, on what kernels have only since
+    /// some time, or only until then, or on programs that every kernel takes in other tests. Those on all kernels check that
+    /// the records are the same.
     OldestAndNewest,
     /// The oldest kernel of a run, on which programs are attached in the least time: the outcome depends only on the daemon's
     /// code, which sees the same records on every kernel.
@@ -216,14 +273,18 @@ enum Kernels {
 impl Kernels {
     /// Returns true if the running kernel is one of them.
     fn have_this(self) -> bool {
-        let place = env::var(PLACE).unwrap_or_default();
-        match (self, place.as_str()) {
+        match (self, place().as_str()) {
             (Self::All, _) => true,
+            (_, FOREIGN | FOREIGN_OLDEST) => false,
             (Self::OldestAndNewest, place) => place != "between",
             (Self::Oldest, place) => !["between", "newest"].contains(&place),
             (Self::Newest, place) => !["oldest", "between"].contains(&place),
         }
     }
+}
+
+fn place() -> String {
+    env::var(PLACE).unwrap_or_default()
 }
 
 /// Lists the tests of a module, each the name of a function, by the kernels that they run on.
@@ -254,6 +315,16 @@ fn trial(name: String, run: impl FnOnce() -> Result<()> + Send + 'static) -> Tri
             },
         }
     })
+}
+
+/// Fails with [`Lacking`] if the kernel does not attach programs in this mode.
+fn offered(mode: AttachMode) -> Result<()> {
+    match mode {
+        AttachMode::Fentry if !symbols::has_fentry()? => {
+            Err(Lacking("fentry: its ftrace makes no direct calls").into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns true if the tests may take the whole machine for themselves.

@@ -418,7 +418,7 @@ fn a_clock_that_is_set_is_warned_of((): ()) -> Result<()> {
     Ok(())
 }
 
-pub fn step_clock(seconds: libc::time_t) -> Result<()> {
+pub fn step_clock(seconds: i64) -> Result<()> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

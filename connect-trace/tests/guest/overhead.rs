@@ -19,8 +19,10 @@ use crate::{
 };
 
 pub const TESTS_OF_MODES: &[Test<AttachMode>] = crate::tests![
-    All: [
+    OldestAndNewest: [
         the_cost_is_that_of_every_connect,
+    ],
+    All: [
         every_level_traces_what_it_says,
     ],
 ];

@@ -89,19 +89,17 @@ fn the_causes_of_every_call_add_up_to_its_time(mode: AttachMode) -> Result<()> {
     let trace = session.end()?;
     assert_add_up(&trace);
     matched(&of_truth, &trace.connects, Extent::More)?;
-    // A search in an empty range finds its port at once; the SYN goes through the stack, here to the peer and back.
-    let connected = trace.connects.iter().filter(|connect| connect.errno == 0);
-    let sum = |cause| {
-        connected
-            .clone()
-            .map(|connect| of(connect, cause))
-            .sum::<u64>()
-    };
-    assert!(
-        sum(Cause::Stack) > sum(Cause::Ports),
-        "{:#?}",
-        trace.connects
-    );
+    // A search in an empty range finds its port at once; the SYN goes through the stack, here to the peer and back. A
+    // pause of the whole machine can be longer than both, and disturbs one call.
+    let connected: Vec<_> = trace
+        .connects
+        .iter()
+        .filter(|connect| connect.errno == 0)
+        .collect();
+    let stack = connected
+        .iter()
+        .filter(|connect| of(connect, Cause::Stack) > of(connect, Cause::Ports));
+    assert!(stack.count() > connected.len() / 2, "{connected:#?}");
     let unreachable = trace
         .connects
         .iter()
@@ -236,9 +234,11 @@ fn stay_on_first_cpu() -> Result<()> {
 
 /// Gives the calling thread a real-time priority.
 fn take_precedence() -> Result<()> {
-    let priority = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the pointer is that of `priority`.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } {
+    // The kernel's sched_param. The C library's call has another meaning in musl: it fails.
+    let priority: libc::c_int = 1;
+    let (call, policy) = (libc::SYS_sched_setscheduler, libc::SCHED_FIFO);
+    // SAFETY: the pointer is that of `priority`; 0 is the calling thread.
+    match unsafe { libc::syscall(call, 0, policy, &raw const priority) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()).context("sched_setscheduler"),
     }

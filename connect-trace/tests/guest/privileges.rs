@@ -48,7 +48,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
     All: [
         a_reload_opens_only_what_is_documented,
     ],
-    OldestAndNewest: [
+    Oldest: [
         the_manager_is_told_what_happens,
         sockets_of_the_manager_are_served_and_stay,
     ],

@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         prometheus_gives_the_truth_of_two_hosts,
     ],
 ];

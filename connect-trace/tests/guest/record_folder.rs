@@ -1,7 +1,8 @@
 //! Recordings in a folder, one file after another: their bound, a full disk, a kill, and a clock that is set.
 
 use std::{
-    fs,
+    fs, io,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -12,6 +13,8 @@ use connect_trace::{
     connect::Connect,
     recording::{Ending, Recording, Row, Start},
 };
+use connect_trace_guest::truth::Record;
+use serde_json::{Value, json};
 
 use crate::{
     Test,
@@ -20,7 +23,8 @@ use crate::{
     process::{Process, until},
     program::{connect_trace, tracing},
     recording::Folder,
-    truth::{Truth, truth},
+    service::Service,
+    truth::{Range, Truth, truth},
 };
 
 pub const TESTS: &[Test<()>] = crate::tests![
@@ -30,6 +34,9 @@ pub const TESTS: &[Test<()>] = crate::tests![
         a_kill_cuts_the_last_file_and_the_next_trace_goes_on_in_the_folder,
         a_clock_that_is_set_begins_another_file,
         slow_and_failed_calls_are_recorded_and_the_others_counted,
+        the_minutes_before_a_failure_are_kept_and_nothing_without_one,
+        a_service_without_privileges_keeps_the_minutes_before_a_failure,
+        the_ports_of_the_moment_are_kept_with_their_holders,
     ],
 ];
 
@@ -176,8 +183,13 @@ fn a_kill_cuts_the_last_file_and_the_next_trace_goes_on_in_the_folder((): ()) ->
     let folder = Folder::new("killed-folder")?;
     let process = recording(&folder, "--record-time 500ms")?;
     let records = truth("v4 --count 30")?;
-    until("there are three files", || {
-        Ok((files(folder.path()).len() >= 3).then_some(()))
+    // The last calls may be read after the next file has begun.
+    let most = files(folder.path()).len() + 1;
+    until("a later file has begun", || {
+        let files = files(folder.path());
+        let last = files.last().context("there are files")?;
+        let has_begun = files.len() > most && fs::metadata(last)?.len() > 0;
+        Ok(has_begun.then_some(()))
     })?;
     process.signal(libc::SIGKILL)?;
     process.end()?;
@@ -214,7 +226,7 @@ fn a_kill_cuts_the_last_file_and_the_next_trace_goes_on_in_the_folder((): ()) ->
 }
 
 fn a_clock_that_is_set_begins_another_file((): ()) -> Result<()> {
-    const HOUR: libc::time_t = 3_600;
+    const HOUR: i64 = 3_600;
     let folder = Folder::new("clock-folder")?;
     let process = recording(&folder, "--record-time 1d")?;
     let first = truth("v4 --count 5")?;
@@ -284,5 +296,133 @@ fn slow_and_failed_calls_are_recorded_and_the_others_counted((): ()) -> Result<(
         reported.stdout.contains(&identity),
         "{identity}: {reported}"
     );
+    Ok(())
+}
+
+fn the_minutes_before_a_failure_are_kept_and_nothing_without_one((): ()) -> Result<()> {
+    const FAILED: usize = 5;
+    let folder = Folder::new("keep-folder")?;
+    let process = recording(&folder, "--keep 10m")?;
+    let mut records = truth("v4 --count 30")?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(files(folder.path()).is_empty(), "before any failure");
+    records.extend(truth("exhaust 27020-27035 --set-range --extra 5")?);
+    until("a file is there", || {
+        Ok((!files(folder.path()).is_empty()).then_some(()))
+    })?;
+    process.signal(libc::SIGINT)?;
+    let traced = process.end()?.successful()?;
+
+    // The calls that came after the first file was written are in another one.
+    let parts = parts(folder.path())?;
+    let mut kept = Vec::new();
+    for part in &parts {
+        let Ending::Whole(end) = &part.ending else {
+            anyhow::bail!("{:?}", part.ending);
+        };
+        let accounting = end.kernel_side.accounting;
+        ensure!(accounting.complete(), "{accounting:?}");
+        assert_eq!(accounting.decoded, part.connects.len() as u64);
+        kept.extend(part.connects.iter().copied());
+    }
+    matched(&records, &kept, Extent::Exact)?;
+    let report = connect_trace(&format!(
+        "report {}/ --format json",
+        folder.path().display()
+    ));
+    let reported = Process::start(report)?.end()?.successful()?;
+    let mut failed = 0;
+    for line in reported.stdout.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        if line["type"] == "recording" {
+            let reason = &line["kept"];
+            assert_eq!(reason["condition"], "errno == EADDRNOTAVAIL");
+            failed += reason["calls"].as_u64().context("a number")?;
+        }
+    }
+    assert_eq!(failed, FAILED as u64);
+    for file in files(folder.path()) {
+        let words = format!("{}: errno == EADDRNOTAVAIL held for", file.display());
+        ensure!(traced.stderr.contains(&words), "{words}: {traced}");
+    }
+    Ok(())
+}
+
+fn a_service_without_privileges_keeps_the_minutes_before_a_failure((): ()) -> Result<()> {
+    let folder = Folder::new("keep-service")?;
+    let service = Service::start(&format!(
+        "--record {}/ --keep 10m --keep-when taken>90%",
+        folder.path().display()
+    ))?;
+    let failed = truth("exhaust 27040-27055 --set-range --extra 2")?;
+    until("a file is there", || {
+        Ok((!files(folder.path()).is_empty()).then_some(()))
+    })?;
+    service.end()?;
+    let kept: Vec<Connect> = parts(folder.path())?
+        .into_iter()
+        .flat_map(|part| part.connects)
+        .filter(|connect| connect.errno != 0)
+        .collect();
+    let has_failed = |record: &&Record| {
+        let outcome = record.outcome.as_ref();
+        outcome.and_then(|outcome| outcome.kernel_errno) == Some(libc::EADDRNOTAVAIL)
+    };
+    let failed = failed.iter().filter(has_failed);
+    matched(failed, &kept, Extent::Exact)?;
+    Ok(())
+}
+
+fn the_ports_of_the_moment_are_kept_with_their_holders((): ()) -> Result<()> {
+    const PORTS: u16 = 16;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let to = listener.local_addr()?;
+    let (low, high) = (62_700, 62_700 + PORTS - 1);
+    let _range = Range::read()?.set(low, high)?;
+    // The kernel does not tell the process of a socket.
+    for (arguments, pid) in [
+        ("--ports --keep-above 99%", json!(std::process::id())),
+        ("", Value::Null),
+    ] {
+        let folder = Folder::new("keep-ports")?;
+        let process = recording(&folder, &format!("--keep 10m {arguments}"))?;
+        let held = (0..PORTS).map(|_| TcpStream::connect(to));
+        let held: Vec<TcpStream> = held.collect::<io::Result<_>>()?;
+        let accepted = held.iter().map(|_| listener.accept());
+        let accepted: Vec<_> = accepted.collect::<io::Result<_>>()?;
+        let failed = TcpStream::connect(to).err();
+        let errno = failed.and_then(|error| error.raw_os_error());
+        assert_eq!(errno, Some(libc::EADDRNOTAVAIL));
+        until("a file is there", || {
+            Ok((!files(folder.path()).is_empty()).then_some(()))
+        })?;
+        // Reset, so that the next round finds all ports free.
+        for client in &held {
+            socket2::SockRef::from(client).set_linger(Some(Duration::ZERO))?;
+        }
+        drop((held, accepted));
+        process.signal(libc::SIGINT)?;
+        process.end()?.successful()?;
+        let path = folder.path().display();
+        let report = connect_trace(&format!("report {path}/ --format json"));
+        let reported = Process::start(report)?.end()?.successful()?;
+        let line = reported.stdout.lines().next().context("a line")?;
+        let line: Value = serde_json::from_str(line)?;
+        let condition = match arguments {
+            "" => "errno == EADDRNOTAVAIL",
+            _ => "ports in use > 99%",
+        };
+        assert_eq!(line["kept"]["condition"], condition, "{line}");
+        let ports = &line["kept"]["ports"];
+        assert_eq!(ports["range"], json!([low, high]), "{line}");
+        assert_eq!(ports["destination"], to.to_string());
+        for parity in ["even", "odd"] {
+            assert_eq!(ports[parity]["uses"]["open"], PORTS / 2, "{line}");
+        }
+        assert_eq!(ports["holders"][0]["pid"], pid, "{line}");
+        let text = Process::start(connect_trace(&format!("report {path}/")))?;
+        let text = text.end()?.successful()?.stdout;
+        ensure!(text.contains("16 of the 16 ports"), "{text}");
+    }
     Ok(())
 }

@@ -30,8 +30,8 @@ const VARIABLE: &str = "CONNECT_TRACE_SOAK_SECONDS";
 const SHORT: u64 = 15;
 /// Rounds after which the service has touched all the memory that it needs.
 const WARM_UP: usize = 4;
-/// Largest growth of the memory after that.
-const MOST_GROWTH: f64 = 1.02;
+/// Largest growth of the memory after that: 13 bytes for each call of the short form.
+const MOST_GROWTH_KIB: u64 = 1_024;
 
 /// Number of descriptors of scrapes that may be under way when descriptors are counted.
 const OF_SCRAPES: usize = 4;
@@ -91,24 +91,27 @@ fn scrape_until(ended: &AtomicBool, service: &Service) -> Result<()> {
 /// The memory and the descriptors of the service.
 #[derive(Clone, Copy, Debug, Default)]
 struct Needs {
-    resident_kib: u64,
+    /// Memory of its own, without the pages of its file, which are read when they are needed first.
+    anonymous_kib: u64,
     descriptors: usize,
 }
 
 impl Needs {
     fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
         Ok(Self {
-            resident_kib: kib.context("no VmRSS")?.parse()?,
+            anonymous_kib: kib.context("no RssAnon")?.parse()?,
             descriptors: descriptors(pid)?,
         })
     }
 
     fn most(self, other: Self) -> Self {
         Self {
-            resident_kib: self.resident_kib.max(other.resident_kib),
+            anonymous_kib: self.anonymous_kib.max(other.anonymous_kib),
             descriptors: self.descriptors.max(other.descriptors),
         }
     }
@@ -128,10 +131,9 @@ fn soak(service: &Service, config: &Path, duration: Duration) -> Result<()> {
         if round < WARM_UP {
             warm = warm.most(needs);
         } else {
-            let most = warm.resident_kib as f64 * MOST_GROWTH;
+            let most = warm.anonymous_kib + MOST_GROWTH_KIB;
             ensure!(
-                needs.resident_kib as f64 <= most
-                    && needs.descriptors <= warm.descriptors + OF_SCRAPES,
+                needs.anonymous_kib <= most && needs.descriptors <= warm.descriptors + OF_SCRAPES,
                 "round {round}: {needs:?} after {warm:?} of the warm-up"
             );
         }

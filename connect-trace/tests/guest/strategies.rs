@@ -28,6 +28,7 @@ pub const TESTS: &[Test<()>] = crate::tests![
         processes_with_the_same_strategy_share_a_range,
     ],
     OldestAndNewest: [
+        random_steps_are_a_setting_of_the_private_network,
         nginx_connects_from_two_addresses_and_takes_no_port_for_itself_alone,
     ],
 ];
@@ -63,6 +64,44 @@ fn no_connection_fails_while_a_port_is_free((): ()) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+fn random_steps_are_a_setting_of_the_private_network((): ()) -> Result<()> {
+    let setting = "/proc/sys/net/ipv4/ip_local_port_step_width";
+    let Ok(before) = fs::read_to_string(setting) else {
+        let ended = Process::start(connect_trace("load step-width"))?.end()?;
+        ensure!(
+            ended.status.code() == Some(1) && ended.stderr.contains("from Linux 7.1"),
+            "{ended}"
+        );
+        return Ok(());
+    };
+    // Each search takes a port of the first parity while there is one, and all ports in the end.
+    for more in ["", " --step-width 7 --threads 4", " -6"] {
+        let run = run_of(&format!("step-width{more}"))?;
+        let count = |group: &str| run[group]["connect"]["count"].as_u64();
+        ensure!(
+            run["errors"] == 0 && count("even") == Some(200) && count("odd") == Some(200),
+            "{more}: {run}"
+        );
+        // Connections of several threads end in another order than they found their ports.
+        let is_in_order = !more.contains("--threads");
+        ensure!(
+            !is_in_order || run["first_pass_connections"] == 200,
+            "{more}: {run}"
+        );
+    }
+    ensure!(
+        fs::read_to_string(setting)? == before,
+        "of another namespace"
+    );
+    let ended =
+        Process::start(connect_trace("load step-width --target 127.0.0.1:9 --yes"))?.end()?;
+    ensure!(
+        ended.status.code() == Some(2) && ended.stderr.contains("does not change"),
+        "{ended}"
+    );
     Ok(())
 }
 

@@ -14,7 +14,19 @@ use connect_trace::kernel::{
 };
 
 /// Symbols that the tests need in addition to the tracer's.
-const OF_TESTS: [&str; 2] = ["_sys_io_uring_setup", "bpf_rdonly_cast"];
+const OF_TESTS: [&str; 4] = [
+    "_sys_io_uring_setup",
+    "bpf_rdonly_cast",
+    DIRECT_CALLS,
+    KPROBES_BY_FTRACE,
+];
+
+/// Function of kernels whose ftrace makes direct calls, without which no program is attached by fentry: those for x86-64,
+/// and those for arm64 since 6.4.
+const DIRECT_CALLS: &str = "register_ftrace_direct";
+
+/// Function of kernels whose kprobes enter functions by ftrace: those for x86-64.
+const KPROBES_BY_FTRACE: &str = "kprobe_ftrace_handler";
 
 const FEW: &str = "/run/kallsyms";
 
@@ -56,6 +68,25 @@ pub fn shorten() -> Result<()> {
         "of the kernel's symbols {whole:?}, the few have {short:?}"
     );
     Ok(())
+}
+
+/// Returns true if the kernel attaches programs by fentry.
+pub fn has_fentry() -> Result<bool> {
+    has(DIRECT_CALLS)
+}
+
+/// Returns true if the kernel's kprobes do not run while ftrace is turned off.
+pub fn has_kprobes_by_ftrace() -> Result<bool> {
+    has(KPROBES_BY_FTRACE)
+}
+
+/// Returns true if the kernel names this symbol.
+pub fn has(symbol: &str) -> Result<bool> {
+    let symbols = fs::read_to_string(KALLSYMS).context(KALLSYMS)?;
+    let mut names = symbols
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2));
+    Ok(names.any(|name| name == symbol))
 }
 
 /// The full list, until this value is dropped.

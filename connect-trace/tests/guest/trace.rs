@@ -13,7 +13,7 @@ use connect_trace::{
 };
 use connect_trace_common::CheckEstablished;
 
-use crate::Lacking;
+use crate::{Lacking, symbols};
 
 /// Returns a configuration that traces everything and does not watch `__inet_check_established`.
 pub fn config(mode: AttachMode) -> ProbeConfig {
@@ -88,6 +88,14 @@ pub fn crowd_is_seen(mode: AttachMode) -> Result<()> {
         return Err(Lacking("fentry that preemption does not make it skip").into());
     }
     Ok(())
+}
+
+/// Returns the mode that costs least, for tests that do not depend on it: fentry if the kernel has it.
+pub fn cheapest_mode() -> Result<AttachMode> {
+    Ok(match symbols::has_fentry()? {
+        true => AttachMode::Fentry,
+        false => AttachMode::Kprobe,
+    })
 }
 
 /// A trace that has ended.

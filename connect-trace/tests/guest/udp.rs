@@ -35,16 +35,18 @@ pub const TESTS: &[Test<AttachMode>] = crate::tests![
     All: [
         every_call_of_udp_has_one_record_that_is_true,
         udp_of_many_threads_at_once_is_told_apart,
-        calls_of_udp_that_the_filters_reject_leave_nothing,
-        a_sample_of_udp_is_of_whole_calls,
         tcp_and_udp_are_traced_together,
+        a_sample_of_udp_is_of_whole_calls,
+    ],
+    OldestAndNewest: [
+        calls_of_udp_that_the_filters_reject_leave_nothing,
         without_the_option_udp_is_not_traced,
         udp_of_a_workload_is_as_the_workload_saw_it,
     ],
 ];
 
 pub const TESTS_OF_NO_MODE: &[Test<()>] = crate::tests![
-    OldestAndNewest: [
+    Oldest: [
         the_output_and_a_recording_of_udp_have_protocol_and_operation,
         the_text_of_udp_names_its_functions_and_fits_a_terminal,
     ],

@@ -48,6 +48,6 @@ fn each_alert_has_a_runbook() -> Result<()> {
         );
         alerts += 1;
     }
-    ensure!(alerts == 8, "{alerts} alerts");
+    ensure!(alerts == 9, "{alerts} alerts");
     Ok(())
 }

@@ -8,7 +8,7 @@ use connect_trace::{
     },
     metrics::{
         Format, Reading, Totals, exposition,
-        reading::{LocalPorts, MitigationReading, NamedRoute, Process, Routes},
+        reading::{LocalPorts, MitigationReading, NamedRoute, Process, RouteEnd, Routes},
         totals::MOST_LABEL_SETS,
     },
     overhead::{ProgramRuns, limiter::Level},
@@ -159,6 +159,17 @@ pub fn everything() -> Reading {
                 source: [10, 0, 0, 1].into(),
                 destination: ([10, 0, 0, 2], route).into(),
                 used_ratio: 0.5,
+            })
+            .collect(),
+        // The most that a service shows.
+        ends: (0..10)
+            .map(|route| RouteEnd {
+                source: [10, 0, 0, 1].into(),
+                destination: ([10, 0, 0, 2], route).into(),
+                opens_per_s: 30.5,
+                closes_per_s: 2.25,
+                second_pass_s: Some(0.0),
+                exhausted_s: Some(120.0),
             })
             .collect(),
     };

@@ -47,8 +47,8 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         Some(path) => Some(read(path)?),
         None => None,
     };
-    let kernels = get_kernels(&options.kernels.choices)?;
-    let kit = Kit::prepare(true)?.with_peers()?;
+    let kernels = get_kernels(&options.kernels.choices, options.kernels.arch)?;
+    let kit = Kit::prepare(options.kernels.arch, true)?.with_peers()?;
     let mut all = Vec::new();
     for kernel in &kernels {
         eprintln!("measuring on {}", kernel.release());

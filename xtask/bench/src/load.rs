@@ -64,8 +64,8 @@ pub(crate) struct Options {
 
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernels = get_kernels(&options.kernels.choices)?;
-    let kit = Kit::prepare(true)?;
+    let kernels = get_kernels(&options.kernels.choices, options.kernels.arch)?;
+    let kit = Kit::prepare(options.kernels.arch, true)?;
     let mut columns = Vec::new();
     for kernel in &kernels {
         eprintln!("loading {}", kernel.release());

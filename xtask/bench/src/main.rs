@@ -1,8 +1,9 @@
-//! Cost of connect-trace and of third-party tracers: `cargo xtask bench`, `bench-load` and `bench-parts`, in the
-//! virtual machines of `xtask`. docs/performance.md explains the figures.
+//! Cost of connect-trace and of third-party tracers: `cargo xtask bench`, `bench-forecast`, `bench-load` and
+//! `bench-parts`, in the virtual machines of `xtask`. docs/performance.md explains the figures.
 
 mod execution;
 mod figures;
+mod forecast;
 mod instructions;
 mod load;
 mod parts;
@@ -24,6 +25,7 @@ use clap::Parser;
 )]
 enum Command {
     Bench(instructions::Options),
+    BenchForecast(forecast::Options),
     BenchLoad(load::Options),
     BenchParts(parts::Options),
 }
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let command = Command::parse();
     xtask::run_command(|| match command {
         Command::Bench(options) => instructions::bench(&options),
+        Command::BenchForecast(options) => forecast::forecast(&options),
         Command::BenchLoad(options) => load::load(&options),
         Command::BenchParts(options) => parts::parts(&options),
     })

@@ -6,6 +6,7 @@ use std::io::BufRead;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use xtask::arch::Arch;
 use xtask::guest::{Hardware, Kit, Task};
 use xtask::tools::kernels::Kernel;
 use xtask::vm::{KernelChoice, get_kernels};
@@ -49,8 +50,8 @@ pub(crate) struct Options {
 
 pub(crate) fn parts(options: &Options) -> Result<ExitCode> {
     tools::ensure_for_build()?;
-    let kernels = get_kernels(&options.kernels)?;
-    let kit = Kit::prepare(true)?.with_peers()?;
+    let kernels = get_kernels(&options.kernels, Arch::HOST)?;
+    let kit = Kit::prepare(Arch::HOST, true)?.with_peers()?;
     let mut status = ExitCode::SUCCESS;
     for kernel in &kernels {
         eprintln!("breaking down on {}", kernel.release());

@@ -227,6 +227,16 @@ const TRACERS: &[Tracer] = &[
         Lifetime,
         concat!(ours!("kprobe", "off"), " --ends"),
     ),
+    (
+        "fentry, serve, open to close",
+        Lifetime,
+        "connect-trace serve --attach fentry --min-latency 1s",
+    ),
+    (
+        "fentry, serve --ports, open to close",
+        Lifetime,
+        "connect-trace serve --attach fentry --ports",
+    ),
     (UNTRACED_WAITING, Waiting, ""),
     (
         "fentry, --time-wait, TIME_WAIT",

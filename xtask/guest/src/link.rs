@@ -5,8 +5,12 @@
 
 use std::io::{self, Read, Write};
 
-/// Serial port of the guest that carries the frames; the first one, `ttyS0`, is the kernel's console.
-pub const PORT: &str = "/dev/ttyS1";
+/// Serial port of the guest that carries the frames; another one is the kernel's console: `ttyS0` or `ttyAMA0`.
+pub const PORT: &str = if cfg!(target_arch = "aarch64") {
+    "/dev/ttyS0"
+} else {
+    "/dev/ttyS1"
+};
 
 /// Largest payload; a longer one means that the stream is not a stream of frames.
 const MAX_PAYLOAD: u32 = 1 << 20;

@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::process;
-use crate::workspace::{self, GUEST_TARGET};
+use crate::tools::musl::Musl;
+use crate::workspace;
 
 /// File name of init's program.
 pub(crate) const INIT: &str = "guest-init";
@@ -32,15 +34,15 @@ impl Profile {
 }
 
 /// Builds all programs for guests except the tests. The output of cargo is shown.
-pub(crate) fn build() -> Result<Vec<PathBuf>> {
-    process::shown(&mut cargo(Profile::Release))
+pub(crate) fn build(arch: Arch) -> Result<Vec<PathBuf>> {
+    process::shown(&mut cargo(arch, Profile::Release)?)
         .context("cannot build the programs that run in guests (cargo's messages say why)")?;
-    built()
+    built(arch)
 }
 
 /// Returns the programs of the last build; an error if init is missing.
-pub(crate) fn built() -> Result<Vec<PathBuf>> {
-    built_with(Profile::Release)
+pub(crate) fn built(arch: Arch) -> Result<Vec<PathBuf>> {
+    built_with(arch, Profile::Release)
 }
 
 /// The programs of tests that run in guests.
@@ -52,8 +54,8 @@ pub(crate) struct Tests {
 }
 
 /// Builds everything that guests run for the tests, and returns it and the tests' programs.
-pub(crate) fn build_with_tests() -> Result<(Vec<PathBuf>, Tests)> {
-    let mut command = cargo(Profile::Guest);
+pub(crate) fn build_with_tests(arch: Arch) -> Result<(Vec<PathBuf>, Tests)> {
+    let mut command = cargo(arch, Profile::Guest)?;
     command.args(["--test", "guest", "--test", "system"]);
     command.args(["--message-format", "json-render-diagnostics"]);
     let output = command
@@ -73,11 +75,11 @@ pub(crate) fn build_with_tests() -> Result<(Vec<PathBuf>, Tests)> {
         guest: program("guest")?,
         system: program("system")?,
     };
-    Ok((built_with(Profile::Guest)?, tests))
+    Ok((built_with(arch, Profile::Guest)?, tests))
 }
 
-fn built_with(profile: Profile) -> Result<Vec<PathBuf>> {
-    let folder = workspace::guest_target().join(GUEST_TARGET);
+fn built_with(arch: Arch, profile: Profile) -> Result<Vec<PathBuf>> {
+    let folder = workspace::guest_target().join(arch.guest_target());
     let folder = folder.join(profile.name());
     let names = ["connect-trace", "truth", INIT];
     let programs: Vec<_> = names
@@ -95,22 +97,26 @@ fn built_with(profile: Profile) -> Result<Vec<PathBuf>> {
 }
 
 /// The build of the programs. Arguments may be added.
-fn cargo(profile: Profile) -> Command {
+fn cargo(arch: Arch, profile: Profile) -> Result<Command> {
     let mut command = workspace::cargo();
     command.args(["build", "--profile", profile.name()]);
     command.args(["--package", "connect-trace"]);
     command.args(["--package", "connect-trace-guest", "--bins"]);
-    command.args(["--target", GUEST_TARGET, "--target-dir"]);
+    command.args(["--target", arch.guest_target(), "--target-dir"]);
     command.arg(workspace::guest_target());
+    if arch.guest_target() == arch.musl() {
+        Musl::ensure(arch)?.apply(&mut command)?;
+    }
     // A variable of one target applies to the guests' programs and not to build scripts.
+    let target = arch.guest_target().replace('-', "_").to_uppercase();
     command.env(
-        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        format!("CARGO_TARGET_{target}_RUSTFLAGS"),
         "-C target-feature=+crt-static",
     );
     command
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    command
+    Ok(command)
 }
 
 /// Returns the path of the test program of this name in one of cargo's JSON messages. The command is built too, before

@@ -9,20 +9,24 @@ use connect_trace_guest::job::{self, Job};
 
 use super::cpio::Archive;
 use super::libraries;
+use crate::arch::Arch;
 use crate::process;
 
 /// Collects the files of the image. If a path is added twice, the first file stays.
 pub(crate) struct Image {
     archive: Archive,
-    /// Folders of libraries that take precedence over the machine's own.
+    arch: Arch,
+    /// Folders of libraries that take precedence over the machine's own, of which an architecture other than the host's has
+    /// none.
     libraries: Vec<PathBuf>,
 }
 
 impl Image {
     /// Creates an image with the program that the kernel starts.
-    pub(crate) fn new(init: &Path, libraries: &[PathBuf]) -> Result<Self> {
+    pub(crate) fn new(arch: Arch, init: &Path, libraries: &[PathBuf]) -> Result<Self> {
         let mut image = Self {
             archive: Archive::default(),
+            arch,
             libraries: libraries.to_vec(),
         };
         for folder in [
@@ -37,9 +41,11 @@ impl Image {
             image.archive.folder(folder);
         }
         // Loaders of some distributions look only here.
-        image
-            .archive
-            .link("/lib/x86_64-linux-gnu", libraries::FOLDER);
+        let folder = format!("/lib/{}", arch.libraries());
+        image.archive.link(&folder, libraries::FOLDER);
+        if arch != Arch::HOST {
+            image.add_all_libraries()?;
+        }
         // Rust's runtime needs standard streams, and the kernel opens them for init at this path.
         image.archive.folder("/dev");
         image.archive.device("/dev/console", 5, 1);
@@ -61,11 +67,38 @@ impl Image {
         let permissions = metadata.permissions().mode() & 0o777;
         let content = fs::read(source).with_context(unreadable)?;
         self.archive.file(path, permissions | 0o444, &content);
+        if self.arch != Arch::HOST {
+            return Ok(());
+        }
         for library in libraries::of(source, &self.libraries)? {
             let content = fs::read(&library.host)
                 .with_context(|| format!("cannot read {}", library.host.display()))?;
             self.archive.file(&library.guest, 0o755, &content);
         }
+        Ok(())
+    }
+
+    /// Adds every library: only the loader of their architecture could tell which ones a program needs.
+    fn add_all_libraries(&mut self) -> Result<()> {
+        for folder in std::mem::take(&mut self.libraries) {
+            if !folder.is_dir() {
+                continue;
+            }
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let place = format!("{}/{name}", libraries::FOLDER);
+                if let Ok(target) = fs::read_link(&path) {
+                    self.archive.link(&place, &target.to_string_lossy());
+                } else if path.is_file() {
+                    self.archive.file(&place, 0o755, &fs::read(&path)?);
+                }
+            }
+        }
+        let loader = "ld-linux-aarch64.so.1";
+        let place = format!("/lib/{loader}");
+        self.archive
+            .link(&place, &format!("{}/{loader}", libraries::FOLDER));
         Ok(())
     }
 
@@ -99,10 +132,10 @@ impl Image {
         self.archive.file(path, 0o644, content);
     }
 
-    /// Adds busybox under the name of each of its commands.
-    pub(crate) fn add_busybox(&mut self, busybox: &Path) -> Result<()> {
+    /// Adds busybox under the name of each of its commands, which the host's own busybox lists.
+    pub(crate) fn add_busybox(&mut self, busybox: &Path, own: &Path) -> Result<()> {
         self.add_file("/bin/busybox", busybox)?;
-        let commands = process::output(std::process::Command::new(busybox).arg("--list"))?;
+        let commands = process::output(std::process::Command::new(own).arg("--list"))?;
         for command in commands.lines() {
             self.archive.link(&format!("/bin/{command}"), "busybox");
         }
@@ -135,7 +168,7 @@ mod tests {
             fs::write(folder.join(path), path).unwrap();
         }
         std::os::unix::fs::symlink("/nowhere", folder.join("package/link.py")).unwrap();
-        let mut image = Image::new(&folder.join("init"), &[]).unwrap();
+        let mut image = Image::new(Arch::HOST, &folder.join("init"), &[]).unwrap();
         let before = image.archive.paths.clone();
         image.add_tree("/lib/tree", &folder, &["test"]).unwrap();
         fs::remove_dir_all(&folder).unwrap();

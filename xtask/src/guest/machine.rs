@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use connect_trace_guest::link::Frame;
 
 use super::run_folder::RunFolder;
+use crate::arch::Arch;
 use crate::stdout::Refused;
 use crate::tools::kernels::Kernel;
 use crate::tools::qemu;
@@ -122,7 +123,8 @@ pub(crate) fn run(
 }
 
 fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) -> Result<Machine> {
-    let mut command = Command::new(qemu::PROGRAM);
+    let program = qemu::program(kernel.arch);
+    let mut command = Command::new(&program);
     command.args([
         "-nodefaults",
         "-no-user-config",
@@ -130,7 +132,11 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         "none",
         "-no-reboot",
     ]);
-    command.args(["-machine", "pc", "-smp", &hardware.cpus.to_string()]);
+    let machine = match kernel.arch {
+        Arch::Amd64 => "pc",
+        Arch::Arm64 => "virt",
+    };
+    command.args(["-machine", machine, "-smp", &hardware.cpus.to_string()]);
     command.args(["-m", &hardware.memory_mib.to_string()]);
     if hardware.kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);
@@ -138,23 +144,25 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
         // Works around two faults of QEMU 7.2 that occasionally kill a correct kernel. cmpxchg16b leaves garbage in
         // EFLAGS: kernels do without it if the CPU lacks it. And with a thread per CPU, one CPU may run on through code
         // that another has patched; the kernel patches its code whenever a probe attaches.
-        let cpu = if hardware.bare {
-            "qemu64,-cx16,-hypervisor"
-        } else {
-            "qemu64,-cx16"
+        let cpu = match kernel.arch {
+            Arch::Amd64 if hardware.bare => "qemu64,-cx16,-hypervisor",
+            Arch::Amd64 => "qemu64,-cx16",
+            // Pointers are signed by a fast function of QEMU's own.
+            Arch::Arm64 => "max,pauth-impdef=on",
         };
         command.args(["-accel", "tcg,thread=single", "-cpu", cpu]);
     }
-    // ttyS0 is the kernel's console; ttyS1 carries frames, and leads to QEMU's standard output.
+    // The first serial port is the kernel's console; the other one carries frames, and leads to QEMU's standard output.
     command
         .arg("-serial")
         .arg(format!("file:{}", console.display()));
-    command.args([
-        "-chardev",
-        "file,id=link,path=/dev/stdout",
-        "-serial",
-        "chardev:link",
-    ]);
+    command.args(["-chardev", "file,id=link,path=/dev/stdout"]);
+    let (console, link) = match kernel.arch {
+        Arch::Amd64 => ("ttyS0", ["-serial", "chardev:link"]),
+        // The machine has one port of its own.
+        Arch::Arm64 => ("ttyAMA0", ["-device", "pci-serial,chardev=link"]),
+    };
+    command.args(link);
     command
         .args(&hardware.qemu_arguments)
         .arg("-kernel")
@@ -164,7 +172,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
 
     // panic=-1 restarts the machine at once, which ends QEMU (-no-reboot); an oops is a panic, so that a guest with a
     // broken kernel does not go on.
-    let mut arguments = String::from("console=ttyS0 panic=-1 oops=panic");
+    let mut arguments = format!("console={console} panic=-1 oops=panic");
     if hardware.deterministic {
         command.args(["-icount", "shift=0,sleep=off"]);
         // And the same addresses in each run.
@@ -184,7 +192,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
     unsafe { command.pre_exec(die_with_parent) };
     let child = command
         .spawn()
-        .with_context(|| format!("cannot run {}", qemu::PROGRAM))?;
+        .with_context(|| format!("cannot run {program}"))?;
     Ok(Machine { child })
 }
 

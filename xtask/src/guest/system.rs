@@ -17,6 +17,7 @@ use connect_trace_guest::job::{self, Job};
 
 use super::cpio::Archive;
 use super::{PROGRAMS, in_folder};
+use crate::arch::Arch;
 use crate::tools::debian::Suite;
 use crate::tools::{lock, report, scratch_folder};
 use crate::{process, workspace};
@@ -213,7 +214,7 @@ impl System {
 
 /// Fetches the packages and returns the archive of the system.
 fn build() -> Result<Vec<u8>> {
-    let suite = Suite::open(SUITE)?;
+    let suite = Suite::open(SUITE, Arch::HOST)?;
     let packages = suite.with_dependencies(&PACKAGES)?;
     let folder = scratch_folder("system")?;
     let packages = suite.download(&packages, &folder)?;

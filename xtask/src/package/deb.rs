@@ -8,11 +8,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::commit::{Commit, SOURCE_DATE_EPOCH};
 use super::program::Program;
+use super::texts::Texts;
 use super::tree::{Tree, gzip};
 use super::{NAME, VERSION, WORK, installed};
 use crate::{process, workspace};
-
-const ARCHITECTURE: &str = "amd64";
 
 /// Number of this packaging of the version.
 const REVISION: u32 = 1;
@@ -21,14 +20,19 @@ const REVISION: u32 = 1;
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Writes the package and returns its path.
-pub(super) fn write(program: &Program, commit: &Commit, folder: &Path) -> Result<PathBuf> {
+pub(super) fn write(
+    program: &Program,
+    texts: &Texts,
+    commit: &Commit,
+    folder: &Path,
+) -> Result<PathBuf> {
     if !process::is_installed("dpkg-deb") {
         bail!("packages for Debian are made with dpkg-deb; install the package dpkg");
     }
-    let name = format!("{NAME}_{VERSION}-{REVISION}_{ARCHITECTURE}.deb");
-    let path = folder.join(name);
-    let mut tree = files(program, commit, folder)?;
-    for (name, content) in control(&tree, commit)? {
+    let arch = program.arch().debian();
+    let path = folder.join(format!("{NAME}_{VERSION}-{REVISION}_{arch}.deb"));
+    let mut tree = files(program, texts, commit)?;
+    for (name, content) in control(&tree, arch, commit)? {
         if SCRIPTS.contains(&name) {
             tree.add_program(&format!("DEBIAN/{name}"), content);
         } else {
@@ -48,11 +52,11 @@ pub(super) fn write(program: &Program, commit: &Commit, folder: &Path) -> Result
 }
 
 /// Returns the files that dpkg installs.
-fn files(program: &Program, commit: &Commit, folder: &Path) -> Result<Tree> {
+fn files(program: &Program, texts: &Texts, commit: &Commit) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.add_tree(
         "usr",
-        installed::files(program, folder, "vendor-completions")?,
+        installed::files(program, texts, "vendor-completions")?,
     );
     tree.add(
         "usr/lib/systemd/system/connect-trace.service",
@@ -96,13 +100,13 @@ fn own_changelog(commit: &Commit) -> Result<String> {
 }
 
 /// Returns the files that dpkg keeps about the package, by their names.
-fn control(tree: &Tree, commit: &Commit) -> Result<Vec<(&'static str, String)>> {
+fn control(tree: &Tree, arch: &str, commit: &Commit) -> Result<Vec<(&'static str, String)>> {
     let kilobytes: usize = tree
         .files()
         .map(|(_, content)| content.len().div_ceil(1024))
         .sum();
     let control = format!(
-        "Package: {NAME}\nVersion: {VERSION}-{REVISION}\nArchitecture: {ARCHITECTURE}\n\
+        "Package: {NAME}\nVersion: {VERSION}-{REVISION}\nArchitecture: {arch}\n\
          Maintainer: {}\nInstalled-Size: {kilobytes}\n{}",
         commit.maintainer,
         installed::read("deb/control")?

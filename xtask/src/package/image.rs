@@ -13,6 +13,7 @@ use super::commit::Commit;
 use super::program::Program;
 use super::tree::{Tree, gzip};
 use super::{NAME, VERSION};
+use crate::arch::Arch;
 use crate::tools::skopeo;
 use crate::{process, workspace};
 
@@ -22,25 +23,41 @@ const PROGRAM: &str = "usr/bin/connect-trace";
 /// Address of the service in a container, which other containers can reach.
 const LISTEN: &str = "0.0.0.0:19435";
 
-/// Writes the image and returns its path.
-pub(super) fn write(program: &Program, commit: &Commit, folder: &Path) -> Result<PathBuf> {
-    let path = folder.join(format!("{NAME}-{VERSION}-x86_64-linux.oci.tar"));
-    let image = layout(program, commit, &created(commit)?).and_then(|tree| tree.tar(commit.epoch));
+/// Media types of the layout.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIGURATION: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// Writes the image of a program, or one image for several architectures, of which engines take the one that fits. Returns
+/// its path.
+pub(super) fn write(programs: &[Program], commit: &Commit, folder: &Path) -> Result<PathBuf> {
+    let platform = match programs {
+        [program] => &format!("{}-linux", program.arch().machine()),
+        _ => "linux",
+    };
+    let path = folder.join(format!("{NAME}-{VERSION}-{platform}.oci.tar"));
+    let image = layout(programs, commit, &created(commit)?).and_then(|tree| tree.tar(commit.epoch));
     let image = image.with_context(|| format!("cannot make {}", path.display()))?;
     super::write(&path, &image)?;
     Ok(path)
 }
 
-/// Reads the image as a container engine does, with all digests, and returns its configuration.
-pub(super) fn inspect(image: &Path) -> Result<String> {
+/// Reads the image as a container engine of this architecture does, with all digests, and returns its configuration.
+pub(super) fn inspect(image: &Path, arch: Arch) -> Result<String> {
     let source = format!("oci-archive:{}", image.display());
-    let mut copy = skopeo::command()?;
     let unpacked = image.with_extension("copy");
-    copy.args(["copy", "--quiet", "--insecure-policy", &source]);
+    let skopeo = || {
+        let mut skopeo = skopeo::command()?;
+        skopeo.args(["--override-arch", arch.debian()]);
+        anyhow::Ok(skopeo)
+    };
+    let mut copy = skopeo()?;
+    copy.args(["copy", "--quiet", "--insecure-policy", "--all", &source]);
     process::output(copy.arg(format!("dir:{}", unpacked.display())))?;
     std::fs::remove_dir_all(&unpacked)
         .with_context(|| format!("cannot remove {}", unpacked.display()))?;
-    process::output(skopeo::command()?.args(["inspect", "--config", &source]))
+    process::output(skopeo()?.args(["inspect", "--config", &source]))
 }
 
 /// Returns the commit's time as RFC 3339 writes it.
@@ -51,15 +68,37 @@ fn created(commit: &Commit) -> Result<String> {
     Ok(date.trim().to_owned())
 }
 
-/// Returns the files of the archive: an index that leads to a manifest, which leads to the configuration and the layer.
-fn layout(program: &Program, commit: &Commit, created: &str) -> io::Result<Tree> {
+/// Returns the files of the archive: an index that leads to the image, which is a manifest, or an index of several.
+fn layout(programs: &[Program], commit: &Commit, created: &str) -> io::Result<Tree> {
     let mut layout = Tree::default();
+    let images = programs.iter();
+    let images = images.map(|program| add_image(&mut layout, program, commit, created));
+    let images = images.collect::<io::Result<Vec<_>>>()?;
+    let mut image = match <[Value; 1]>::try_from(images) {
+        Ok([image]) => image,
+        Err(images) => add_blob(&mut layout, INDEX, serde_json::to_vec(&index(&images))?),
+    };
+    // Engines name the image by it when they load the archive.
+    image["annotations"] = json!({"org.opencontainers.image.ref.name": VERSION});
+    layout.add("index.json", serde_json::to_vec(&index(&[image]))?);
+    layout.add("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+    Ok(layout)
+}
+
+fn index(images: &[Value]) -> Value {
+    json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": images})
+}
+
+/// Adds the manifest of a program, its configuration and its layer, and returns the manifest's descriptor.
+fn add_image(
+    layout: &mut Tree,
+    program: &Program,
+    commit: &Commit,
+    created: &str,
+) -> io::Result<Value> {
+    let arch = program.arch().debian();
     let files = layer(program)?.tar(commit.epoch)?;
-    let layer = add_blob(
-        &mut layout,
-        "application/vnd.oci.image.layer.v1.tar+gzip",
-        gzip(&files)?,
-    );
+    let layer = add_blob(layout, LAYER, gzip(&files)?);
     let labels = json!({
         "org.opencontainers.image.title": NAME,
         "org.opencontainers.image.description":
@@ -71,7 +110,7 @@ fn layout(program: &Program, commit: &Commit, created: &str) -> io::Result<Tree>
     });
     let configuration = json!({
         "created": created,
-        "architecture": "amd64",
+        "architecture": arch,
         "os": "linux",
         "config": {
             "Entrypoint": [format!("/{PROGRAM}")],
@@ -83,34 +122,17 @@ fn layout(program: &Program, commit: &Commit, created: &str) -> io::Result<Tree>
         "rootfs": {"type": "layers", "diff_ids": [digest(&files)]},
         "history": [{"created": created, "created_by": "cargo xtask package image"}],
     });
-    let configuration = add_blob(
-        &mut layout,
-        "application/vnd.oci.image.config.v1+json",
-        serde_json::to_vec(&configuration)?,
-    );
+    let configuration = add_blob(layout, CONFIGURATION, serde_json::to_vec(&configuration)?);
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": MANIFEST,
         "config": configuration,
         "layers": [layer],
         "annotations": labels,
     });
-    let mut manifest = add_blob(
-        &mut layout,
-        "application/vnd.oci.image.manifest.v1+json",
-        serde_json::to_vec(&manifest)?,
-    );
-    manifest["platform"] = json!({"architecture": "amd64", "os": "linux"});
-    // Engines name the image by it when they load the archive.
-    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": VERSION});
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [manifest],
-    });
-    layout.add("index.json", serde_json::to_vec(&index)?);
-    layout.add("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
-    Ok(layout)
+    let mut manifest = add_blob(layout, MANIFEST, serde_json::to_vec(&manifest)?);
+    manifest["platform"] = json!({"architecture": arch, "os": "linux"});
+    Ok(manifest)
 }
 
 /// Returns the files of a container.

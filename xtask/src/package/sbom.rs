@@ -11,13 +11,14 @@ use serde::Deserialize;
 use super::audit::Crate;
 use super::commit::{Commit, SOURCE_DATE_EPOCH};
 use super::{NAME, VERSION, WORK, source};
+use crate::arch::Arch;
 use crate::process;
 use crate::tools::cargo_tool::CARGO_CYCLONEDX;
-use crate::tools::musl::{self, Musl};
+use crate::tools::musl::Musl;
 
 /// Packages with the targets that they are built for.
 const LISTS: [(&str, &str); 2] = [
-    (NAME, musl::TARGET),
+    (NAME, Arch::HOST.musl()),
     ("connect-trace-ebpf", "bpfel-unknown-none"),
 ];
 
@@ -25,7 +26,7 @@ const LISTS: [(&str, &str); 2] = [
 pub(super) fn write(commit: &Commit, folder: &Path) -> Result<[PathBuf; 2]> {
     let tool = CARGO_CYCLONEDX.ensure()?;
     // The tool takes the target's settings from the compiler.
-    Musl::ensure()?;
+    Musl::ensure(Arch::HOST)?;
     // It writes a file beside every Cargo.toml: in a copy of the tree.
     let work = folder.join(WORK);
     let archive = work.join("sbom.tar");

@@ -15,7 +15,7 @@ use crate::{process, tools, workspace};
 const READY: &str = "CONNECT_TRACE_BPF_OBJECT";
 
 /// Path of the eBPF programs in the tree, as in `build.rs`.
-const OBJECT: &str = "connect-trace/bpf/x86_64.o";
+const OBJECT: &str = "connect-trace/bpf/connect-trace.o";
 
 /// Writes the tarball and returns its path.
 pub(super) fn write(commit: &Commit, folder: &Path) -> Result<PathBuf> {
@@ -49,17 +49,22 @@ pub(super) fn archive(
 }
 
 /// Builds the eBPF programs, unless the build is to take ready ones, and returns their path.
-fn object_of_build() -> Result<PathBuf> {
-    if let Some(path) = env::var_os(READY) {
-        return Ok(workspace::root().join(path));
+pub(super) fn object_of_build() -> Result<PathBuf> {
+    if env::var_os(READY).is_none() {
+        tools::ensure_for_build()?;
+        let mut check = workspace::cargo();
+        // Their build script belongs to the daemon, and checking that takes less than building it.
+        check.args(["check", "--quiet", "--locked", "--package", NAME, "--lib"]);
+        check.env_remove("CARGO_TARGET_DIR");
+        process::shown(&mut check).context("cannot build the eBPF programs")?;
     }
-    tools::ensure_for_build()?;
-    let mut check = workspace::cargo();
-    // Their build script belongs to the daemon, and checking that takes less than building it.
-    check.args(["check", "--quiet", "--locked", "--package", NAME, "--lib"]);
-    check.env_remove("CARGO_TARGET_DIR");
-    process::shown(&mut check).context("cannot build the eBPF programs")?;
-    Ok(workspace::root().join("target/bpf/bpfel-unknown-none/release/connect-trace-ebpf"))
+    Ok(object())
+}
+
+/// Returns the path of the eBPF programs that builds of the program have inside, as in `build.rs`.
+pub(super) fn object() -> PathBuf {
+    let built = "target/bpf/bpfel-unknown-none/release/connect-trace-ebpf";
+    workspace::root().join(env::var_os(READY).unwrap_or_else(|| built.into()))
 }
 
 /// Unpacks an archive of the source into a folder, which is replaced, and returns the folder of the source.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::commit::Commit;
 use super::program::Program;
+use super::texts::Texts;
 use super::tree::{Tree, gzip};
 use super::{NAME, VERSION, installed};
 use crate::workspace;
@@ -15,19 +16,24 @@ use crate::workspace;
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
 /// Writes the tarball and returns its path.
-pub(super) fn write(program: &Program, commit: &Commit, folder: &Path) -> Result<PathBuf> {
-    let name = format!("{NAME}-{VERSION}-x86_64-linux");
+pub(super) fn write(
+    program: &Program,
+    texts: &Texts,
+    commit: &Commit,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let name = format!("{NAME}-{VERSION}-{}-linux", program.arch().machine());
     let path = folder.join(format!("{name}.tar.gz"));
     let mut tree = Tree::default();
-    tree.add_tree(&name, files(program, folder)?);
+    tree.add_tree(&name, files(program, texts)?);
     let archive = tree.tar(commit.epoch).and_then(|archive| gzip(&archive));
     let archive = archive.with_context(|| format!("cannot make {}", path.display()))?;
     super::write(&path, &archive)?;
     Ok(path)
 }
 
-fn files(program: &Program, folder: &Path) -> Result<Tree> {
-    let mut tree = installed::files(program, folder, "site-functions")?;
+fn files(program: &Program, texts: &Texts) -> Result<Tree> {
+    let mut tree = installed::files(program, texts, "site-functions")?;
     for name in DOCUMENTS {
         let path = workspace::root().join(name);
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

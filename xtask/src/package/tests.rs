@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use anyhow::Result;
+use object::elf::{self, FileHeader64, Ident};
+use object::pod::bytes_of;
+use object::{LittleEndian, U16, U32, U64};
 use serde_json::{Value, json};
 
 use super::commit::Commit;
 use super::program::Program;
+use super::texts::Texts;
 use super::{NAME, VERSION, audit, create, deb, image, installed, sbom, source, tarball};
+use crate::arch::Arch;
 use crate::guest::binaries;
 use crate::tools::cargo_tool::CARGO_AUDITABLE;
 use crate::tools::checkers::Checkers;
@@ -27,11 +33,47 @@ fn folder(test: &str) -> PathBuf {
 fn program() -> Program {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     let path = PATH.get_or_init(|| {
-        let (programs, _) = binaries::build_with_tests().unwrap();
+        let (programs, _) = binaries::build_with_tests(Arch::HOST).unwrap();
         let mut programs = programs.into_iter();
         programs.find(|program| program.ends_with(NAME)).unwrap()
     });
     Program::open(path).unwrap()
+}
+
+/// Returns the header of a program for a machine, which is all that is left of it: a static program without a segment.
+fn header(machine: u16) -> Vec<u8> {
+    let header = FileHeader64::<LittleEndian> {
+        e_ident: Ident {
+            magic: elf::ELFMAG,
+            class: elf::ELFCLASS64,
+            data: elf::ELFDATA2LSB,
+            version: elf::EV_CURRENT,
+            os_abi: elf::ELFOSABI_NONE,
+            abi_version: 0,
+            padding: [0; 7],
+        },
+        e_type: U16::new(LittleEndian, elf::ET_EXEC),
+        e_machine: U16::new(LittleEndian, machine),
+        e_version: U32::new(LittleEndian, elf::EV_CURRENT.into()),
+        e_entry: U64::default(),
+        e_phoff: U64::default(),
+        e_shoff: U64::default(),
+        e_flags: U32::default(),
+        e_ehsize: U16::new(LittleEndian, 64),
+        e_phentsize: U16::default(),
+        e_phnum: U16::default(),
+        e_shentsize: U16::default(),
+        e_shnum: U16::default(),
+        e_shstrndx: U16::default(),
+    };
+    bytes_of(&header).to_vec()
+}
+
+/// Writes a program for a machine that has this inside, and opens it.
+fn program_for(machine: u16, inside: &[u8], folder: &Path) -> Result<Program> {
+    let path = folder.join(format!("program-{machine}"));
+    fs::write(&path, [&header(machine), inside].concat()).unwrap();
+    Program::open(&path)
 }
 
 /// Returns the output of a command.
@@ -53,25 +95,29 @@ struct Packages {
 }
 
 impl Packages {
-    fn write(folder: &Path) -> Self {
-        let (program, commit) = (program(), Commit::current().unwrap());
+    fn write(program: Program, folder: &Path) -> Self {
+        let texts = Texts::printed_by(self::program().path(), folder).unwrap();
+        let commit = Commit::current().unwrap();
         Self {
-            deb: deb::write(&program, &commit, folder).unwrap(),
-            tarball: tarball::write(&program, &commit, folder).unwrap(),
-            image: image::write(&program, &commit, folder).unwrap(),
+            deb: deb::write(&program, &texts, &commit, folder).unwrap(),
+            tarball: tarball::write(&program, &texts, &commit, folder).unwrap(),
+            image: image::write(&[program], &commit, folder).unwrap(),
         }
     }
 
     /// Returns the packages that all tests look at.
     fn of_tests() -> &'static Self {
         static PACKAGES: OnceLock<Packages> = OnceLock::new();
-        PACKAGES.get_or_init(|| Self::write(&folder("once")))
+        PACKAGES.get_or_init(|| Self::write(program(), &folder("once")))
     }
 }
 
 #[test]
 fn the_same_commit_gives_the_same_bytes() {
-    let (one, two) = (Packages::of_tests(), Packages::write(&folder("twice")));
+    let (one, two) = (
+        Packages::of_tests(),
+        Packages::write(program(), &folder("twice")),
+    );
     for (one, two) in [
         (&one.deb, &two.deb),
         (&one.tarball, &two.tarball),
@@ -161,7 +207,7 @@ fn the_tarball_has_a_program_that_runs() {
 fn container_engines_can_read_the_image() {
     let folder = folder("image");
     let image = &Packages::of_tests().image;
-    let configuration = image::inspect(image).unwrap();
+    let configuration = image::inspect(image, Arch::HOST).unwrap();
     let configuration: Value = serde_json::from_str(&configuration).unwrap();
     let command = &configuration["config"];
     assert_eq!(command["Entrypoint"], json!(["/usr/bin/connect-trace"]));
@@ -191,6 +237,112 @@ fn container_engines_can_read_the_image() {
     let mut unpack = Command::new("tar");
     unpack.arg("-xOf").arg(&layer).arg("usr/bin/connect-trace");
     assert!(unpack.output().unwrap().stdout == program().content());
+}
+
+#[test]
+fn packages_name_the_architecture_of_the_program_in_them() {
+    let folder = folder("arm64");
+    let program = || program_for(elf::EM_AARCH64, b"", &folder).unwrap();
+    let packages = Packages::write(program(), &folder);
+    for (package, name) in [
+        (&packages.deb, format!("{NAME}_{VERSION}-1_arm64.deb")),
+        (
+            &packages.tarball,
+            format!("{NAME}-{VERSION}-aarch64-linux.tar.gz"),
+        ),
+        (
+            &packages.image,
+            format!("{NAME}-{VERSION}-aarch64-linux.oci.tar"),
+        ),
+    ] {
+        assert_eq!(package.file_name().unwrap(), &*name);
+    }
+
+    let deb = packages.deb.to_str().unwrap();
+    let field = |deb, name| output("dpkg-deb", &["--field", deb, name]);
+    assert_eq!(field(deb, "Architecture"), "arm64\n");
+    let of_host = Packages::of_tests();
+    let deb_of_host = of_host.deb.to_str().unwrap();
+    assert_eq!(field(deb_of_host, "Architecture"), "amd64\n");
+
+    Checkers::ensure().unwrap().lintian(&packages.deb).unwrap();
+
+    let unpacked = folder.join("unpacked");
+    output("dpkg-deb", &["-x", deb, unpacked.to_str().unwrap()]);
+    let installed = fs::read(unpacked.join("usr/bin/connect-trace")).unwrap();
+    assert!(installed == program().content());
+    // Apart from the program and its name, the packages have the same files.
+    let listed = |package: &Path| -> BTreeSet<_> {
+        let paths = paths(package.to_str().unwrap()).into_iter();
+        paths
+            .map(|path| path.split_once('/').unwrap().1.to_owned())
+            .collect()
+    };
+    assert_eq!(listed(&packages.tarball), listed(&of_host.tarball));
+
+    let configuration = image::inspect(&packages.image, Arch::HOST).unwrap();
+    let configuration: Value = serde_json::from_str(&configuration).unwrap();
+    assert_eq!(configuration["architecture"], "arm64");
+}
+
+#[test]
+fn one_image_serves_all_architectures() {
+    let folder = folder("images");
+    let machines = [elf::EM_X86_64, elf::EM_AARCH64];
+    let programs = machines.map(|machine| program_for(machine, b"", &folder).unwrap());
+    let image = image::write(&programs, &Commit::current().unwrap(), &folder).unwrap();
+    assert_eq!(
+        image.file_name().unwrap(),
+        &*format!("{NAME}-{VERSION}-linux.oci.tar")
+    );
+    for arch in Arch::ALL {
+        let configuration = image::inspect(&image, arch).unwrap();
+        let configuration: Value = serde_json::from_str(&configuration).unwrap();
+        assert_eq!(configuration["architecture"], arch.debian());
+    }
+}
+
+#[test]
+fn a_program_is_packaged_for_the_machine_in_its_header() {
+    let folder = folder("machines");
+    for (machine, arch) in [
+        (elf::EM_X86_64, Arch::Amd64),
+        (elf::EM_AARCH64, Arch::Arm64),
+    ] {
+        let program = program_for(machine, b"", &folder).unwrap();
+        assert_eq!(program.arch(), arch);
+    }
+    let error = |machine| {
+        let refused = program_for(machine, b"", &folder);
+        refused.err().unwrap().to_string()
+    };
+    let of_another = error(elf::EM_RISCV);
+    assert!(of_another.contains("program for Riscv64"), "{of_another}");
+    assert!(of_another.contains("amd64 and arm64"), "{of_another}");
+    let shared = Program::open("/bin/sh".as_ref()).err().unwrap();
+    assert!(
+        shared.to_string().contains("needs shared libraries"),
+        "{shared}"
+    );
+}
+
+#[test]
+fn a_program_with_other_ebpf_programs_is_refused() {
+    let folder = folder("object");
+    let object = fs::read(source::object_of_build().unwrap()).unwrap();
+    program().check_object(&object).unwrap();
+
+    let mut other = object.clone();
+    *other.last_mut().unwrap() ^= 1;
+    for (inside, is_taken) in [
+        ([b"before", &*object, b"after"].concat(), true),
+        (other, false),
+        (object[1..].to_vec(), false),
+    ] {
+        let program = program_for(elf::EM_AARCH64, &inside, &folder).unwrap();
+        let checked = program.check_object(&object);
+        assert_eq!(checked.is_ok(), is_taken, "{checked:?}");
+    }
 }
 
 #[test]
@@ -229,7 +381,7 @@ fn the_source_tarball_is_built_by_stable_rust_alone() {
         cargo.env_remove(name);
     }
     process::output(&mut cargo).unwrap();
-    assert!(tree.join("connect-trace/bpf/x86_64.o").is_file());
+    assert!(tree.join("connect-trace/bpf/connect-trace.o").is_file());
 
     // Without the object, the same build needs what is hidden from it.
     fs::remove_dir_all(tree.join("connect-trace/bpf")).unwrap();
@@ -290,6 +442,23 @@ fn pods_and_the_unit_have_the_same_privileges() {
     let memory = container["resources"]["limits"]["memory"].as_str().unwrap();
     let [of_unit] = unit_values("MemoryMax").try_into().unwrap();
     assert_eq!(memory.trim_end_matches('i'), of_unit.trim_end_matches("ib"));
+}
+
+#[test]
+fn pods_run_on_the_architectures_of_the_image() {
+    let manifest = installed::read("kubernetes/daemonset.yaml").unwrap();
+    let manifest: Value = serde_norway::from_str(&manifest).unwrap();
+    let affinity = &manifest["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
+    let required = &affinity["requiredDuringSchedulingIgnoredDuringExecution"];
+    let of_arch = json!({
+        "key": "kubernetes.io/arch",
+        "operator": "In",
+        "values": Arch::ALL.map(Arch::debian),
+    });
+    assert_eq!(
+        required["nodeSelectorTerms"],
+        json!([{"matchExpressions": [of_arch]}])
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,12 @@ use super::durations::{Durations, Earlier};
 use super::libtest::Log;
 use super::lines::Lines;
 use super::{Options, Ran, print_line};
+use crate::arch::Arch;
 use crate::guest::binaries::{self, Tests};
 use crate::guest::{Hardware, Kit, Stream, Task};
 use crate::package::ForTests;
 use crate::tools::kernels::Kernel;
+use crate::tools::musl::NoLibrary;
 use crate::tools::prometheus::Prometheus;
 use crate::workspace;
 
@@ -52,16 +54,33 @@ enum Place {
     Newest,
     /// The only kernel, on which all tests run.
     Only,
+    /// A kernel of another architecture than the host's, on which the tests run whose outcome depends on that.
+    Foreign,
+    /// The oldest of them.
+    ForeignOldest,
 }
 
 impl Place {
-    fn of(index: usize, kernels: usize) -> Self {
+    fn of(index: usize, kernels: &[Kernel]) -> Self {
+        if kernels[index].arch != Arch::HOST {
+            let is_foreign = |kernel: &Kernel| kernel.arch != Arch::HOST;
+            return match kernels[..index].iter().any(is_foreign) {
+                true => Self::Foreign,
+                false => Self::ForeignOldest,
+            };
+        }
+        let own = kernels.iter().filter(|kernel| kernel.arch == Arch::HOST);
+        let kernels = own.count();
         match index {
             _ if kernels == 1 => Self::Only,
             0 => Self::Oldest,
             last if last + 1 == kernels => Self::Newest,
             _ => Self::Between,
         }
+    }
+
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::Foreign | Self::ForeignOldest)
     }
 
     /// Returns the value of [`PLACE`].
@@ -71,6 +90,8 @@ impl Place {
             Self::Between => "between",
             Self::Newest => "newest",
             Self::Only => "only",
+            Self::Foreign => "foreign",
+            Self::ForeignOldest => "foreign-oldest",
         }
     }
 }
@@ -80,6 +101,9 @@ const SOAK_SECONDS: &str = "CONNECT_TRACE_SOAK_SECONDS";
 
 /// Name of the build in the table of durations, and its usual seconds.
 pub(super) const BUILD: (&str, u64) = ("guests, build", 120);
+
+/// Name of the build for another architecture.
+const FOREIGN_BUILD: &str = "arm64, build";
 
 /// The tests that one virtual machine runs.
 pub(super) struct Part<'a> {
@@ -100,6 +124,11 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Returns true if its kernel is of another architecture than the host's.
+    fn is_foreign(&self) -> bool {
+        self.kernel.arch != Arch::HOST
+    }
+
     fn program<'a>(&self, tests: &'a Tests) -> &'a Path {
         if self.system {
             &tests.system
@@ -111,6 +140,9 @@ impl Part<'_> {
 
 /// Path of Prometheus in a guest.
 const SERVER: &str = "/usr/bin/prometheus";
+
+/// Prefix of the tests of the package's life on a whole system.
+const PACKAGE: &str = "package::";
 
 /// Prefix of the tests that need [`crowded`] hardware.
 const CROWD: &str = "crowd::";
@@ -130,7 +162,11 @@ fn crowded() -> Hardware {
 pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
-        let place = Place::of(index, kernels.len());
+        let place = match Place::of(index, kernels) {
+            // Tests that are asked for run wherever they are asked for.
+            place if place.is_foreign() && !arguments.is_empty() => Place::Only,
+            place => place,
+        };
         let mut add = |name: &str, usual, system: bool, arguments: Vec<String>| {
             parts.push(Part {
                 kernel,
@@ -138,12 +174,16 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
                 place,
                 usual,
                 crowd: !system && arguments.iter().any(|name| name.starts_with(CROWD)),
-                prometheus: !system && place != Place::Between && ["", OTHERS].contains(&name),
+                prometheus: !system
+                    && matches!(place, Place::Oldest | Place::Only)
+                    && ["", OTHERS].contains(&name),
                 system,
                 arguments,
             });
         };
-        if arguments.is_empty() {
+        if place.is_foreign() {
+            add("", FOREIGN_SECONDS, false, Vec::new());
+        } else if arguments.is_empty() {
             for share in &SHARES {
                 let [with_all_tests, of_between] = share.usual;
                 let usual = match place {
@@ -157,7 +197,12 @@ pub(super) fn parts<'a>(kernels: &'a [Kernel], arguments: &[String]) -> Vec<Part
             add("", 0, false, arguments.to_vec());
         }
         if SYSTEM_KERNELS.contains(&kernel.name.as_str()) {
-            add(SYSTEM.0, SYSTEM.1, true, arguments.to_vec());
+            let mut arguments = arguments.to_vec();
+            // The package's life depends on Debian and not on the kernel.
+            if arguments.is_empty() && !matches!(place, Place::Newest | Place::Only) {
+                arguments.extend(["--skip", PACKAGE].map(str::to_owned));
+            }
+            add(SYSTEM.0, SYSTEM.1, true, arguments);
         }
     }
     parts
@@ -197,12 +242,17 @@ const SHARES: [Share; 4] = [
     },
 ];
 
+/// Usual seconds of the tests on a kernel of another architecture.
+const FOREIGN_SECONDS: u64 = 120;
+
 /// Name of the tests on a whole system in the table of durations, and their usual seconds.
 const SYSTEM: (&str, u64) = (" system", 60);
 
 /// Leaves out the parts in which the arguments choose no test. A part whose program cannot say stays.
-fn with_tests<'a, 'k>(parts: &'a [Part<'k>], tests: &Tests) -> Vec<(usize, &'a Part<'k>)> {
-    let numbered = || parts.iter().enumerate();
+fn with_tests<'a, 'k>(
+    parts: Vec<(usize, &'a Part<'k>)>,
+    tests: &Tests,
+) -> Vec<(usize, &'a Part<'k>)> {
     let has_tests = |(_, part): &(usize, &Part<'_>)| {
         let listed = Command::new(part.program(tests))
             .args(&part.arguments)
@@ -212,15 +262,11 @@ fn with_tests<'a, 'k>(parts: &'a [Part<'k>], tests: &Tests) -> Vec<(usize, &'a P
             !output.status.success() || !output.stdout.trim_ascii().is_empty()
         })
     };
-    let chosen: Vec<_> = numbered().filter(has_tests).collect();
-    if chosen.is_empty() {
-        numbered().collect()
-    } else {
-        chosen
-    }
+    let chosen: Vec<_> = parts.iter().copied().filter(has_tests).collect();
+    if chosen.is_empty() { parts } else { chosen }
 }
 
-/// Everything that the guests of a run share.
+/// Everything that the guests of one architecture share.
 struct Built {
     kit: Kit,
     tests: Tests,
@@ -228,6 +274,19 @@ struct Built {
     packages: Vec<(PathBuf, String)>,
     /// Path of Prometheus on the host.
     server: Option<PathBuf>,
+}
+
+impl Built {
+    /// Builds what tests on a kernel need that boot no system.
+    fn for_tests_alone(arch: Arch) -> Result<Self> {
+        let (programs, tests) = binaries::build_with_tests(arch)?;
+        Ok(Self {
+            kit: Kit::with_programs(arch, programs)?.with_clients()?,
+            tests,
+            packages: Vec::new(),
+            server: None,
+        })
+    }
 }
 
 /// Makes the packages that are installed in guests, of the program that the other guests run.
@@ -253,12 +312,17 @@ pub(super) fn test(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
+    let numbered = parts.iter().enumerate();
+    let (own, foreign): (Vec<_>, Vec<_>) = numbered.partition(|(_, part)| !part.is_foreign());
     let (built, mut longest_first) = durations.measure(BUILD.0, || {
-        let (programs, tests) = binaries::build_with_tests()?;
-        let parts = with_tests(parts, &tests);
+        if own.is_empty() {
+            return Ok((None, own));
+        }
+        let (programs, tests) = binaries::build_with_tests(Arch::HOST)?;
+        let parts = with_tests(own, &tests);
         let has_system = parts.iter().any(|(_, part)| part.system);
         let packages = has_system.then(|| packages(&programs)).transpose()?;
-        let mut kit = Kit::with_programs(programs)?;
+        let mut kit = Kit::with_programs(Arch::HOST, programs)?;
         if parts.iter().any(|(_, part)| !part.system) {
             kit = kit.with_clients()?;
         }
@@ -273,8 +337,20 @@ pub(super) fn test(
             packages: packages.into_iter().flatten().collect(),
             server: server.map(|prometheus| prometheus.server()),
         };
-        anyhow::Ok((built, parts))
+        anyhow::Ok((Some(built), parts))
     })?;
+    longest_first.extend(foreign);
+    // Built when the first of its guests is to boot, while guests of the host's architecture run.
+    let built_for_arm64 = OnceLock::new();
+    let built_for = |part: &Part<'_>| match &built {
+        Some(built) if !part.is_foreign() => Ok(built),
+        _ => {
+            let arch = part.kernel.arch;
+            let built = built_for_arm64
+                .get_or_init(|| durations.measure(FOREIGN_BUILD, || Built::for_tests_alone(arch)));
+            built.as_ref()
+        }
+    };
     let silence = Duration::from_secs(options.silence);
 
     longest_first.sort_by_key(|(_, part)| Reverse(earlier.seconds(&part.name, part.usual)));
@@ -286,7 +362,14 @@ pub(super) fn test(
                 loop {
                     let next = lock(&waiting).pop_front();
                     let Some((number, part)) = next else { return };
-                    let ran = test_guest(&built, part, silence, durations);
+                    let ran = match built_for(part) {
+                        Ok(built) => test_guest(built, part, silence, durations),
+                        // A machine without rustup's server can test its own architecture alone.
+                        Err(error) if options.is_for_each_arch() && error.is::<NoLibrary>() => {
+                            Ran::skipped(&part.kernel.name, error)
+                        }
+                        Err(error) => Ran::not(&part.kernel.name, error),
+                    };
                     lock(&done).push((number, ran));
                 }
             });
@@ -418,6 +501,7 @@ mod tests {
     fn each_kernel_has_its_place() {
         let kernel = |name: &str| Kernel {
             name: name.to_owned(),
+            arch: Arch::HOST,
             image: PathBuf::new(),
             modules: None,
         };
@@ -443,6 +527,10 @@ mod tests {
         assert!(begins(Place::Oldest, "5.10 ") && begins(Place::Newest, "7.3 "));
         let only = at(Place::Only, &kernels[..1]);
         assert_eq!(only.len(), parts(&kernels[..1], &[]).len());
+        let all = parts(&kernels, &[]);
+        let systems = all.iter().filter(|part| part.system);
+        let with_package: Vec<_> = systems.map(|part| part.arguments.is_empty()).collect();
+        assert_eq!(with_package, [false, true], "the newest kernel alone");
         let chosen = parts(&kernels, &["records".to_owned()]);
         let names: Vec<_> = chosen.iter().map(|part| part.name.as_str()).collect();
         assert_eq!(names, ["5.10", "6.12", "6.12 system", "7.3", "7.3 system"]);

@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use super::durations::Durations;
 use super::libtest::Log;
 use super::{Ran, print_line};
-use crate::tools::{browser, duckdb, prometheus::Prometheus, shells};
+use crate::arch::Arch;
+use crate::tools::{browser, duckdb, prometheus::Prometheus, shells, tmux::Tmux};
 use crate::{process, workspace};
 
 /// Variable that gives the tests of the page the browser's path, or the reason to skip them.
@@ -41,6 +42,10 @@ pub(super) fn test(durations: &Durations) -> Result<Ran> {
     // The tests of completions look for shells there, and skip those that are missing.
     if let Err(error) = shells::ensure() {
         eprintln!("no shells: {error:#}");
+    }
+    // The tests of top look for tmux there.
+    if let Err(error) = Tmux::ensure(Arch::HOST) {
+        eprintln!("no tmux: {error:#}");
     }
     // So do the tests of recordings as a table.
     if let Err(error) = duckdb::ensure() {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 
 use super::scratch_folder;
-use crate::{process, workspace};
+use crate::{arch::Arch, process, workspace};
 
 /// Suites that have needed packages, stable suites first.
 pub(crate) const SUITES: [&str; 7] = [
@@ -37,15 +37,16 @@ const KEYRINGS: [&str; 2] = [
 /// Age at which the package list of a suite is read again.
 const FRESH: Duration = Duration::from_hours(24);
 
-/// One suite of the archive, with its package list.
+/// One suite of the archive for one architecture, with its package list.
 pub(crate) struct Suite {
     name: &'static str,
+    arch: Arch,
     folder: PathBuf,
 }
 
 impl Suite {
     /// Prepares a suite; downloads its package list if that is missing or old.
-    pub(crate) fn open(name: &'static str) -> Result<Self> {
+    pub(crate) fn open(name: &'static str, arch: Arch) -> Result<Self> {
         if !process::is_installed("apt-get") || !process::is_installed("dpkg-deb") {
             bail!(
                 "Debian's packages are fetched with apt-get and unpacked with dpkg-deb, which this \
@@ -55,7 +56,8 @@ impl Suite {
         }
         let suite = Self {
             name,
-            folder: workspace::tools().join("apt").join(name),
+            arch,
+            folder: workspace::tools_of(arch).join("apt").join(name),
         };
         suite.prepare()?;
         let marker = suite.folder.join("updated");
@@ -146,6 +148,7 @@ impl Suite {
         let mut command = Command::new(program);
         let path = |name: &str| self.folder.join(name).display().to_string();
         for (option, value) in [
+            ("APT::Architecture", self.arch.debian().to_owned()),
             ("Dir::Etc::sourcelist", path("sources.list")),
             ("Dir::Etc::sourceparts", path("sources.list.d")),
             ("Dir::State::lists", path("lists")),
@@ -156,6 +159,8 @@ impl Suite {
             ("APT::Update::Error-Mode", "any".to_owned()),
             // Root may write to these folders; apt's own user may not.
             ("APT::Sandbox::User", "root".to_owned()),
+            // Packages for this architecture alone, whatever else the machine may install.
+            ("APT::Architectures::", self.arch.debian().to_owned()),
         ] {
             command.arg("-o").arg(format!("{option}={value}"));
         }
@@ -186,7 +191,8 @@ impl Suite {
                 )
             })?;
         let archive = archive()?;
-        let options = format!("arch=amd64 signed-by={keyring} target=Packages");
+        let arch = self.arch.debian();
+        let options = format!("arch={arch} signed-by={keyring} target=Packages");
         let sources = format!("deb [{options}] {archive} {} main\n", self.name);
         let path = self.folder.join("sources.list");
         fs::write(&path, sources).with_context(|| format!("cannot write {}", path.display()))

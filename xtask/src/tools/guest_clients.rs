@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::guest_tools;
+use crate::arch::Arch;
 
 /// Packages of the programs and of the libraries that they need; most are for curl. The C library is the machine's own,
 /// which is not older, and libz comes with the guests' tools.
@@ -59,14 +60,15 @@ const LEFT_OUT: [&str; 3] = ["lib-dynload", "pydoc_data", "test"];
 
 /// The folder of the unpacked packages.
 pub(crate) struct GuestClients {
+    arch: Arch,
     folder: PathBuf,
 }
 
 impl GuestClients {
     /// Fetches the packages if they are missing.
-    pub(crate) fn ensure() -> Result<Self> {
-        let folder = guest_tools::unpacked("clients", &PACKAGES)?;
-        Ok(Self { folder })
+    pub(crate) fn ensure(arch: Arch) -> Result<Self> {
+        let folder = guest_tools::unpacked_for(arch, "clients", &PACKAGES)?;
+        Ok(Self { arch, folder })
     }
 
     /// Returns the programs, and their paths in a guest. They need the libraries in [`GuestClients::libraries`].
@@ -78,8 +80,9 @@ impl GuestClients {
             ("usr/bin/python3.11", "usr/bin/python3"),
         ];
         let programs = programs.map(|(ours, guests)| (ours.to_owned(), guests.to_owned()));
+        let target = self.arch.libraries();
         let extensions = EXTENSIONS.map(|name| {
-            let path = format!("{PYTHON}/lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so");
+            let path = format!("{PYTHON}/lib-dynload/{name}.cpython-311-{target}.so");
             (path.clone(), path)
         });
         let all = programs.into_iter().chain(extensions);
@@ -98,6 +101,6 @@ impl GuestClients {
 
     /// Returns the folders of libraries that the machine may not have.
     pub(crate) fn libraries(&self) -> [PathBuf; 2] {
-        guest_tools::libraries(&self.folder)
+        guest_tools::libraries_for(self.arch, &self.folder)
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::debian::{SUITES, Suite};
 use super::{lock, replace_folder, report, scratch_folder};
+use crate::arch::Arch;
 use crate::workspace;
 
 /// A series of kernels, such as 6.12.
@@ -52,16 +53,24 @@ const TESTED: [(Series, &str); 5] = [
     (Series::new(7, 3), "trixie-backports"),
 ];
 
+/// Series that arm64 is tested on: the oldest without fentry there, Debian's stable one and the newest. The kernel's code
+/// that is probed is the same on every architecture; an architecture decides how probes attach, and only that differs
+/// by series.
+const TESTED_ON_ARM64: [Series; 3] = [Series::new(6, 1), Series::new(6, 12), Series::new(7, 3)];
+
 /// Returns the series that the project is tested on, oldest first.
-pub fn tested() -> impl Iterator<Item = Series> {
-    TESTED.into_iter().map(|(series, _)| series)
+pub fn tested(arch: Arch) -> impl Iterator<Item = Series> {
+    let tested = TESTED.into_iter().map(|(series, _)| series);
+    tested.filter(move |series| arch == Arch::Amd64 || TESTED_ON_ARM64.contains(series))
 }
 
 /// A kernel that a guest can boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// Name as given on the command line: the series or the file's path.
+    /// Name as given on the command line: the series or the file's path; with the architecture if it is not the host's.
     pub name: String,
+    /// Architecture of the machines that it boots on.
+    pub arch: Arch,
     /// The compressed kernel.
     pub image: PathBuf,
     /// Folder of its modules; none for a kernel given as a file.
@@ -70,15 +79,17 @@ pub struct Kernel {
 
 impl Kernel {
     /// Returns the newest kernel of a series in Debian; fetches it if it is missing.
-    pub fn of(series: Series) -> Result<Self> {
+    pub fn of(series: Series, arch: Arch) -> Result<Self> {
         let _lock = lock()?;
-        let folder = workspace::tools().join("kernels").join(series.to_string());
+        let folder = workspace::tools_of(arch).join("kernels");
+        let folder = folder.join(series.to_string());
         if !folder.exists() {
-            fetch(series, &folder)?;
+            fetch(series, arch, &folder)?;
         }
         let modules = folder.join("modules");
         Ok(Self {
-            name: series.to_string(),
+            name: arch.named(&series.to_string()),
+            arch,
             image: folder.join("vmlinuz"),
             modules: Some(modules),
         })
@@ -91,7 +102,7 @@ impl Kernel {
     }
 
     /// Returns the kernel in a file.
-    pub fn at(path: &Path) -> Result<Self> {
+    pub fn at(path: &Path, arch: Arch) -> Result<Self> {
         if !path.is_file() {
             bail!(
                 "there is no kernel {}; name a file such as /boot/vmlinuz-…",
@@ -100,6 +111,7 @@ impl Kernel {
         }
         Ok(Self {
             name: path.display().to_string(),
+            arch,
             image: path.to_owned(),
             modules: None,
         })
@@ -107,8 +119,8 @@ impl Kernel {
 }
 
 /// Unpacks the newest kernel of a series into `place` as `vmlinuz`, `modules/` and `release`.
-fn fetch(series: Series, place: &Path) -> Result<()> {
-    let (suite, release) = find(series)?;
+fn fetch(series: Series, arch: Arch, place: &Path) -> Result<()> {
+    let (suite, release) = find(series, arch)?;
     report(
         "kernel",
         &format!("fetching {release} from Debian's {}", suite.name()),
@@ -155,7 +167,7 @@ fn fetch(series: Series, place: &Path) -> Result<()> {
 }
 
 /// Finds the suite that has the series, and the newest release there.
-fn find(series: Series) -> Result<(Suite, String)> {
+fn find(series: Series, arch: Arch) -> Result<(Suite, String)> {
     let home = TESTED
         .into_iter()
         .find(|(tested, _)| *tested == series)
@@ -166,15 +178,15 @@ fn find(series: Series) -> Result<(Suite, String)> {
         .filter(|suite| Some(*suite) != home);
     let mut seen = Vec::new();
     for name in home.into_iter().chain(others) {
-        let suite = Suite::open(name)?;
+        let suite = Suite::open(name, arch)?;
         let packages = suite.names("linux-image-")?;
-        if let Some(release) = newest_release(series, &packages) {
+        if let Some(release) = newest_release(series, arch, &packages) {
             return Ok((suite, release));
         }
         seen.extend(
             packages
                 .iter()
-                .filter_map(|package| release_of(package))
+                .filter_map(|package| release_of(package, arch))
                 .filter_map(series_of),
         );
     }
@@ -189,20 +201,20 @@ fn find(series: Series) -> Result<(Suite, String)> {
 }
 
 /// Returns the newest release of a series in a list of kernel packages.
-fn newest_release(series: Series, packages: &[String]) -> Option<String> {
+fn newest_release(series: Series, arch: Arch, packages: &[String]) -> Option<String> {
     packages
         .iter()
-        .filter_map(|package| release_of(package))
+        .filter_map(|package| release_of(package, arch))
         .filter(|release| series_of(release) == Some(series))
         .max_by_key(|release| numbers(release))
         .map(str::to_owned)
 }
 
 /// Returns the release, as `uname -r` prints it, of a kernel package for virtual machines.
-fn release_of(package: &str) -> Option<&str> {
+fn release_of(package: &str, arch: Arch) -> Option<&str> {
     let release = package.strip_prefix("linux-image-")?;
     let numbered = release.starts_with(|c: char| c.is_ascii_digit());
-    (numbered && release.ends_with("-cloud-amd64")).then_some(release)
+    (numbered && release.ends_with(&format!("-cloud-{}", arch.debian()))).then_some(release)
 }
 
 fn series_of(release: &str) -> Option<Series> {
@@ -214,7 +226,7 @@ fn series_of(release: &str) -> Option<Series> {
 
 /// Returns the numbers in a release, in order; they decide which of two releases is newer.
 fn numbers(release: &str) -> Vec<u32> {
-    let version = release.strip_suffix("-cloud-amd64").unwrap_or(release);
+    let (version, _) = release.split_once("-cloud-").unwrap_or((release, ""));
     version
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
@@ -241,11 +253,12 @@ mod tests {
             "linux-image-6.12.107+deb13-cloud-amd64",
             "linux-image-6.12.107+deb13-cloud-amd64-unsigned",
             "linux-image-6.12.200+deb13-amd64",
+            "linux-image-6.12.300+deb13-cloud-arm64",
             "linux-image-6.18.1+deb13-cloud-amd64",
             "linux-image-cloud-amd64",
         ]
         .map(str::to_owned);
-        let newest = |series: &str| newest_release(series.parse().unwrap(), &packages);
+        let newest = |series: &str| newest_release(series.parse().unwrap(), Arch::Amd64, &packages);
         assert_eq!(
             newest("6.12").as_deref(),
             Some("6.12.107+deb13-cloud-amd64")
@@ -258,7 +271,7 @@ mod tests {
     fn a_later_build_of_a_release_is_newer() {
         let packages = ["5.10.0-9", "5.10.0-30", "6.12.90+deb12", "6.12.90+deb12.1"]
             .map(|release| format!("linux-image-{release}-cloud-amd64"));
-        let newest = |series: &str| newest_release(series.parse().unwrap(), &packages);
+        let newest = |series: &str| newest_release(series.parse().unwrap(), Arch::Amd64, &packages);
         assert_eq!(newest("5.10").as_deref(), Some("5.10.0-30-cloud-amd64"));
         assert_eq!(
             newest("6.12").as_deref(),

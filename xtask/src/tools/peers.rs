@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::guest_tools::{self, GuestTools};
+use crate::arch::Arch;
 
 /// Packages of bpftrace and of the libraries that it needs; the C library is the machine's own, which is not older, and
 /// libelf and libz come with the guests' tools.
@@ -33,6 +34,7 @@ const PACKAGES: [&str; 19] = [
 
 /// The folder of the unpacked packages.
 pub(crate) struct Peers {
+    arch: Arch,
     folder: PathBuf,
     /// Programs of libbpf-tools.
     libbpf_tools: [PathBuf; 2],
@@ -40,10 +42,11 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Fetches the packages if they are missing.
-    pub(crate) fn ensure() -> Result<Self> {
-        let tools = GuestTools::ensure()?;
+    pub(crate) fn ensure(arch: Arch) -> Result<Self> {
+        let tools = GuestTools::ensure(arch)?;
         Ok(Self {
-            folder: guest_tools::unpacked("peers", &PACKAGES)?,
+            arch,
+            folder: guest_tools::unpacked_for(arch, "peers", &PACKAGES)?,
             libbpf_tools: ["tcpconnlat", "tcplife"].map(|name| tools.program(name)),
         })
     }
@@ -54,8 +57,15 @@ impl Peers {
         [self.folder.join("usr/bin/bpftrace"), tcpconnlat, tcplife]
     }
 
+    /// Returns the folders of libraries, with those of the guests' tools.
+    pub(crate) fn all_libraries(&self) -> Result<Vec<PathBuf>> {
+        let tools = GuestTools::ensure(self.arch)?;
+        let all = self.libraries().into_iter().chain(tools.libraries());
+        Ok(all.filter(|folder| folder.is_dir()).collect())
+    }
+
     /// Returns the folders of libraries that the machine may not have.
     pub(crate) fn libraries(&self) -> [PathBuf; 2] {
-        guest_tools::libraries(&self.folder)
+        guest_tools::libraries_for(self.arch, &self.folder)
     }
 }

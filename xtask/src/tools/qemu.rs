@@ -6,27 +6,34 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::{lock, report};
+use crate::arch::Arch;
 use crate::process;
 
-/// Name of the program that emulates the guests' machine.
-pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
-
-const INSTALL: &str = "apt-get install -y --no-install-recommends qemu-system-x86";
+/// Returns the name of the program that emulates the machine of guests.
+pub(crate) fn program(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.machine())
+}
 
 /// Installs QEMU if it is missing.
-pub(crate) fn ensure() -> Result<()> {
+pub(crate) fn ensure(arch: Arch) -> Result<()> {
     let _lock = lock()?;
-    if process::is_installed(PROGRAM) {
+    let program = program(arch);
+    let package = match arch {
+        Arch::Amd64 => "qemu-system-x86",
+        Arch::Arm64 => "qemu-system-arm",
+    };
+    let command = format!("apt-get install -y --no-install-recommends {package}");
+    if process::is_installed(&program) {
         return Ok(());
     }
     if !process::is_root() || !process::is_installed("apt-get") {
         bail!(
-            "guests run in QEMU, and there is no {PROGRAM} on this machine; as root, run:\n    \
-             {INSTALL}\nor install your distribution's package of it"
+            "guests run in QEMU, and there is no {program} on this machine; as root, run:\n    \
+             {command}\nor install your distribution's package of it"
         );
     }
-    report("qemu", &format!("running {INSTALL}"));
-    let mut words = INSTALL.split(' ');
+    report("qemu", &format!("running {command}"));
+    let mut words = command.split(' ');
     let mut install = Command::new(words.next().unwrap_or_default());
     install
         .args(words)
@@ -36,7 +43,7 @@ pub(crate) fn ensure() -> Result<()> {
         // A fresh machine may have no package list yet.
         process::output(Command::new("apt-get").arg("update"))?;
         process::output(&mut install)
-            .with_context(|| format!("cannot install QEMU; to see why, run: {INSTALL}"))?;
+            .with_context(|| format!("cannot install QEMU; to see why, run: {command}"))?;
     }
     Ok(())
 }

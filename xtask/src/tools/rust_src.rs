@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::debian::{SUITES, Suite};
 use super::nightly::{self, Compiler};
 use super::{report, scratch_folder};
+use crate::arch::Arch;
 use crate::process;
 
 /// Variable with the path of an archive (.tar.xz) or a folder that has the source's `library/` folder.
@@ -69,7 +70,7 @@ fn from_rustup(_: &Compiler, _: &Path) -> Result<()> {
 fn from_debian(compiler: &Compiler, library: &Path) -> Result<()> {
     // The newest suites have the newest compilers.
     for name in SUITES.into_iter().rev() {
-        let suite = Suite::open(name)?;
+        let suite = Suite::open(name, Arch::HOST)?;
         let versions = suite.versions("rust-src")?;
         let Some(version) = versions
             .iter()

@@ -7,6 +7,7 @@ use aya_ebpf::{
 
 use crate::{
     address::Address,
+    attach::registers::{self, argument},
     cast,
     sock::{Cast, Sock, Socket, Untyped},
     udp,
@@ -38,27 +39,24 @@ macro_rules! with_sock {
 macro_rules! returned {
     ($call:path, $ctx:ident) => {
         if cast::is_possible() {
-            $call($ctx.ret(), |sock| Sock(Cast::sock(sock as *const u8)));
+            $call(registers::returned(&$ctx), |sock| {
+                Sock(Cast::sock(sock as *const u8))
+            });
         } else {
-            $call($ctx.ret(), |sock| Sock(Untyped(sock as *const u8)));
+            $call(registers::returned(&$ctx), |sock| {
+                Sock(Untyped(sock as *const u8))
+            });
         }
     };
 }
 
 #[kprobe]
 fn kprobe_inet_dgram_connect(ctx: ProbeContext) -> u32 {
-    if let (Some(socket), Some(address), Some(length)) = (
-        ctx.arg(CONNECT_SOCKET),
-        ctx.arg(CONNECT_ADDRESS),
-        ctx.arg(CONNECT_LENGTH),
-    ) {
-        let Untyped(sock) = Socket(Untyped(socket)).sock().0;
-        with_sock!(sock, |sock| udp::connect_entered(
-            sock,
-            Address(address),
-            length
-        ));
-    }
+    let socket = Socket(Untyped(argument(&ctx, CONNECT_SOCKET)));
+    let address = Address(argument(&ctx, CONNECT_ADDRESS));
+    let length = argument(&ctx, CONNECT_LENGTH);
+    let Untyped(sock) = socket.sock().0;
+    with_sock!(sock, |sock| udp::connect_entered(sock, address, length));
     0
 }
 
@@ -70,9 +68,8 @@ fn kretprobe_inet_dgram_connect(ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_inet_autobind(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(AUTOBIND_SOCK) {
-        with_sock!(sock, |sock| udp::autobind_entered(sock));
-    }
+    let sock = argument(&ctx, AUTOBIND_SOCK);
+    with_sock!(sock, |sock| udp::autobind_entered(sock));
     0
 }
 
@@ -84,9 +81,9 @@ fn kretprobe_inet_autobind(ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn kprobe_udp_lib_get_port(ctx: ProbeContext) -> u32 {
-    if let (Some(sock), Some(port)) = (ctx.arg(SEARCH_SOCK), ctx.arg(SEARCH_PORT)) {
-        with_sock!(sock, |sock| udp::search_entered(sock, port));
-    }
+    let sock = argument(&ctx, SEARCH_SOCK);
+    let port = argument(&ctx, SEARCH_PORT);
+    with_sock!(sock, |sock| udp::search_entered(sock, port));
     0
 }
 

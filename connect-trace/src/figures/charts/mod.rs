@@ -5,18 +5,19 @@ mod buckets;
 mod causes;
 pub(crate) mod heatmap;
 mod occupancy;
+mod port_map;
 mod scatter;
 pub(crate) mod shares;
 pub(crate) mod svg;
 pub(crate) mod timeline;
 
-pub(crate) use self::svg::Place;
 pub(super) use self::{
     buckets::buckets,
     causes::causes,
     occupancy::{Curve, MOST_CURVES, occupancy},
     scatter::{Across, scatter},
 };
+pub(crate) use self::{port_map::port_map, svg::Place};
 
 use super::point;
 use crate::connect::Outcome;

@@ -1,5 +1,5 @@
 //! The choice between the ways to attach, and its reason: one decision for a trace, which attaches, and for
-//! `connect-trace check`, which only loads.
+//! `connect-trace check`, which tries both.
 
 use anyhow::{Error, Result, anyhow};
 

@@ -1,6 +1,6 @@
 //! Attaching by fentry and fexit.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use aya::{
     Btf, Ebpf, Endianness,
     programs::{FEntry, FExit, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId},
@@ -10,6 +10,7 @@ use super::AttachMode;
 use crate::kernel::{
     btf::{self, VMLINUX},
     prototypes::Function,
+    requirement::MissingRequirement,
     sysctls,
 };
 use crate::probes::object;
@@ -29,6 +30,31 @@ pub(crate) fn load(ebpf: &mut Ebpf, functions: &[&'static Function]) -> Result<(
 /// Checks that the kernel lets programs enter functions by ftrace.
 pub(crate) fn offered() -> Result<()> {
     sysctls::ftrace()
+}
+
+/// A function of the kernel that runs only if a program is tested with it (`BPF_PROG_TEST_RUN`).
+const UNUSED_FUNCTION: &str = "bpf_fentry_test1";
+
+/// Attaches a program to a function that nobody calls, and detaches it: a kernel can accept programs that it then does not
+/// attach. A kernel without the function is taken to attach them.
+///
+/// # Errors
+/// If the kernel does not attach the program.
+pub(crate) fn try_out(ebpf: &mut Ebpf) -> Result<()> {
+    let types = btf::Btf::of_running_kernel()?;
+    if types.function(UNUSED_FUNCTION).is_none() {
+        return Ok(());
+    }
+    let types = Btf::parse(&types.with_only([UNUSED_FUNCTION]), Endianness::default())?;
+    // This one reads no arguments, so that it fits every function.
+    let entry: &mut FEntry = object::program(ebpf, "fentry_check_established_count")?;
+    entry
+        .load(UNUSED_FUNCTION, &types)
+        .map_err(object::refusal)?;
+    entry
+        .attach()
+        .map_err(|error| refused(error, "fentry", UNUSED_FUNCTION))?;
+    Ok(entry.unload()?)
 }
 
 /// Returns the kernel's numbers of the functions, in the form that aya takes. On its own, aya would read all of the
@@ -82,7 +108,7 @@ pub(crate) fn attach_entry(
         }
         attached => attached,
     };
-    attached.with_context(|| refused("fentry", function))
+    attached.map_err(|error| refused(error, "fentry", function.name))
 }
 
 /// Attaches the loaded program to the return of a function, for the first time or again.
@@ -95,14 +121,20 @@ pub(crate) fn attach_exit(ebpf: &mut Ebpf, function: &Function) -> Result<FExitL
         }
         attached => attached,
     };
-    attached.with_context(|| refused("fexit", function))
+    attached.map_err(|error| refused(error, "fexit", function.name))
 }
 
 /// Returns whether an error says that the program cannot be attached again until it is reloaded: so it is before Linux
 /// 5.13.
 fn is_spent(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(error)
-        if error.io_error.raw_os_error() == Some(libc::ENOENT))
+    errno(error) == Some(libc::ENOENT)
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
 }
 
 /// Returns the name of the program for the return of a function.
@@ -110,7 +142,44 @@ pub(crate) fn exit_program(function: &Function) -> String {
     format!("fexit_{}", function.program)
 }
 
-/// Returns the error context for an attachment that failed.
-pub(crate) fn refused(kind: &str, function: &Function) -> String {
-    format!("attach {kind} to {}", function.name)
+/// Returns the error of an attachment that failed.
+fn refused(error: ProgramError, kind: &str, function: &str) -> Error {
+    /// An error of the kernel's own, from include/linux/errno.h.
+    const ENOTSUPP: i32 = 524;
+    if errno(&error) == Some(ENOTSUPP) {
+        return MissingRequirement::new(
+            "this kernel accepts programs for fentry/fexit and does not attach them (ENOTSUPP), because its ftrace makes no \
+             direct calls (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)",
+            "none needed: kprobe/kretprobe works without them; kernels for arm64 have them from Linux 6.4",
+        )
+        .into();
+    }
+    Error::from(error).context(format!("attach {kind} to {function}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    #[test]
+    fn an_architecture_without_direct_calls_is_named_and_any_other_refusal_is_told_as_it_is() {
+        let error = |errno| {
+            let error = ProgramError::SyscallError(SyscallError {
+                call: "bpf_raw_tracepoint_open",
+                io_error: io::Error::from_raw_os_error(errno),
+            });
+            refused(error, "fexit", "tcp_v4_connect")
+        };
+        let lack = error(524).downcast::<MissingRequirement>().unwrap();
+        assert!(lack.what.contains("direct calls"), "{lack}");
+        assert!(lack.remedy.contains("6.4"), "{lack}");
+        let busy = format!("{:#}", error(libc::EBUSY));
+        for part in ["attach fexit to tcp_v4_connect", "busy"] {
+            assert!(busy.contains(part), "{busy}");
+        }
+    }
 }

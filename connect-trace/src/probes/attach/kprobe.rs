@@ -67,7 +67,7 @@ pub(crate) fn offered() -> Result<()> {
         )
     );
     sysctls::kprobes()?;
-    sysctls::ftrace()?;
+    sysctls::ftrace_of_kprobes()?;
     perf_event::offered()
 }
 

@@ -21,7 +21,10 @@ use crate::{
         layout::Layout, mitigation::MitigationFields, pods::hierarchy,
         requirement::MissingRequirement,
     },
-    probes::{ProbeConfig, attach::functions::Functions, load, read::maps::Maps},
+    probes::{
+        ProbeConfig, attach::functions::Functions, load, read::maps::Maps,
+        smallest_ring_buffer_bytes,
+    },
     term::printable::printable,
 };
 
@@ -49,8 +52,8 @@ pub(in crate::probes) fn try_method(
         Err(error) => return Ok(Some(untried(&format!("{error:#}")))),
     };
     let config = &ProbeConfig {
-        // The smallest size: nothing is traced.
-        ring_buffer_bytes: page_bytes(),
+        // Nothing is traced.
+        ring_buffer_bytes: smallest_ring_buffer_bytes(),
         mitigation: Some(MitigationConfig {
             cgroups: vec![cgroup.folder.clone()],
             method: method.clone(),
@@ -117,13 +120,6 @@ fn untried(reason: &str) -> String {
     format!(
         "the mitigation could not be tried before it was attached: its counts will tell ({reason})"
     )
-}
-
-/// Returns the size of a page in bytes.
-fn page_bytes() -> u32 {
-    // SAFETY: sysconf has no preconditions.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u32::try_from(bytes).unwrap_or(4_096)
 }
 
 /// A cgroup for the trial, removed when this value is dropped.

@@ -261,6 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn the_verifier_sees_every_register_read_at_a_constant_offset_of_the_context() {
+        let registers = [
+            Field::ProbeArgument0,
+            Field::ProbeArgument1,
+            Field::ProbeArgument2,
+            Field::ProbeReturn,
+        ];
+        for (section, code, field) in stand_ins() {
+            if registers.contains(&field) {
+                assert!(section.ends_with("probe"), "{field:?} in {section}");
+                assert_eq!(code & CLASS, LDX, "{field:?} in {section}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_of_the_stand_ins_is_left() {
         let mut object = OBJECT.to_vec();
         let offsets: Vec<_> = Field::ALL.into_iter().zip((8..).step_by(24)).collect();

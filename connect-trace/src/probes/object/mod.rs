@@ -28,7 +28,7 @@ use crate::kernel::{
     cast, layout::Layout, limits, mitigation::MitigationFields, port_tables::PortTables,
     requirement::MissingRequirement,
 };
-use crate::probes::{ends::Following, mitigation::MitigationConfig};
+use crate::probes::{ends::Following, mitigation::MitigationConfig, smallest_ring_buffer_bytes};
 
 /// Settings with which the object is loaded.
 pub(crate) struct Options<'a> {
@@ -56,7 +56,7 @@ pub(crate) struct Options<'a> {
     pub(crate) may_sample: bool,
     /// True if the parts of each connect() are measured.
     pub(crate) phases: bool,
-    /// True if the map `STACKS` is used; it then has the size of `RECORDS`.
+    /// True if the map `STACKS` is used; it then has the size of `RECORDS`, else the smallest one.
     pub(crate) takes_stacks: bool,
     /// Settings of following connections after their connect(), if they are.
     pub(crate) following: Option<Following>,
@@ -146,16 +146,21 @@ pub(crate) fn load(options: &Options<'_>) -> Result<Ebpf> {
         .map_max_entries("OWNERS", places)
         .map_max_entries("IN_FLIGHT", options.max_in_flight)
         .map_max_entries("PHASES", if options.phases { PLACES as u32 } else { 1 });
-    if options.takes_stacks {
-        loader.map_max_entries("STACKS", options.ring_buffer_bytes);
+    for (ring, is_used) in [
+        ("STACKS", options.takes_stacks),
+        ("ENDS", options.following.is_some()),
+    ] {
+        let bytes = match is_used {
+            true => options.ring_buffer_bytes,
+            false => smallest_ring_buffer_bytes(),
+        };
+        loader.map_max_entries(ring, bytes);
     }
     if options.udp {
         loader.map_max_entries("REJECTED", PLACES as u32);
     }
     if let Some(following) = options.following {
-        loader
-            .map_max_entries("CONNECTIONS", following.max_connections)
-            .map_max_entries("ENDS", options.ring_buffer_bytes);
+        loader.map_max_entries("CONNECTIONS", following.max_connections);
     }
     if let Some((mitigation, _)) = options.mitigation {
         mitigation.size(&mut loader);

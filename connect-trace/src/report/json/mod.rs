@@ -2,20 +2,24 @@
 //! define the fields. A value that is not known is null.
 
 mod ends;
+mod filling;
 mod overhead;
 mod phases;
+pub(crate) mod route_ports;
+mod rules;
 
 use std::io::{self, Write};
 
 use connect_trace_common::{BUCKETS, CheckEstablished, buckets::lower_edge_ns};
 use serde::Serialize;
 
-pub(crate) use self::ends::write_connection;
 use self::{
     ends::Ends,
+    filling::FillingObject,
     overhead::{Budget, Overhead},
     phases::{EventPhases, ReportPhases},
 };
+pub(crate) use self::{ends::write_connection, rules::write_rules};
 use super::{mitigation, names, time_wait, warnings::warnings};
 use crate::stats::report::Report;
 use crate::term::errno;
@@ -176,6 +180,7 @@ struct ReportLine<'a> {
     budget: Option<Budget>,
     ends: Option<Ends>,
     mitigation: Option<mitigation::Object<'a>>,
+    filling: Option<FillingObject<'a>>,
     warnings: Vec<Warning>,
 }
 
@@ -262,6 +267,7 @@ impl<'a> ReportLine<'a> {
             budget: report.budget.as_ref().map(Budget::of),
             ends: Ends::of(report),
             mitigation: report.mitigation.as_ref().map(mitigation::Object::of),
+            filling: report.filling.as_ref().map(FillingObject::of),
             warnings: warnings(report)
                 .into_iter()
                 .map(|warning| Warning {

@@ -10,13 +10,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     connect::{Comm, ConnectionEvent, Fate, SourcePort},
-    fixtures::{any_connect, connect_from, connection_event},
+    fixtures::{any_connect, connect_from, connection_event, findings},
     report::{
         example::{of_groups, parity},
+        filling::tests::example as filling_example,
         mitigation::tests::example as mitigation_example,
         overhead::tests::example as overhead_example,
         time_wait::tests::example as time_wait_example,
     },
+    rules::Findings,
     stats::{Ends, EndsAccount, Groups, by::By},
 };
 
@@ -51,6 +53,12 @@ fn event(connect: &Connect) -> Value {
 fn connection(event: &ConnectionEvent) -> Value {
     let mut line = Vec::new();
     write_connection(&mut line, event, &Clock::fixed(0)).unwrap();
+    parsed(&line)
+}
+
+fn rules(findings: &Findings) -> Value {
+    let mut line = Vec::new();
+    write_rules(&mut line, findings).unwrap();
     parsed(&line)
 }
 
@@ -316,6 +324,31 @@ fn the_cost_and_the_budget_are_told() {
 }
 
 #[test]
+fn the_routes_that_fill_up_are_told() {
+    let report = report(&filling_example());
+    assert_valid(&report);
+    let route = &report["filling"]["routes"][0];
+    assert_eq!(
+        (&route["destination_port"], &route["time_wait"]),
+        (&json!(5_432), &json!(410))
+    );
+    let holder = json!({
+        "pid": 812,
+        "comm": "api",
+        "cgroup_id": 5,
+        "cgroup": "/system.slice/api.service",
+        "strategy": "default",
+        "open": 0,
+        "time_wait": 400,
+    });
+    assert_eq!(route["holders"][0], holder);
+    assert_eq!(route["forecast"]["second_pass"]["seconds"], 20.4);
+    let exhausted = &route["forecast"]["exhausted"];
+    assert_eq!(exhausted["unpredicted"], "varies");
+    assert_eq!(exhausted["seconds"], Value::Null);
+}
+
+#[test]
 fn a_mitigation_is_told() {
     let report = report(&mitigation_example());
     assert_valid(&report);
@@ -426,6 +459,7 @@ fn a_field_more_or_less_or_of_another_type_is_not_valid() {
         event(&connect_from(20_000)),
         connection(&connection_event(Fate::Reset)),
         report(&everything),
+        rules(&findings()),
     ] {
         let mut paths = Vec::new();
         objects(&valid, "", &mut paths);

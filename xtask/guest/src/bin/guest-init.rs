@@ -309,12 +309,18 @@ fn raise_loopback() -> io::Result<()> {
     // SAFETY: ifreq is plain data, for which all zeroes are valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *place = byte.cast_signed();
+        *place = *byte as libc::c_char;
     }
     // IFF_UP is 1, so it fits.
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: `request` is a valid ifreq with its name and flags set.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+    check(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as libc::Ioctl,
+            &raw const request,
+        )
+    })
 }
 
 /// Lets getrandom() answer: a guest without a random device gathers no entropy for minutes, and every program that asks

@@ -1,12 +1,13 @@
 //! The small cases, one function each: their --help (`command.rs`) gives the results that they expect of the kernel,
 //! and the comments here explain how they produce them.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::limit::make_room_for;
 use super::listener::{Listener, closed_port};
@@ -109,12 +110,18 @@ pub(super) fn taken(count: usize) -> Result<Vec<Record>> {
     Ok(witness.into_records())
 }
 
+/// The setting of whether ports in TIME_WAIT are found again, of this network namespace.
+const TW_REUSE: &str = "/proc/sys/net/ipv4/tcp_tw_reuse";
+/// The kernel's default.
+const REUSE_ON_LOOPBACK: &str = "2";
+
 /// Case `time-wait`: the side that closes first gets the TIME_WAIT: here the client, on both ports of the range.
 pub(super) fn time_wait() -> Result<Vec<Record>> {
     in_fresh(|| {
         let range = PortRange::new(20_000, 20_001)?;
         range.set()?;
         let listener = Listener::outside(Some(range), Family::V4, range.ports())?;
+        fs::write(TW_REUSE, "0").context(TW_REUSE)?;
         let mut witness = Witness::new("time-wait")?;
         for _ in 0..range.ports() {
             let mut client = Socket::new(Family::V4)?;
@@ -123,8 +130,9 @@ pub(super) fn time_wait() -> Result<Vec<Record>> {
             drop(client);
             drop(server);
         }
-        // Too early: tcp_tw_reuse allows a port again after a second.
+        // Not allowed: with tcp_tw_reuse, a port would be found again after a second.
         witness.connect_and_hold(Family::V4, 1, listener.address())?;
+        fs::write(TW_REUSE, REUSE_ON_LOOPBACK).context(TW_REUSE)?;
         // Some kernels count in whole seconds, so that the wait may take two.
         thread::sleep(Duration::from_millis(2_500));
         witness.connect_and_hold(Family::V4, range.ports(), listener.address())?;
@@ -190,6 +198,7 @@ pub(super) fn nonblocking(count: usize) -> Result<Vec<Record>> {
             socket.never_block()?;
             for _call in ["EINPROGRESS", "0", "EISCONN"] {
                 witness.connect(&mut socket, listener.address())?;
+                socket.wait_for(libc::POLLOUT)?;
             }
             witness.hold(socket);
         }
@@ -199,6 +208,7 @@ pub(super) fn nonblocking(count: usize) -> Result<Vec<Record>> {
         let full_address = SocketAddr::new(loopback(family), port);
         // A backlog of 0 has room for one.
         witness.connect_and_hold(family, 1, full_address)?;
+        full.wait_for(libc::POLLIN)?;
         for _ in 0..count {
             let mut socket = Socket::new(family)?;
             socket.never_block()?;

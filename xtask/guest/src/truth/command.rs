@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use super::exhaust::{Summary, exhaust, exhaust_waiting};
+use super::hold::Hold;
 use super::range::PortRange;
 use super::rate::{Ends, rate};
 use super::record::{Explicit, Family, Record};
@@ -143,6 +145,24 @@ enum Case {
         #[arg(long, default_value_t = 1000)]
         count: usize,
     },
+    /// Connections at a steady rate until no port is left, without a record of truth: prints "closed", "open" or "none", the
+    /// port and the time of each one, and holds the open ones until it is killed
+    Hold {
+        /// The listener, which closes what it is told to close [default: one of its own]
+        address: Option<SocketAddr>,
+        /// Number of connections that are closed at once, before the others are made
+        #[arg(long, default_value_t = 0)]
+        closed: usize,
+        /// Number of connections after these
+        #[arg(long, default_value_t = 0)]
+        open: usize,
+        /// Close one in so many of these at once, too
+        #[arg(long, default_value_t = 0)]
+        close_every: usize,
+        /// Connections per second, at even intervals
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
+    },
     /// A number of ports in use, while threads connect to the same destination and close by a reset: prints what `rate`
     /// prints, of the threads
     Steady {
@@ -271,6 +291,22 @@ impl Truth {
                 let ns = crowd::mean_of_least_ns(threads, count)?;
                 writeln!(io::stdout(), "{:.3}", ns / 1e3).context("printing the mean")
             }
+            Case::Hold {
+                address,
+                closed,
+                open,
+                close_every,
+                rate,
+            } => {
+                let hold = Hold {
+                    address,
+                    closed,
+                    open,
+                    close_every,
+                    rate,
+                };
+                hold.run()
+            }
             Case::Lifetime { count } => {
                 let ns = lifetime::least_ns(count)?;
                 writeln!(io::stdout(), "{:.3}", ns as f64 / 1e3).context("printing the time")
@@ -345,7 +381,9 @@ impl Case {
             Self::Rate { .. } | Self::Crowd { .. } | Self::Lifetime { .. } | Self::Exhaust(_) => {
                 Ok(Vec::new())
             }
-            Self::Udp { .. } | Self::UdpLeast { .. } | Self::Steady { .. } => Ok(Vec::new()),
+            Self::Udp { .. } | Self::UdpLeast { .. } | Self::Steady { .. } | Self::Hold { .. } => {
+                Ok(Vec::new())
+            }
         }
     }
 }

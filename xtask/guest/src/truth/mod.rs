@@ -9,6 +9,7 @@ mod command;
 mod crowd;
 mod dies;
 mod exhaust;
+mod hold;
 mod io_uring;
 mod lifetime;
 mod limit;

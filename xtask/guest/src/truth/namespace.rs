@@ -36,7 +36,8 @@ fn raise_loopback() -> Result<()> {
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    let set_flags = libc::SIOCSIFFLAGS as libc::Ioctl;
     // SAFETY: the request is an ifreq, which is what SIOCSIFFLAGS reads, and outlives the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) })?;
     Ok(())
 }

@@ -89,7 +89,7 @@ impl Destination {
     /// Returns the number of calls that ended with each errno.
     fn connect_until(&self, end: Instant) -> Result<BTreeMap<i32, u64>> {
         match self {
-            Self::Listener(listener) => connected_until(end, listener),
+            Self::Listener(listener) => connected_until(end, listener, Duration::ZERO),
             Self::Closed { port, .. } => refused_until(end, *port),
         }
     }
@@ -105,7 +105,12 @@ fn refused_until(end: Instant, port: u16) -> Result<BTreeMap<i32, u64>> {
     Ok(calls)
 }
 
-fn connected_until(end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u64>> {
+/// Connects, closes by a reset and pauses, over and over. Returns the number of calls that ended with each errno.
+pub(super) fn connected_until(
+    end: Instant,
+    listener: &Listener,
+    pause: Duration,
+) -> Result<BTreeMap<i32, u64>> {
     let mut calls = BTreeMap::new();
     while Instant::now() < end {
         let mut socket = Socket::new(Family::V4)?;
@@ -114,6 +119,7 @@ fn connected_until(end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u6
         *calls.entry(attempt.errno).or_default() += 1;
         drop(socket);
         listener.empty()?;
+        thread::sleep(pause);
     }
     Ok(calls)
 }

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use libc::{c_int, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
+use libc::{c_int, c_short, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
 
 use super::record::{Explicit, Family};
 
@@ -193,6 +193,17 @@ impl Socket {
         // SAFETY: no pointers are passed.
         check(unsafe { libc::listen(self.stream.as_raw_fd(), backlog) })
             .with_context(|| format!("listening with a backlog of {backlog}"))
+    }
+
+    /// Waits until poll() has an event: a busy kernel may finish a handshake after connect() has returned.
+    pub(super) fn wait_for(&self, events: c_short) -> Result<()> {
+        let mut socket = libc::pollfd {
+            fd: self.stream.as_raw_fd(),
+            events,
+            revents: 0,
+        };
+        // SAFETY: the pointer is to one `pollfd`, which outlives the call.
+        check(unsafe { libc::poll(&raw mut socket, 1, -1) }).context("poll")
     }
 
     /// Converts the socket into a listener, to accept connections.

@@ -1,8 +1,6 @@
 //! Load for comparisons: a range of which a fixed number of ports is in use towards one destination, while threads
 //! connect to it and close by a reset, so that no port stays in TIME_WAIT.
 
-use std::collections::BTreeMap;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,9 +8,8 @@ use anyhow::Result;
 use super::limit::make_room_for;
 use super::listener::Listener;
 use super::range::PortRange;
-use super::rate::Totals;
+use super::rate::{Totals, connected_until};
 use super::record::Family;
-use super::socket::Socket;
 use super::witness::Witness;
 
 /// A steady load.
@@ -38,21 +35,7 @@ impl Steady {
         witness.connect_and_hold(Family::V4, self.held, listener.address())?;
         let start = Instant::now();
         let end = start + self.duration;
-        let thread = || self.connect_until(end, &listener);
+        let thread = || connected_until(end, &listener, self.pause);
         Totals::of(start, (0..self.threads).map(|_| thread))
-    }
-
-    fn connect_until(&self, end: Instant, listener: &Listener) -> Result<BTreeMap<i32, u64>> {
-        let mut calls = BTreeMap::new();
-        while Instant::now() < end {
-            let mut socket = Socket::new(Family::V4)?;
-            socket.reset_on_close()?;
-            let attempt = socket.connect(listener.address());
-            *calls.entry(attempt.errno).or_default() += 1;
-            drop(socket);
-            listener.empty()?;
-            thread::sleep(self.pause);
-        }
-        Ok(calls)
     }
 }

@@ -5,6 +5,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
+use libc::c_int;
+
 use super::socket::check;
 
 /// Setting of the length of a turn in milliseconds; the kernel rounds up to a tick.
@@ -25,10 +27,18 @@ impl Turns {
 
     /// Makes the calling thread take turns with all other such threads.
     pub(super) fn taken() -> Result<()> {
-        let lowest = libc::sched_param { sched_priority: 1 };
+        // The kernel's sched_param. The C library's call has another meaning in musl: it fails.
+        let lowest: c_int = 1;
         // SAFETY: `lowest` outlives the call; 0 is the calling thread.
-        check(unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const lowest) })
-            .context("scheduling a thread as SCHED_RR")
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_sched_setscheduler,
+                0,
+                libc::SCHED_RR,
+                &raw const lowest,
+            )
+        };
+        check(result as c_int).context("scheduling a thread as SCHED_RR")
     }
 }
 

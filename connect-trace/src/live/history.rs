@@ -1,4 +1,4 @@
-//! The last quarter of an hour of the service, for its page, in bounded memory: a column for each ten seconds or more.
+//! The last quarter of an hour of a trace, for what is shown of it, in bounded memory: a column for each ten seconds or more.
 
 use std::{
     cmp::Reverse,
@@ -13,11 +13,11 @@ use crate::{
     kernel,
     metrics::{Totals, totals::Search},
     overhead::{limiter::Level, process_usage::ProcessUsage},
-    stats::{Group, exhaustion::Exhaustion, report::Report},
+    stats::{Group, exhaustion::Exhaustion, filling::Filling, report::Report},
 };
 
 /// Time that the history covers.
-pub(super) const SPAN: Duration = Duration::from_secs(15 * 60);
+pub(crate) const SPAN: Duration = Duration::from_secs(15 * 60);
 /// Shortest time of a column that is not the latest: shorter intervals share a column.
 const COLUMN: Duration = Duration::from_secs(10);
 /// Maximum number of columns: those of the span, and one that has just begun.
@@ -31,7 +31,7 @@ const SLOW_NS: u64 = 1_000_000;
 
 /// An interval that has ended.
 #[derive(Clone, Copy)]
-pub(super) struct Ended<'a> {
+pub(crate) struct Ended<'a> {
     /// The report of the interval.
     pub report: &'a Report,
     /// The connect() calls since the start, with those that have no record.
@@ -48,7 +48,7 @@ pub(super) struct Ended<'a> {
 
 /// Times of connect() calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Times {
+pub(crate) struct Times {
     pub count: u64,
     pub total_ns: u128,
     pub max_ns: u64,
@@ -58,7 +58,7 @@ pub(super) struct Times {
 
 /// The calls of one strategy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Strategy {
+pub(crate) struct Strategy {
     /// Number of all calls.
     pub connects: u64,
     /// Number of calls that failed.
@@ -69,7 +69,7 @@ pub(super) struct Strategy {
 
 /// One or more intervals.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(crate) struct Column {
     /// The end of the last interval.
     pub at: SystemTime,
     pub elapsed: Duration,
@@ -101,12 +101,14 @@ pub(super) struct Column {
     pub programs: Option<Duration>,
 }
 
-/// The state of the service as of the last interval.
+/// The state of the trace as of the last interval.
 #[derive(Clone, Debug)]
-pub(super) struct Latest {
+pub(crate) struct Latest {
     pub kernel: String,
     pub attached: String,
     pub filters: Vec<String>,
+    /// The routes that fill up, with `--ports`.
+    pub filling: Option<Filling>,
     pub level: Level,
     pub own: ProcessUsage,
     /// True if the account of all calls since the start adds up.
@@ -131,8 +133,8 @@ struct Counters {
 
 /// The last quarter of an hour.
 #[derive(Clone, Debug)]
-pub(super) struct History {
-    /// Name of the host, read at the start: the service may not read it later.
+pub(crate) struct History {
+    /// Name of the host, read at the start: a service may not read it later.
     host: String,
     /// Length of an interval.
     interval: Duration,
@@ -145,7 +147,7 @@ pub(super) struct History {
 
 impl History {
     /// Creates an empty history, whose first interval has this length.
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         Self {
             host: kernel::hostname(),
             interval,
@@ -160,12 +162,12 @@ impl History {
     }
 
     /// Returns the name of the host.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// Adds an interval.
-    pub(super) fn add(&mut self, interval: &Ended<'_>) {
+    pub(crate) fn add(&mut self, interval: &Ended<'_>) {
         let Ended {
             report, level, own, ..
         } = *interval;
@@ -178,6 +180,7 @@ impl History {
             kernel: report.kernel.clone(),
             attached: report.attached.clone(),
             filters: report.filters.clone(),
+            filling: report.filling.clone(),
             level,
             own,
             adds_up: report.accounting.adds_up(),
@@ -197,23 +200,23 @@ impl History {
     }
 
     /// Returns the length of an interval.
-    pub(super) fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         self.interval
     }
 
     /// Returns the latency below which calls have no record.
-    pub(super) fn min_latency(&self) -> Duration {
+    pub(crate) fn min_latency(&self) -> Duration {
         self.min_latency
     }
 
     /// Returns the latency from which calls count as slow: a millisecond, or the next power of ten of which all calls have
     /// a record.
-    pub(super) fn slow_ns(&self) -> u64 {
+    pub(crate) fn slow_ns(&self) -> u64 {
         lower_edge_ns(self.slow_bucket())
     }
 
     /// Returns the number of slow calls among these.
-    pub(super) fn slow(&self, recorded: &Times) -> u64 {
+    pub(crate) fn slow(&self, recorded: &Times) -> u64 {
         recorded.buckets[self.slow_bucket()..].iter().sum()
     }
 
@@ -226,17 +229,17 @@ impl History {
     }
 
     /// Returns the columns, the oldest first.
-    pub(super) fn columns(&self) -> impl DoubleEndedIterator<Item = &Column> + ExactSizeIterator {
+    pub(crate) fn columns(&self) -> impl DoubleEndedIterator<Item = &Column> + ExactSizeIterator {
         self.columns.iter()
     }
 
     /// Returns the state as of the last interval; `None` before its end.
-    pub(super) fn latest(&self) -> Option<&Latest> {
+    pub(crate) fn latest(&self) -> Option<&Latest> {
         self.latest.as_ref()
     }
 
     /// Returns all columns as one; `None` before the end of the first interval.
-    pub(super) fn whole(&self) -> Option<Column> {
+    pub(crate) fn whole(&self) -> Option<Column> {
         let mut columns = self.columns.iter().rev().cloned();
         let mut whole = columns.next()?;
         columns.for_each(|earlier| whole.merge_earlier(earlier));
@@ -244,7 +247,7 @@ impl History {
     }
 
     /// Returns the latest columns of ten seconds or more as one, and the number of them.
-    pub(super) fn now(&self) -> Option<(Column, usize)> {
+    pub(crate) fn now(&self) -> Option<(Column, usize)> {
         let mut columns = self.columns.iter().rev().cloned();
         let mut now = columns.next()?;
         let mut merged = 1;
@@ -301,7 +304,7 @@ impl Counters {
 
 impl Column {
     /// Returns the failed calls by errno, the most frequent first.
-    pub(super) fn failures(&self) -> Vec<(i32, u64)> {
+    pub(crate) fn failures(&self) -> Vec<(i32, u64)> {
         let mut all: Vec<_> = self
             .failed
             .iter()
@@ -385,7 +388,7 @@ impl Column {
             self.merge_route(found);
         }
         self.routes
-            .sort_by_key(|found| (Reverse(found.evidence.percent_taken), found.route));
+            .sort_by_key(|found| (Reverse(found.evidence.percent_taken), found.searched));
         let most = self.routes.len().min(MOST_ROUTES);
         let without_room = self.routes.split_off(most).len() as u64;
         // The same routes may be among those of both: the number is the least that is known.
@@ -403,7 +406,7 @@ impl Column {
     }
 
     fn merge_route(&mut self, earlier: Exhaustion) {
-        let is_same = |found: &&mut Exhaustion| found.route == earlier.route;
+        let is_same = |found: &&mut Exhaustion| found.searched == earlier.searched;
         match self.routes.iter_mut().find(is_same) {
             Some(found) => found.evidence.add(&earlier.evidence),
             None => self.routes.push(earlier),
@@ -411,19 +414,19 @@ impl Column {
     }
 
     /// Returns the number of connect() calls.
-    pub(super) fn connects(&self) -> u64 {
+    pub(crate) fn connects(&self) -> u64 {
         self.times.iter().map(|times| times.count).sum()
     }
 
     /// Returns the times of all calls.
-    pub(super) fn all_times(&self) -> Times {
+    pub(crate) fn all_times(&self) -> Times {
         let mut all = Times::default();
         self.times.iter().for_each(|times| all.merge(times));
         all
     }
 
     /// Returns the number of searches of a kind.
-    pub(super) fn searches_of(&self, search: Search) -> u64 {
+    pub(crate) fn searches_of(&self, search: Search) -> u64 {
         self.searches[search as usize]
     }
 }
@@ -448,23 +451,28 @@ impl Times {
         }
     }
 
+    /// Returns the longest time in nanoseconds; `None` without a time.
+    pub(crate) fn slowest_ns(&self) -> Option<f64> {
+        (self.count > 0).then_some(self.max_ns as f64)
+    }
+
     /// Returns the mean in nanoseconds; `None` without a time.
-    pub(super) fn mean_ns(&self) -> Option<f64> {
+    pub(crate) fn mean_ns(&self) -> Option<f64> {
         (self.count > 0).then(|| self.total_ns as f64 / self.count as f64)
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{
         connect::{Connect, SourcePort},
         fixtures::connect_from,
-        serve::rehearsal::Stage,
+        live::stage::Stage,
     };
 
     /// Returns a connect() that found 90 % of the ports of its route taken.
-    pub(in crate::serve) fn on_full(netns: u32) -> Connect {
+    pub(crate) fn on_full(netns: u32) -> Connect {
         Connect {
             netns: Some(netns),
             scanned: Some(1_801),
@@ -559,7 +567,7 @@ pub(super) mod tests {
         made.add(&[fuller, on_full(0)]);
         let whole = made.history.whole().unwrap();
         assert_eq!(whole.routes.len(), MOST_ROUTES);
-        assert_eq!(whole.routes[0].route.netns, Some(7_000));
+        assert_eq!(whole.routes[0].searched.route.netns, Some(7_000));
         assert!(whole.more_routes >= 24, "{}", whole.more_routes);
     }
 

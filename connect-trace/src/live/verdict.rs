@@ -1,4 +1,4 @@
-//! The sentences with which the page begins: is anything wrong now?
+//! The sentences with which page and `top` begin: is anything wrong now?
 
 use std::time::Duration;
 
@@ -19,9 +19,12 @@ const SECOND_PASSES: f64 = 0.05;
 /// Share of failed calls from which they are notable, if they do not fail for lack of a port or an address.
 const FAILURES: f64 = 0.01;
 
+/// Title of a finding that calls are missing.
+pub(crate) const INCOMPLETE: &str = "INCOMPLETE";
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
+pub(crate) enum Severity {
     /// Connections fail or are slow now, or the figures are not whole.
     Wrong,
     /// Something to look at.
@@ -32,7 +35,7 @@ pub(super) enum Severity {
 
 /// A finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     pub severity: Severity,
     /// A few words, without a full stop.
     pub title: String,
@@ -41,7 +44,7 @@ pub(super) struct Finding {
 }
 
 /// Returns the findings, the worst first: at least one.
-pub(super) fn findings(history: &History) -> Vec<Finding> {
+pub(crate) fn findings(history: &History) -> Vec<Finding> {
     let Some(((now, merged), latest)) = history.now().zip(history.latest()) else {
         return vec![Finding {
             severity: Severity::Fine,
@@ -73,7 +76,7 @@ pub(super) fn findings(history: &History) -> Vec<Finding> {
 }
 
 /// Returns a time as in "in the last 10 s".
-pub(super) fn last(elapsed: Duration) -> String {
+pub(crate) fn last(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     match elapsed.as_secs() {
         0..120 if seconds < 9.95 => format!("{} s", tenths(seconds)),
@@ -99,7 +102,8 @@ fn finding(severity: Severity, title: impl Into<String>, text: impl Into<String>
 
 fn ports(now: &Column) -> Option<Finding> {
     let fullest = now.routes.first()?;
-    let Exhaustion { route, evidence } = fullest;
+    let Exhaustion { searched, evidence } = fullest;
+    let route = searched.route;
     let state = match evidence.failed {
         0 => "Ports are running out",
         _ => "Ports have run out",
@@ -109,7 +113,7 @@ fn ports(now: &Column) -> Option<Finding> {
         0 => format!("At least {} %", evidence.percent_taken),
         _ => "All".to_owned(),
     };
-    let whose = if route.own_range {
+    let whose = if searched.own_range {
         "the sockets\u{2019} own range"
     } else {
         "the range"
@@ -136,7 +140,6 @@ fn ports(now: &Column) -> Option<Finding> {
 }
 
 fn lost(now: &Column, adds_up: bool) -> Option<Finding> {
-    const TITLE: &str = "INCOMPLETE";
     let text = if now.lost > 0 {
         format!(
             "{} of {} in the last {} were lost, and are in no figure.",
@@ -155,7 +158,7 @@ fn lost(now: &Column, adds_up: bool) -> Option<Finding> {
     } else {
         return None;
     };
-    Some(finding(Severity::Wrong, TITLE, text))
+    Some(finding(Severity::Wrong, INCOMPLETE, text))
 }
 
 fn detached(now: &Column) -> Option<Finding> {
@@ -166,7 +169,7 @@ fn detached(now: &Column) -> Option<Finding> {
             tenths(now.blind.as_secs_f64()),
             last(now.elapsed)
         );
-        finding(Severity::Wrong, "INCOMPLETE", text)
+        finding(Severity::Wrong, INCOMPLETE, text)
     })
 }
 
@@ -236,7 +239,8 @@ fn ports_before(history: &History, merged: usize) -> Option<Finding> {
     let column = columns
         .skip(merged)
         .find(|column| !column.routes.is_empty())?;
-    let Exhaustion { route, evidence } = column.routes.first().filter(|_| is_over)?;
+    let Exhaustion { searched, evidence } = column.routes.first().filter(|_| is_over)?;
+    let route = searched.route;
     let text = format!(
         "From {} to {}, at least {} % of the range {} was in use.",
         route.source, route.destination, evidence.percent_taken, evidence.range
@@ -280,7 +284,7 @@ mod tests {
     use crate::{
         connect::{Connect, SourcePort},
         fixtures::connect_from,
-        serve::{history::tests::on_full, rehearsal::Stage},
+        live::{history::tests::on_full, stage::Stage},
     };
 
     fn made() -> Stage {
