@@ -338,8 +338,9 @@ fn the_service_tells_the_holders_and_when_the_ports_end((): ()) -> Result<()> {
         let Ok(route) = the_route(&report) else {
             return Ok(None);
         };
-        let ends = ["second_pass", "exhausted"].map(|end| &route["forecast"][end]["seconds"]);
-        Ok(ends.into_iter().all(Value::is_f64).then_some(report))
+        let is_told = |end| route["forecast"][end]["seconds"].is_f64();
+        let are_told = ["second_pass", "exhausted"].into_iter().all(is_told);
+        Ok(are_told.then_some(report))
     })?;
     let route = the_route(&report)?;
     let number = |value: &Value| value.as_f64().context("a number");

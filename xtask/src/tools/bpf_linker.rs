@@ -25,11 +25,13 @@ pub(crate) fn ensure(compiler: &Compiler) -> Result<&'static str> {
     );
     let package = format!("bpf-linker@{version}");
     let mut install = workspace::cargo();
+    // LLVM does the work, so that optimising the rest would cost time and gain none.
     install
         .args([
-            "install", "--quiet", "--locked", "--force", &package, "--root",
+            "install", "--quiet", "--debug", "--locked", "--force", &package, "--root",
         ])
-        .arg(&folder);
+        .arg(&folder)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
     process::shown(&mut install)
         .with_context(|| format!("cannot build bpf-linker {version}, which links eBPF programs"))?;
     Ok(version)

@@ -57,7 +57,8 @@ impl CargoTool {
                 .args([
                     "install", "--quiet", "--debug", "--locked", &package, "--root",
                 ])
-                .arg(&folder);
+                .arg(&folder)
+                .env("CARGO_PROFILE_DEV_DEBUG", "0");
             process::shown(&mut install)
                 .with_context(|| format!("cannot build {name} {version}"))?;
         }
