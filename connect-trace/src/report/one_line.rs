@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::route_ports;
 use super::warnings::{Warning, warnings};
-use crate::stats::report::Report;
+use crate::stats::{filling::Filling, forecast::Outlook, report::Report};
 use crate::term::{numbers::microseconds_or_dash, paint::Paint};
 use crate::{
     clock::Time,
@@ -70,17 +71,17 @@ impl ReportLines {
             "{:width$} {:>10} {:>7} {:>8} {:>8} {:>8} {:>8} {:>5} {:>6}",
             "TIME", "connects/s", "failed", "p50", "p99", "p50", "p99", "odd", "lost"
         );
-        let (above, titles) = match report.ends {
-            Some(_) => (
-                format!(
-                    "{above:<width$} {:>17}",
-                    "handshake, us",
-                    width = titles.len()
-                ),
-                titles + ENDS_TITLES,
-            ),
-            None => (above, titles),
+        let (mut above, mut titles) = (above, titles);
+        let mut add = |group: &str, columns: &str| {
+            above = format!("{above:<width$}{group}", width = titles.len());
+            titles.push_str(columns);
         };
+        if report.ends.is_some() {
+            add("     handshake, us", "      p50      p99  ended");
+        }
+        if report.filling.is_some() {
+            add("   fullest route", "  in use     end");
+        }
         format!("{}\n{}\n", paint.title(&above), paint.title(&titles))
     }
 
@@ -109,8 +110,9 @@ impl ReportLines {
         let failed = summary.failures().connect.count();
         let lost = self.lost(&report.accounting);
         format!(
-            "{time} {rate:>10} {failed:>7} {even_p50:>8} {even_p99:>8} {odd_p50:>8} {odd_p99:>8} {share:>5} {lost:>6}{}\n",
-            report.ends.as_ref().map(of_ends).unwrap_or_default()
+            "{time} {rate:>10} {failed:>7} {even_p50:>8} {even_p99:>8} {odd_p50:>8} {odd_p99:>8} {share:>5} {lost:>6}{}{}\n",
+            report.ends.as_ref().map(of_ends).unwrap_or_default(),
+            report.filling.as_ref().map(of_filling).unwrap_or_default()
         )
     }
 
@@ -128,9 +130,6 @@ impl ReportLines {
     }
 }
 
-/// Titles of the columns of connections that were followed.
-const ENDS_TITLES: &str = "      p50      p99  ended";
-
 /// Returns the columns of connections that were followed: the handshakes that succeeded, and the ends.
 fn of_ends(ends: &Ends) -> String {
     let established = ends.handshakes.get(&Fate::Established);
@@ -139,6 +138,22 @@ fn of_ends(ends: &Ends) -> String {
         |handshakes| percentiles(&handshakes.times),
     );
     format!(" {p50:>8} {p99:>8} {:>6}", ends.ended())
+}
+
+/// Returns the columns of the route that holds the largest share of its ports: that share, and the time until connect()
+/// fails with EADDRNOTAVAIL.
+fn of_filling(filling: &Filling) -> String {
+    let Some(fullest) = filling.routes.first() else {
+        return format!(" {:>7} {:>7}", "-", "-");
+    };
+    let end = match fullest.forecast.exhausted {
+        Outlook::Reached => "now".to_owned(),
+        Outlook::In(predicted) => format!("{:.0} s", predicted.seconds),
+        Outlook::Unpredicted(_) => "-".to_owned(),
+    };
+    let all = fullest.ports.map.all_counts();
+    let in_use = format!("{:.0}%", route_ports::percent(all.held(), all));
+    format!(" {in_use:>7} {end:>7}")
 }
 
 fn percentiles(latency: &Latency) -> [String; 2] {
@@ -153,8 +168,8 @@ mod tests {
     use crate::{
         connect::Connect,
         fixtures::{connect_from, connection_event},
-        report::example::parity,
-        stats::{Summary, accounting::Unknown},
+        report::{example::parity, filling},
+        stats::{Summary, accounting::Unknown, filling::FillingRoute},
     };
 
     /// Returns the lines without the hour, which depends on the zone.
@@ -205,6 +220,37 @@ mod tests {
             "    300.0    300.0      1",
         ];
         assert_eq!(ends, expected, "{text}");
+    }
+
+    #[test]
+    fn the_fullest_route_has_columns_of_its_own() {
+        let columns = |report: &Report| -> Vec<String> {
+            let text = ReportLines::new(false).next(report, None, Paint(false));
+            text.lines().map(|line| line[76..].to_owned()).collect()
+        };
+        let mut report = filling::tests::example();
+        assert_eq!(
+            columns(&report),
+            ["   fullest route", "  in use     end", "     44%       -"]
+        );
+        fn routes(report: &mut Report) -> &mut Vec<FillingRoute> {
+            &mut report.filling.as_mut().unwrap().routes
+        }
+        let forecast = &mut routes(&mut report)[0].forecast;
+        forecast.exhausted = forecast.second_pass.unwrap();
+        assert_eq!(columns(&report)[2], "     44%    20 s");
+        routes(&mut report)[0].forecast.exhausted = Outlook::Reached;
+        assert_eq!(columns(&report)[2], "     44%     now");
+        routes(&mut report).clear();
+        assert_eq!(columns(&report)[2], "       -       -");
+        report.ends = Some(Ends::default());
+        assert_eq!(
+            columns(&report)[..2],
+            [
+                "     handshake, us          fullest route",
+                "      p50      p99  ended  in use     end"
+            ]
+        );
     }
 
     #[test]

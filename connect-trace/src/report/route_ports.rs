@@ -54,7 +54,8 @@ pub(crate) fn write_line(text: &mut String, paint: Paint, ports: &RoutePorts) ->
     wrapped(text, &title, "  ", &words)
 }
 
-fn percent(part: u32, of: UseCounts) -> f64 {
+/// Returns a part of the ports in percent.
+pub(super) fn percent(part: u32, of: UseCounts) -> f64 {
     f64::from(part) * 100.0 / f64::from(of.total().max(1))
 }
 
