@@ -274,7 +274,9 @@ fn wrk_on_an_exhausted_range_is_cured_without_root((): ()) -> Result<()> {
     // Root may not write to the file of another user there.
     fs::remove_file(REPORT)?;
     let [default, full_range] = [0, 1].map(|number| &report["strategies"][number]["runs"][0]);
-    assert_eq!(default["before_odd"], 250, "{report}");
+    // wrk first tries the server with one connection more, whose port is free again after a second in TIME_WAIT.
+    let even_ports = default["before_odd"].as_u64();
+    assert!(matches!(even_ports, Some(250 | 251)), "{report}");
     for run in [default, full_range] {
         assert_eq!(run["failed"], 0, "{report}");
         assert!(run["connections"].as_u64() >= Some(400), "{report}");

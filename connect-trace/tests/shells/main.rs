@@ -223,7 +223,12 @@ fn in_fish(fish: &Path, line: &str) -> BTreeSet<String> {
         ])
         // Otherwise the shell offers files.
         .current_dir(folder.path(""))
-        .env("HOME", folder.path(""));
+        .env("HOME", folder.path(""))
+        // One of its libraries was fetched with it.
+        .env(
+            "LD_LIBRARY_PATH",
+            format!("{FETCHED}/usr/lib/{}-linux-gnu", env::consts::ARCH),
+        );
     let offered = run(&mut command);
     let names = offered.lines().filter_map(|line| line.split('\t').next());
     names.map(str::to_owned).collect()

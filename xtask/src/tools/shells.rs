@@ -7,8 +7,15 @@ use anyhow::{Context as _, Result};
 
 use super::guest_tools;
 
-/// Packages to fetch. The libraries of fish and mandoc are the machine's own.
-const PACKAGES: [&str; 5] = ["fish", "fish-common", "mandoc", "zsh-common", "zsh-static"];
+/// Packages to fetch, with a library of fish that few machines have; the others are the machine's own.
+const PACKAGES: [&str; 6] = [
+    "fish",
+    "fish-common",
+    "libpcre2-32-0",
+    "mandoc",
+    "zsh-common",
+    "zsh-static",
+];
 
 /// Fetches the packages if they are missing.
 pub(crate) fn ensure() -> Result<()> {
