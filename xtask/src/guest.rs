@@ -89,7 +89,7 @@ impl Kit {
     /// # Errors
     /// Says what cannot be fetched.
     pub(crate) fn with_programs(arch: Arch, programs: Vec<PathBuf>) -> Result<Self> {
-        qemu::ensure()?;
+        qemu::ensure(arch)?;
         Ok(Self {
             arch,
             programs,

@@ -34,9 +34,9 @@ pub(crate) fn setup(options: &Options) -> Result<ExitCode> {
     report("rust-src", "present");
     report("bpf-linker", build.bpf_linker);
     if options.all {
-        qemu::ensure()?;
-        report("qemu", "present");
         for arch in Arch::ALL {
+            qemu::ensure(arch)?;
+            report(&arch.named("qemu"), "present");
             GuestTools::ensure(arch)?;
             GuestClients::ensure(arch)?;
             Tmux::ensure(arch)?;

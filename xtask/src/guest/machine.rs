@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -123,7 +123,8 @@ pub(crate) fn run(
 }
 
 fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) -> Result<Machine> {
-    let mut command = qemu::command(kernel.arch);
+    let program = qemu::program(kernel.arch);
+    let mut command = Command::new(&program);
     command.args([
         "-nodefaults",
         "-no-user-config",
@@ -191,7 +192,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, hardware: &Hardware) 
     unsafe { command.pre_exec(die_with_parent) };
     let child = command
         .spawn()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        .with_context(|| format!("cannot run {program}"))?;
     Ok(Machine { child })
 }
 

@@ -1,50 +1,49 @@
-//! QEMU, which runs the guests: from Debian, unpacked and not installed, and with all libraries that it needs.
+//! QEMU, which runs the guests. It is the only tool that is installed on the machine: it has too many files to unpack
+//! by hand.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 
-use super::debian::Suite;
-use super::{lock, replace_folder, report, scratch_folder};
+use super::{lock, report};
 use crate::arch::Arch;
-use crate::workspace;
+use crate::process;
 
-/// The oldest suite whose QEMU is of version 10: emulating takes a fifth less time than in version 7.2 of the one before.
-const SUITE: &str = "trixie";
+/// Returns the name of the program that emulates the machine of guests.
+pub(crate) fn program(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.machine())
+}
 
-/// Packages of the programs that emulate machines of each architecture.
-const PACKAGES: [&str; 2] = ["qemu-system-arm", "qemu-system-x86"];
-
-/// Fetches QEMU if it is missing: 50 MB.
-pub(crate) fn ensure() -> Result<()> {
+/// Installs QEMU if it is missing.
+pub(crate) fn ensure(arch: Arch) -> Result<()> {
     let _lock = lock()?;
-    let folder = folder();
-    if !folder.exists() {
-        report("qemu", &format!("fetching it from Debian's {SUITE}"));
-        let unpacked = scratch_folder("qemu")?;
-        let suite = Suite::open(SUITE, Arch::HOST)?;
-        suite.unpack(&suite.with_dependencies(&PACKAGES)?, &unpacked)?;
-        replace_folder(&unpacked, &folder)?;
+    let program = program(arch);
+    let package = match arch {
+        Arch::Amd64 => "qemu-system-x86",
+        Arch::Arm64 => "qemu-system-arm",
+    };
+    let command = format!("apt-get install -y --no-install-recommends {package}");
+    if process::is_installed(&program) {
+        return Ok(());
+    }
+    if !process::is_root() || !process::is_installed("apt-get") {
+        bail!(
+            "guests run in QEMU, and there is no {program} on this machine; as root, run:\n    \
+             {command}\nor install your distribution's package of it"
+        );
+    }
+    report("qemu", &format!("running {command}"));
+    let mut words = command.split(' ');
+    let mut install = Command::new(words.next().unwrap_or_default());
+    install
+        .args(words)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C");
+    if process::output(&mut install).is_err() {
+        // A fresh machine may have no package list yet.
+        process::output(Command::new("apt-get").arg("update"))?;
+        process::output(&mut install)
+            .with_context(|| format!("cannot install QEMU; to see why, run: {command}"))?;
     }
     Ok(())
-}
-
-/// Returns the program that emulates a machine of this architecture, as a command. Its libraries and their loader are of one
-/// release, whatever the machine has.
-pub(crate) fn command(arch: Arch) -> Command {
-    let usr = folder().join("usr");
-    let mut command = Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
-    command
-        .arg("--library-path")
-        .arg(usr.join("lib").join(Arch::HOST.libraries()))
-        .arg(usr.join(format!("bin/qemu-system-{}", arch.machine())));
-    for firmware in ["qemu", "seabios"] {
-        command.arg("-L").arg(usr.join("share").join(firmware));
-    }
-    command
-}
-
-fn folder() -> PathBuf {
-    workspace::tools().join("qemu")
 }
