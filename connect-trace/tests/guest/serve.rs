@@ -186,6 +186,12 @@ fn every_filter_can_be_changed_by_a_reload((): ()) -> Result<()> {
     configured.end()
 }
 
+/// Returns the number of programs that the kernel skipped, in each of which it may have hidden a call: a kernel that preempts
+/// does so while another thread of that CPU was stopped inside a program, or in a system call on a map.
+fn skipped(metrics: &Metrics) -> f64 {
+    metrics.sum("connect_trace_kernel_misses_total", &["kind=\"recursion\""])
+}
+
 fn calls_that_both_filters_select_are_not_lost_by_a_reload((): ()) -> Result<()> {
     const NEITHER: &str = "comm = \"truth\"\ndport = \"1-65535\"\nuid = 0\n";
     const OTHER: &str = "comm = [\"truth\", \"a\"]\ndaddr = \"127.0.0.0/8\"\nipv4 = true\n";
@@ -203,7 +209,8 @@ fn calls_that_both_filters_select_are_not_lost_by_a_reload((): ()) -> Result<()>
     let after = configured
         .service
         .metrics_when("all calls are read", |metrics| {
-            metrics.calls() - before.calls() == made
+            let unread = made - (metrics.calls() - before.calls());
+            (0.0..=skipped(metrics)).contains(&unread)
         });
     let after = after.with_context(|| format!("{made} calls were made"))?;
     assert_eq!(
