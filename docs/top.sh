@@ -6,8 +6,8 @@ measure() {
     while ! pid=$(pidof connect-trace); do sleep 0.1; done
     sleep 5
     before=$(cut -d' ' -f14,15 "/proc/$pid/stat")
-    made=$(truth rate --seconds $seconds)
-    echo "$1: $before, then $(cut -d' ' -f14,15 "/proc/$pid/stat"); $made"
+    made=$(truth rate --seconds $seconds | sed -n "s/^connected//p")
+    echo "$1: $before, then $(cut -d' ' -f14,15 "/proc/$pid/stat"); connect() calls:$made"
     kill "$pid"
     while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
 }
