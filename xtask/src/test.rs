@@ -83,7 +83,10 @@ impl Options {
             return get_kernels(&[KernelChoice::Series(quick)], arch);
         }
         if !self.kernels.is_empty() {
-            return get_kernels(&self.kernels, arch);
+            // The place of a kernel among them decides which tests run on it.
+            let mut oldest_first = self.kernels.clone();
+            oldest_first.sort();
+            return get_kernels(&oldest_first, arch);
         }
         let all = Arch::ALL
             .into_iter()

@@ -98,7 +98,7 @@ pub struct AllKernels {
 }
 
 /// A kernel as given on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelChoice {
     /// Every kernel that the project is tested on.
     All,
