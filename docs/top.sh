@@ -1,7 +1,7 @@
 # Measures the CPU time that `connect-trace top` uses beside a load: see docs/top.md.
 seconds=30
 
-# Prints the CPU time of connect-trace in hundredths of a second, in user space and in the kernel, after and before a load.
+# Prints the CPU time of connect-trace in hundredths of a second, in user space and in the kernel, before and after a load.
 measure() {
     while ! pid=$(pidof connect-trace); do sleep 0.1; done
     sleep 5

@@ -63,15 +63,14 @@ impl ReportLines {
 
     fn header(&self, report: &Report, paint: Paint) -> String {
         let width = self.time;
-        let above = format!(
+        let mut above = format!(
             "{:width$} {:10} {:7} {:>17} {:>17}",
             "", "", "", "even ports, us", "odd ports, us"
         );
-        let titles = format!(
+        let mut titles = format!(
             "{:width$} {:>10} {:>7} {:>8} {:>8} {:>8} {:>8} {:>5} {:>6}",
             "TIME", "connects/s", "failed", "p50", "p99", "p50", "p99", "odd", "lost"
         );
-        let (mut above, mut titles) = (above, titles);
         let mut add = |group: &str, columns: &str| {
             above = format!("{above:<width$}{group}", width = titles.len());
             titles.push_str(columns);
